@@ -1,0 +1,2 @@
+//! kube-apiserver
+fn main() {}

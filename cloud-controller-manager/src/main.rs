@@ -1,0 +1,2 @@
+//! cloud-controller-manager
+fn main() {}

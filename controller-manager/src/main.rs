@@ -1,0 +1,2 @@
+//! kube-controller-manager
+fn main() {}

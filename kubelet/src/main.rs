@@ -1,0 +1,2 @@
+//! kubelet
+fn main() {}

@@ -1,0 +1,216 @@
+//! The Kubernetes v1.36 API as data: every message, field, kind and subresource.
+//!
+//! `proto/schema/api/**/*.proto` hold the facts; `build.rs` compiles them into the
+//! `static` tables of this crate, so looking something up costs no start-up time and
+//! no heap. The codecs, patches, discovery, OpenAPI and selectors are engines over
+//! these tables. A CustomResourceDefinition is compiled into the same types (leaked
+//! or arena-allocated by the API server), which is why everything is `&'static`.
+//!
+//! What must not be here: behaviour. No encoding, no validation, no I/O.
+
+mod tables;
+
+/// A message (Go struct): an API object or a part of one.
+#[derive(Debug)]
+pub struct Message {
+    /// The OpenAPI model name, such as `io.k8s.api.core.v1.PodSpec`.
+    pub name: &'static str,
+    /// In the order in which upstream writes them as JSON.
+    pub fields: &'static [Field],
+    /// Indexes into `fields`, sorted by protobuf number.
+    pub by_number: &'static [u16],
+    /// Indexes into `fields`, sorted by JSON name (inlined messages' fields are not included).
+    pub by_json: &'static [u16],
+}
+
+/// One field of a [`Message`].
+#[derive(Debug)]
+pub struct Field {
+    /// The JSON name; for an inlined message (`json:",inline"`) the empty string.
+    pub json: &'static str,
+    /// The protobuf field number; 0 for a field that protobuf does not carry (`TypeMeta`).
+    pub number: u32,
+    pub ty: Type,
+    pub cardinality: Cardinality,
+    /// A Go pointer: absent on both wires when unset. A value that is no pointer is
+    /// always written to protobuf, even when it is empty.
+    pub pointer: bool,
+    /// When JSON leaves the field out.
+    pub omit: Omit,
+    /// Required by OpenAPI.
+    pub required: bool,
+    /// `+listType` / `+mapType` / `+structType`.
+    pub list_type: ListType,
+    /// `+listMapKey`s, in declaration order.
+    pub list_map_keys: &'static [&'static str],
+    /// Strategic merge patch.
+    pub patch_strategy: PatchStrategy,
+    pub patch_merge_key: Option<&'static str>,
+    /// `+default` as a JSON literal.
+    pub default: Option<&'static str>,
+    /// The values of a `+enum` string type.
+    pub enum_values: &'static [&'static str],
+    /// OpenAPI `format` of a scalar (`int32`, `int64`, `byte`, `double`, `date-time`, …), if any.
+    pub format: Option<&'static str>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cardinality {
+    One,
+    List,
+    /// Keys are strings; protobuf writes entries `{1: key, 2: value}` sorted by key.
+    Map,
+}
+
+/// The type of a field's value, of a list's items or of a map's values.
+#[derive(Debug, Clone, Copy)]
+pub enum Type {
+    Bool,
+    Int32,
+    Int64,
+    Float64,
+    String,
+    /// base64 in JSON.
+    Bytes,
+    Message(&'static Message),
+    Special(Special),
+}
+
+/// Types whose two wire forms differ by more than the schema says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Special {
+    /// `resource.Quantity`: JSON string or number; protobuf `{1: string}`.
+    Quantity,
+    /// `intstr.IntOrString`: JSON number or string; protobuf `{1: type, 2: int, 3: string}`.
+    IntOrString,
+    /// RFC 3339 with seconds; protobuf `{1: seconds, 2: nanos}`; the zero time is `null`.
+    Time,
+    /// RFC 3339 with microseconds.
+    MicroTime,
+    /// `metav1.Duration`: Go duration string; protobuf `{1: int64 nanoseconds}`.
+    Duration,
+    /// `runtime.RawExtension`: any JSON; protobuf `{1: bytes}`.
+    RawExtension,
+    /// `metav1.FieldsV1`: any JSON; protobuf `{1: bytes}`.
+    FieldsV1,
+    /// `apiextensions.JSON`: any JSON; protobuf `{1: bytes}`.
+    Json,
+    /// `apiextensions.JSONSchemaPropsOrBool`: protobuf `{1: bool, 2: schema}`.
+    JsonSchemaPropsOrBool,
+    /// `apiextensions.JSONSchemaPropsOrArray`: protobuf `{1: schema, 2: [schema]}`.
+    JsonSchemaPropsOrArray,
+    /// `apiextensions.JSONSchemaPropsOrStringArray`: protobuf `{1: schema, 2: [string]}`.
+    JsonSchemaPropsOrStringArray,
+    /// A Go slice type that is a message of its own in protobuf (`ExtraValue`,
+    /// `Verbs`-like types): JSON `[string]`; protobuf `{1: repeated string}`.
+    StringList,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Omit {
+    /// Always written: `null` for an unset list, map or pointer.
+    Never,
+    /// `omitempty`: left out when zero, empty or nil; has no effect on a struct value.
+    Empty,
+    /// `omitzero`.
+    Zero,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ListType {
+    /// Not declared: granular for maps and structs, atomic for lists.
+    Unset,
+    Atomic,
+    Set,
+    Map,
+    /// Declared granular (`+mapType=granular`, `+structType=granular`).
+    Granular,
+}
+
+/// `x-kubernetes-patch-strategy`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PatchStrategy {
+    Unset,
+    Merge,
+    Replace,
+    RetainKeys,
+    MergeRetainKeys,
+}
+
+/// One kind served in one group version under one resource name.
+#[derive(Debug)]
+pub struct Resource {
+    /// The empty string is the core group.
+    pub group: &'static str,
+    pub version: &'static str,
+    pub kind: &'static str,
+    /// The plural resource name in paths.
+    pub plural: &'static str,
+    pub singular: &'static str,
+    pub short_names: &'static [&'static str],
+    pub categories: &'static [&'static str],
+    pub namespaced: bool,
+    /// As discovery lists them; empty when only subresources are served.
+    pub verbs: &'static [&'static str],
+    pub subresources: &'static [Subresource],
+    pub message: &'static Message,
+    /// `None` for kinds that cannot be listed (`TokenReview`, `Binding`, …).
+    pub list_message: Option<&'static Message>,
+    /// Served when no `--runtime-config` says otherwise (GA, and beta that is on by default).
+    pub enabled: bool,
+}
+
+/// A subresource of a [`Resource`], such as `status` or `scale`.
+#[derive(Debug)]
+pub struct Subresource {
+    pub name: &'static str,
+    /// The kind that the subresource speaks, which may be of another group (`autoscaling/v1` `Scale`).
+    pub group: &'static str,
+    pub version: &'static str,
+    pub kind: &'static str,
+    pub verbs: &'static [&'static str],
+}
+
+/// Every resource of every group version, grouped by group version, groups in
+/// upstream's discovery priority.
+pub fn resources() -> &'static [Resource] {
+    tables::RESOURCES
+}
+
+/// The message of a kind, list kinds and option kinds (`DeleteOptions`) included.
+pub fn kind(group: &str, version: &str, kind: &str) -> Option<&'static Message> {
+    tables::kind(group, version, kind)
+}
+
+/// A message by its OpenAPI model name.
+pub fn message(name: &str) -> Option<&'static Message> {
+    tables::message(name)
+}
+
+impl Message {
+    /// The field of a JSON name, looking through inlined messages.
+    pub fn field(&self, json: &str) -> Option<&'static Field> {
+        if let Ok(i) = self
+            .by_json
+            .binary_search_by(|i| self.fields[*i as usize].json.cmp(json))
+        {
+            return Some(&self.fields[self.by_json[i] as usize]);
+        }
+        self.fields
+            .iter()
+            .filter(|f| f.json.is_empty())
+            .find_map(|f| match f.ty {
+                Type::Message(m) => m.field(json),
+                _ => None,
+            })
+    }
+
+    /// The field of a protobuf number.
+    pub fn numbered(&self, number: u32) -> Option<&'static Field> {
+        let i = self
+            .by_number
+            .binary_search_by(|i| self.fields[*i as usize].number.cmp(&number))
+            .ok()?;
+        Some(&self.fields[self.by_number[i] as usize])
+    }
+}

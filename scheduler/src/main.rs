@@ -1,0 +1,2 @@
+//! kube-scheduler
+fn main() {}
