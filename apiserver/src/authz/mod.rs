@@ -1,0 +1,51 @@
+//! What the user may do: RBAC over informers' view of roles and bindings.
+//!
+//! What must not be here: who the user is (`authn/`), changing objects (`admission/`).
+
+use crate::authn::User;
+
+/// What is asked of an authorizer (`authorizer.Attributes`).
+#[derive(Debug, Clone, Copy)]
+pub struct Attributes<'a> {
+    pub user: &'a User,
+    pub verb: &'a str,
+    /// Empty strings where a part is absent, as upstream has it.
+    pub namespace: &'a str,
+    pub group: &'a str,
+    pub version: &'a str,
+    pub resource: &'a str,
+    pub subresource: &'a str,
+    pub name: &'a str,
+    /// False for a path that names no resource; then `path` decides.
+    pub is_resource: bool,
+    pub path: &'a str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Decision {
+    /// With the rule that allowed it, for audit.
+    Allow(String),
+    /// This authorizer refuses, whatever others think.
+    Deny(String),
+    /// No rule of this authorizer matches.
+    NoOpinion(String),
+}
+
+/// Decides in memory: no I/O, so it is synchronous.
+pub trait Authorizer: Send + Sync + 'static {
+    fn authorize(&self, attributes: &Attributes<'_>) -> Decision;
+
+    /// The rules that apply to a user in a namespace, for `SelfSubjectRulesReview`
+    /// and RBAC's escalation check.
+    fn rules_for(&self, user: &User, namespace: &str) -> Rules;
+}
+
+/// Resource and non-resource rules, as `SelfSubjectRulesReview` reports them.
+#[derive(Debug, Clone, Default)]
+pub struct Rules {
+    pub resource: Vec<k8s_openapi::api::authorization::v1::ResourceRule>,
+    pub non_resource: Vec<k8s_openapi::api::authorization::v1::NonResourceRule>,
+    /// Some of the user's rules could not be read.
+    pub incomplete: bool,
+    pub evaluation_error: Option<String>,
+}

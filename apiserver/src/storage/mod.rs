@@ -1,0 +1,128 @@
+//! Where objects live: the seam between the registry and etcd.
+//!
+//! [`Storage`] is what etcd does (bytes under keys, one revision for everything);
+//! `etcd.rs` implements it. [`cache::Cache`] keeps every object of the prefix as the
+//! bytes etcd holds and answers reads and watches from memory. One test suite
+//! (`tests.rs`) runs against both.
+//!
+//! What must not be here: kinds, users, HTTP.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::future::BoxFuture;
+use futures::stream::BoxStream;
+
+/// An etcd revision. 0 stands for "none" or "any".
+pub type Revision = u64;
+
+/// A key with its value, as etcd holds it.
+#[derive(Debug, Clone)]
+pub struct KeyValue {
+    /// The whole key, `--etcd-prefix` included.
+    pub key: String,
+    pub value: Bytes,
+    pub mod_revision: Revision,
+}
+
+/// What a prefix watch reports, in revision order, nothing skipped or repeated.
+#[derive(Debug, Clone)]
+pub enum Change {
+    Put {
+        kv: KeyValue,
+        /// The key did not exist before this revision.
+        created: bool,
+        /// The value before, when the store still has it.
+        previous: Option<Bytes>,
+    },
+    Delete {
+        key: String,
+        revision: Revision,
+        previous: Option<Bytes>,
+    },
+    /// Everything up to this revision has been reported.
+    Progress(Revision),
+}
+
+/// One page of a range read.
+#[derive(Debug)]
+pub struct Page {
+    pub items: Vec<KeyValue>,
+    /// The store's revision that the page was read at.
+    pub revision: Revision,
+    /// More keys follow the last item.
+    pub more: bool,
+    /// How many keys the whole range holds.
+    pub count: u64,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum StorageError {
+    #[error("key not found: {0}")]
+    NotFound(String),
+    #[error("key exists: {0}")]
+    Exists(String),
+    /// A write's expected revision was not the key's; `current` is what is there now.
+    #[error("key changed meanwhile")]
+    Conflict { current: Option<KeyValue> },
+    /// The revision asked for has been compacted; `oldest` is the first that is left.
+    #[error("revision {asked} has been compacted")]
+    Compacted { asked: Revision, oldest: Revision },
+    /// The revision asked for is not there yet.
+    #[error("revision {asked} is larger than the current {current}")]
+    Future { asked: Revision, current: Revision },
+    /// etcd cannot be reached, has no leader, no space, or did not answer in time.
+    #[error("storage unavailable: {0}")]
+    Unavailable(String),
+    #[error("storage: {0}")]
+    Internal(String),
+}
+
+pub type Result<T, E = StorageError> = std::result::Result<T, E>;
+
+/// What etcd does. Every write is one transaction on the key's mod revision.
+pub trait Storage: Send + Sync + 'static {
+    /// Reads one key at `revision` (0: now, linearizable).
+    fn get<'a>(&'a self, key: &'a str, revision: Revision)
+    -> BoxFuture<'a, Result<Option<KeyValue>>>;
+
+    /// Reads keys under `prefix`, from `start` (a key; the prefix itself for the first
+    /// page), at most `limit` (0: all), at `revision` (0: now).
+    fn range<'a>(
+        &'a self,
+        prefix: &'a str,
+        start: &'a str,
+        limit: usize,
+        revision: Revision,
+    ) -> BoxFuture<'a, Result<Page>>;
+
+    /// Writes a key that must not exist. `ttl` puts it under a lease.
+    fn create<'a>(
+        &'a self,
+        key: &'a str,
+        value: Bytes,
+        ttl: Option<Duration>,
+    ) -> BoxFuture<'a, Result<Revision>>;
+
+    /// Replaces a key whose mod revision must be `expected`.
+    fn update<'a>(
+        &'a self,
+        key: &'a str,
+        value: Bytes,
+        expected: Revision,
+        ttl: Option<Duration>,
+    ) -> BoxFuture<'a, Result<Revision>>;
+
+    /// Deletes a key whose mod revision must be `expected`.
+    fn delete<'a>(&'a self, key: &'a str, expected: Revision) -> BoxFuture<'a, Result<Revision>>;
+
+    /// Watches a prefix from the revision after `after`. The stream ends after an error.
+    fn watch<'a>(
+        &'a self,
+        prefix: &'a str,
+        after: Revision,
+    ) -> BoxFuture<'a, Result<BoxStream<'static, Result<Change>>>>;
+
+    /// The store's revision now, linearizable.
+    fn current_revision(&self) -> BoxFuture<'_, Result<Revision>>;
+}
