@@ -1,1 +1,9 @@
-//! grpc
+//! Client stubs of the gRPC interfaces that Kubernetes' daemons speak, each compiled from the
+//! `.proto` files under `proto/`, which hold the interface's facts (names, numbers, types).
+//!
+//! What must not be here: retries, timeouts, or anything else that is a daemon's policy.
+
+pub mod cri;
+mod unix;
+
+pub use unix::{EndpointError, connect_unix};
