@@ -3,6 +3,7 @@
 //! What must not be here: what the user may do (`authz/`).
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use futures::future::BoxFuture;
 
@@ -29,8 +30,9 @@ pub const MASTERS: &str = "system:masters";
 /// What a connection and its request's head offer as proof.
 #[derive(Debug, Clone, Copy)]
 pub struct Credentials<'a> {
-    /// The client's certificate chain, leaf first, that TLS has verified against
-    /// the client CA or the request-header CA (which of them is for the authenticator to check).
+    /// The client's certificate chain, leaf first. TLS has verified only that the client
+    /// holds the leaf's key; which CA vouches for it is for the authenticator to check
+    /// (upstream's `tls.RequestClientCert`), so that a CA can be replaced under a live server.
     pub peer_certificates: &'a [rustls_pki_types::CertificateDer<'static>],
     pub headers: &'a http::HeaderMap,
 }
@@ -39,18 +41,23 @@ pub struct Credentials<'a> {
 pub trait Authenticator: Send + Sync + 'static {
     /// The user; `None` when no method recognises the credentials (401, or anonymous
     /// where the path allows it); an error when they are recognised and wrong (401).
-    /// `audiences` empty means the API server's own.
     fn authenticate<'a>(
         &'a self,
         credentials: Credentials<'a>,
-    ) -> BoxFuture<'a, Result<Option<User>, AuthenticationError>>;
+    ) -> BoxFuture<'a, Result<Option<Arc<User>>, AuthenticationError>>;
 
-    /// Authenticates one bearer token for a `TokenReview`; also the audiences it is good for.
+    /// Takes out of a request's head what proves who asks, so that nothing behind
+    /// (proxied nodes, aggregated servers, logs) ever sees it. Call it once the request is
+    /// authenticated.
+    fn scrub(&self, headers: &mut http::HeaderMap);
+
+    /// Authenticates one bearer token for a `TokenReview`; also the audiences it is good
+    /// for. `audiences` empty means the API server's own.
     fn review_token<'a>(
         &'a self,
         token: &'a str,
         audiences: &'a [String],
-    ) -> BoxFuture<'a, Result<Option<(User, Vec<String>)>, AuthenticationError>>;
+    ) -> BoxFuture<'a, Result<Option<(Arc<User>, Vec<String>)>, AuthenticationError>>;
 }
 
 #[derive(Debug, thiserror::Error)]
