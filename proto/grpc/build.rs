@@ -10,5 +10,12 @@ fn main() -> Result<(), Box<dyn Error>> {
         .btree_map(".runtime.v1")
         .skip_debug([".runtime.v1.AuthConfig"])
         .compile_fds(cri)?;
+
+    let etcd = protox::compile(["etcd/rpc.proto"], ["proto"])?;
+    tonic_prost_build::configure()
+        .build_server(false)
+        .bytes(".")
+        .skip_debug([".mvccpb.KeyValue", ".etcdserverpb.PutRequest"])
+        .compile_fds(etcd)?;
     Ok(())
 }

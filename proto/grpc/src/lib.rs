@@ -4,6 +4,7 @@
 //! What must not be here: retries, timeouts, or anything else that is a daemon's policy.
 
 pub mod cri;
+pub mod etcd;
 mod unix;
 
 pub use unix::{EndpointError, connect_unix};
