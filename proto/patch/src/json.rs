@@ -1,0 +1,246 @@
+//! JSON patch (RFC 6902), with the leniencies that clients of Kubernetes know:
+//! indexes may be negative (from the end), `replace` of a missing member adds it,
+//! `test` of a missing member against `null` passes.
+
+use serde_json::{Map, Value};
+
+use crate::{Error, Result};
+
+/// The most operations that one patch may hold.
+pub const MAX_OPERATIONS: usize = 10_000;
+
+/// Applies the operations in order. `doc` is left half-changed after an error.
+pub fn apply(doc: &mut Value, patch: &Value) -> Result<()> {
+    let Value::Array(operations) = patch else {
+        return Err(Error::Malformed("a JSON patch must be an array".into()));
+    };
+    let operations = operations
+        .iter()
+        .map(|o| match o {
+            Value::Object(o) => Ok(o),
+            _ => Err(Error::Malformed(
+                "an operation of a JSON patch must be an object".into(),
+            )),
+        })
+        .collect::<Result<Vec<_>>>()?;
+    if operations.len() > MAX_OPERATIONS {
+        return Err(Error::TooManyOperations {
+            allowed: MAX_OPERATIONS,
+            got: operations.len(),
+        });
+    }
+    operations.into_iter().try_for_each(|o| operate(doc, o))
+}
+
+fn operate(doc: &mut Value, operation: &Map<String, Value>) -> Result<()> {
+    let kind = text(operation, "op").unwrap_or("unknown");
+    let path = || {
+        text(operation, "path")
+            .ok_or_else(|| inapplicable(format!("{kind} operation failed to decode path")))
+    };
+    let from = || {
+        text(operation, "from")
+            .ok_or_else(|| inapplicable(format!("{kind} operation failed to decode from")))
+    };
+    let value = operation.get("value");
+    match kind {
+        "add" => add(doc, path()?, value.cloned().unwrap_or_default()),
+        "remove" => remove(doc, path()?).map(drop),
+        "replace" => replace(doc, path()?, value.cloned().unwrap_or_default()),
+        "move" => {
+            let (from, path) = (from()?, path()?);
+            let moved = remove(doc, from)?;
+            add(doc, path, moved)
+        }
+        "copy" => {
+            let copied = get(doc, from()?)?.cloned().unwrap_or_default();
+            add(doc, path()?, copied)
+        }
+        "test" => test(doc, path()?, value.unwrap_or(&Value::Null)),
+        other => Err(inapplicable(format!("Unexpected kind: {other}"))),
+    }
+}
+
+fn text<'a>(operation: &'a Map<String, Value>, key: &str) -> Option<&'a str> {
+    operation.get(key).and_then(Value::as_str)
+}
+
+fn inapplicable(message: String) -> Error {
+    Error::Inapplicable(message)
+}
+
+/// Undoes RFC 6901's escapes.
+fn unescape(token: &str) -> String {
+    token.replace("~1", "/").replace("~0", "~")
+}
+
+/// The array or object that holds a path's last part, and that part.
+fn container<'a>(doc: &'a mut Value, path: &str) -> Result<(&'a mut Value, String)> {
+    let missing = || inapplicable(format!("doc is missing path: \"{path}\""));
+    let (parents, key) = path.rsplit_once('/').ok_or_else(missing)?;
+    let mut at = doc;
+    for part in parents.split('/').skip(1) {
+        let part = unescape(part);
+        at = match at {
+            Value::Object(map) => map.get_mut(&part),
+            Value::Array(items) => index(&part, items.len()).and_then(|i| items.get_mut(i)),
+            _ => None,
+        }
+        .ok_or_else(missing)?;
+    }
+    match at {
+        Value::Object(_) | Value::Array(_) => Ok((at, unescape(key))),
+        _ => Err(missing()),
+    }
+}
+
+/// An index below `len`, counted from the end when it is negative.
+fn index(key: &str, len: usize) -> Option<usize> {
+    let i: i64 = key.parse().ok()?;
+    let i = if i < 0 { i + len as i64 } else { i };
+    usize::try_from(i).ok().filter(|i| *i < len)
+}
+
+fn bad_index(key: &str) -> Error {
+    inapplicable(format!("Unable to access invalid index: {key}"))
+}
+
+fn add(doc: &mut Value, path: &str, value: Value) -> Result<()> {
+    match container(doc, path)? {
+        (Value::Object(map), key) => {
+            map.insert(key, value);
+        }
+        (Value::Array(items), key) if key == "-" => items.push(value),
+        (Value::Array(items), key) => {
+            let at = index(&key, items.len() + 1).ok_or_else(|| bad_index(&key))?;
+            items.insert(at, value);
+        }
+        _ => unreachable!("container() returns objects and arrays"),
+    }
+    Ok(())
+}
+
+fn remove(doc: &mut Value, path: &str) -> Result<Value> {
+    match container(doc, path)? {
+        (Value::Object(map), key) => map
+            .remove(&key)
+            .ok_or_else(|| inapplicable(format!("Unable to remove nonexistent key: {key}"))),
+        (Value::Array(items), key) => {
+            let at = index(&key, items.len()).ok_or_else(|| bad_index(&key))?;
+            Ok(items.remove(at))
+        }
+        _ => unreachable!("container() returns objects and arrays"),
+    }
+}
+
+fn replace(doc: &mut Value, path: &str, value: Value) -> Result<()> {
+    if path.is_empty() {
+        if !value.is_object() && !value.is_array() {
+            return Err(inapplicable(
+                "replace operation value must be object or array".into(),
+            ));
+        }
+        *doc = value;
+        return Ok(());
+    }
+    match container(doc, path)? {
+        (Value::Object(map), key) => {
+            map.insert(key, value);
+        }
+        (Value::Array(items), key) => {
+            let at = index(&key, items.len()).ok_or_else(|| bad_index(&key))?;
+            items[at] = value;
+        }
+        _ => unreachable!("container() returns objects and arrays"),
+    }
+    Ok(())
+}
+
+/// The value at a path; `None` for a member that an existing object does not have.
+fn get<'a>(doc: &'a mut Value, path: &str) -> Result<Option<&'a Value>> {
+    match container(doc, path)? {
+        (Value::Object(map), key) => Ok(map.get(&key)),
+        (Value::Array(items), key) => {
+            let at = index(&key, items.len()).ok_or_else(|| bad_index(&key))?;
+            Ok(Some(&items[at]))
+        }
+        _ => unreachable!("container() returns objects and arrays"),
+    }
+}
+
+fn test(doc: &mut Value, path: &str, wanted: &Value) -> Result<()> {
+    let found = if path.is_empty() {
+        Some(&*doc)
+    } else {
+        get(doc, path)?
+    };
+    if found.unwrap_or(&Value::Null) == wanted {
+        Ok(())
+    } else {
+        Err(inapplicable(format!("testing value {path} failed")))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn patched(mut doc: Value, patch: Value) -> Result<Value> {
+        apply(&mut doc, &patch).map(|()| doc)
+    }
+
+    #[test]
+    fn every_operation_applies() {
+        let doc = json!({"a": {"b": [1, 2, 3]}, "k/~": "v"});
+        let patch = json!([
+            {"op": "test", "path": "/k~1~0", "value": "v"},
+            {"op": "add", "path": "/a/b/1", "value": 9},
+            {"op": "add", "path": "/a/b/-", "value": 10},
+            {"op": "remove", "path": "/a/b/0"},
+            {"op": "replace", "path": "/a/b/-1", "value": 11},
+            {"op": "copy", "from": "/a/b/0", "path": "/c"},
+            {"op": "move", "from": "/a", "path": "/d"},
+            {"op": "replace", "path": "/new", "value": true},
+            {"op": "test", "path": "/absent", "value": null},
+        ]);
+        assert_eq!(
+            patched(doc, patch).unwrap(),
+            json!({"c": 9, "d": {"b": [9, 2, 3, 11]}, "k/~": "v", "new": true})
+        );
+    }
+
+    #[test]
+    fn what_does_not_apply_is_refused() {
+        for patch in [
+            json!([{"op": "test", "path": "/a", "value": 2}]),
+            json!([{"op": "remove", "path": "/b"}]),
+            json!([{"op": "add", "path": "/x/y", "value": 1}]),
+            json!([{"op": "add", "path": "/l/5", "value": 1}]),
+            json!([{"op": "add", "path": "", "value": {}}]),
+            json!([{"op": "frobnicate", "path": "/a"}]),
+            json!([{"path": "/a"}]),
+        ] {
+            let err = patched(json!({"a": 1, "l": []}), patch.clone()).unwrap_err();
+            assert!(matches!(err, Error::Inapplicable(_)), "{patch}: {err}");
+        }
+    }
+
+    #[test]
+    fn malformed_and_oversized_patches_are_told_apart() {
+        assert!(matches!(
+            patched(json!({}), json!({"op": "add"})),
+            Err(Error::Malformed(_))
+        ));
+        let many: Vec<_> = (0..=MAX_OPERATIONS)
+            .map(|_| json!({"op": "test", "path": "", "value": {}}))
+            .collect();
+        assert_eq!(
+            patched(json!({}), Value::Array(many))
+                .unwrap_err()
+                .to_string(),
+            "The allowed maximum operations in a JSON patch is 10000, got 10001"
+        );
+    }
+}
