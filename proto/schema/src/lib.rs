@@ -9,6 +9,8 @@
 //! What must not be here: behaviour. No encoding, no validation, no I/O.
 
 mod tables;
+#[cfg(test)]
+mod tests;
 
 /// A message (Go struct): an API object or a part of one.
 #[derive(Debug)]
@@ -21,6 +23,27 @@ pub struct Message {
     pub by_number: &'static [u16],
     /// Indexes into `fields`, sorted by JSON name (inlined messages' fields are not included).
     pub by_json: &'static [u16],
+    /// `+structType=atomic`: server-side apply owns the whole of it, or nothing.
+    pub atomic: bool,
+    pub unions: &'static [Union],
+    /// The kinds that this message is (`x-kubernetes-group-version-kind`); empty for a part of a kind.
+    pub gvks: &'static [GroupVersionKind],
+}
+
+/// `x-kubernetes-unions`: of these fields, at most one is set.
+#[derive(Debug)]
+pub struct Union {
+    /// The field that says which member is set.
+    pub discriminator: Option<&'static str>,
+    /// JSON name and the discriminator's value.
+    pub members: &'static [(&'static str, &'static str)],
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct GroupVersionKind {
+    pub group: &'static str,
+    pub version: &'static str,
+    pub kind: &'static str,
 }
 
 /// One field of a [`Message`].
@@ -63,7 +86,7 @@ pub enum Cardinality {
 }
 
 /// The type of a field's value, of a list's items or of a map's values.
-#[derive(Debug, Clone, Copy)]
+#[derive(Clone, Copy)]
 pub enum Type {
     Bool,
     Int32,
@@ -74,6 +97,22 @@ pub enum Type {
     Bytes,
     Message(&'static Message),
     Special(Special),
+}
+
+/// Names a message instead of printing it: messages may contain themselves.
+impl std::fmt::Debug for Type {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Type::Bool => f.write_str("Bool"),
+            Type::Int32 => f.write_str("Int32"),
+            Type::Int64 => f.write_str("Int64"),
+            Type::Float64 => f.write_str("Float64"),
+            Type::String => f.write_str("String"),
+            Type::Bytes => f.write_str("Bytes"),
+            Type::Message(m) => write!(f, "Message({})", m.name),
+            Type::Special(s) => write!(f, "Special({s:?})"),
+        }
+    }
 }
 
 /// Types whose two wire forms differ by more than the schema says.
@@ -158,6 +197,16 @@ pub struct Resource {
     pub list_message: Option<&'static Message>,
     /// Served when no `--runtime-config` says otherwise (GA, and beta that is on by default).
     pub enabled: bool,
+    /// The `apiVersion` in which etcd holds it, whichever version wrote it; empty for a
+    /// kind that is never stored.
+    pub storage_version: &'static str,
+    /// What follows `/registry/` in its keys, such as `services/specs`; empty for a kind
+    /// that is never stored.
+    pub storage_prefix: &'static str,
+    /// Stored as JSON whatever the storage media type is.
+    pub storage_json: bool,
+    /// What field selectors may name beyond `metadata.name` and `metadata.namespace`.
+    pub selectable_fields: &'static [&'static str],
 }
 
 /// A subresource of a [`Resource`], such as `status` or `scale`.
@@ -171,10 +220,79 @@ pub struct Subresource {
     pub verbs: &'static [&'static str],
 }
 
+/// A group version.
+#[derive(Debug)]
+pub struct GroupVersion {
+    pub group: &'static str,
+    pub version: &'static str,
+    /// What the names of its messages begin with, such as `io.k8s.api.core.v1`.
+    pub model: &'static str,
+    /// `groupPriorityMinimum` and `versionPriority` of its APIService; 0 when it is not served.
+    pub group_priority: u32,
+    pub version_priority: u32,
+    /// Served when no `--runtime-config` says otherwise.
+    pub enabled: bool,
+    first: usize,
+    end: usize,
+}
+
+impl GroupVersion {
+    /// Its resources, sorted by plural name; none for a group version that is not served.
+    pub fn resources(&self) -> &'static [Resource] {
+        &tables::RESOURCES[self.first..self.end]
+    }
+
+    /// As `apiVersion` says it: `v1`, `apps/v1`.
+    pub fn api_version(&self) -> String {
+        match self.group {
+            "" => self.version.to_owned(),
+            group => format!("{group}/{}", self.version),
+        }
+    }
+}
+
+impl Special {
+    /// The OpenAPI model name (the served version's, for the `apiextensions` types); a list of
+    /// strings has none.
+    pub fn model(self) -> Option<&'static str> {
+        Some(match self {
+            Special::Quantity => "io.k8s.apimachinery.pkg.api.resource.Quantity",
+            Special::IntOrString => "io.k8s.apimachinery.pkg.util.intstr.IntOrString",
+            Special::Time => "io.k8s.apimachinery.pkg.apis.meta.v1.Time",
+            Special::MicroTime => "io.k8s.apimachinery.pkg.apis.meta.v1.MicroTime",
+            Special::Duration => "io.k8s.apimachinery.pkg.apis.meta.v1.Duration",
+            Special::RawExtension => "io.k8s.apimachinery.pkg.runtime.RawExtension",
+            Special::FieldsV1 => "io.k8s.apimachinery.pkg.apis.meta.v1.FieldsV1",
+            Special::Json => "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.JSON",
+            Special::JsonSchemaPropsOrBool => {
+                "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.JSONSchemaPropsOrBool"
+            }
+            Special::JsonSchemaPropsOrArray => {
+                "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.JSONSchemaPropsOrArray"
+            }
+            Special::JsonSchemaPropsOrStringArray => {
+                "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.JSONSchemaPropsOrStringArray"
+            }
+            Special::StringList => return None,
+        })
+    }
+}
+
 /// Every resource of every group version, grouped by group version, groups in
 /// upstream's discovery priority.
 pub fn resources() -> &'static [Resource] {
     tables::RESOURCES
+}
+
+/// Every group version, those that are served first, in discovery's order; then those
+/// that are only read and written (`extensions/v1beta1`, `admission.k8s.io/v1`, …).
+pub fn group_versions() -> &'static [GroupVersion] {
+    tables::GROUP_VERSIONS
+}
+
+/// Every message, sorted by name.
+pub fn messages() -> &'static [&'static Message] {
+    tables::MESSAGES
 }
 
 /// The message of a kind, list kinds and option kinds (`DeleteOptions`) included.
