@@ -1,2 +1,4 @@
 //! kube-apiserver
+mod storage;
+
 fn main() {}

@@ -7,6 +7,9 @@
 //!
 //! What must not be here: kinds, users, HTTP.
 
+pub mod cache;
+pub mod keys;
+
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -80,11 +83,24 @@ pub enum StorageError {
 
 pub type Result<T, E = StorageError> = std::result::Result<T, E>;
 
+/// A watch that has begun.
+pub struct Watch {
+    /// In revision order. All changes of one revision are followed by a [`Change::Progress`]
+    /// that closes it. The stream ends after an error.
+    pub changes: BoxStream<'static, Result<Change>>,
+    /// Asks for a [`Change::Progress`] at the store's revision; `None` when the store cannot be
+    /// asked (etcd before 3.4.31 and 3.5.13), so that who waits must read it.
+    pub request_progress: Option<Box<dyn Fn() + Send + Sync>>,
+}
+
 /// What etcd does. Every write is one transaction on the key's mod revision.
 pub trait Storage: Send + Sync + 'static {
     /// Reads one key at `revision` (0: now, linearizable).
-    fn get<'a>(&'a self, key: &'a str, revision: Revision)
-    -> BoxFuture<'a, Result<Option<KeyValue>>>;
+    fn get<'a>(
+        &'a self,
+        key: &'a str,
+        revision: Revision,
+    ) -> BoxFuture<'a, Result<Option<KeyValue>>>;
 
     /// Reads keys under `prefix`, from `start` (a key; the prefix itself for the first
     /// page), at most `limit` (0: all), at `revision` (0: now).
@@ -116,12 +132,8 @@ pub trait Storage: Send + Sync + 'static {
     /// Deletes a key whose mod revision must be `expected`.
     fn delete<'a>(&'a self, key: &'a str, expected: Revision) -> BoxFuture<'a, Result<Revision>>;
 
-    /// Watches a prefix from the revision after `after`. The stream ends after an error.
-    fn watch<'a>(
-        &'a self,
-        prefix: &'a str,
-        after: Revision,
-    ) -> BoxFuture<'a, Result<BoxStream<'static, Result<Change>>>>;
+    /// Watches a prefix from the revision after `after`.
+    fn watch<'a>(&'a self, prefix: &'a str, after: Revision) -> BoxFuture<'a, Result<Watch>>;
 
     /// The store's revision now, linearizable.
     fn current_revision(&self) -> BoxFuture<'_, Result<Revision>>;
