@@ -1,0 +1,68 @@
+//! Defaults of admissionregistration.k8s.io.
+
+use serde_json::json;
+
+use super::{Defaulter, Fields, set_unset};
+
+pub(super) const DEFAULTERS: &[(&str, Defaulter)] = &[
+    (
+        "io.k8s.api.admissionregistration.v1.MatchResources",
+        match_resources,
+    ),
+    (
+        "io.k8s.api.admissionregistration.v1.MutatingAdmissionPolicySpec",
+        policy_spec,
+    ),
+    (
+        "io.k8s.api.admissionregistration.v1.MutatingWebhook",
+        mutating_webhook,
+    ),
+    ("io.k8s.api.admissionregistration.v1.Rule", rule),
+    (
+        "io.k8s.api.admissionregistration.v1.RuleWithOperations",
+        rule,
+    ),
+    (
+        "io.k8s.api.admissionregistration.v1.ServiceReference",
+        service_reference,
+    ),
+    (
+        "io.k8s.api.admissionregistration.v1.ValidatingAdmissionPolicySpec",
+        policy_spec,
+    ),
+    (
+        "io.k8s.api.admissionregistration.v1.ValidatingWebhook",
+        webhook,
+    ),
+];
+
+fn match_resources(resources: &mut Fields) {
+    set_unset(resources, "matchPolicy", "Equivalent");
+    set_unset(resources, "namespaceSelector", json!({}));
+    set_unset(resources, "objectSelector", json!({}));
+}
+
+fn policy_spec(spec: &mut Fields) {
+    set_unset(spec, "failurePolicy", "Fail");
+}
+
+fn mutating_webhook(hook: &mut Fields) {
+    webhook(hook);
+    set_unset(hook, "reinvocationPolicy", "Never");
+}
+
+fn webhook(webhook: &mut Fields) {
+    set_unset(webhook, "failurePolicy", "Fail");
+    set_unset(webhook, "matchPolicy", "Equivalent");
+    set_unset(webhook, "namespaceSelector", json!({}));
+    set_unset(webhook, "objectSelector", json!({}));
+    set_unset(webhook, "timeoutSeconds", 10);
+}
+
+fn rule(rule: &mut Fields) {
+    set_unset(rule, "scope", "*");
+}
+
+fn service_reference(reference: &mut Fields) {
+    set_unset(reference, "port", 443);
+}

@@ -1,0 +1,59 @@
+//! Defaults of the apps group.
+
+use serde_json::{Value, json};
+
+use super::{Defaulter, Fields, is_given, is_set, object, set_empty, set_unset, text};
+
+pub(super) const DEFAULTERS: &[(&str, Defaulter)] = &[
+    ("io.k8s.api.apps.v1.DaemonSetSpec", daemon_set),
+    ("io.k8s.api.apps.v1.DeploymentSpec", deployment),
+    ("io.k8s.api.apps.v1.ReplicaSetSpec", replica_set),
+    ("io.k8s.api.apps.v1.StatefulSetSpec", stateful_set),
+];
+
+fn deployment(spec: &mut Fields) {
+    set_unset(spec, "replicas", 1);
+    let strategy = object(spec, "strategy");
+    set_empty(strategy, "type", "RollingUpdate");
+    if text(strategy, "type") == "RollingUpdate" {
+        let rolling = object(strategy, "rollingUpdate");
+        set_unset(rolling, "maxUnavailable", "25%");
+        set_unset(rolling, "maxSurge", "25%");
+    }
+    set_unset(spec, "revisionHistoryLimit", 10);
+    set_unset(spec, "progressDeadlineSeconds", 600);
+}
+
+fn daemon_set(spec: &mut Fields) {
+    let strategy = object(spec, "updateStrategy");
+    set_empty(strategy, "type", "RollingUpdate");
+    if text(strategy, "type") == "RollingUpdate" {
+        let rolling = object(strategy, "rollingUpdate");
+        set_unset(rolling, "maxUnavailable", 1);
+        set_unset(rolling, "maxSurge", 0);
+    }
+    set_unset(spec, "revisionHistoryLimit", 10);
+}
+
+fn replica_set(spec: &mut Fields) {
+    set_unset(spec, "replicas", 1);
+}
+
+fn stateful_set(spec: &mut Fields) {
+    set_empty(spec, "podManagementPolicy", "OrderedReady");
+    let strategy = object(spec, "updateStrategy");
+    if !is_given(strategy, "type") {
+        strategy.insert("type".to_owned(), "RollingUpdate".into());
+        set_unset(strategy, "rollingUpdate", json!({}));
+    }
+    if text(strategy, "type") == "RollingUpdate" && is_set(strategy, "rollingUpdate") {
+        let rolling = object(strategy, "rollingUpdate");
+        set_unset(rolling, "partition", 0);
+        set_unset(rolling, "maxUnavailable", 1);
+    }
+    let retention = object(spec, "persistentVolumeClaimRetentionPolicy");
+    set_empty(retention, "whenDeleted", "Retain");
+    set_empty(retention, "whenScaled", "Retain");
+    set_unset(spec, "replicas", 1);
+    set_unset(spec, "revisionHistoryLimit", Value::from(10));
+}

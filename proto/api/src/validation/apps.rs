@@ -1,0 +1,350 @@
+//! Deployments, replica sets, daemon sets, stateful sets, controller revisions and
+//! replication controllers.
+
+use meta::field::ErrorList;
+use meta::labels::Selector;
+use meta::validation as format;
+use serde_json::Value;
+
+use super::at::At;
+use super::metadata::immutable;
+use super::{Rules, any_update, pod};
+
+pub(super) const RULES: &[Rules] = &[
+    Rules {
+        group: "apps",
+        kind: "Deployment",
+        name: format::dns1123_subdomain,
+        object: |at, errors| deployment(&at.get("spec"), errors),
+        update: same_selector,
+        status: any_update,
+    },
+    Rules {
+        group: "apps",
+        kind: "ReplicaSet",
+        name: format::dns1123_subdomain,
+        object: |at, errors| replica_set(&at.get("spec"), errors),
+        update: same_selector,
+        status: counts,
+    },
+    Rules {
+        group: "apps",
+        kind: "DaemonSet",
+        name: format::dns1123_subdomain,
+        object: |at, errors| daemon_set(&at.get("spec"), errors),
+        update: same_selector,
+        status: any_update,
+    },
+    Rules {
+        group: "apps",
+        kind: "StatefulSet",
+        // The name becomes part of the pods' host names.
+        name: format::dns1123_label,
+        object: |at, errors| stateful_set(&at.get("spec"), errors),
+        update: stateful_set_update,
+        status: any_update,
+    },
+    Rules {
+        group: "apps",
+        kind: "ControllerRevision",
+        name: format::dns1123_subdomain,
+        object: |at, errors| {
+            if !at.get("data").is_set() {
+                at.get("data").required(errors, "data is mandatory");
+            }
+            at.get("revision").non_negative(errors);
+        },
+        update: |new, old, errors| immutable(&new.get("data"), &old.get("data"), errors),
+        status: any_update,
+    },
+    Rules {
+        group: "",
+        kind: "ReplicationController",
+        name: format::dns1123_subdomain,
+        object: |at, errors| replication_controller(&at.get("spec"), errors),
+        update: any_update,
+        status: counts,
+    },
+];
+
+/// The selector says something, is well formed, and selects the template's pods.
+pub(super) fn selector(spec: &At<'_>, errors: &mut ErrorList) {
+    let selector = spec.get("selector");
+    if !selector.is_set() {
+        selector.required(errors, "");
+        return;
+    }
+    pod::label_selector(&selector, errors);
+    if selector.get("matchLabels").len() + selector.get("matchExpressions").len() == 0 {
+        selector.invalid(errors, "empty selector is invalid for deployment");
+        return;
+    }
+    let parsed = selector
+        .value()
+        .and_then(|s| serde_json::from_value(s.clone()).ok())
+        .and_then(|s| Selector::from_label_selector(Some(&s)).ok());
+    let labels = spec.get("template").get("metadata").get("labels");
+    if parsed.is_some_and(|s| !s.matches(|key| labels.raw(key).and_then(Value::as_str))) {
+        labels.invalid(errors, "`selector` does not match template `labels`");
+    }
+}
+
+fn template(spec: &At<'_>, errors: &mut ErrorList) {
+    let template = spec.get("template");
+    pod::template(&template, errors);
+    let pod = template.get("spec");
+    if pod.get("restartPolicy").text() != "Always" {
+        pod.get("restartPolicy").one_of(errors, &["Always"]);
+    }
+    if pod.get("activeDeadlineSeconds").is_set() {
+        pod.get("activeDeadlineSeconds").forbidden(
+            errors,
+            "activeDeadlineSeconds in this workload is not Supported",
+        );
+    }
+}
+
+fn non_negative(spec: &At<'_>, fields: &[&'static str], errors: &mut ErrorList) {
+    for field in fields {
+        spec.get(field).non_negative(errors);
+    }
+}
+
+fn deployment(spec: &At<'_>, errors: &mut ErrorList) {
+    non_negative(
+        spec,
+        &["replicas", "minReadySeconds", "revisionHistoryLimit"],
+        errors,
+    );
+    selector(spec, errors);
+    template(spec, errors);
+    let strategy = spec.get("strategy");
+    let rolling = strategy.get("rollingUpdate");
+    match strategy.get("type").text() {
+        "Recreate" if rolling.is_set() => {
+            rolling.forbidden(
+                errors,
+                "may not be specified when strategy `type` is 'Recreate'",
+            );
+        }
+        "Recreate" => {}
+        "RollingUpdate" => {
+            int_or_percent(&rolling.get("maxUnavailable"), errors);
+            int_or_percent(&rolling.get("maxSurge"), errors);
+            not_over_100(&rolling.get("maxUnavailable"), errors);
+            if is_zero(&rolling.get("maxUnavailable")) && is_zero(&rolling.get("maxSurge")) {
+                rolling
+                    .get("maxUnavailable")
+                    .invalid(errors, "may not be 0 when `maxSurge` is 0");
+            }
+        }
+        _ => strategy
+            .get("type")
+            .one_of(errors, &["Recreate", "RollingUpdate"]),
+    }
+    let deadline = spec.get("progressDeadlineSeconds");
+    deadline.non_negative(errors);
+    if let (Some(seconds), ready) = (deadline.int(), spec.get("minReadySeconds").int()) {
+        if seconds <= ready.unwrap_or(0) {
+            deadline.invalid(errors, "must be greater than minReadySeconds");
+        }
+    }
+}
+
+/// A number that is not negative, or a percentage.
+pub(super) fn int_or_percent(value: &At<'_>, errors: &mut ErrorList) {
+    match value.value() {
+        Some(Value::String(text)) => {
+            let digits = text.strip_suffix('%').filter(|d| !d.is_empty());
+            if !digits.is_some_and(|d| d.bytes().all(|b| b.is_ascii_digit())) {
+                value.invalid(
+                    errors,
+                    "a valid percent string must be a numeric string followed by an ending '%' (e.g. '1%',  or '93%', regex used for validation is '[0-9]+%')",
+                );
+            }
+        }
+        _ => value.non_negative(errors),
+    }
+}
+
+fn percent(value: &At<'_>) -> Option<u64> {
+    value.text().strip_suffix('%')?.parse().ok()
+}
+
+fn not_over_100(value: &At<'_>, errors: &mut ErrorList) {
+    if percent(value).is_some_and(|p| p > 100) {
+        value.invalid(errors, "must not be greater than 100%");
+    }
+}
+
+fn is_zero(value: &At<'_>) -> bool {
+    value.int() == Some(0) || percent(value) == Some(0)
+}
+
+fn replica_set(spec: &At<'_>, errors: &mut ErrorList) {
+    non_negative(spec, &["replicas", "minReadySeconds"], errors);
+    selector(spec, errors);
+    template(spec, errors);
+}
+
+fn daemon_set(spec: &At<'_>, errors: &mut ErrorList) {
+    non_negative(spec, &["minReadySeconds", "revisionHistoryLimit"], errors);
+    selector(spec, errors);
+    template(spec, errors);
+    let strategy = spec.get("updateStrategy");
+    let rolling = strategy.get("rollingUpdate");
+    match strategy.get("type").text() {
+        "OnDelete" => {}
+        "RollingUpdate" => {
+            for field in ["maxUnavailable", "maxSurge"] {
+                int_or_percent(&rolling.get(field), errors);
+                not_over_100(&rolling.get(field), errors);
+            }
+            let (unavailable, surge) = (rolling.get("maxUnavailable"), rolling.get("maxSurge"));
+            match (is_zero(&unavailable), is_zero(&surge)) {
+                (true, true) => unavailable.invalid(errors, "cannot be 0 when maxSurge is 0"),
+                (false, false) => {
+                    surge.invalid(errors, "may not be set when maxUnavailable is non-zero")
+                }
+                _ => {}
+            }
+        }
+        _ => strategy
+            .get("type")
+            .one_of(errors, &["OnDelete", "RollingUpdate"]),
+    }
+}
+
+fn stateful_set(spec: &At<'_>, errors: &mut ErrorList) {
+    non_negative(
+        spec,
+        &["replicas", "minReadySeconds", "revisionHistoryLimit"],
+        errors,
+    );
+    spec.get("ordinals").get("start").non_negative(errors);
+    spec.get("podManagementPolicy")
+        .one_of(errors, &["OrderedReady", "Parallel"]);
+    let strategy = spec.get("updateStrategy");
+    match strategy.get("type").text() {
+        "OnDelete" if strategy.get("rollingUpdate").is_set() => strategy
+            .get("rollingUpdate")
+            .invalid(errors, "only allowed for updateStrategy 'RollingUpdate'"),
+        "OnDelete" => {}
+        "RollingUpdate" => strategy
+            .get("rollingUpdate")
+            .get("partition")
+            .non_negative(errors),
+        _ => strategy
+            .get("type")
+            .invalid(errors, "must be 'RollingUpdate' or 'OnDelete'"),
+    }
+    let retention = spec.get("persistentVolumeClaimRetentionPolicy");
+    for field in ["whenDeleted", "whenScaled"] {
+        retention.get(field).one_of(errors, &["Delete", "Retain"]);
+    }
+    selector(spec, errors);
+    stateful_template(spec, errors);
+}
+
+/// Claim templates are volumes, too: mounts of them are no fault, so the template is
+/// checked with a volume for each.
+fn stateful_template(spec: &At<'_>, errors: &mut ErrorList) {
+    let Some(template) = spec.get("template").value() else {
+        template(spec, errors);
+        return;
+    };
+    let mut with_claims = template.clone();
+    let volumes = with_claims
+        .get_mut("spec")
+        .and_then(Value::as_object_mut)
+        .map(|s| {
+            s.entry("volumes")
+                .or_insert_with(|| Value::Array(Vec::new()))
+        });
+    if let Some(Value::Array(volumes)) = volumes {
+        for claim in spec.get("volumeClaimTemplates").items() {
+            let name = claim.get("metadata").get("name").text();
+            volumes.retain(|v| v["name"] != name);
+            volumes.push(serde_json::json!({
+                "name": name,
+                "persistentVolumeClaim": {"claimName": "from-template"},
+            }));
+        }
+    }
+    pod::template(&At::new(spec.get("template").path, &with_claims), errors);
+    let restart = spec.get("template").get("spec").get("restartPolicy");
+    if restart.text() != "Always" {
+        restart.one_of(errors, &["Always"]);
+    }
+}
+
+fn stateful_set_update(new: &At<'_>, old: &At<'_>, errors: &mut ErrorList) {
+    const MAY_CHANGE: &[&str] = &[
+        "minReadySeconds",
+        "ordinals",
+        "persistentVolumeClaimRetentionPolicy",
+        "replicas",
+        "revisionHistoryLimit",
+        "template",
+        "updateStrategy",
+    ];
+    let (new, old) = (new.get("spec"), old.get("spec"));
+    let names = |at: &At<'_>| -> Vec<String> {
+        at.object()
+            .into_iter()
+            .flatten()
+            .map(|(k, _)| k.clone())
+            .collect()
+    };
+    let mut all = names(&new);
+    all.extend(names(&old));
+    let changed = all
+        .iter()
+        .filter(|name| !MAY_CHANGE.contains(&name.as_str()))
+        .any(|name| new.raw(name) != old.raw(name));
+    if changed {
+        new.forbidden(errors, "updates to statefulset spec for fields other than 'replicas', 'ordinals', 'template', 'updateStrategy', 'revisionHistoryLimit', 'persistentVolumeClaimRetentionPolicy' and 'minReadySeconds' are forbidden");
+    }
+}
+
+fn replication_controller(spec: &At<'_>, errors: &mut ErrorList) {
+    non_negative(spec, &["replicas", "minReadySeconds"], errors);
+    let selector = spec.get("selector");
+    if selector.len() == 0 {
+        selector.required(errors, "");
+    }
+    let labels = spec.get("template").get("metadata").get("labels");
+    if selector
+        .entries()
+        .any(|(key, value)| labels.raw(key) != value.value())
+    {
+        labels.invalid(errors, "`selector` does not match template `labels`");
+    }
+    template(spec, errors);
+}
+
+fn same_selector(new: &At<'_>, old: &At<'_>, errors: &mut ErrorList) {
+    let (new, old) = (
+        new.get("spec").get("selector"),
+        old.get("spec").get("selector"),
+    );
+    immutable(&new, &old, errors);
+}
+
+fn counts(new: &At<'_>, _: &At<'_>, errors: &mut ErrorList) {
+    let status = new.get("status");
+    let total = status.get("replicas").int().unwrap_or(0);
+    for field in [
+        "replicas",
+        "fullyLabeledReplicas",
+        "readyReplicas",
+        "availableReplicas",
+        "observedGeneration",
+    ] {
+        let count = status.get(field);
+        count.non_negative(errors);
+        if !matches!(field, "replicas" | "observedGeneration") && count.int().unwrap_or(0) > total {
+            count.invalid(errors, "cannot be greater than status.replicas");
+        }
+    }
+}

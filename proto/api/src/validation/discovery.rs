@@ -1,0 +1,165 @@
+//! Endpoint slices and endpoints.
+
+use std::collections::HashSet;
+
+use meta::field::{ErrorList, FieldError};
+use meta::validation as format;
+
+use super::at::At;
+use super::metadata::immutable;
+use super::{Rules, any_update, container};
+
+pub(super) const RULES: &[Rules] = &[
+    Rules {
+        group: "discovery.k8s.io",
+        kind: "EndpointSlice",
+        name: format::dns1123_subdomain,
+        object: slice,
+        update: |new, old, errors| {
+            immutable(&new.get("addressType"), &old.get("addressType"), errors)
+        },
+        status: any_update,
+    },
+    Rules {
+        group: "",
+        kind: "Endpoints",
+        name: format::dns1123_subdomain,
+        object: endpoints,
+        update: any_update,
+        status: any_update,
+    },
+];
+
+const MOST_ENDPOINTS: usize = 1000;
+const MOST_PORTS: usize = 20_000;
+
+fn slice(slice: &At<'_>, errors: &mut ErrorList) {
+    let kind = slice.get("addressType");
+    if kind.is_given() {
+        kind.one_of(errors, &["FQDN", "IPv4", "IPv6"]);
+    } else {
+        kind.required(errors, "");
+    }
+    let endpoints = slice.get("endpoints");
+    if endpoints.len() > MOST_ENDPOINTS {
+        errors.push(FieldError::too_many(
+            &endpoints.path,
+            endpoints.len(),
+            MOST_ENDPOINTS,
+        ));
+        return;
+    }
+    for endpoint in endpoints.items() {
+        let addresses = endpoint.get("addresses");
+        match addresses.len() {
+            0 => addresses.required(errors, "must contain at least 1 address"),
+            n if n > 100 => errors.push(FieldError::too_many(&addresses.path, n, 100)),
+            _ => {}
+        }
+        for address in addresses.items() {
+            match kind.text() {
+                "FQDN" => address.check(errors, format::dns1123_subdomain(address.text())),
+                family => ip_of_family(&address, family, errors),
+            }
+        }
+        let node = endpoint.get("nodeName");
+        if node.is_set() {
+            node.check(errors, format::dns1123_subdomain(node.text()));
+        }
+        let hostname = endpoint.get("hostname");
+        if hostname.is_set() {
+            hostname.check(errors, format::dns1123_label(hostname.text()));
+        }
+    }
+    let ports = slice.get("ports");
+    if ports.len() > MOST_PORTS {
+        errors.push(FieldError::too_many(&ports.path, ports.len(), MOST_PORTS));
+        return;
+    }
+    let mut names = HashSet::new();
+    for port in ports.items() {
+        let name = port.get("name");
+        if name.is_given() {
+            name.check(errors, format::dns1123_label(name.text()));
+        }
+        if !names.insert(name.text()) {
+            name.duplicate(errors);
+        }
+        container::protocol(&port.get("protocol"), errors);
+        if port.get("port").is_set() {
+            container::port_number(&port.get("port"), errors);
+        }
+    }
+}
+
+fn ip_of_family(address: &At<'_>, family: &str, errors: &mut ErrorList) {
+    let six = address.text().contains(':');
+    if !address.ip(errors) {
+        return;
+    }
+    if family == "IPv4" && six {
+        address.invalid(errors, "must be an IPv4 address");
+    } else if family == "IPv6" && !six {
+        address.invalid(errors, "must be an IPv6 address");
+    } else {
+        endpoint_ip(address, errors);
+    }
+}
+
+/// No traffic may be sent to a node's own loopback or to a link's or group's address.
+fn endpoint_ip(address: &At<'_>, errors: &mut ErrorList) {
+    let Ok(ip) = address.text().parse::<std::net::IpAddr>() else {
+        return;
+    };
+    let link_local = match ip {
+        std::net::IpAddr::V4(v4) => {
+            v4.is_link_local() || (v4.is_multicast() && v4.octets()[..3] == [224, 0, 0])
+        }
+        std::net::IpAddr::V6(v6) => {
+            (v6.segments()[0] & 0xffc0) == 0xfe80 || (v6.segments()[0] & 0xff0f) == 0xff02
+        }
+    };
+    if ip.is_unspecified() {
+        address.invalid(errors, "may not be unspecified (0.0.0.0 or ::)");
+    }
+    if ip.is_loopback() {
+        address.invalid(
+            errors,
+            "may not be in the loopback range (127.0.0.0/8, ::1/128)",
+        );
+    }
+    if link_local {
+        let detail = if ip.is_multicast() {
+            "may not be in the link-local multicast range (224.0.0.0/24, ff02::/10)"
+        } else {
+            "may not be in the link-local range (169.254.0.0/16, fe80::/10)"
+        };
+        address.invalid(errors, detail);
+    }
+}
+
+fn endpoints(endpoints: &At<'_>, errors: &mut ErrorList) {
+    for subset in endpoints.get("subsets").items() {
+        let (ready, not_ready) = (subset.get("addresses"), subset.get("notReadyAddresses"));
+        if ready.len() + not_ready.len() == 0 {
+            subset.required(errors, "must specify `addresses` or `notReadyAddresses`");
+        }
+        for address in ready.items().chain(not_ready.items()) {
+            let ip = address.get("ip");
+            if ip.ip(errors) {
+                endpoint_ip(&ip, errors);
+            }
+        }
+        let many = subset.get("ports").len() > 1;
+        for port in subset.get("ports").items() {
+            let name = port.get("name");
+            if many && !name.is_given() {
+                name.required(errors, "");
+            } else if name.is_given() {
+                name.check(errors, format::dns1123_label(name.text()));
+            }
+            container::port_number(&port.get("port"), errors);
+            container::protocol(&port.get("protocol"), errors);
+        }
+    }
+}

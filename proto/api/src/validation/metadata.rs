@@ -1,0 +1,185 @@
+//! ObjectMeta: what every kind's metadata must hold to.
+
+use std::collections::HashSet;
+
+use meta::field::{ErrorList, FieldError};
+use meta::validation as format;
+
+use super::NameRule;
+use super::at::{At, IMMUTABLE, NOT_NEGATIVE};
+
+/// All annotations of an object together, in bytes.
+const ANNOTATIONS_LIMIT: usize = 256 * 1024;
+
+pub(super) fn create(meta: &At<'_>, namespaced: bool, name: NameRule, errors: &mut ErrorList) {
+    if meta.get("generateName").is_given() {
+        let prefix = meta.get("generateName");
+        // The suffix is yet to come, so a trailing dash or dot is no fault.
+        let base = prefix.text().trim_end_matches(['-', '.']);
+        let messages = if base.is_empty() {
+            Vec::new()
+        } else {
+            name(base)
+        };
+        prefix.check(errors, messages);
+    }
+    let own = meta.get("name");
+    if own.is_given() {
+        own.check(errors, name(own.text()));
+    } else {
+        own.required(errors, "name or generateName is required");
+    }
+    let namespace = meta.get("namespace");
+    match (namespaced, namespace.is_given()) {
+        (true, false) => namespace.required(errors, ""),
+        (true, true) => namespace.check(errors, format::dns1123_label(namespace.text())),
+        (false, true) => namespace.forbidden(errors, "not allowed on this type"),
+        (false, false) => {}
+    }
+    common(meta, errors);
+}
+
+pub(super) fn update(new: &At<'_>, old: &At<'_>, errors: &mut ErrorList) {
+    for name in ["name", "namespace", "uid", "creationTimestamp"] {
+        immutable(&new.get(name), &old.get(name), errors);
+    }
+    // A deletion, once asked for, is neither taken back nor moved.
+    for name in ["deletionTimestamp", "deletionGracePeriodSeconds"] {
+        let (new, old) = (new.get(name), old.get(name));
+        if old.is_set() || new.is_set() {
+            immutable(&new, &old, errors);
+        }
+    }
+    if old.get("deletionTimestamp").is_set() {
+        let before: HashSet<&str> = old.get("finalizers").items().map(|f| f.text()).collect();
+        let added: Vec<&str> = new
+            .get("finalizers")
+            .items()
+            .map(|f| f.text())
+            .filter(|f| !before.contains(f))
+            .collect();
+        if !added.is_empty() {
+            new.get("finalizers").forbidden(
+                errors,
+                format!(
+                    "no new finalizers can be added if the object is being deleted, found new finalizers {}",
+                    go_strings(&added)
+                ),
+            );
+        }
+    }
+    let (generation, before) = (new.get("generation"), old.get("generation"));
+    if generation.int().unwrap_or(0) < before.int().unwrap_or(0) {
+        generation.invalid(errors, "must not be decremented");
+    }
+    common(new, errors);
+}
+
+/// `[]string{"a", "b"}`, as Go's `%#v` writes it.
+fn go_strings(items: &[&str]) -> String {
+    let quoted: Vec<String> = items.iter().map(|i| format!("{i:?}")).collect();
+    format!("[]string{{{}}}", quoted.join(", "))
+}
+
+/// A field that an update must leave as it is.
+pub(super) fn immutable(new: &At<'_>, old: &At<'_>, errors: &mut ErrorList) {
+    let same = match (new.is_given(), old.is_given()) {
+        (false, false) => true,
+        _ => new.value() == old.value(),
+    };
+    if !same {
+        new.invalid(errors, IMMUTABLE);
+    }
+}
+
+fn common(meta: &At<'_>, errors: &mut ErrorList) {
+    if meta.get("generation").int().is_some_and(|g| g < 0) {
+        meta.get("generation").invalid(errors, NOT_NEGATIVE);
+    }
+    labels(&meta.get("labels"), errors);
+    annotations(&meta.get("annotations"), errors);
+    owners(&meta.get("ownerReferences"), errors);
+    finalizers(&meta.get("finalizers"), errors);
+}
+
+/// A map of labels; also the form of a node selector and of a service's selector.
+pub(super) fn labels(labels: &At<'_>, errors: &mut ErrorList) {
+    for (key, value) in labels.entries() {
+        for message in format::qualified_name(key) {
+            errors.push(FieldError::invalid(&labels.path, key, message));
+        }
+        for message in format::label_value(value.text()) {
+            errors.push(FieldError::invalid(&labels.path, value.text(), message));
+        }
+    }
+}
+
+fn annotations(annotations: &At<'_>, errors: &mut ErrorList) {
+    let mut size = 0;
+    for (key, value) in annotations.entries() {
+        // Annotation keys may be upper case in their prefix.
+        for message in format::qualified_name(&key.to_lowercase()) {
+            errors.push(FieldError::invalid(&annotations.path, key, message));
+        }
+        size += key.len() + value.text().len();
+    }
+    if size > ANNOTATIONS_LIMIT {
+        errors.push(FieldError::too_long(&annotations.path, ANNOTATIONS_LIMIT));
+    }
+}
+
+fn owners(owners: &At<'_>, errors: &mut ErrorList) {
+    let mut controller: Option<String> = None;
+    for owner in owners.items() {
+        for name in ["apiVersion", "kind", "name", "uid"] {
+            let field = owner.get(name);
+            if !field.is_given() {
+                field.invalid(errors, "must not be empty");
+            }
+        }
+        let kind = owner.get("kind").text();
+        if kind == "Event" && matches!(owner.get("apiVersion").text(), "v1" | "events.k8s.io/v1") {
+            owner.invalid(
+                errors,
+                format!(
+                    "{}, Kind=Event is disallowed from being an owner",
+                    owner.get("apiVersion").text()
+                ),
+            );
+        }
+        if owner.get("controller").is_true() {
+            if let Some(first) = &controller {
+                let detail = format!(
+                    "Only one reference can have Controller set to true. Found \"true\" in references for {first} and {}",
+                    owner.get("name").text()
+                );
+                owners.invalid(errors, detail);
+            } else {
+                controller = Some(owner.get("name").text().to_owned());
+            }
+        }
+    }
+}
+
+fn finalizers(finalizers: &At<'_>, errors: &mut ErrorList) {
+    let mut orphan = false;
+    let mut foreground = false;
+    for finalizer in finalizers.items() {
+        let name = finalizer.text();
+        finalizer.check(errors, format::qualified_name(name));
+        orphan |= name == "orphan";
+        foreground |= name == "foregroundDeletion";
+        if !name.contains('/') && !matches!(name, "orphan" | "foregroundDeletion" | "kubernetes") {
+            finalizer.invalid(
+                errors,
+                "name is neither a standard finalizer name nor is it fully qualified",
+            );
+        }
+    }
+    if orphan && foreground {
+        finalizers.invalid(
+            errors,
+            "finalizer orphan and foregroundDeletion cannot be both set",
+        );
+    }
+}

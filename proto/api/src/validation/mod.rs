@@ -1,0 +1,104 @@
+//! Validation: the rules of each kind on create and on update, with upstream's field
+//! paths, reasons and messages.
+//!
+//! One file per group or large kind; `RULES` lists the kinds. A kind that is not in
+//! it is held to its metadata's rules and its schema (types, enums) only.
+//!
+//! What must not be here: rules that need other objects (admission).
+
+mod apps;
+mod at;
+mod batch;
+mod container;
+mod coordination;
+mod discovery;
+mod metadata;
+mod node;
+mod objects;
+mod pod;
+mod pod_update;
+mod rbac;
+mod service;
+mod volume;
+
+use meta::field::ErrorList;
+use serde_json::Value;
+
+use at::At;
+
+/// How an object's `metadata.name` must look.
+type NameRule = fn(&str) -> Vec<String>;
+
+/// What one kind asks of its objects beyond metadata.
+struct Rules {
+    group: &'static str,
+    kind: &'static str,
+    name: NameRule,
+    /// The whole object, on create and on update.
+    object: fn(&At<'_>, &mut ErrorList),
+    /// What an update may not do.
+    update: fn(new: &At<'_>, old: &At<'_>, &mut ErrorList),
+    /// What an update of the `status` subresource may not do or say.
+    status: fn(new: &At<'_>, old: &At<'_>, &mut ErrorList),
+}
+
+fn anything(_: &At<'_>, _: &mut ErrorList) {}
+fn any_update(_: &At<'_>, _: &At<'_>, _: &mut ErrorList) {}
+
+const RULES: &[&[Rules]] = &[
+    apps::RULES,
+    batch::RULES,
+    coordination::RULES,
+    discovery::RULES,
+    node::RULES,
+    objects::RULES,
+    pod::RULES,
+    rbac::RULES,
+    service::RULES,
+];
+
+fn rules(group: &str, kind: &str) -> Option<&'static Rules> {
+    RULES
+        .iter()
+        .flat_map(|group| group.iter())
+        .find(|r| r.group == group && r.kind == kind)
+}
+
+/// Checks an object that is about to be created. `metadata.name` is set by now.
+pub fn create(group: &str, kind: &str, namespaced: bool, object: &Value) -> ErrorList {
+    let mut errors = ErrorList::new();
+    let at = At::root(object);
+    let rules = rules(group, kind);
+    let name = rules.map_or(meta::validation::path_segment_name as NameRule, |r| r.name);
+    metadata::create(&at.get("metadata"), namespaced, name, &mut errors);
+    if let Some(rules) = rules {
+        (rules.object)(&at, &mut errors);
+    }
+    errors
+}
+
+/// Checks an update of the object itself (no subresource).
+pub fn update(group: &str, kind: &str, new: &Value, old: &Value) -> ErrorList {
+    let mut errors = ErrorList::new();
+    let (new, old) = (At::root(new), At::root(old));
+    metadata::update(&new.get("metadata"), &old.get("metadata"), &mut errors);
+    if let Some(rules) = rules(group, kind) {
+        (rules.object)(&new, &mut errors);
+        (rules.update)(&new, &old, &mut errors);
+    }
+    errors
+}
+
+/// Checks an update of the `status` subresource.
+pub fn update_status(group: &str, kind: &str, new: &Value, old: &Value) -> ErrorList {
+    let mut errors = ErrorList::new();
+    let (new, old) = (At::root(new), At::root(old));
+    metadata::update(&new.get("metadata"), &old.get("metadata"), &mut errors);
+    if let Some(rules) = rules(group, kind) {
+        (rules.status)(&new, &old, &mut errors);
+    }
+    errors
+}
+
+#[cfg(test)]
+mod tests;

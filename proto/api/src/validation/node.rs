@@ -1,0 +1,81 @@
+//! Nodes.
+
+use std::collections::HashSet;
+
+use meta::field::{ErrorList, FieldError};
+use meta::validation as format;
+
+use super::Rules;
+use super::at::At;
+use super::container;
+use super::metadata::immutable;
+
+pub(super) const RULES: &[Rules] = &[Rules {
+    group: "",
+    kind: "Node",
+    name: format::dns1123_subdomain,
+    object: node,
+    update,
+    status: |new, _, errors| status(new, errors),
+}];
+
+fn node(node: &At<'_>, errors: &mut ErrorList) {
+    let spec = node.get("spec");
+    let mut seen = HashSet::new();
+    for taint in spec.get("taints").items() {
+        let (key, effect) = (taint.get("key"), taint.get("effect"));
+        key.check(errors, format::qualified_name(key.text()));
+        taint
+            .get("value")
+            .check(errors, format::label_value(taint.get("value").text()));
+        if effect.is_given() {
+            effect.one_of(errors, &["NoSchedule", "PreferNoSchedule", "NoExecute"]);
+        } else {
+            effect.required(errors, "");
+        }
+        if !seen.insert((key.text(), effect.text())) {
+            let mut duplicate = ErrorList::new();
+            taint.duplicate(&mut duplicate);
+            for mut error in duplicate.0 {
+                error.detail = "taints must be unique by key and effect pair".to_owned();
+                errors.push(error);
+            }
+        }
+    }
+    for cidr in spec.get("podCIDRs").items() {
+        cidr.cidr(errors);
+    }
+    status(node, errors);
+}
+
+fn status(node: &At<'_>, errors: &mut ErrorList) {
+    let status = node.get("status");
+    for list in ["capacity", "allocatable"] {
+        for (_, quantity) in status.get(list).entries() {
+            container::quantity_value(&quantity, errors);
+        }
+    }
+    let mut seen = HashSet::new();
+    for address in status.get("addresses").items() {
+        if !seen.insert((address.get("type").text(), address.get("address").text())) {
+            address.duplicate(errors);
+        }
+    }
+}
+
+fn update(new: &At<'_>, old: &At<'_>, errors: &mut ErrorList) {
+    let (new, old) = (new.get("spec"), old.get("spec"));
+    // Both may be set once.
+    for field in ["podCIDRs", "providerID"] {
+        let (new, old) = (new.get(field), old.get(field));
+        if old.is_given() && new.value() != old.value() {
+            let detail = if field == "podCIDRs" {
+                "node updates may not change podCIDR except from \"\" to valid"
+            } else {
+                "node updates may not change providerID except from \"\" to valid"
+            };
+            errors.push(FieldError::forbidden(&new.path, detail));
+        }
+    }
+    immutable(&new.get("externalID"), &old.get("externalID"), errors);
+}

@@ -1,0 +1,222 @@
+//! The small kinds of the core group: namespaces, secrets, config maps, service
+//! accounts, events, quotas; and priority classes.
+
+use meta::field::{ErrorList, FieldError};
+use meta::validation as format;
+use serde_json::Value;
+
+use super::at::At;
+use super::metadata::immutable;
+use super::{Rules, any_update, anything, container};
+
+pub(super) const RULES: &[Rules] = &[
+    Rules {
+        group: "",
+        kind: "Namespace",
+        name: format::dns1123_label,
+        object: anything,
+        update: any_update,
+        status: any_update,
+    },
+    Rules {
+        group: "",
+        kind: "Secret",
+        name: format::dns1123_subdomain,
+        object: secret,
+        update: |new, old, errors| {
+            immutable(&new.get("type"), &old.get("type"), errors);
+            frozen(new, old, &["data"], errors);
+        },
+        status: any_update,
+    },
+    Rules {
+        group: "",
+        kind: "ConfigMap",
+        name: format::dns1123_subdomain,
+        object: config_map,
+        update: |new, old, errors| frozen(new, old, &["data", "binaryData"], errors),
+        status: any_update,
+    },
+    Rules {
+        group: "",
+        kind: "ServiceAccount",
+        name: format::dns1123_subdomain,
+        object: anything,
+        update: any_update,
+        status: any_update,
+    },
+    Rules {
+        group: "",
+        kind: "Event",
+        name: format::dns1123_subdomain,
+        object: event,
+        update: any_update,
+        status: any_update,
+    },
+    Rules {
+        group: "",
+        kind: "ResourceQuota",
+        name: format::dns1123_subdomain,
+        object: |at, errors| {
+            for (_, quantity) in at.get("spec").get("hard").entries() {
+                container::quantity_value(&quantity, errors);
+            }
+        },
+        update: any_update,
+        status: any_update,
+    },
+    Rules {
+        group: "scheduling.k8s.io",
+        kind: "PriorityClass",
+        name: format::dns1123_subdomain,
+        object: priority_class,
+        update: |new, old, errors| {
+            immutable(&new.get("value"), &old.get("value"), errors);
+            immutable(
+                &new.get("preemptionPolicy"),
+                &old.get("preemptionPolicy"),
+                errors,
+            );
+        },
+        status: any_update,
+    },
+];
+
+/// All values of a secret or config map together, in bytes.
+const DATA_LIMIT: usize = 1024 * 1024;
+
+fn keys(data: &At<'_>, errors: &mut ErrorList) {
+    for (key, value) in data.entries() {
+        for message in format::config_map_key(key) {
+            errors.push(FieldError::invalid(&value.path, key, message));
+        }
+    }
+}
+
+fn secret(secret: &At<'_>, errors: &mut ErrorList) {
+    let data = secret.get("data");
+    keys(&data, errors);
+    // Four characters of base64 carry three bytes.
+    let size: usize = data
+        .entries()
+        .map(|(_, v)| {
+            v.text().len() / 4 * 3 - v.text().bytes().rev().take_while(|b| *b == b'=').count()
+        })
+        .sum();
+    if size > DATA_LIMIT {
+        errors.push(FieldError::too_long(&data.path, DATA_LIMIT));
+    }
+    let required: &[&str] = match secret.get("type").text() {
+        "kubernetes.io/service-account-token" => {
+            let annotations = secret.get("metadata").get("annotations");
+            if annotations
+                .raw("kubernetes.io/service-account.name")
+                .is_none()
+            {
+                errors.push(FieldError::required(
+                    &annotations.path.key("kubernetes.io/service-account.name"),
+                    "",
+                ));
+            }
+            &[]
+        }
+        "kubernetes.io/dockercfg" => &[".dockercfg"],
+        "kubernetes.io/dockerconfigjson" => &[".dockerconfigjson"],
+        "kubernetes.io/basic-auth" => {
+            if data.raw("username").is_none() && data.raw("password").is_none() {
+                errors.push(FieldError::required(&data.path.key("username"), ""));
+                errors.push(FieldError::required(&data.path.key("password"), ""));
+            }
+            &[]
+        }
+        "kubernetes.io/ssh-auth" => &["ssh-privatekey"],
+        "kubernetes.io/tls" => &["tls.crt", "tls.key"],
+        _ => &[],
+    };
+    for key in required {
+        if data.raw(key).is_none() {
+            errors.push(FieldError::required(&data.path.key(*key), ""));
+        }
+    }
+}
+
+fn config_map(map: &At<'_>, errors: &mut ErrorList) {
+    let (data, binary) = (map.get("data"), map.get("binaryData"));
+    keys(&data, errors);
+    keys(&binary, errors);
+    for (key, value) in data.entries() {
+        if binary.raw(key).is_some() {
+            errors.push(FieldError::invalid(
+                &value.path,
+                key,
+                "duplicate of key present in binaryData",
+            ));
+        }
+    }
+    let size: usize = data.entries().map(|(_, v)| v.text().len()).sum::<usize>()
+        + binary
+            .entries()
+            .map(|(_, v)| v.text().len() / 4 * 3)
+            .sum::<usize>();
+    if size > DATA_LIMIT {
+        errors.push(FieldError::too_long(
+            &At::root(&Value::Null).path,
+            DATA_LIMIT,
+        ));
+    }
+}
+
+/// An immutable secret or config map stays as it is, and stays immutable.
+fn frozen(new: &At<'_>, old: &At<'_>, data: &[&'static str], errors: &mut ErrorList) {
+    if !old.get("immutable").is_true() {
+        return;
+    }
+    const DETAIL: &str = "field is immutable when `immutable` is set";
+    if !new.get("immutable").is_true() {
+        new.get("immutable").forbidden(errors, DETAIL);
+    }
+    for field in data {
+        let (now, before) = (new.get(field), old.get(field));
+        if (now.is_given() || before.is_given()) && now.value() != before.value() {
+            now.forbidden(errors, DETAIL);
+        }
+    }
+}
+
+fn event(event: &At<'_>, errors: &mut ErrorList) {
+    let involved = event.get("involvedObject").get("namespace");
+    let namespace = event.get("metadata").get("namespace");
+    let expected = if involved.is_given() {
+        involved.text()
+    } else {
+        "default"
+    };
+    // Events about objects of no namespace live in `default` or `kube-system`.
+    let system = !involved.is_given() && namespace.text() == "kube-system";
+    if namespace.text() != expected && !system {
+        involved.invalid(errors, "does not match event.namespace");
+    }
+}
+
+fn priority_class(class: &At<'_>, errors: &mut ErrorList) {
+    /// User-defined classes stay below the system's.
+    const HIGHEST_USER: i64 = 1_000_000_000;
+    let value = class.get("value").int().unwrap_or(0);
+    let name = class.get("metadata").get("name").text();
+    let system = matches!(name, "system-cluster-critical" | "system-node-critical");
+    if name.starts_with("system-") && !system {
+        class.get("metadata").get("name").forbidden(
+            errors,
+            "priority class names with 'system-' prefix are reserved for system use only",
+        );
+    } else if !system && value > HIGHEST_USER {
+        class.get("value").forbidden(
+            errors,
+            format!("maximum allowed value of a user defined priority is {HIGHEST_USER}"),
+        );
+    }
+    let policy = class.get("preemptionPolicy");
+    if policy.is_set() {
+        policy.one_of(errors, &["PreemptLowerPriority", "Never"]);
+    }
+}

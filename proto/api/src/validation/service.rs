@@ -1,0 +1,238 @@
+//! Services.
+
+use std::collections::HashSet;
+
+use meta::field::{ErrorList, FieldError};
+use meta::validation as format;
+
+use super::at::At;
+use super::metadata;
+use super::{Rules, any_update, container};
+
+pub(super) const RULES: &[Rules] = &[Rules {
+    group: "",
+    kind: "Service",
+    // Names of services become DNS labels; they may start with a digit (KEP-5311).
+    name: format::dns1123_label,
+    object: |at, errors| service(&at.get("spec"), errors),
+    update: |new, old, errors| update(&new.get("spec"), &old.get("spec"), errors),
+    status: any_update,
+}];
+
+fn is_headless(spec: &At<'_>) -> bool {
+    spec.get("clusterIP").text() == "None"
+}
+
+fn service(spec: &At<'_>, errors: &mut ErrorList) {
+    let kind = spec.get("type");
+    kind.one_of(
+        errors,
+        &["ClusterIP", "ExternalName", "LoadBalancer", "NodePort"],
+    );
+    let external_name = kind.text() == "ExternalName";
+    let ports = spec.get("ports");
+    if ports.len() == 0 && !is_headless(spec) && !external_name {
+        ports.required(errors, "");
+    }
+    match kind.text() {
+        "LoadBalancer" | "NodePort" if is_headless(spec) => {
+            let detail = format!("may not be set to 'None' for {} services", kind.text());
+            spec.get("clusterIP").invalid(errors, detail);
+        }
+        "ExternalName" => {
+            for field in ["clusterIPs", "ipFamilies", "ipFamilyPolicy"] {
+                if spec.get(field).is_given() && !(field == "clusterIPs" && is_headless(spec)) {
+                    spec.get(field)
+                        .forbidden(errors, "may not be set for ExternalName services");
+                }
+            }
+            let name = spec.get("externalName");
+            let host = name.text().strip_suffix('.').unwrap_or(name.text());
+            if host.is_empty() {
+                name.required(errors, "");
+            } else {
+                name.check(errors, format::dns1123_subdomain(host));
+            }
+        }
+        _ => {}
+    }
+    check_ports(spec, errors);
+    metadata::labels(&spec.get("selector"), errors);
+    let affinity = spec.get("sessionAffinity");
+    if affinity.is_given() {
+        affinity.one_of(errors, &["ClientIP", "None"]);
+    } else {
+        affinity.required(errors, "");
+    }
+    session_timeout(spec, errors);
+    cluster_ips(spec, errors);
+    for ip in spec.get("externalIPs").items() {
+        ip.ip(errors);
+    }
+    traffic_policies(spec, errors);
+    if kind.text() != "LoadBalancer" {
+        for field in ["allocateLoadBalancerNodePorts", "loadBalancerClass"] {
+            if spec.get(field).is_set() {
+                spec.get(field)
+                    .forbidden(errors, "may only be used when `type` is 'LoadBalancer'");
+            }
+        }
+    }
+    for range in spec.get("loadBalancerSourceRanges").items() {
+        range.cidr(errors);
+    }
+}
+
+fn check_ports(spec: &At<'_>, errors: &mut ErrorList) {
+    let ports = spec.get("ports");
+    let many = ports.len() > 1;
+    let kind = spec.get("type").text();
+    let has_node_ports = matches!(kind, "NodePort" | "LoadBalancer");
+    let (mut names, mut pairs, mut node_ports) = (HashSet::new(), HashSet::new(), HashSet::new());
+    for port in ports.items() {
+        let (name, number, protocol) = (port.get("name"), port.get("port"), port.get("protocol"));
+        if name.is_given() {
+            name.check(errors, format::dns1123_label(name.text()));
+            if !names.insert(name.text()) {
+                name.duplicate(errors);
+            }
+        } else if many {
+            name.required(errors, "");
+        }
+        container::port_number(&number, errors);
+        container::protocol(&protocol, errors);
+        container::port(&port.get("targetPort"), errors);
+        let application = port.get("appProtocol");
+        if application.is_set() {
+            application.check(errors, format::qualified_name(application.text()));
+        }
+        if !pairs.insert((number.int(), protocol.text())) {
+            port.duplicate(errors);
+        }
+        let node_port = port.get("nodePort");
+        if node_port.is_given() {
+            if !has_node_ports {
+                node_port.forbidden(errors, "may not be used when `type` is 'ClusterIP'");
+            } else if !node_ports.insert((node_port.int(), protocol.text())) {
+                node_port.duplicate(errors);
+            }
+        }
+    }
+}
+
+fn session_timeout(spec: &At<'_>, errors: &mut ErrorList) {
+    const DAY: i64 = 86_400;
+    let config = spec.get("sessionAffinityConfig");
+    if spec.get("sessionAffinity").text() != "ClientIP" {
+        if config.is_set() {
+            config.forbidden(errors, "must not be set when session affinity is None");
+        }
+        return;
+    }
+    let seconds = config.get("clientIP").get("timeoutSeconds");
+    if !seconds.int().is_some_and(|s| (1..=DAY).contains(&s)) {
+        seconds.invalid(
+            errors,
+            format!("must be greater than 0 and less than {DAY}"),
+        );
+    }
+}
+
+fn cluster_ips(spec: &At<'_>, errors: &mut ErrorList) {
+    let ips = spec.get("clusterIPs");
+    let first = spec.get("clusterIP");
+    if ips.len() > 0
+        && ips
+            .items()
+            .next()
+            .is_some_and(|ip| ip.text() != first.text())
+    {
+        ips.invalid(errors, "first value must match `clusterIP`");
+    }
+    if ips.len() > 2 {
+        ips.invalid(errors, "may only hold up to 2 values");
+    }
+    for (i, ip) in ips.items().enumerate() {
+        if ip.text() == "None" && i == 0 && ips.len() == 1 {
+            continue;
+        }
+        ip.ip(errors);
+    }
+    let families = spec.get("ipFamilies");
+    let mut seen = HashSet::new();
+    for family in families.items() {
+        family.one_of(errors, &["IPv4", "IPv6"]);
+        if !seen.insert(family.text()) {
+            family.duplicate(errors);
+        }
+    }
+    let policy = spec.get("ipFamilyPolicy");
+    if policy.is_set() {
+        policy.one_of(
+            errors,
+            &["PreferDualStack", "RequireDualStack", "SingleStack"],
+        );
+    }
+}
+
+fn traffic_policies(spec: &At<'_>, errors: &mut ErrorList) {
+    let kind = spec.get("type").text();
+    let external = spec.get("externalTrafficPolicy");
+    let externally_accessible = matches!(kind, "NodePort" | "LoadBalancer")
+        || (kind == "ClusterIP" && spec.get("externalIPs").is_given());
+    if externally_accessible {
+        external.one_of(errors, &["Cluster", "Local"]);
+    } else if external.is_given() {
+        external.invalid(errors, "may only be set for externally-accessible services");
+    }
+    let internal = spec.get("internalTrafficPolicy");
+    if internal.is_set() {
+        internal.one_of(errors, &["Cluster", "Local"]);
+    }
+    let health = spec.get("healthCheckNodePort");
+    let needs_health = kind == "LoadBalancer" && external.text() == "Local";
+    if health.is_given() && !needs_health {
+        health.invalid(
+            errors,
+            "may only be set when `type` is 'LoadBalancer' and `externalTrafficPolicy` is 'Local'",
+        );
+    }
+    let distribution = spec.get("trafficDistribution");
+    if distribution.is_set() {
+        distribution.one_of(errors, &["PreferClose", "PreferSameNode", "PreferSameZone"]);
+    }
+}
+
+fn update(new: &At<'_>, old: &At<'_>, errors: &mut ErrorList) {
+    let external_name = |spec: &At<'_>| spec.get("type").text() == "ExternalName";
+    // The address stays for as long as the service has one.
+    if !external_name(new) && !external_name(old) {
+        for (field, what) in [
+            ("clusterIPs", "primary clusterIP"),
+            ("ipFamilies", "primary ipFamily"),
+        ] {
+            let (now, before) = (new.get(field), old.get(field));
+            let (Some(first), Some(was)) = (now.items().next(), before.items().next()) else {
+                if before.len() > 0 && field == "clusterIPs" {
+                    now.invalid(errors, format!("{what} can not be unset"));
+                }
+                continue;
+            };
+            if first.text() != was.text() {
+                first.invalid(errors, "may not change once set");
+            }
+        }
+    }
+    let (class, was) = (new.get("loadBalancerClass"), old.get("loadBalancerClass"));
+    let both = new.get("type").text() == "LoadBalancer" && old.get("type").text() == "LoadBalancer";
+    if both && class.value() != was.value() {
+        class.invalid(errors, "may not change once set");
+    }
+    let (health, was) = (
+        new.get("healthCheckNodePort"),
+        old.get("healthCheckNodePort"),
+    );
+    if was.is_given() && health.is_given() && health.int() != was.int() {
+        errors.push(FieldError::forbidden(&health.path, "field is immutable"));
+    }
+}
