@@ -139,10 +139,7 @@ fn clauses(header: &str) -> Vec<Clause<'_>> {
 }
 
 /// The best that the client accepts and `allows` permits; `None` is 406.
-pub fn accept(
-    header: &str,
-    allows: impl Fn(Media, Option<&Convert>) -> bool,
-) -> Option<Accepted> {
+pub fn accept(header: &str, allows: impl Fn(Media, Option<&Convert>) -> bool) -> Option<Accepted> {
     let accepted = |media| Accepted {
         media,
         pretty: false,
@@ -288,7 +285,10 @@ mod tests {
             Some((Media::Yaml, None))
         );
         assert_eq!(objects("text/html"), None);
-        assert_eq!(objects("application/json;as=Nonsense;v=v1;g=meta.k8s.io"), None);
+        assert_eq!(
+            objects("application/json;as=Nonsense;v=v1;g=meta.k8s.io"),
+            None
+        );
         assert_eq!(
             objects("application/vnd.kubernetes.protobuf;as=Table;v=v1;g=meta.k8s.io"),
             None
@@ -299,7 +299,10 @@ mod tests {
     fn unknown_bodies_are_refused_with_what_is_known() {
         let mut headers = HeaderMap::new();
         assert_eq!(input(&headers), Ok(Media::Json));
-        headers.insert(CONTENT_TYPE, "application/yaml; charset=utf-8".parse().unwrap());
+        headers.insert(
+            CONTENT_TYPE,
+            "application/yaml; charset=utf-8".parse().unwrap(),
+        );
         assert_eq!(input(&headers), Ok(Media::Yaml));
         headers.insert(CONTENT_TYPE, "text/plain".parse().unwrap());
         assert_eq!(
@@ -312,7 +315,10 @@ mod tests {
     fn watches_are_not_yaml() {
         let mut headers = HeaderMap::new();
         headers.insert(ACCEPT, "application/yaml".parse().unwrap());
-        assert_eq!(output_stream(&headers, Offer::Objects).unwrap_err().code, 406);
+        assert_eq!(
+            output_stream(&headers, Offer::Objects).unwrap_err().code,
+            406
+        );
         headers.insert(ACCEPT, "application/json;stream=watch".parse().unwrap());
         assert_eq!(
             output_stream(&headers, Offer::Objects).unwrap().media,

@@ -37,7 +37,7 @@ impl Query {
 
     /// The first value of a parameter.
     pub fn get(&self, key: &str) -> Option<&str> {
-        self.all(key).next()
+        self.iter().find(|(k, _)| *k == key).map(|(_, v)| v)
     }
 
     pub fn all<'a>(&'a self, key: &'a str) -> impl Iterator<Item = &'a str> {
@@ -63,14 +63,16 @@ impl Query {
     pub fn integer(&self, key: &str) -> Result<Option<i64>, BadNumber> {
         self.get(key)
             .map(|value| {
-                value.parse().map_err(|e: std::num::ParseIntError| BadNumber {
-                    value: value.to_owned(),
-                    problem: match e.kind() {
-                        std::num::IntErrorKind::PosOverflow
-                        | std::num::IntErrorKind::NegOverflow => "value out of range",
-                        _ => "invalid syntax",
-                    },
-                })
+                value
+                    .parse()
+                    .map_err(|e: std::num::ParseIntError| BadNumber {
+                        value: value.to_owned(),
+                        problem: match e.kind() {
+                            std::num::IntErrorKind::PosOverflow
+                            | std::num::IntErrorKind::NegOverflow => "value out of range",
+                            _ => "invalid syntax",
+                        },
+                    })
             })
             .transpose()
     }
@@ -91,7 +93,8 @@ mod tests {
 
     #[test]
     fn values_are_decoded_and_converted() {
-        let q = Query::parse("a=1&b=x%20y+z&watch&c=%C3%A9&limit=ten&dryRun=All&dryRun=None&f=False");
+        let q =
+            Query::parse("a=1&b=x%20y+z&watch&c=%C3%A9&limit=ten&dryRun=All&dryRun=None&f=False");
         assert_eq!(q.get("b"), Some("x y z"));
         assert_eq!(q.get("c"), Some("é"));
         assert!(q.flag("watch") && q.flag("a") && !q.flag("f") && !q.flag("absent"));

@@ -138,7 +138,7 @@ impl RequestInfo {
 fn single_name(selector: &str) -> Option<String> {
     let selector = meta::fields::Selector::parse(selector).ok()?;
     let name = selector.requires_exact_match("metadata.name")?;
-    meta::validation::is_path_segment_name(name)
+    meta::validation::path_segment_name(name)
         .is_empty()
         .then(|| name.to_owned())
 }
@@ -157,8 +157,14 @@ mod tests {
     fn check(method: &str, uri: &str, want: [&str; 8], parts: &[&str]) {
         let i = info(method, uri);
         let got = [
-            &*i.verb, &*i.prefix, &*i.group, &*i.version, &*i.namespace, &*i.resource,
-            &*i.subresource, &*i.name,
+            &*i.verb,
+            &*i.prefix,
+            &*i.group,
+            &*i.version,
+            &*i.namespace,
+            &*i.resource,
+            &*i.subresource,
+            &*i.name,
         ];
         assert_eq!(got, want, "{method} {uri}");
         assert_eq!(i.parts, parts, "{method} {uri}");
@@ -167,7 +173,12 @@ mod tests {
 
     #[test]
     fn resource_paths() {
-        check("GET", "/api/v1/namespaces", ["list", "api", "", "v1", "", "namespaces", "", ""], &["namespaces"]);
+        check(
+            "GET",
+            "/api/v1/namespaces",
+            ["list", "api", "", "v1", "", "namespaces", "", ""],
+            &["namespaces"],
+        );
         check(
             "GET",
             "/api/v1/namespaces/other",
@@ -177,7 +188,16 @@ mod tests {
         check(
             "PUT",
             "/api/v1/namespaces/other/finalize",
-            ["update", "api", "", "v1", "other", "namespaces", "finalize", "other"],
+            [
+                "update",
+                "api",
+                "",
+                "v1",
+                "other",
+                "namespaces",
+                "finalize",
+                "other",
+            ],
             &["namespaces", "other", "finalize"],
         );
         check(
@@ -195,7 +215,16 @@ mod tests {
         check(
             "POST",
             "/apis/apps/v1/namespaces/other/deployments",
-            ["create", "apis", "apps", "v1", "other", "deployments", "", ""],
+            [
+                "create",
+                "apis",
+                "apps",
+                "v1",
+                "other",
+                "deployments",
+                "",
+                "",
+            ],
             &["deployments"],
         );
         check(
@@ -231,13 +260,27 @@ mod tests {
         assert_eq!(info("GET", "/api/v1/pods?watch=0").verb, "list");
         let named = info("GET", "/api/v1/nodes?fieldSelector=metadata.name%3Dn1");
         assert_eq!((&*named.verb, &*named.name), ("list", "n1"));
-        assert_eq!(info("GET", "/api/v1/nodes?fieldSelector=metadata.name!%3Dn1").name, "");
-        assert_eq!(info("GET", "/api/v1/nodes?fieldSelector=metadata.name%3D..").name, "");
+        assert_eq!(
+            info("GET", "/api/v1/nodes?fieldSelector=metadata.name!%3Dn1").name,
+            ""
+        );
+        assert_eq!(
+            info("GET", "/api/v1/nodes?fieldSelector=metadata.name%3D..").name,
+            ""
+        );
     }
 
     #[test]
     fn other_paths_keep_the_method() {
-        for path in ["/", "/healthz", "/api", "/api/v1", "/apis/apps/v1", "/metrics", "/other/a/b/c"] {
+        for path in [
+            "/",
+            "/healthz",
+            "/api",
+            "/api/v1",
+            "/apis/apps/v1",
+            "/metrics",
+            "/other/a/b/c",
+        ] {
             let i = info("GET", path);
             assert!(!i.is_resource, "{path}");
             assert_eq!(i.verb, "get");

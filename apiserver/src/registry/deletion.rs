@@ -33,6 +33,8 @@ pub enum Plan {
 pub enum GarbageCollection {
     /// Dependents go with their owner unless the request says otherwise.
     Dependents,
+    /// Dependents stay unless the request says otherwise (jobs, replication controllers).
+    Orphan,
     /// Objects of the kind own nothing (events).
     Unsupported,
 }
@@ -47,44 +49,33 @@ pub fn plan(
     graceful_kind: bool,
     now: Timestamp,
 ) -> Plan {
-    let graceful = match graceful(object, options, grace, graceful_kind, now) {
+    let (mut marked, graceful) = match graceful(object, options, grace, graceful_kind, now) {
         Graceful::Pending => return Plan::Pending,
-        other => other,
-    };
-    let (mut marked, zero_grace) = match graceful {
-        Graceful::Marked { object, zero } => (Some(object), zero),
-        _ => (None, false),
+        Graceful::No => (None, None),
+        Graceful::Marked { object, seconds } => (Some(object), Some(seconds)),
     };
     let current = marked.as_ref().unwrap_or(object);
-    let finalizers = finalizers(current, options, gc);
-    let pending = match &finalizers {
-        Some(finalizers) => !finalizers.is_empty(),
+    let pending = match finalizers(current, options, gc) {
+        Some(finalizers) => {
+            let object = marked.get_or_insert_with(|| object.clone());
+            set_finalizers(object, &finalizers);
+            !finalizers.is_empty()
+        }
         None => meta(current).has_finalizers(),
     };
-    if let Some(finalizers) = finalizers {
-        let object = marked.get_or_insert_with(|| object.clone());
-        set_finalizers(object, &finalizers);
-    }
-    if matches!(graceful, Graceful::No) || matches!(graceful, Graceful::Pending) {
-        if !pending {
-            return Plan::Remove;
-        }
-        let mut marked = marked.unwrap_or_else(|| object.clone());
-        mark_as_deleting(&mut marked, now);
-        return Plan::Mark(marked);
-    }
-    let marked = marked.expect("a graceful deletion marks the object");
-    if pending || !zero_grace {
-        Plan::Mark(marked)
-    } else {
-        Plan::MarkAndRemove(marked)
+    let marked = marked.unwrap_or_else(|| object.clone());
+    match graceful {
+        None if pending => Plan::Mark(as_deleting(marked, now)),
+        None => Plan::Remove,
+        Some(0) if !pending => Plan::MarkAndRemove(marked),
+        Some(_) => Plan::Mark(marked),
     }
 }
 
 enum Graceful {
     No,
     Pending,
-    Marked { object: Value, zero: bool },
+    Marked { object: Value, seconds: i64 },
 }
 
 fn graceful(
@@ -123,7 +114,7 @@ fn graceful(
         m.insert("deletionGracePeriodSeconds".into(), json!(asked));
         return Graceful::Marked {
             object,
-            zero: asked == 0,
+            seconds: asked,
         };
     }
     let Some(grace) = grace else {
@@ -138,10 +129,7 @@ fn graceful(
     );
     m.insert("deletionGracePeriodSeconds".into(), json!(seconds));
     bump_generation(&mut object);
-    Graceful::Marked {
-        object,
-        zero: seconds == 0,
-    }
+    Graceful::Marked { object, seconds }
 }
 
 fn bump_generation(object: &mut Value) {
@@ -152,16 +140,17 @@ fn bump_generation(object: &mut Value) {
 }
 
 /// For kinds without a grace period: deleted as soon as the finalizers are gone.
-fn mark_as_deleting(object: &mut Value, now: Timestamp) {
-    let existing = meta(object).deletion_timestamp();
+fn as_deleting(mut object: Value, now: Timestamp) -> Value {
+    let existing = meta(&object).deletion_timestamp();
     if existing.is_none() {
-        bump_generation(object);
+        bump_generation(&mut object);
     }
-    let m = meta_mut(object);
+    let m = meta_mut(&mut object);
     if existing.is_none_or(|at| at > now) {
         m.insert("deletionTimestamp".into(), time(now));
     }
     m.insert("deletionGracePeriodSeconds".into(), json!(0));
+    object
 }
 
 /// The finalizers that the object shall have for the garbage collector's sake; `None` when
@@ -182,10 +171,13 @@ fn finalizers(
             return asked == propagation;
         }
         // What was asked before stays; the first of the two that is there decides.
-        meta(object)
+        match meta(object)
             .finalizers()
             .find(|f| matches!(*f, FINALIZER_ORPHAN | FINALIZER_FOREGROUND))
-            == Some(finalizer)
+        {
+            Some(before) => before == finalizer,
+            None => gc == GarbageCollection::Orphan && propagation == Propagation::Orphan,
+        }
     };
     let orphan = wants(FINALIZER_ORPHAN, Propagation::Orphan);
     let foreground = wants(FINALIZER_FOREGROUND, Propagation::Foreground);
@@ -258,18 +250,38 @@ mod tests {
     }
 
     fn decide(object: Value, options: DeleteOptions) -> Plan {
-        plan(&object, &options, GarbageCollection::Dependents, None, false, now())
+        plan(
+            &object,
+            &options,
+            GarbageCollection::Dependents,
+            None,
+            false,
+            now(),
+        )
     }
 
     fn decide_pod(object: Value, asked: Option<i64>) -> Plan {
-        let options = DeleteOptions { grace_period: asked, ..Default::default() };
+        let options = DeleteOptions {
+            grace_period: asked,
+            ..Default::default()
+        };
         let grace = Some(Duration::from_secs(asked.unwrap_or(30) as u64));
-        plan(&object, &options, GarbageCollection::Dependents, grace, true, now())
+        plan(
+            &object,
+            &options,
+            GarbageCollection::Dependents,
+            grace,
+            true,
+            now(),
+        )
     }
 
     #[test]
     fn a_plain_object_goes_at_once() {
-        assert_eq!(decide(json!({"metadata": {"name": "a"}}), Default::default()), Plan::Remove);
+        assert_eq!(
+            decide(json!({"metadata": {"name": "a"}}), Default::default()),
+            Plan::Remove
+        );
     }
 
     #[test]
@@ -286,7 +298,10 @@ mod tests {
 
     #[test]
     fn propagation_becomes_a_finalizer() {
-        let options = |p| DeleteOptions { propagation: Some(p), ..Default::default() };
+        let options = |p| DeleteOptions {
+            propagation: Some(p),
+            ..Default::default()
+        };
         for (propagation, finalizer) in [
             (Propagation::Foreground, FINALIZER_FOREGROUND),
             (Propagation::Orphan, FINALIZER_ORPHAN),
@@ -297,7 +312,10 @@ mod tests {
             assert_eq!(meta(&marked).finalizers().collect::<Vec<_>>(), [finalizer]);
         }
         let orphaning = json!({"metadata": {"finalizers": ["orphan"]}});
-        assert_eq!(decide(orphaning, options(Propagation::Background)), Plan::Remove);
+        assert_eq!(
+            decide(orphaning, options(Propagation::Background)),
+            Plan::Remove
+        );
         let kept = plan(
             &json!({"metadata": {}}),
             &options(Propagation::Orphan),
@@ -324,7 +342,10 @@ mod tests {
         let Plan::Mark(shorter) = decide_pod(first.clone(), Some(10)) else {
             panic!("a shorter period must mark");
         };
-        assert_eq!(shorter["metadata"]["deletionTimestamp"], "2024-01-01T00:00:10Z");
+        assert_eq!(
+            shorter["metadata"]["deletionTimestamp"],
+            "2024-01-01T00:00:10Z"
+        );
         let Plan::MarkAndRemove(gone) = decide_pod(first, Some(0)) else {
             panic!("no period must remove");
         };
@@ -333,7 +354,8 @@ mod tests {
 
     #[test]
     fn a_removal_that_was_cut_short_is_finished() {
-        let object = json!({"metadata": {"deletionTimestamp": NOW, "deletionGracePeriodSeconds": 0}});
+        let object =
+            json!({"metadata": {"deletionTimestamp": NOW, "deletionGracePeriodSeconds": 0}});
         assert_eq!(decide_pod(object, None), Plan::Remove);
     }
 
@@ -355,6 +377,9 @@ mod tests {
         assert!(check_preconditions(&object, &options, "", "Pod").is_ok());
         options.preconditions.uid = Some("u2".into());
         let err = check_preconditions(&object, &options, "", "Pod").unwrap_err();
-        assert!(err.message.starts_with("Operation cannot be fulfilled on Pod \"a\": the UID"));
+        assert!(
+            err.message
+                .starts_with("Operation cannot be fulfilled on Pod \"a\": the UID")
+        );
     }
 }

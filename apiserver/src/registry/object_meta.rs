@@ -190,12 +190,7 @@ pub fn dedup_owner_references(object: &mut Value) -> Vec<String> {
     let mut duplicates = Vec::new();
     for reference in references.drain(..) {
         if kept.contains(&reference) {
-            duplicates.push(
-                reference["uid"]
-                    .as_str()
-                    .unwrap_or_default()
-                    .to_owned(),
-            );
+            duplicates.push(reference["uid"].as_str().unwrap_or_default().to_owned());
         } else {
             kept.push(reference);
         }
@@ -252,7 +247,13 @@ mod tests {
             {"uid": "a", "name": "x"}, {"uid": "a", "name": "x"}, {"uid": "a", "name": "y"}
         ]}});
         assert_eq!(dedup_owner_references(&mut object), ["a"]);
-        assert_eq!(object["metadata"]["ownerReferences"].as_array().unwrap().len(), 2);
+        assert_eq!(
+            object["metadata"]["ownerReferences"]
+                .as_array()
+                .unwrap()
+                .len(),
+            2
+        );
     }
 
     #[test]

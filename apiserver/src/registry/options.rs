@@ -252,9 +252,7 @@ impl DeleteOptions {
         validate_dry_run(&values, &mut errs);
         invalid("DeleteOptions", errs)?;
         Ok(DeleteOptions {
-            grace_period: wire
-                .grace_period_seconds
-                .map(|s| if s < 0 { 1 } else { s }),
+            grace_period: wire.grace_period_seconds.map(|s| if s < 0 { 1 } else { s }),
             preconditions: wire.preconditions.unwrap_or_default(),
             orphan_dependents: wire.orphan_dependents,
             propagation,
@@ -467,7 +465,12 @@ mod tests {
         let options = list("watch=1").unwrap();
         assert_eq!(options.send_initial_events, Some(true));
         assert_eq!(options.version_match, Some(Match::NotOlderThan));
-        assert_eq!(list("watch=1&resourceVersion=7").unwrap().send_initial_events, None);
+        assert_eq!(
+            list("watch=1&resourceVersion=7")
+                .unwrap()
+                .send_initial_events,
+            None
+        );
         let asked = list("watch=1&sendInitialEvents=false&resourceVersionMatch=NotOlderThan");
         assert_eq!(asked.unwrap().send_initial_events, Some(false));
     }
@@ -490,10 +493,16 @@ mod tests {
 
     #[test]
     fn delete_options_come_from_query_or_body() {
-        let q = DeleteOptions::from_query(&Query::parse("gracePeriodSeconds=-5&propagationPolicy=Orphan"));
+        let q = DeleteOptions::from_query(&Query::parse(
+            "gracePeriodSeconds=-5&propagationPolicy=Orphan",
+        ));
         let q = q.unwrap();
-        assert_eq!((q.grace_period, q.propagation), (Some(1), Some(Propagation::Orphan)));
-        let body = json!({"preconditions": {"uid": "u"}, "dryRun": ["All"], "kind": "DeleteOptions"});
+        assert_eq!(
+            (q.grace_period, q.propagation),
+            (Some(1), Some(Propagation::Orphan))
+        );
+        let body =
+            json!({"preconditions": {"uid": "u"}, "dryRun": ["All"], "kind": "DeleteOptions"});
         let b = DeleteOptions::from_value(body).unwrap();
         assert_eq!(b.preconditions.uid.as_deref(), Some("u"));
         assert!(b.dry_run);

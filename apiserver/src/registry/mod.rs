@@ -1,0 +1,5 @@
+//! The generic registry.
+pub mod deletion;
+pub mod object_meta;
+pub mod options;
+pub mod strategy;
