@@ -3,7 +3,7 @@
 //! The options are read through protox's descriptors (prost-types drops extensions).
 //! What must not be here: facts. A fact that is in no `.proto` file does not exist.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
@@ -78,6 +78,8 @@ struct Tables {
     index: BTreeMap<String, usize>,
     /// `(group, version, kind)` to the message's index.
     kinds: BTreeMap<(String, String, String), usize>,
+    /// The group versions that OpenAPI leaves out of the kinds of every group version.
+    unlisted: BTreeSet<(String, String)>,
     code: String,
 }
 
@@ -111,6 +113,7 @@ impl Tables {
             apis,
             index: BTreeMap::new(),
             kinds: BTreeMap::new(),
+            unlisted: BTreeSet::new(),
             code: String::new(),
         };
         tables.collect();
@@ -120,6 +123,11 @@ impl Tables {
     /// Numbers the messages and finds out which kinds they are.
     fn collect(&mut self) {
         for api in &self.apis {
+            let o = extension(&self.pool, &api.file.options(), "api").expect("collected by it");
+            if flag(o.as_message().expect("a message"), "unlisted") {
+                self.unlisted
+                    .insert((api.group.clone(), api.version.clone()));
+            }
             for message in api.file.messages() {
                 if self.special(&message).is_some() {
                     continue;
@@ -135,6 +143,7 @@ impl Tables {
                     gvs.extend(
                         self.apis
                             .iter()
+                            .filter(|a| !a.version.is_empty())
                             .map(|a| (a.group.clone(), a.version.clone())),
                     );
                 }
@@ -196,10 +205,14 @@ impl Tables {
         by_json.sort_by(|a, b| fields[*a].0.cmp(&fields[*b].0));
 
         let name = format!("{}.{}", api.model, message.name());
+        let everywhere = self.is_set(&o, "every_group_version");
         let gvks: Vec<String> = self
             .kinds
             .iter()
             .filter(|(_, m)| **m == i)
+            .filter(|((group, version, _), _)| {
+                !(everywhere && self.unlisted.contains(&(group.clone(), version.clone())))
+            })
             .map(|((group, version, kind), _)| {
                 format!(
                     "GroupVersionKind {{ group: {group:?}, version: {version:?}, kind: {kind:?} }}"
@@ -384,7 +397,7 @@ impl Tables {
     fn write_resources(&mut self, apis: &[Api]) {
         let mut rows = Vec::new();
         let mut group_versions = Vec::new();
-        for api in apis {
+        for api in apis.iter().filter(|a| !a.version.is_empty()) {
             let first = rows.len();
             let mut found: Vec<(String, MessageDescriptor, DynamicMessage)> = api
                 .file
@@ -449,10 +462,11 @@ impl Tables {
                 )
             })
             .collect();
+        let gate = Some(text(o, "feature_gate")).filter(|g| !g.is_empty());
         format!(
             "Resource {{ group: {:?}, version: {:?}, kind: {kind:?}, plural: {:?}, singular: {:?}, short_names: &{:?}, \
              categories: &{:?}, namespaced: {}, verbs: &{verbs:?}, subresources: &[{}], message: &M{}, \
-             list_message: {list}, enabled: {}, storage_version: {:?}, storage_prefix: {:?}, storage_json: {}, \
+             list_message: {list}, enabled: {}, feature_gate: {gate:?}, storage_version: {:?}, storage_prefix: {:?}, storage_json: {}, \
              selectable_fields: &{:?} }}",
             api.group,
             api.version,

@@ -69,9 +69,11 @@ pub struct Field {
     /// Strategic merge patch.
     pub patch_strategy: PatchStrategy,
     pub patch_merge_key: Option<&'static str>,
-    /// `+default` as a JSON literal.
+    /// `+default` as a JSON literal. OpenAPI v3 shows, where there is none, `{}` for a message
+    /// that is no pointer, and the zero value for a scalar (but bytes) that is no pointer and
+    /// always written; for lists, maps and specials it shows nothing.
     pub default: Option<&'static str>,
-    /// The values of a `+enum` string type.
+    /// The values of a `+enum` string type, sorted.
     pub enum_values: &'static [&'static str],
     /// OpenAPI `format` of a scalar (`int32`, `int64`, `byte`, `double`, `date-time`, …), if any.
     pub format: Option<&'static str>,
@@ -197,6 +199,8 @@ pub struct Resource {
     pub list_message: Option<&'static Message>,
     /// Served when no `--runtime-config` says otherwise (GA, and beta that is on by default).
     pub enabled: bool,
+    /// The feature gate without which it is not served even where its group version is enabled.
+    pub feature_gate: Option<&'static str>,
     /// The `apiVersion` in which etcd holds it, whichever version wrote it; empty for a
     /// kind that is never stored.
     pub storage_version: &'static str,
@@ -228,6 +232,7 @@ pub struct GroupVersion {
     /// What the names of its messages begin with, such as `io.k8s.api.core.v1`.
     pub model: &'static str,
     /// `groupPriorityMinimum` and `versionPriority` of its APIService; 0 when it is not served.
+    /// `apiregistration.k8s.io` has no APIService, and comes before any that may have one.
     pub group_priority: u32,
     pub version_priority: u32,
     /// Served when no `--runtime-config` says otherwise.

@@ -128,6 +128,18 @@ fn group_versions_and_kinds_are_counted() {
         assert!(gv.resources().is_sorted_by(|a, b| a.plural < b.plural));
     }
     assert_eq!(resources_of, resources().len());
+    // Those of one group version, not the likes of DeleteOptions, which every group version has.
+    let kinds = messages()
+        .iter()
+        .filter(|m| m.gvks.len() < served.len())
+        .flat_map(|m| m.gvks)
+        .filter(|k| {
+            served
+                .iter()
+                .any(|gv| (gv.group, gv.version) == (k.group, k.version))
+        })
+        .count();
+    assert_eq!(kinds, 233);
 }
 
 #[test]
@@ -211,6 +223,16 @@ fn spot_facts() {
     assert_eq!(stored("endpoints"), ("v1", "services/endpoints"));
     assert_eq!(stored("deployments"), ("apps/v1", "deployments"));
     assert_eq!(stored("tokenreviews"), ("", ""));
+
+    let pods = resources().iter().find(|r| r.plural == "pods");
+    let pods = pods.expect("pods");
+    assert!(pods.selectable_fields.contains(&"spec.nodeName"));
+    assert!(pods.enabled && pods.namespaced);
+    let eviction = pods.subresources.iter().find(|s| s.name == "eviction");
+    assert_eq!(
+        eviction.map(|s| (s.group, s.kind)),
+        Some(("policy", "Eviction"))
+    );
 
     let delete = kind("apps", "v1", "DeleteOptions").expect("in every group version");
     assert_eq!(
