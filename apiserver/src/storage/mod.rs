@@ -8,7 +8,9 @@
 //! What must not be here: kinds, users, HTTP.
 
 pub mod cache;
+pub mod etcd;
 pub mod keys;
+pub mod metrics;
 
 use std::time::Duration;
 
@@ -31,17 +33,10 @@ pub struct KeyValue {
 /// What a prefix watch reports, in revision order, nothing skipped or repeated.
 #[derive(Debug, Clone)]
 pub enum Change {
-    Put {
-        kv: KeyValue,
-        /// The key did not exist before this revision.
-        created: bool,
-        /// The value before, when the store still has it.
-        previous: Option<Bytes>,
-    },
+    Put(KeyValue),
     Delete {
         key: String,
         revision: Revision,
-        previous: Option<Bytes>,
     },
     /// Everything up to this revision has been reported.
     Progress(Revision),
@@ -65,18 +60,24 @@ pub enum StorageError {
     NotFound(String),
     #[error("key exists: {0}")]
     Exists(String),
-    /// A write's expected revision was not the key's; `current` is what is there now.
+    /// A write's expected revision was not the key's; `current` is what is there now, as the
+    /// failed transaction read it.
     #[error("key changed meanwhile")]
     Conflict { current: Option<KeyValue> },
-    /// The revision asked for has been compacted; `oldest` is the first that is left.
+    /// The revision asked for has been compacted; `oldest` is the first that is left
+    /// (0: unknown).
     #[error("revision {asked} has been compacted")]
     Compacted { asked: Revision, oldest: Revision },
     /// The revision asked for is not there yet.
     #[error("revision {asked} is larger than the current {current}")]
     Future { asked: Revision, current: Revision },
-    /// etcd cannot be reached, has no leader, no space, or did not answer in time.
+    /// etcd cannot be reached, has no leader, no space, or did not answer in time. Whether a
+    /// write that fails so was done is not known.
     #[error("storage unavailable: {0}")]
     Unavailable(String),
+    /// The value is larger than etcd takes.
+    #[error("etcdserver: request is too large")]
+    TooLarge,
     #[error("storage: {0}")]
     Internal(String),
 }
@@ -129,7 +130,7 @@ pub trait Storage: Send + Sync + 'static {
         ttl: Option<Duration>,
     ) -> BoxFuture<'a, Result<Revision>>;
 
-    /// Deletes a key whose mod revision must be `expected`.
+    /// Deletes a key whose mod revision must be `expected`; `NotFound` when there is none.
     fn delete<'a>(&'a self, key: &'a str, expected: Revision) -> BoxFuture<'a, Result<Revision>>;
 
     /// Watches a prefix from the revision after `after`.

@@ -1,0 +1,112 @@
+//! The periodic compaction that API servers share through one key.
+//!
+//! The key's version is a logical clock: whoever advances it compacts to the revision that was
+//! current one interval before, everybody else only reads it. So history is kept for one to
+//! two intervals however many API servers run, upstream's among them.
+//!
+//! What must not be here: what becomes of watches that compaction cuts off.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use grpc::etcd::etcdserverpb as pb;
+use pb::compare::{CompareResult, CompareTarget, TargetUnion};
+use pb::request_op::Request as Op;
+use pb::response_op::Response;
+
+use super::{Etcd, Repeat, bytes, header_revision, kv, with_leader};
+use crate::storage::{Result, Revision};
+
+/// Upstream's, outside of `--etcd-prefix`.
+const KEY: &str = "compact_rev_key";
+
+/// One API server's part in compacting.
+pub struct Compactor {
+    etcd: Arc<Etcd>,
+    /// The key's version when it was last seen.
+    clock: i64,
+    /// etcd's revision then: what the next compaction goes to.
+    revision: Revision,
+}
+
+impl Compactor {
+    pub fn new(etcd: Arc<Etcd>) -> Self {
+        Self {
+            etcd,
+            clock: 0,
+            revision: 0,
+        }
+    }
+
+    /// Compacts every `interval` (`--etcd-compaction-interval`) until dropped.
+    pub async fn run(mut self, interval: Duration) {
+        loop {
+            tokio::time::sleep(interval).await;
+            match self.step().await {
+                Ok(Some(revision)) => tracing::debug!(revision, "compacted etcd"),
+                Ok(None) => {}
+                Err(error) => tracing::warn!(%error, "cannot compact etcd; trying again later"),
+            }
+        }
+    }
+
+    /// One turn of the clock; the revision that was compacted to, when it was this server's turn.
+    pub async fn step(&mut self) -> Result<Option<Revision>> {
+        let answer = self.etcd.txn(self.advance()).await?;
+        let now = header_revision(answer.header.as_ref());
+        if !answer.succeeded {
+            self.revision = now;
+            self.clock = answer
+                .responses
+                .iter()
+                .find_map(|response| match &response.response {
+                    Some(Response::ResponseRange(range)) => range.kvs.first(),
+                    _ => None,
+                })
+                .map_or(0, |kv| kv.version);
+            return Ok(None);
+        }
+        self.clock += 1;
+        let target = std::mem::replace(&mut self.revision, now);
+        if target == 0 {
+            return Ok(None);
+        }
+        let request = pb::CompactionRequest {
+            revision: target as i64,
+            physical: false,
+        };
+        self.etcd
+            .call(Repeat::Write, target, |member| {
+                let request = with_leader(request);
+                async move { kv(member.channel).compact(request).await }
+            })
+            .await?;
+        Ok(Some(target))
+    }
+
+    fn advance(&self) -> pb::TxnRequest {
+        pb::TxnRequest {
+            compare: vec![pb::Compare {
+                result: CompareResult::Equal.into(),
+                target: CompareTarget::Version.into(),
+                key: bytes(KEY),
+                target_union: Some(TargetUnion::Version(self.clock)),
+                range_end: Bytes::new(),
+            }],
+            success: vec![pb::RequestOp {
+                request: Some(Op::RequestPut(pb::PutRequest {
+                    key: bytes(KEY),
+                    value: self.revision.to_string().into(),
+                    ..Default::default()
+                })),
+            }],
+            failure: vec![pb::RequestOp {
+                request: Some(Op::RequestRange(pb::RangeRequest {
+                    key: bytes(KEY),
+                    ..Default::default()
+                })),
+            }],
+        }
+    }
+}
