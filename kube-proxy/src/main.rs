@@ -1,2 +1,4 @@
-//! kube-proxy
+//! kube-proxy: services' addresses, on every node.
+mod backend;
+mod state;
 fn main() {}

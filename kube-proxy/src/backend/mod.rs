@@ -1,0 +1,3 @@
+//! What the kernel is told. Each backend turns the state into its own rules.
+
+pub mod nftables;
