@@ -1,6 +1,24 @@
-//! Who asks: client certificates, service account tokens, request headers.
+//! Who asks: client certificates, tokens, request headers of a front proxy.
 //!
+//! [`build`] makes one [`Authenticator`] of every configured method, asked in upstream's
+//! order; one file per method.
 //! What must not be here: what the user may do (`authz/`).
+
+mod bootstrap_token;
+mod chain;
+pub mod jwt;
+pub mod keys;
+pub mod oidc_discovery;
+pub mod request_header;
+pub mod service_account;
+#[cfg(test)]
+mod tests;
+mod token_cache;
+mod token_file;
+pub mod token_issuer;
+pub mod x509;
+
+pub use chain::{Authn, BuildError, Config, ServiceAccounts, build};
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -63,3 +81,22 @@ pub trait Authenticator: Send + Sync + 'static {
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct AuthenticationError(pub String);
+
+/// Where the time comes from.
+pub type Clock = Arc<dyn Fn() -> jiff::Timestamp + Send + Sync>;
+
+/// Whoever is known is also in `system:authenticated`.
+fn authenticated(mut user: User) -> User {
+    if user.name != ANONYMOUS
+        && !user.in_group(ALL_AUTHENTICATED)
+        && !user.in_group(ALL_UNAUTHENTICATED)
+    {
+        user.groups.push(ALL_AUTHENTICATED.to_owned());
+    }
+    user
+}
+
+/// Compares secrets in a time that depends on their lengths only.
+fn constant_time_eq(a: &[u8], b: &[u8]) -> bool {
+    a.len() == b.len() && a.iter().zip(b).fold(0, |diff, (x, y)| diff | (x ^ y)) == 0
+}

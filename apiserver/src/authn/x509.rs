@@ -1,0 +1,293 @@
+//! Client certificates: CN is the user, O are the groups.
+//!
+//! What must not be here: the server's own certificate (`component`).
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use jiff::Timestamp;
+use parking_lot::Mutex;
+use rustls::client::danger::HandshakeSignatureValid;
+use rustls::crypto::CryptoProvider;
+use rustls::server::WebPkiClientVerifier;
+use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
+use rustls::{DigitallySignedStruct, DistinguishedName, RootCertStore, SignatureScheme};
+use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::{CertificateDer, UnixTime};
+use sha2::{Digest, Sha256};
+use x509_parser::prelude::{FromDer, X509Certificate};
+
+use super::service_account::CREDENTIAL_ID;
+use super::{AuthenticationError, Clock, User, authenticated};
+
+/// The subject attribute that carries a user's uid.
+const UID_OID: &str = "1.3.6.1.4.1.57683.2";
+
+/// How many connections' certificates are remembered per CA bundle.
+const REMEMBERED: usize = 4096;
+
+#[derive(Debug, thiserror::Error)]
+pub enum CaError {
+    #[error("unable to load CA bundle {path}: {source}")]
+    Read {
+        path: PathBuf,
+        source: std::io::Error,
+    },
+    #[error("unable to load CA bundle {path}: {reason}")]
+    Content { path: PathBuf, reason: String },
+}
+
+/// A CA file that may change while the server runs.
+pub struct CaBundle {
+    path: PathBuf,
+    current: ArcSwap<Loaded>,
+}
+
+struct Loaded {
+    pem: Vec<u8>,
+    verifier: Arc<dyn ClientCertVerifier>,
+    /// Chains that verified, with the leaf's user and until when. Goes with the bundle.
+    known: Mutex<HashMap<[u8; 32], (Subject, Timestamp)>>,
+}
+
+/// What a verified leaf says.
+#[derive(Debug, Clone)]
+pub struct Subject {
+    pub common_name: String,
+    /// Absent when there is no common name: such a certificate names no user.
+    pub user: Option<Arc<User>>,
+}
+
+impl CaBundle {
+    pub fn load(path: &Path) -> Result<Self, CaError> {
+        let pem = read(path)?;
+        Ok(Self {
+            path: path.to_owned(),
+            current: ArcSwap::from_pointee(Loaded::new(path, pem)?),
+        })
+    }
+
+    /// Reads the file again; true when it has changed. A broken file changes nothing.
+    pub fn refresh(&self) -> Result<bool, CaError> {
+        let pem = read(&self.path)?;
+        if self.current.load().pem == pem {
+            return Ok(false);
+        }
+        self.current.store(Arc::new(Loaded::new(&self.path, pem)?));
+        Ok(true)
+    }
+
+    /// The PEM as it is now (for the `extension-apiserver-authentication` config map).
+    pub fn pem(&self) -> Vec<u8> {
+        self.current.load().pem.clone()
+    }
+
+    fn hints(&self) -> Vec<DistinguishedName> {
+        self.current.load().verifier.root_hint_subjects().to_vec()
+    }
+
+    /// Verifies a chain for client authentication.
+    pub fn verify(
+        &self,
+        chain: &[CertificateDer<'static>],
+        clock: &Clock,
+    ) -> Result<Subject, AuthenticationError> {
+        let invalid = |reason: &dyn std::fmt::Display| {
+            AuthenticationError(format!("verifying certificate failed: {reason}"))
+        };
+        let Some((leaf, intermediates)) = chain.split_first() else {
+            return Err(invalid(&"no certificate"));
+        };
+        let now = clock();
+        let loaded = self.current.load();
+        let mut hash = Sha256::new();
+        for certificate in chain {
+            hash.update((certificate.len() as u64).to_be_bytes());
+            hash.update(certificate);
+        }
+        let key: [u8; 32] = hash.finalize().into();
+        if let Some((subject, until)) = loaded.known.lock().get(&key)
+            && now < *until
+        {
+            return Ok(subject.clone());
+        }
+
+        let time = UnixTime::since_unix_epoch(std::time::Duration::from_secs(
+            now.as_second().max(0) as u64,
+        ));
+        loaded
+            .verifier
+            .verify_client_cert(leaf, intermediates, time)
+            .map_err(|e| invalid(&e))?;
+
+        let mut until = Timestamp::MAX;
+        for certificate in chain {
+            let (_, parsed) = X509Certificate::from_der(certificate).map_err(|e| invalid(&e))?;
+            let expires = Timestamp::from_second(parsed.validity().not_after.timestamp())
+                .unwrap_or(Timestamp::MIN);
+            until = until.min(expires);
+        }
+        let subject = subject(leaf).map_err(|e| invalid(&e))?;
+        let mut known = loaded.known.lock();
+        if known.len() >= REMEMBERED {
+            known.clear();
+        }
+        known.insert(key, (subject.clone(), until));
+        Ok(subject)
+    }
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, CaError> {
+    std::fs::read(path).map_err(|source| CaError::Read {
+        path: path.to_owned(),
+        source,
+    })
+}
+
+impl Loaded {
+    fn new(path: &Path, pem: Vec<u8>) -> Result<Self, CaError> {
+        let bad = |reason: String| CaError::Content {
+            path: path.to_owned(),
+            reason,
+        };
+        let mut roots = RootCertStore::empty();
+        for certificate in CertificateDer::pem_slice_iter(&pem) {
+            let certificate = certificate.map_err(|e| bad(e.to_string()))?;
+            roots.add(certificate).map_err(|e| bad(e.to_string()))?;
+        }
+        let verifier = WebPkiClientVerifier::builder_with_provider(
+            Arc::new(roots),
+            Arc::new(rustls::crypto::ring::default_provider()),
+        )
+        .build()
+        .map_err(|e| bad(e.to_string()))?;
+        Ok(Self {
+            pem,
+            verifier,
+            known: Mutex::default(),
+        })
+    }
+}
+
+fn subject(leaf: &CertificateDer<'_>) -> Result<Subject, String> {
+    let (_, certificate) = X509Certificate::from_der(leaf).map_err(|e| e.to_string())?;
+    let name = certificate.subject();
+    // Of several common names the last one counts, as in Go.
+    let common_name = name
+        .iter_common_name()
+        .last()
+        .and_then(|cn| cn.as_str().ok())
+        .unwrap_or_default()
+        .to_owned();
+    let mut uids = Vec::new();
+    for attribute in name.iter_attributes() {
+        if attribute.attr_type().to_id_string() == UID_OID {
+            uids.push(
+                attribute
+                    .as_str()
+                    .map_err(|_| "unable to parse UID into a string")?,
+            );
+        }
+    }
+    let uid = match uids.as_slice() {
+        [] => "",
+        [""] => return Err("UID cannot be an empty string".into()),
+        [one] => one,
+        many => return Err(format!("expected 1 UID, but found multiple: {many:?}")),
+    };
+    let fingerprint =
+        Sha256::digest(leaf)
+            .iter()
+            .fold(String::from("X509SHA256="), |mut hex, byte| {
+                use std::fmt::Write as _;
+                let _ = write!(hex, "{byte:02x}");
+                hex
+            });
+    let user = (!common_name.is_empty()).then(|| {
+        Arc::new(authenticated(User {
+            name: common_name.clone(),
+            uid: uid.to_owned(),
+            groups: name
+                .iter_organization()
+                .filter_map(|o| o.as_str().ok())
+                .map(str::to_owned)
+                .collect(),
+            extra: BTreeMap::from([(CREDENTIAL_ID.to_owned(), vec![fingerprint])]),
+        }))
+    });
+    Ok(Subject { common_name, user })
+}
+
+/// For the TLS handshake: asks for a client certificate, accepts any or none, and verifies
+/// only that the client holds its key. Who vouches for it is decided per request, with the
+/// CA files as they are then.
+#[derive(Debug)]
+pub struct RequestClientCert {
+    hints: Vec<DistinguishedName>,
+    provider: Arc<CryptoProvider>,
+}
+
+impl RequestClientCert {
+    /// The bundles' subjects tell clients which of their certificates to show.
+    pub fn new<'a>(bundles: impl IntoIterator<Item = &'a CaBundle>) -> Self {
+        Self {
+            hints: bundles.into_iter().flat_map(CaBundle::hints).collect(),
+            provider: Arc::new(rustls::crypto::ring::default_provider()),
+        }
+    }
+}
+
+impl ClientCertVerifier for RequestClientCert {
+    fn client_auth_mandatory(&self) -> bool {
+        false
+    }
+
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        &self.hints
+    }
+
+    fn verify_client_cert(
+        &self,
+        _end_entity: &CertificateDer<'_>,
+        _intermediates: &[CertificateDer<'_>],
+        _now: UnixTime,
+    ) -> Result<ClientCertVerified, rustls::Error> {
+        Ok(ClientCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        rustls::crypto::verify_tls12_signature(
+            message,
+            cert,
+            dss,
+            &self.provider.signature_verification_algorithms,
+        )
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        rustls::crypto::verify_tls13_signature(
+            message,
+            cert,
+            dss,
+            &self.provider.signature_verification_algorithms,
+        )
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.provider
+            .signature_verification_algorithms
+            .supported_schemes()
+    }
+}
