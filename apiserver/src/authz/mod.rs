@@ -19,6 +19,9 @@ pub struct Attributes<'a> {
     /// False for a path that names no resource; then `path` decides.
     pub is_resource: bool,
     pub path: &'a str,
+    /// The request's `fieldSelector`, as sent, of list, watch and deletecollection: a node
+    /// may list the pods that are its own.
+    pub field_selector: &'a str,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
