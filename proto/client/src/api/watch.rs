@@ -1,0 +1,99 @@
+//! A watch's answer as a stream of events.
+
+use http::Response;
+use http_body_util::BodyExt as _;
+use hyper::body::Incoming;
+use meta::Status;
+
+use crate::client::Client;
+use crate::error::Result;
+use crate::object::{Object, ResourceInfo};
+use crate::wire::{Frames, RawEvent, decode_event};
+
+/// What a watch says.
+#[derive(Debug)]
+pub enum WatchEvent<K> {
+    Added(K),
+    Modified(K),
+    /// The object in its last state; it carries the revision of its deletion.
+    Deleted(K),
+    /// Nothing changed up to this revision. With `initial_events_end`, everything that
+    /// existed when the watch began has been sent.
+    Bookmark {
+        resource_version: String,
+        initial_events_end: bool,
+    },
+    /// The watch has failed and ends; 410 asks to list anew.
+    Error(Status),
+}
+
+/// Events of one watch request, in order. Drop it to end the watch.
+pub struct WatchStream<K> {
+    client: Client,
+    resource: ResourceInfo,
+    body: Incoming,
+    frames: Frames,
+    kind: std::marker::PhantomData<fn() -> K>,
+}
+
+impl<K: Object> WatchStream<K> {
+    pub(super) fn new(
+        client: Client,
+        resource: ResourceInfo,
+        response: Response<Incoming>,
+    ) -> Self {
+        let content_type = response.headers().get(http::header::CONTENT_TYPE);
+        let content_type = content_type
+            .and_then(|v| v.to_str().ok())
+            .unwrap_or_default();
+        Self {
+            client,
+            resource,
+            frames: Frames::new(content_type),
+            body: response.into_body(),
+            kind: std::marker::PhantomData,
+        }
+    }
+
+    /// The next event; `None` when the server has ended the watch. An object that cannot be
+    /// decoded is logged and skipped. Cancel safe.
+    pub async fn next(&mut self) -> Result<Option<WatchEvent<K>>> {
+        loop {
+            while let Some(frame) = self.frames.next() {
+                match decode_event(&self.resource, &frame) {
+                    Ok(event) => return Ok(Some(event.into())),
+                    Err(err) => {
+                        tracing::error!(%err, kind = %self.resource.kind, "skipping an undecodable watch event");
+                    }
+                }
+            }
+            match self.body.frame().await {
+                None => return Ok(None),
+                Some(Ok(frame)) => {
+                    if let Some(data) = frame.data_ref() {
+                        self.frames.push(data);
+                    }
+                }
+                Some(Err(e)) => return Err(self.client.transport_error(e)),
+            }
+        }
+    }
+}
+
+impl<K> From<RawEvent<K>> for WatchEvent<K> {
+    fn from(raw: RawEvent<K>) -> Self {
+        match raw {
+            RawEvent::Added(k) => Self::Added(k),
+            RawEvent::Modified(k) => Self::Modified(k),
+            RawEvent::Deleted(k) => Self::Deleted(k),
+            RawEvent::Bookmark {
+                resource_version,
+                initial_events_end,
+            } => Self::Bookmark {
+                resource_version,
+                initial_events_end,
+            },
+            RawEvent::Error(status) => Self::Error(status),
+        }
+    }
+}

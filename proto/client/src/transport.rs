@@ -1,0 +1,247 @@
+//! Connections to one API server: HTTP/2 for everything, HTTP/1.1 where a connection is to
+//! be taken over (upgrades).
+//!
+//! One HTTP/2 connection carries all requests. It is pinged, so that a server that vanished
+//! without a word is noticed in about 45 seconds, watches included. When certificate files
+//! change, new requests go over new connections; requests under way finish on the old ones.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use bytes::Bytes;
+use http::{Request, Response, Uri};
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper_rustls::{FixedServerNameResolver, HttpsConnector, HttpsConnectorBuilder};
+use hyper_util::client::legacy;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+use parking_lot::Mutex;
+use tokio::time::Instant;
+
+use crate::config::{Config, ConfigError};
+use crate::error::Error;
+use crate::tls::Material;
+
+/// As upstream's `HTTP2_READ_IDLE_TIMEOUT_SECONDS` and `HTTP2_PING_TIMEOUT_SECONDS`.
+const PING_INTERVAL: Duration = Duration::from_secs(30);
+const PING_TIMEOUT: Duration = Duration::from_secs(15);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
+/// How often the files are looked at, at most.
+const RELOAD_INTERVAL: Duration = Duration::from_secs(5);
+
+type Hyper = legacy::Client<HttpsConnector<HttpConnector>, Full<Bytes>>;
+
+pub(crate) struct Transport {
+    config: Config,
+    current: ArcSwap<Connections>,
+    checked: Mutex<Instant>,
+}
+
+struct Connections {
+    material: Material,
+    h2: Hyper,
+    h1: Hyper,
+}
+
+impl Transport {
+    pub fn new(config: &Config) -> Result<Self, ConfigError> {
+        let material = Material::read(config)?;
+        let connections = Connections::new(config, material)?;
+        Ok(Self {
+            config: config.clone(),
+            current: ArcSwap::from_pointee(connections),
+            checked: Mutex::new(Instant::now()),
+        })
+    }
+
+    /// Sends a request with an absolute URI and waits for the head of the answer.
+    /// `upgrade` asks for an HTTP/1.1 connection.
+    pub async fn send(
+        &self,
+        request: Request<Full<Bytes>>,
+        upgrade: bool,
+    ) -> Result<Response<Incoming>, Error> {
+        self.reload();
+        let connections = self.current.load_full();
+        let client = if upgrade {
+            &connections.h1
+        } else {
+            &connections.h2
+        };
+        client.request(request).await.map_err(|e| self.error(e))
+    }
+
+    fn reload(&self) {
+        let mut checked = self.checked.lock();
+        if checked.elapsed() < RELOAD_INTERVAL {
+            return;
+        }
+        *checked = Instant::now();
+        // Half-written files are no reason to give up what works.
+        let fresh = Material::read(&self.config).and_then(|material| {
+            if material == self.current.load().material {
+                return Ok(None);
+            }
+            Connections::new(&self.config, material).map(Some)
+        });
+        match fresh {
+            Ok(None) => {}
+            Ok(Some(connections)) => {
+                tracing::info!(server = %self.config.server, "certificates changed, reconnecting");
+                self.current.store(Arc::new(connections));
+            }
+            Err(err) => tracing::warn!(%err, "keeping the old certificates"),
+        }
+    }
+
+    pub fn error(&self, err: impl std::error::Error + Send + Sync + 'static) -> Error {
+        let mut refused = false;
+        let mut message = err.to_string();
+        let mut source = err.source();
+        while let Some(e) = source {
+            if let Some(io) = e.downcast_ref::<std::io::Error>() {
+                refused |= io.kind() == std::io::ErrorKind::ConnectionRefused;
+            }
+            let text = e.to_string();
+            if !message.contains(&text) {
+                message = format!("{message}: {text}");
+            }
+            source = e.source();
+        }
+        Error::Transport {
+            server: self.config.server.clone(),
+            message,
+            refused,
+            source: Some(Box::new(err)),
+        }
+    }
+
+    pub fn server(&self) -> &str {
+        &self.config.server
+    }
+}
+
+impl Connections {
+    fn new(config: &Config, material: Material) -> Result<Self, ConfigError> {
+        let h2 = Self::client(config, &material, true)?;
+        let h1 = Self::client(config, &material, false)?;
+        Ok(Self { material, h2, h1 })
+    }
+
+    fn client(config: &Config, material: &Material, h2: bool) -> Result<Hyper, ConfigError> {
+        let mut http = HttpConnector::new();
+        http.enforce_http(false);
+        http.set_nodelay(true);
+        http.set_keepalive(Some(Duration::from_secs(30)));
+        http.set_connect_timeout(Some(CONNECT_TIMEOUT));
+
+        let tls = if config.server.starts_with("http://") {
+            // Never used, but the connector wants one; without roots it trusts nobody.
+            rustls::ClientConfig::builder_with_provider(Arc::new(
+                rustls::crypto::ring::default_provider(),
+            ))
+            .with_safe_default_protocol_versions()
+            .map_err(|e| ConfigError::Tls {
+                what: "TLS versions".into(),
+                message: e.to_string(),
+            })?
+            .with_root_certificates(rustls::RootCertStore::empty())
+            .with_no_client_auth()
+        } else {
+            material.client_config(config)?
+        };
+        let mut builder = HttpsConnectorBuilder::new()
+            .with_tls_config(tls)
+            .https_or_http();
+        if let Some(name) = &config.tls_server_name {
+            let name = rustls_pki_types::ServerName::try_from(name.clone()).map_err(|e| {
+                ConfigError::Tls {
+                    what: format!("tls-server-name {name:?}"),
+                    message: e.to_string(),
+                }
+            })?;
+            builder = builder.with_server_name_resolver(FixedServerNameResolver::new(name));
+        }
+        let builder = builder.enable_http1();
+        let connector = if h2 {
+            builder.enable_http2().wrap_connector(http)
+        } else {
+            builder.wrap_connector(http)
+        };
+        Ok(legacy::Client::builder(TokioExecutor::new())
+            .timer(TokioTimer::new())
+            .pool_timer(TokioTimer::new())
+            .pool_idle_timeout(Duration::from_secs(90))
+            .http2_keep_alive_interval(PING_INTERVAL)
+            .http2_keep_alive_timeout(PING_TIMEOUT)
+            .http2_keep_alive_while_idle(true)
+            .build(connector))
+    }
+}
+
+/// The parts of the server's address that requests are made from.
+#[derive(Debug, Clone)]
+pub(crate) struct BaseUri {
+    scheme: http::uri::Scheme,
+    authority: http::uri::Authority,
+    /// Without a slash at the end.
+    prefix: String,
+}
+
+impl BaseUri {
+    pub fn parse(server: &str) -> Result<Self, ConfigError> {
+        let bad = || ConfigError::Server(server.to_owned());
+        // Upstream takes a bare host:port for plain HTTP.
+        let text = if server.contains("://") {
+            server.to_owned()
+        } else {
+            format!("http://{server}")
+        };
+        let parts = text.parse::<Uri>().map_err(|_| bad())?.into_parts();
+        let scheme = parts.scheme.ok_or_else(bad)?;
+        if scheme != http::uri::Scheme::HTTP && scheme != http::uri::Scheme::HTTPS {
+            return Err(bad());
+        }
+        let prefix = parts
+            .path_and_query
+            .map_or(String::new(), |p| p.path().to_owned());
+        Ok(Self {
+            scheme,
+            authority: parts.authority.ok_or_else(bad)?,
+            prefix: prefix.trim_end_matches('/').to_owned(),
+        })
+    }
+
+    /// `path_and_query` starts with a slash.
+    pub fn join(&self, path_and_query: &str) -> Result<Uri, Error> {
+        Uri::builder()
+            .scheme(self.scheme.clone())
+            .authority(self.authority.clone())
+            .path_and_query(format!("{}{path_and_query}", self.prefix))
+            .build()
+            .map_err(|e| Error::Request(format!("{path_and_query:?}: {e}")))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses() {
+        let uri = |s: &str| BaseUri::parse(s).map(|b| b.join("/api?x=1").unwrap().to_string());
+        assert_eq!(uri("https://h:6443").unwrap(), "https://h:6443/api?x=1");
+        assert_eq!(
+            uri("https://h/prefix/").unwrap(),
+            "https://h/prefix/api?x=1"
+        );
+        assert_eq!(
+            uri("127.0.0.1:8080").unwrap(),
+            "http://127.0.0.1:8080/api?x=1"
+        );
+        assert!(uri("ftp://h").is_err());
+        assert!(uri("").is_err());
+    }
+}
