@@ -1,2 +1,4 @@
 //! cloud-controller-manager
+mod controllers;
+mod provider;
 fn main() {}

@@ -1,0 +1,3 @@
+pub mod node;
+pub mod node_lifecycle;
+pub mod service;
