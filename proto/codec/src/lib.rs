@@ -1,1 +1,41 @@
-//! codec
+//! Kubernetes' wire forms: JSON and YAML text, and protobuf in its `k8s\0` envelope, read
+//! and written exactly as upstream reads and writes them.
+//!
+//! Everything is driven by the tables of the `schema` crate; no kind is named here. There
+//! are four ways through, from cheap to comfortable:
+//!
+//! - [`envelope`], [`meta_splice`], [`list`] and [`watch_event`] move bytes around without
+//!   looking into them;
+//! - [`transcode`] turns one wire form into the other with no tree in between;
+//! - [`serde_pb`] lets any serde type read and write protobuf;
+//! - [`decode`] and [`tree`] give a [`serde_json::Value`] of what is to be written or
+//!   evaluated, checked against the schema with upstream's errors.
+//!
+//! What must not be here: defaults, validation of values, conversion between versions.
+
+pub mod envelope;
+pub mod error;
+mod index;
+mod json;
+mod special;
+pub mod transcode;
+mod wire;
+
+pub use error::{Error, Result};
+
+/// How deep objects may nest. serde_json, which reads what we write in the tools around
+/// us, stops at the same depth.
+pub const MAX_DEPTH: usize = 128;
+
+/// The message of a kind, by the API version as objects state it.
+pub(crate) fn message_of(
+    api_version: &str,
+    kind: &str,
+) -> Result<&'static schema::Message> {
+    let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
+    schema::kind(group, version, kind).ok_or_else(|| {
+        Error::value(format!(
+            "no kind \"{kind}\" is registered for version \"{api_version}\""
+        ))
+    })
+}
