@@ -120,7 +120,10 @@ mod tests {
     #[test]
     fn the_bytes_are_upstream_s() {
         let got = encode("v1", "Pod", &[0x0a, 0]);
-        assert_eq!(got, b"k8s\0\x0a\x09\x0a\x02v1\x12\x03Pod\x12\x02\x0a\x00\x1a\x00\x22\x00");
+        assert_eq!(
+            got,
+            b"k8s\0\x0a\x09\x0a\x02v1\x12\x03Pod\x12\x02\x0a\x00\x1a\x00\x22\x00"
+        );
     }
 
     #[test]

@@ -92,11 +92,7 @@ fn expected(field: &Field) -> u8 {
 
 #[inline]
 fn find(msg: &'static Message, number: u32, at: &mut usize) -> Option<usize> {
-    let number_at = |i: usize| {
-        msg.by_number
-            .get(i)
-            .map(|&f| msg.fields[f as usize].number)
-    };
+    let number_at = |i: usize| msg.by_number.get(i).map(|&f| msg.fields[f as usize].number);
     if number_at(*at).is_none_or(|n| n > number) {
         *at = 0;
     }
@@ -153,6 +149,11 @@ pub struct Each<'a> {
 }
 
 impl<'a> Each<'a> {
+    /// How many values are left, unless they are packed.
+    pub fn len_hint(&self) -> Option<usize> {
+        (self.wire == LEN).then_some(self.left as usize)
+    }
+
     fn step(&mut self) -> Result<Option<Raw<'a>>> {
         loop {
             if !self.packed.done() {

@@ -13,12 +13,16 @@
 //!
 //! What must not be here: defaults, validation of values, conversion between versions.
 
+mod assemble;
+pub mod decode;
 pub mod envelope;
 pub mod error;
 mod index;
 mod json;
+pub mod serde_pb;
 mod special;
 pub mod transcode;
+pub mod tree;
 mod wire;
 
 pub use error::{Error, Result};
@@ -28,10 +32,7 @@ pub use error::{Error, Result};
 pub const MAX_DEPTH: usize = 128;
 
 /// The message of a kind, by the API version as objects state it.
-pub(crate) fn message_of(
-    api_version: &str,
-    kind: &str,
-) -> Result<&'static schema::Message> {
+pub(crate) fn message_of(api_version: &str, kind: &str) -> Result<&'static schema::Message> {
     let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
     schema::kind(group, version, kind).ok_or_else(|| {
         Error::value(format!(

@@ -221,9 +221,10 @@ mod tests {
 
     #[test]
     fn groups_are_skipped_to_a_depth() {
-        let mut r = Reader::new(&[0x08, 1, 0x0c, 0x15, 1, 2, 3, 4, 0x0c, 0x10, 5]);
+        let mut r = Reader::new(&[0x08, 1, 0x13, 0x15, 1, 2, 3, 4, 0x14, 0x0c, 0x10, 5]);
         r.skip(START_GROUP).unwrap();
-        r.tag().unwrap_err();
+        assert_eq!(r.tag(), Ok((2, VARINT)));
+        assert_eq!(Reader::new(&[0x0c]).tag().ok(), None);
         let deep = vec![0x0b; 4096];
         assert_eq!(Reader::new(&deep).skip(START_GROUP), Err(Error::TooDeep));
     }

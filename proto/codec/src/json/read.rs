@@ -413,7 +413,10 @@ mod tests {
     use proptest::prelude::*;
 
     fn error(raw: &str) -> String {
-        check(raw.as_bytes()).err().map(|e| e.to_string()).unwrap_or_default()
+        check(raw.as_bytes())
+            .err()
+            .map(|e| e.to_string())
+            .unwrap_or_default()
     }
 
     #[test]
@@ -422,20 +425,41 @@ mod tests {
             ("", "unexpected end of JSON input"),
             ("{", "unexpected end of JSON input"),
             ("}", "invalid character '}' looking for beginning of value"),
-            ("{a", "invalid character 'a' looking for beginning of object key string"),
+            (
+                "{a",
+                "invalid character 'a' looking for beginning of object key string",
+            ),
             (r#"{"a" 1}"#, "invalid character '1' after object key"),
-            (r#"{"a":1 "b"}"#, "invalid character '\"' after object key:value pair"),
-            (r#"{"a":1,}"#, "invalid character '}' looking for beginning of object key string"),
+            (
+                r#"{"a":1 "b"}"#,
+                "invalid character '\"' after object key:value pair",
+            ),
+            (
+                r#"{"a":1,}"#,
+                "invalid character '}' looking for beginning of object key string",
+            ),
             ("[1 2]", "invalid character '2' after array element"),
-            ("[1,]", "invalid character ']' looking for beginning of value"),
+            (
+                "[1,]",
+                "invalid character ']' looking for beginning of value",
+            ),
             ("1 2", "invalid character '2' after top-level value"),
             ("01", "invalid character '1' after top-level value"),
             ("-", "unexpected end of JSON input"),
-            ("1.x", "invalid character 'x' after decimal point in numeric literal"),
-            ("tru ", "invalid character ' ' in literal true (expecting 'e')"),
+            (
+                "1.x",
+                "invalid character 'x' after decimal point in numeric literal",
+            ),
+            (
+                "tru ",
+                "invalid character ' ' in literal true (expecting 'e')",
+            ),
             ("\"\n\"", "invalid character '\\n' in string literal"),
             (r#""\x""#, "invalid character 'x' in string escape code"),
-            (r#""\u12g""#, "invalid character 'g' in \\u hexadecimal character escape"),
+            (
+                r#""\u12g""#,
+                "invalid character 'g' in \\u hexadecimal character escape",
+            ),
         ] {
             assert_eq!(error(raw), want, "{raw:?}");
         }
@@ -447,7 +471,10 @@ mod tests {
     fn strings_are_read_as_go_does() {
         let read = |s: &str| Reader::new(s.as_bytes()).string().unwrap().into_owned();
         assert_eq!(read(r#""a\"\\\/\b\f\n\r\té""#), "a\"\\/\u{8}\u{c}\n\r\té");
-        assert_eq!(read(r#""\ud834\udd1e \ud834 \udd1e \ud834A""#), "𝄞 \u{fffd} \u{fffd} \u{fffd}A");
+        assert_eq!(
+            read(r#""\ud834\udd1e \ud834 \udd1e \ud834A""#),
+            "𝄞 \u{fffd} \u{fffd} \u{fffd}A"
+        );
         assert_eq!(Reader::new(b"\"a\xff\"").string().unwrap(), "a\u{fffd}");
     }
 

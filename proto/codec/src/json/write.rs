@@ -213,7 +213,10 @@ mod tests {
             (&b"plain"[..], r#""plain""#),
             (b"a\"b\\c/d", r#""a\"b\\c/d""#),
             (b"<b>&amp;", "\"\\u003cb\\u003e\\u0026amp;\""),
-            (b"\x00\x08\x0c\n\r\t\x1f\x7f", "\"\\u0000\\b\\f\\n\\r\\t\\u001f\x7f\""),
+            (
+                b"\x00\x08\x0c\n\r\t\x1f\x7f",
+                "\"\\u0000\\b\\f\\n\\r\\t\\u001f\x7f\"",
+            ),
             ("\u{2028}é\u{2029}𝄞".as_bytes(), "\"\\u2028é\\u2029𝄞\""),
             (b"a\xffb\xe2\x80", r#""a\ufffdb\ufffd\ufffd""#),
             (b"\xed\xa0\x80", r#""\ufffd\ufffd\ufffd""#),

@@ -130,9 +130,7 @@ fn rewrite(text: &str) -> Result<Cow<'_, str>> {
     let mut scale = -(parts.denom.len() as i32);
     match format {
         Format::BinarySi => {
-            unscaled = unscaled
-                .checked_mul(1i128 << exponent)
-                .unwrap_or(i128::MAX);
+            unscaled = unscaled.checked_mul(1i128 << exponent).unwrap_or(i128::MAX);
         }
         _ => scale = scale.saturating_add(exponent),
     }
@@ -176,7 +174,11 @@ fn rewrite(text: &str) -> Result<Cow<'_, str>> {
             steps += 1;
         }
         out.push_str(&unscaled.to_string());
-        out.push_str(["", "Ki", "Mi", "Gi", "Ti", "Pi", "Ei"].get(steps).unwrap_or(&""));
+        out.push_str(
+            ["", "Ki", "Mi", "Gi", "Ti", "Pi", "Ei"]
+                .get(steps)
+                .unwrap_or(&""),
+        );
         return Ok(out.into());
     }
     while unscaled % 10 == 0 {
@@ -214,7 +216,11 @@ fn as_it_came(parts: &Parts, exponent: i32, format: Format) -> bool {
         }
         _ => len <= 18,
     };
-    let scale = if format == Format::BinarySi { 0 } else { exponent } - parts.denom.len() as i32;
+    let scale = if format == Format::BinarySi {
+        0
+    } else {
+        exponent
+    } - parts.denom.len() as i32;
     // A number without a numerator was all zeros; it is rewritten.
     if !fits || scale < -9 {
         return false;
@@ -294,7 +300,9 @@ mod tests {
 
     #[test]
     fn the_quick_yes_is_right() {
-        for number in [1u32, 7, 10, 100, 999, 1000, 1001, 1024, 1025, 2048, 4096, 5000, 12000] {
+        for number in [
+            1u32, 7, 10, 100, 999, 1000, 1001, 1024, 1025, 2048, 4096, 5000, 12000,
+        ] {
             for suffix in ["", "m", "k", "M", "G", "Ki", "Mi", "Gi"] {
                 let text = format!("{number}{suffix}");
                 if plain(text.as_bytes()) {

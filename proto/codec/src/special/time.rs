@@ -279,7 +279,10 @@ mod tests {
             ("0000-01-01T00:00:00Z", "0000-01-01T00:00:00Z"),
             ("9999-12-31T23:59:59Z", "9999-12-31T23:59:59Z"),
         ] {
-            assert_eq!(Instant::parse(text, false).unwrap().text(false).as_str(), want);
+            assert_eq!(
+                Instant::parse(text, false).unwrap().text(false).as_str(),
+                want
+            );
         }
         let micro = Instant::parse("2001-01-01T01:01:01.000071Z", true).unwrap();
         assert_eq!(micro.text(true).as_str(), "2001-01-01T01:01:01.000071Z");
@@ -288,7 +291,10 @@ mod tests {
     #[test]
     fn errors_are_go_s() {
         for (text, want) in [
-            ("", "parsing time \"\" as \"2006-01-02T15:04:05Z07:00\": cannot parse \"\" as \"2006\""),
+            (
+                "",
+                "parsing time \"\" as \"2006-01-02T15:04:05Z07:00\": cannot parse \"\" as \"2006\"",
+            ),
             (
                 "2020-01-02",
                 "parsing time \"2020-01-02\" as \"2006-01-02T15:04:05Z07:00\": cannot parse \"\" as \"T\"",
@@ -300,7 +306,11 @@ mod tests {
         ] {
             assert_eq!(Instant::parse(text, false).unwrap_err().to_string(), want);
         }
-        for text in ["2023-02-29T00:00:00Z", "2023-01-01T24:00:00Z", "2023-01-01t00:00:00Z"] {
+        for text in [
+            "2023-02-29T00:00:00Z",
+            "2023-01-01T24:00:00Z",
+            "2023-01-01t00:00:00Z",
+        ] {
             assert!(Instant::parse(text, false).is_err(), "{text}");
         }
         assert!(Instant::parse("2023-01-01T00:00:00Z", true).is_err());

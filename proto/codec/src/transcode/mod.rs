@@ -3,5 +3,6 @@
 mod to_json;
 mod to_proto;
 
+pub(crate) use to_json::omitted;
 pub use to_json::proto_to_json;
 pub use to_proto::json_to_proto;

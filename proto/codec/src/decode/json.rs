@@ -1,0 +1,481 @@
+//! JSON into a tree, member by member against the schema, as sigs.k8s.io/json decodes
+//! into Go structs: names match exactly, `null` is no value, the first value of a wrong
+//! type is the error once the whole text has been read.
+
+use schema::{Cardinality, Field, Message, Special, Type};
+use serde_json::{Map, Value};
+
+use super::{DecodeError, Decoded, Strictness};
+use crate::assemble::{decode_base64, go_name};
+use crate::error::{Error, Result};
+use crate::json::read::{Kind, Reader};
+use crate::special;
+
+/// Upstream stops listing here.
+const MOST_ERRORS: usize = 100;
+
+/// Reads a JSON body.
+///
+/// # Errors
+/// The body is no JSON, or a value does not fit its type.
+pub fn json(
+    msg: &'static Message,
+    body: &[u8],
+    strictness: Strictness,
+) -> Result<Decoded, DecodeError> {
+    let mut decoder = Decoder {
+        json: Reader::new(body),
+        strict: strictness != Strictness::Ignore,
+        strict_errors: Vec::new(),
+        path: String::new(),
+        names: Vec::new(),
+        structs: Vec::new(),
+        error: None,
+    };
+    let mut members = Map::new();
+    match decoder.json.peek()? {
+        Kind::Object => decoder.members(msg, &mut members)?,
+        Kind::Null => decoder.json.null()?,
+        other => {
+            decoder.mismatch(other.word(), &go_name(&Type::Message(msg)));
+            decoder.json.skip()?;
+        }
+    }
+    decoder.json.end()?;
+    match decoder.error {
+        Some(error) => Err(error),
+        None => Ok(Decoded {
+            value: Value::Object(members),
+            strict_errors: decoder.strict_errors,
+        }),
+    }
+}
+
+struct Decoder<'a> {
+    json: Reader<'a>,
+    strict: bool,
+    strict_errors: Vec<String>,
+    /// Where we are, as strict errors say it: `spec.containers[0]`.
+    path: String,
+    /// Where we are, as Go's type errors say it: without indexes, with the names of
+    /// inlined structs.
+    names: Vec<&'static str>,
+    /// The messages around us.
+    structs: Vec<&'static Message>,
+    /// The first error that did not stop the reading.
+    error: Option<Error>,
+}
+
+/// The last part of a message's name, which is Go's name of the struct.
+fn struct_name(msg: &Message) -> &'static str {
+    msg.name.rsplit('.').next().unwrap_or_default()
+}
+
+/// Finds a field and notes the Go names of the inlined structs on the way to it.
+fn find(msg: &'static Message, key: &str, names: &mut Vec<&'static str>) -> Option<&'static Field> {
+    let direct = msg
+        .by_json
+        .binary_search_by(|i| msg.fields[*i as usize].json.cmp(key));
+    if let Ok(i) = direct {
+        let field = &msg.fields[msg.by_json[i] as usize];
+        if !field.json.is_empty() {
+            return Some(field);
+        }
+    }
+    msg.fields
+        .iter()
+        .filter(|f| f.json.is_empty())
+        .find_map(|f| {
+            let Type::Message(inlined) = &f.ty else {
+                return None;
+            };
+            names.push(struct_name(inlined));
+            let found = find(inlined, key, names);
+            if found.is_none() {
+                names.pop();
+            }
+            found
+        })
+}
+
+impl Decoder<'_> {
+    fn save(&mut self, error: Error) {
+        self.error.get_or_insert(error);
+    }
+
+    fn mismatch(&mut self, found: &str, wanted: &str) {
+        let error = match self.structs.last() {
+            Some(msg) => Error::value(format!(
+                "json: cannot unmarshal {found} into Go struct field {}.{} of type {wanted}",
+                struct_name(msg),
+                self.names.join(".")
+            )),
+            None => Error::mismatch(found, wanted),
+        };
+        self.save(error);
+    }
+
+    fn strict_error(&mut self, what: &str, key: &str) {
+        if !self.strict || self.strict_errors.len() >= MOST_ERRORS {
+            return;
+        }
+        let dot = if self.path.is_empty() { "" } else { "." };
+        let error = format!("{what} {:?}", format!("{}{dot}{key}", self.path));
+        if !self.strict_errors.contains(&error) {
+            self.strict_errors.push(error);
+        }
+    }
+
+    /// Goes a step down the path, and back when it is done.
+    fn at<T>(&mut self, step: Step, f: impl FnOnce(&mut Self) -> Result<T>) -> Result<T> {
+        if !self.strict {
+            return f(self);
+        }
+        let len = self.path.len();
+        match step {
+            Step::Key(key) => {
+                if len > 0 {
+                    self.path.push('.');
+                }
+                self.path.push_str(key);
+            }
+            Step::Index(i) => {
+                self.path.push('[');
+                self.path.push_str(itoa::Buffer::new().format(i));
+                self.path.push(']');
+            }
+        }
+        let done = f(self);
+        self.path.truncate(len);
+        done
+    }
+
+    fn members(&mut self, msg: &'static Message, into: &mut Map<String, Value>) -> Result<()> {
+        self.json.object()?;
+        let mut seen: Vec<&'static str> = Vec::new();
+        let mut first = true;
+        while let Some(key) = self.json.key(&mut first)? {
+            let depth = self.names.len();
+            let Some(field) = find(msg, &key, &mut self.names) else {
+                self.strict_error("unknown field", &key);
+                self.json.skip()?;
+                continue;
+            };
+            if self.strict {
+                if seen.contains(&field.json) {
+                    self.strict_error("duplicate field", field.json);
+                } else {
+                    seen.push(field.json);
+                }
+            }
+            self.names.push(field.json);
+            self.structs.push(msg);
+            self.at(Step::Key(field.json), |d| d.field(field, msg, into))?;
+            self.structs.pop();
+            self.names.truncate(depth);
+        }
+        Ok(())
+    }
+
+    fn field(
+        &mut self,
+        field: &'static Field,
+        parent: &'static Message,
+        into: &mut Map<String, Value>,
+    ) -> Result<()> {
+        if self.json.peek()? == Kind::Null {
+            // Go sets pointers, lists and maps to nil and leaves other values alone.
+            if field.pointer || field.cardinality != Cardinality::One {
+                into.remove(field.json);
+            }
+            return self.json.null();
+        }
+        match field.cardinality {
+            Cardinality::One => {
+                let before = into.remove(field.json);
+                if let Some(value) = self.value(&field.ty, parent, before)? {
+                    into.insert(field.json.into(), value);
+                }
+            }
+            Cardinality::List => {
+                let kind = self.json.peek()?;
+                if kind != Kind::Array {
+                    self.mismatch(kind.word(), &format!("[]{}", go_name(&field.ty)));
+                    return self.json.skip();
+                }
+                let mut items = Vec::new();
+                self.elements(|d| {
+                    items.push(d.item(&field.ty, parent)?);
+                    Ok(())
+                })?;
+                into.insert(field.json.into(), Value::Array(items));
+            }
+            Cardinality::Map => {
+                let kind = self.json.peek()?;
+                if kind != Kind::Object {
+                    self.mismatch(kind.word(), &format!("map[string]{}", go_name(&field.ty)));
+                    return self.json.skip();
+                }
+                let mut entries = match into.remove(field.json) {
+                    Some(Value::Object(entries)) => entries,
+                    _ => Map::new(),
+                };
+                self.entries(&field.ty, parent, &mut entries)?;
+                into.insert(field.json.into(), Value::Object(entries));
+            }
+        }
+        Ok(())
+    }
+
+    fn elements(&mut self, mut each: impl FnMut(&mut Self) -> Result<()>) -> Result<()> {
+        self.json.array()?;
+        let mut first = true;
+        let mut i = 0;
+        while self.json.element(&mut first)? {
+            self.at(Step::Index(i), &mut each)?;
+            i += 1;
+        }
+        Ok(())
+    }
+
+    fn entries(
+        &mut self,
+        ty: &'static Type,
+        parent: &'static Message,
+        into: &mut Map<String, Value>,
+    ) -> Result<()> {
+        self.json.object()?;
+        let before = into.len();
+        let mut first = true;
+        let mut seen = Vec::new();
+        while let Some(key) = self.json.key(&mut first)? {
+            let key = key.into_owned();
+            let value = self.at(Step::Key(&key), |d| d.item(ty, parent))?;
+            // Entries of an earlier member of the same name are no duplicates.
+            let twice = match before {
+                0 => into.contains_key(&key),
+                _ => seen.contains(&key),
+            };
+            if twice {
+                self.strict_error("duplicate field", &key);
+            }
+            if before > 0 {
+                seen.push(key.clone());
+            }
+            into.insert(key, value);
+        }
+        Ok(())
+    }
+
+    /// A list's item or a map's value, where `null` is the zero value.
+    fn item(&mut self, ty: &'static Type, parent: &'static Message) -> Result<Value> {
+        if self.json.peek()? == Kind::Null {
+            self.json.null()?;
+            return Ok(match ty {
+                Type::Bool => Value::Bool(false),
+                Type::Int32 | Type::Int64 | Type::Float64 => 0.into(),
+                Type::String => "".into(),
+                Type::Message(_) => Value::Object(Map::new()),
+                Type::Special(Special::Quantity) => "0".into(),
+                Type::Special(Special::IntOrString) => 0.into(),
+                Type::Special(Special::Duration) => "0s".into(),
+                _ => Value::Null,
+            });
+        }
+        Ok(self.value(ty, parent, None)?.unwrap_or(Value::Null))
+    }
+
+    /// A single value, or nothing when it does not fit. `before` is the value of an
+    /// earlier member of the same name, which a struct is merged into.
+    fn value(
+        &mut self,
+        ty: &'static Type,
+        parent: &'static Message,
+        before: Option<Value>,
+    ) -> Result<Option<Value>> {
+        let kind = self.json.peek()?;
+        Ok(match (ty, kind) {
+            (Type::Special(special), kind) => self.special(*special, parent, kind)?,
+            (Type::Message(msg), Kind::Object) => {
+                let mut members = match before {
+                    Some(Value::Object(members)) => members,
+                    _ => Map::new(),
+                };
+                self.members(msg, &mut members)?;
+                Some(Value::Object(members))
+            }
+            (Type::Bool, Kind::Bool) => Some(Value::Bool(self.json.bool()?)),
+            (Type::String, Kind::String) => Some(Value::String(self.json.string()?.into_owned())),
+            (Type::Bytes, Kind::String) => {
+                let text = self.json.string()?;
+                match decode_base64(&text) {
+                    Ok(_) if text.contains(['\n', '\r']) => {
+                        Some(Value::String(text.replace(['\n', '\r'], "")))
+                    }
+                    Ok(_) => Some(Value::String(text.into_owned())),
+                    Err(error) => {
+                        self.save(error);
+                        None
+                    }
+                }
+            }
+            (Type::Int32 | Type::Int64 | Type::Float64, Kind::Number) => {
+                let text = self.json.number()?;
+                let value = match ty {
+                    Type::Int32 => text.parse::<i32>().ok().map(Value::from),
+                    Type::Int64 => text.parse::<i64>().ok().map(Value::from),
+                    _ => text
+                        .parse::<f64>()
+                        .ok()
+                        .filter(|v| v.is_finite())
+                        .map(Value::from),
+                };
+                if value.is_none() {
+                    self.mismatch(&format!("number {text}"), &go_name(ty));
+                }
+                value
+            }
+            (ty, kind) => {
+                self.mismatch(kind.word(), &go_name(ty));
+                self.json.skip()?;
+                None
+            }
+        })
+    }
+
+    fn special(
+        &mut self,
+        special: Special,
+        parent: &'static Message,
+        kind: Kind,
+    ) -> Result<Option<Value>> {
+        if special::is_json(special) {
+            let raw = self.json.raw()?;
+            let value = serde_json::from_slice(raw).map_err(|_| Error::TooDeep)?;
+            return Ok(Some(value));
+        }
+        Ok(match (special, kind) {
+            (Special::IntOrString, Kind::Number) => {
+                let text = self.json.number()?;
+                match text.parse::<i32>() {
+                    Ok(v) => Some(v.into()),
+                    Err(_) => {
+                        // An unmarshaler of its own: no context in the error.
+                        self.save(Error::mismatch(&format!("number {text}"), "int32"));
+                        None
+                    }
+                }
+            }
+            (Special::IntOrString, Kind::String) => {
+                Some(Value::String(self.json.string()?.into_owned()))
+            }
+            (Special::Quantity, Kind::Number) => {
+                let text = self.json.number()?;
+                self.text(special, text)
+            }
+            (
+                Special::Quantity | Special::Time | Special::MicroTime | Special::Duration,
+                Kind::String,
+            ) => {
+                let text = self.json.string()?;
+                self.text(special, &text)
+            }
+            (Special::JsonSchemaPropsOrBool, Kind::Bool) => Some(Value::Bool(self.json.bool()?)),
+            (
+                Special::JsonSchemaPropsOrBool
+                | Special::JsonSchemaPropsOrArray
+                | Special::JsonSchemaPropsOrStringArray,
+                Kind::Object,
+            ) => Some(self.lenient(|d| d.schema(parent))?),
+            (Special::JsonSchemaPropsOrArray, Kind::Array) => {
+                let mut items = Vec::new();
+                self.lenient(|d| {
+                    d.elements(|d| {
+                        items.push(d.item_schema(parent)?);
+                        Ok(())
+                    })
+                })?;
+                Some(Value::Array(items))
+            }
+            (Special::JsonSchemaPropsOrStringArray | Special::StringList, Kind::Array) => {
+                const STRING: &Type = &Type::String;
+                let mut items = Vec::new();
+                self.elements(|d| {
+                    items.push(d.item(STRING, parent)?);
+                    Ok(())
+                })?;
+                Some(Value::Array(items))
+            }
+            (Special::JsonSchemaPropsOrArray | Special::JsonSchemaPropsOrStringArray, _) => {
+                // Upstream takes anything else for nothing.
+                self.json.skip()?;
+                None
+            }
+            (Special::JsonSchemaPropsOrBool, _) => {
+                self.json.skip()?;
+                self.save(Error::value("boolean or JSON schema expected"));
+                None
+            }
+            (Special::StringList, kind) => {
+                self.mismatch(kind.word(), "[]string");
+                self.json.skip()?;
+                None
+            }
+            (special, kind) => {
+                self.json.skip()?;
+                self.save(match special {
+                    Special::IntOrString => Error::mismatch(kind.word(), "int32"),
+                    Special::Quantity => special::normal_text(special, "{")
+                        .err()
+                        .unwrap_or(Error::Empty),
+                    _ => Error::mismatch(kind.word(), "string"),
+                });
+                None
+            }
+        })
+    }
+
+    fn text(&mut self, special: Special, text: &str) -> Option<Value> {
+        match special::normal_text(special, text) {
+            Ok(text) => Some(Value::String(text.into_owned())),
+            Err(error) => {
+                self.save(error);
+                None
+            }
+        }
+    }
+
+    fn schema(&mut self, msg: &'static Message) -> Result<Value> {
+        let mut members = Map::new();
+        self.members(msg, &mut members)?;
+        Ok(Value::Object(members))
+    }
+
+    fn item_schema(&mut self, msg: &'static Message) -> Result<Value> {
+        match self.json.peek()? {
+            Kind::Object => self.schema(msg),
+            Kind::Null => {
+                self.json.null()?;
+                Ok(Value::Object(Map::new()))
+            }
+            other => {
+                self.mismatch(other.word(), &go_name(&Type::Message(msg)));
+                self.json.skip()?;
+                Ok(Value::Null)
+            }
+        }
+    }
+
+    /// Upstream decodes these types by a decoder of their own, which is not strict.
+    fn lenient<T>(&mut self, f: impl FnOnce(&mut Self) -> Result<T>) -> Result<T> {
+        let strict = std::mem::replace(&mut self.strict, false);
+        let done = f(self);
+        self.strict = strict;
+        done
+    }
+}
+
+enum Step<'k> {
+    Key(&'k str),
+    Index(usize),
+}

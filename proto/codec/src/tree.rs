@@ -1,0 +1,363 @@
+//! A [`serde_json::Value`] as the tree of what is being written or evaluated.
+//!
+//! A tree holds what the object's JSON holds, except that no member is `null` (outside of
+//! types that hold any JSON): an absent member and `null` are the same to Go.
+
+use schema::{Cardinality, Field, Message, Omit, Special, Type};
+use serde_json::{Map, Value};
+
+use crate::error::{Error, Result};
+use crate::json::write;
+use crate::{MAX_DEPTH, assemble, serde_pb, special};
+
+/// Reads a message into a tree.
+pub fn from_proto(msg: &'static Message, raw: &[u8]) -> Result<Value> {
+    serde_pb::from_slice(msg, raw)
+}
+
+/// Reads a message into the tree of an object that states its API version and kind.
+pub fn from_proto_with_type_meta(
+    msg: &'static Message,
+    raw: &[u8],
+    api_version: &str,
+    kind: &str,
+) -> Result<Value> {
+    serde_pb::from_slice_with_type_meta(msg, raw, api_version, kind)
+}
+
+/// Writes a tree as a message, exactly as gogo-proto writes the object: fields by number,
+/// values that are no pointers even when they are zero, maps sorted. `apiVersion` and
+/// `kind` belong into the envelope and are left out.
+pub fn to_proto(msg: &'static Message, tree: &Value, out: &mut Vec<u8>) -> Result<()> {
+    serde_pb::to_writer(msg, tree, out)
+}
+
+/// Writes a tree as JSON text, exactly as Go's encoding/json writes the object: members
+/// in the schema's order, what Go omits left out, what Go always prints there. Members
+/// that the schema does not know are left out.
+pub fn to_json(msg: &'static Message, tree: &Value, out: &mut Vec<u8>) -> Result<()> {
+    object(msg, tree, out, 0)
+}
+
+/// Adds the members that Go prints for an object even when they were never set: empty
+/// structs, and zero values and `null`s of fields without `omitempty`. A JSON patch
+/// (RFC 6902) is applied to such a tree, because its paths may name them.
+pub fn complete(msg: &'static Message, tree: &mut Value) {
+    if let Value::Object(members) = tree {
+        complete_members(msg, members, 0);
+    }
+}
+
+fn complete_members(msg: &'static Message, members: &mut Map<String, Value>, depth: usize) {
+    if depth > MAX_DEPTH {
+        return;
+    }
+    for field in msg.fields {
+        if field.json.is_empty() {
+            if let (Type::Message(inlined), false) = (&field.ty, field.pointer) {
+                complete_members(inlined, members, depth + 1);
+            }
+            continue;
+        }
+        if !members.contains_key(field.json) {
+            match zero(field) {
+                Some(zero) => members.insert(field.json.into(), zero),
+                None => continue,
+            };
+        }
+        let Some(value) = members.get_mut(field.json) else {
+            continue;
+        };
+        let Type::Message(msg) = &field.ty else {
+            continue;
+        };
+        let each = |value: &mut Value| {
+            if let Value::Object(members) = value {
+                complete_members(msg, members, depth + 1);
+            }
+        };
+        match (field.cardinality, value) {
+            (Cardinality::One, value) => each(value),
+            (Cardinality::List, Value::Array(items)) => items.iter_mut().for_each(each),
+            (Cardinality::Map, Value::Object(entries)) => entries.values_mut().for_each(each),
+            _ => {}
+        }
+    }
+}
+
+/// What Go prints for a field that was never set, if it prints it at all.
+fn zero(field: &Field) -> Option<Value> {
+    let is_struct = match field.ty {
+        Type::Message(_) => true,
+        Type::Special(special) => special != Special::StringList,
+        _ => false,
+    } && field.cardinality == Cardinality::One
+        && !field.pointer;
+    let printed = match field.omit {
+        Omit::Never => true,
+        Omit::Empty => is_struct,
+        Omit::Zero => false,
+    };
+    if !printed {
+        return None;
+    }
+    if field.pointer || field.cardinality != Cardinality::One {
+        return Some(Value::Null);
+    }
+    Some(match field.ty {
+        Type::Bool => Value::Bool(false),
+        Type::Int32 | Type::Int64 | Type::Float64 => 0.into(),
+        Type::String => "".into(),
+        Type::Bytes => Value::Null,
+        Type::Message(_) => Value::Object(Map::new()),
+        Type::Special(special) => match special {
+            Special::Quantity => "0".into(),
+            Special::IntOrString => 0.into(),
+            Special::Duration => "0s".into(),
+            Special::JsonSchemaPropsOrBool => Value::Bool(false),
+            _ => Value::Null,
+        },
+    })
+}
+
+/// Whether `omitempty` leaves out the value of a field that is no pointer.
+fn empty(field: &Field, value: &Value) -> bool {
+    match (field.cardinality, value) {
+        (Cardinality::List, Value::Array(items)) => items.is_empty(),
+        (Cardinality::Map, Value::Object(entries)) => entries.is_empty(),
+        (Cardinality::One, value) if !field.pointer => match (&field.ty, value) {
+            (Type::Special(Special::StringList), Value::Array(items)) => items.is_empty(),
+            (Type::Special(_), _) => {
+                field.omit == Omit::Zero && zero(field).as_ref() == Some(value)
+            }
+            (_, Value::String(text)) => text.is_empty(),
+            (_, Value::Bool(v)) => !v,
+            (_, Value::Number(v)) => v.as_f64() == Some(0.0),
+            // Only `omitzero` looks into a struct.
+            (Type::Message(msg), value) => field.omit == Omit::Zero && is_zero(msg, value),
+            _ => false,
+        },
+        _ => false,
+    }
+}
+
+fn is_zero(msg: &'static Message, value: &Value) -> bool {
+    let Value::Object(members) = value else {
+        return true;
+    };
+    members.iter().all(|(name, value)| {
+        value.is_null()
+            || msg.field(name).is_none_or(|field| {
+                !field.pointer && field.cardinality == Cardinality::One && empty(field, value)
+            })
+    })
+}
+
+fn object(msg: &'static Message, tree: &Value, out: &mut Vec<u8>, depth: usize) -> Result<()> {
+    let none = Map::new();
+    let members = match tree {
+        Value::Object(members) => members,
+        Value::Null => &none,
+        other => return Err(mismatch(other, &Type::Message(msg))),
+    };
+    out.push(b'{');
+    let start = out.len();
+    fields(msg, members, out, start, depth)?;
+    out.push(b'}');
+    Ok(())
+}
+
+fn fields(
+    msg: &'static Message,
+    members: &Map<String, Value>,
+    out: &mut Vec<u8>,
+    start: usize,
+    depth: usize,
+) -> Result<()> {
+    if depth > MAX_DEPTH {
+        return Err(Error::TooDeep);
+    }
+    for field in msg.fields {
+        if field.json.is_empty() {
+            // A pointer to an inlined struct without members prints nothing either way.
+            if let Type::Message(inlined) = &field.ty {
+                fields(inlined, members, out, start, depth + 1)?;
+            }
+            continue;
+        }
+        let zero;
+        let value = match members.get(field.json) {
+            Some(value) if !value.is_null() => {
+                if field.omit != Omit::Never && empty(field, value) {
+                    continue;
+                }
+                value
+            }
+            _ => match self::zero(field) {
+                Some(value) => {
+                    zero = value;
+                    &zero
+                }
+                None => continue,
+            },
+        };
+        if out.len() > start {
+            out.push(b',');
+        }
+        out.push(b'"');
+        out.extend_from_slice(field.json.as_bytes());
+        out.extend_from_slice(b"\":");
+        match (field.cardinality, value) {
+            (_, Value::Null) => out.extend_from_slice(b"null"),
+            (Cardinality::One, value) => single(&field.ty, msg, value, out, depth)?,
+            (Cardinality::List, Value::Array(items)) => {
+                list(items, out, |item, out| {
+                    single(&field.ty, msg, item, out, depth)
+                })?;
+            }
+            (Cardinality::Map, Value::Object(entries)) => {
+                out.push(b'{');
+                let mut sorted: Vec<_> = entries.iter().collect();
+                sorted.sort_unstable_by_key(|(key, _)| *key);
+                for (i, (key, value)) in sorted.into_iter().enumerate() {
+                    if i > 0 {
+                        out.push(b',');
+                    }
+                    write::string(out, key.as_bytes());
+                    out.push(b':');
+                    single(&field.ty, msg, value, out, depth)?;
+                }
+                out.push(b'}');
+            }
+            (_, other) => return Err(mismatch(other, &field.ty)),
+        }
+    }
+    Ok(())
+}
+
+fn list(
+    items: &[Value],
+    out: &mut Vec<u8>,
+    mut each: impl FnMut(&Value, &mut Vec<u8>) -> Result<()>,
+) -> Result<()> {
+    out.push(b'[');
+    for (i, item) in items.iter().enumerate() {
+        if i > 0 {
+            out.push(b',');
+        }
+        each(item, out)?;
+    }
+    out.push(b']');
+    Ok(())
+}
+
+fn single(
+    ty: &'static Type,
+    parent: &'static Message,
+    value: &Value,
+    out: &mut Vec<u8>,
+    depth: usize,
+) -> Result<()> {
+    match (ty, value) {
+        (Type::Bool, Value::Bool(v)) => write::bool(out, *v),
+        (Type::Int32 | Type::Int64, Value::Number(v)) => match v.as_i64() {
+            Some(v) => write::int(out, v),
+            None => return Err(mismatch(value, ty)),
+        },
+        (Type::Float64, Value::Number(v)) => write::float(out, v.as_f64().unwrap_or_default())?,
+        (Type::String | Type::Bytes, Value::String(v)) => write::string(out, v.as_bytes()),
+        (Type::Message(msg), value) => object(msg, value, out, depth + 1)?,
+        (Type::Special(special), value) => special_value(*special, parent, value, out, depth)?,
+        (_, Value::Null) => out.extend_from_slice(match ty {
+            Type::Bool => b"false",
+            Type::String => b"\"\"",
+            Type::Bytes => b"null",
+            _ => b"0",
+        }),
+        (ty, value) => return Err(mismatch(value, ty)),
+    }
+    Ok(())
+}
+
+fn special_value(
+    special: Special,
+    parent: &'static Message,
+    value: &Value,
+    out: &mut Vec<u8>,
+    depth: usize,
+) -> Result<()> {
+    if special::is_json(special) {
+        return any(value, out, depth);
+    }
+    match (special, value) {
+        (_, Value::Null) => out.extend_from_slice(b"null"),
+        (
+            Special::JsonSchemaPropsOrBool
+            | Special::JsonSchemaPropsOrArray
+            | Special::JsonSchemaPropsOrStringArray,
+            Value::Object(_),
+        ) => object(parent, value, out, depth + 1)?,
+        (Special::JsonSchemaPropsOrBool, Value::Bool(v)) => write::bool(out, *v),
+        (Special::JsonSchemaPropsOrArray, Value::Array(items)) => match items.len() {
+            0 => out.extend_from_slice(b"null"),
+            _ => list(items, out, |item, out| object(parent, item, out, depth + 1))?,
+        },
+        (Special::JsonSchemaPropsOrStringArray | Special::StringList, Value::Array(items)) => {
+            match (items.len(), special) {
+                (0, Special::JsonSchemaPropsOrStringArray) => out.extend_from_slice(b"null"),
+                _ => list(items, out, |item, out| any(item, out, depth))?,
+            }
+        }
+        (Special::IntOrString, Value::Number(v)) if v.as_i64().is_some() => {
+            write::int(out, v.as_i64().unwrap_or_default());
+        }
+        (Special::Quantity, Value::Number(v)) => {
+            let text = v.to_string();
+            write::string(out, special::normal_text(special, &text)?.as_bytes());
+        }
+        (_, Value::String(text)) => {
+            write::string(out, special::normal_text(special, text)?.as_bytes());
+        }
+        (special, value) => return Err(mismatch(value, &Type::Special(special))),
+    }
+    Ok(())
+}
+
+/// Any JSON, as Go would write it.
+fn any(value: &Value, out: &mut Vec<u8>, depth: usize) -> Result<()> {
+    if depth > MAX_DEPTH {
+        return Err(Error::TooDeep);
+    }
+    match value {
+        Value::Null => out.extend_from_slice(b"null"),
+        Value::Bool(v) => write::bool(out, *v),
+        Value::Number(v) => out.extend_from_slice(v.to_string().as_bytes()),
+        Value::String(v) => write::string(out, v.as_bytes()),
+        Value::Array(items) => list(items, out, |item, out| any(item, out, depth + 1))?,
+        Value::Object(members) => {
+            out.push(b'{');
+            for (i, (key, value)) in members.iter().enumerate() {
+                if i > 0 {
+                    out.push(b',');
+                }
+                write::string(out, key.as_bytes());
+                out.push(b':');
+                any(value, out, depth + 1)?;
+            }
+            out.push(b'}');
+        }
+    }
+    Ok(())
+}
+
+fn mismatch(found: &Value, ty: &Type) -> Error {
+    let word = match found {
+        Value::Null => "null",
+        Value::Bool(_) => "bool",
+        Value::Number(_) => "number",
+        Value::String(_) => "string",
+        Value::Array(_) => "array",
+        Value::Object(_) => "object",
+    };
+    Error::mismatch(word, &assemble::go_name(ty))
+}
