@@ -1,0 +1,232 @@
+//! The pods' groups as a whole: the tree above them, and each pod's own.
+
+use k8s_openapi::api::core::v1::Pod;
+use tracing::warn;
+
+use super::{CgroupError, CgroupName, Hierarchy, Limits};
+use crate::cri::limits::{cpu_quota, cpu_shares};
+use crate::pods::pod::PodExt;
+use crate::resources::qos::{QosClass, qos_class};
+use crate::resources::requests::{container_limits, of, pod_limits, pod_requests};
+
+/// Node-wide settings of pods' groups.
+#[derive(Debug, Clone, Copy)]
+pub struct PodLimits {
+    /// `cpuCFSQuota`.
+    pub cfs_quota: bool,
+    /// `cpuCFSQuotaPeriod` in microseconds.
+    pub cfs_period: i64,
+    /// `podPidsLimit`; -1 is none.
+    pub pids: i64,
+}
+
+/// The limits of one pod's group: what its containers may use together. Pure.
+pub fn limits(pod: &Pod, settings: &PodLimits) -> Limits {
+    let requests = pod_requests(pod, true);
+    let limits = pod_limits(pod, true);
+    let limited = |name: &str| {
+        let own = pod
+            .pod_spec()
+            .resources
+            .as_ref()
+            .and_then(|r| r.limits.as_ref());
+        let each = |c| of(container_limits(c), name) != 0;
+        of(own, name) != 0
+            || pod
+                .containers()
+                .iter()
+                .chain(pod.init_containers())
+                .all(each)
+    };
+    let amount = |list: &std::collections::BTreeMap<String, i64>, name: &str| {
+        list.get(name).copied().unwrap_or_default()
+    };
+    let class = qos_class(pod);
+    let shares = if class == QosClass::BestEffort {
+        0
+    } else {
+        amount(&requests, "cpu")
+    };
+    let bounded =
+        |name: &str| class == QosClass::Guaranteed || class == QosClass::Burstable && limited(name);
+    let quota = if settings.cfs_quota {
+        cpu_quota(amount(&limits, "cpu"), settings.cfs_period)
+    } else {
+        -1
+    };
+    Limits {
+        cpu_shares: Some(cpu_shares(shares)),
+        cpu_quota: bounded("cpu").then_some((quota, settings.cfs_period)),
+        memory: bounded("memory").then(|| amount(&limits, "memory")),
+        pids: (settings.pids > 0).then_some(settings.pids),
+    }
+}
+
+/// The tree of pods' groups. Methods block on file operations, each of microseconds.
+#[derive(Debug, Clone)]
+pub struct PodCgroups {
+    pub hierarchy: Hierarchy,
+    pub names: CgroupName,
+    pub settings: PodLimits,
+    /// `cgroupsPerQOS`: without it pods have no groups of their own.
+    pub per_qos: bool,
+}
+
+impl PodCgroups {
+    /// Makes the tree above pods. `all` limits all pods together to what the node can give.
+    ///
+    /// # Errors
+    /// When a group cannot be made.
+    pub fn start(&self, all: &Limits) -> Result<(), CgroupError> {
+        if !self.per_qos {
+            return Ok(());
+        }
+        self.hierarchy.ensure(self.names.all(), all)?;
+        let least = Limits {
+            cpu_shares: Some(cpu_shares(0)),
+            ..Limits::default()
+        };
+        self.hierarchy
+            .ensure(&self.names.class(QosClass::BestEffort), &least)?;
+        self.hierarchy
+            .ensure(&self.names.class(QosClass::Burstable), &Limits::default())
+    }
+
+    /// Weighs the burstable class by what its pods request together.
+    ///
+    /// # Errors
+    /// When the kernel refuses the weight.
+    pub fn update_classes<'a>(
+        &self,
+        active: impl Iterator<Item = &'a Pod>,
+    ) -> Result<(), CgroupError> {
+        if !self.per_qos {
+            return Ok(());
+        }
+        let burstable = active.filter(|pod| qos_class(pod) == QosClass::Burstable);
+        let requested: i64 = burstable
+            .map(|pod| {
+                pod_requests(pod, true)
+                    .get("cpu")
+                    .copied()
+                    .unwrap_or_default()
+            })
+            .sum();
+        let limits = Limits {
+            cpu_shares: Some(cpu_shares(requested)),
+            ..Limits::default()
+        };
+        self.hierarchy
+            .update(&self.names.class(QosClass::Burstable), &limits)
+    }
+
+    /// What the runtime is told as the parent of a pod's containers.
+    pub fn parent(&self, pod: &Pod) -> String {
+        if self.per_qos {
+            self.names.pod(qos_class(pod), pod.uid())
+        } else {
+            self.names.all().to_owned()
+        }
+    }
+
+    pub fn exists(&self, pod: &Pod) -> bool {
+        !self.per_qos || self.hierarchy.exists(&self.parent(pod))
+    }
+
+    /// Makes a pod's group.
+    ///
+    /// # Errors
+    /// When it cannot be made or its limits are refused.
+    pub fn ensure(&self, pod: &Pod) -> Result<(), CgroupError> {
+        if !self.per_qos {
+            return Ok(());
+        }
+        self.hierarchy
+            .ensure(&self.parent(pod), &limits(pod, &self.settings))
+    }
+
+    /// Removes a pod's group, and first kills what the runtime left running in it.
+    ///
+    /// # Errors
+    /// When processes remain: try again later.
+    pub fn remove(&self, class: QosClass, uid: &str) -> Result<(), CgroupError> {
+        if !self.per_qos {
+            return Ok(());
+        }
+        let group = self.names.pod(class, uid);
+        for pid in self.hierarchy.processes(&group) {
+            warn!(
+                pid,
+                cgroup = group,
+                "killing a process that outlived its pod"
+            );
+            crate::sys::process::kill(pid);
+        }
+        self.hierarchy.remove(&group)
+    }
+
+    /// Every pod that has a group: class and uid.
+    pub fn list(&self) -> Vec<(QosClass, String)> {
+        if !self.per_qos {
+            return Vec::new();
+        }
+        let classes = [
+            QosClass::Guaranteed,
+            QosClass::Burstable,
+            QosClass::BestEffort,
+        ];
+        let of_class = |class| {
+            let children = self.hierarchy.children(&self.names.class(class));
+            children
+                .into_iter()
+                .filter_map(move |name| Some((class, CgroupName::uid(&name)?.to_owned())))
+        };
+        classes.into_iter().flat_map(of_class).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_pods_limits() {
+        let settings = PodLimits {
+            cfs_quota: true,
+            cfs_period: 100_000,
+            pids: -1,
+        };
+        let of = |containers| {
+            let pod: Pod =
+                serde_json::from_value(json!({"spec": {"containers": containers}})).unwrap();
+            limits(&pod, &settings)
+        };
+        let full = json!({"name": "a", "resources": {"requests": {"cpu": "1", "memory": "1Gi"}, "limits": {"cpu": "1", "memory": "1Gi"}}});
+        let bare = json!({"name": "b"});
+        assert_eq!(
+            of(json!([full])),
+            Limits {
+                cpu_shares: Some(1024),
+                cpu_quota: Some((100_000, 100_000)),
+                memory: Some(1 << 30),
+                pids: None
+            }
+        );
+        assert_eq!(
+            of(json!([full, bare])),
+            Limits {
+                cpu_shares: Some(1024),
+                ..Limits::default()
+            }
+        );
+        assert_eq!(
+            of(json!([bare])),
+            Limits {
+                cpu_shares: Some(2),
+                ..Limits::default()
+            }
+        );
+    }
+}

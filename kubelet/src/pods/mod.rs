@@ -1,0 +1,3 @@
+//! Pods on this node: where they come from, and what becomes of them.
+
+pub mod pod;

@@ -1,0 +1,8 @@
+//! Pods' status: computed from what was observed, kept as the truth of this node, and sent to the
+//! API server.
+
+pub mod conditions;
+pub mod containers;
+pub mod generate;
+pub mod merge;
+pub mod phase;

@@ -1,0 +1,7 @@
+//! The kernel: the only room with raw system calls. Each file wraps one subject; nothing here
+//! knows a pod.
+
+pub mod fs;
+pub mod mount;
+pub mod node;
+pub mod process;
