@@ -1,4 +1,5 @@
 //! The generic registry.
+pub mod columns;
 pub mod deletion;
 pub mod object_meta;
 pub mod options;
