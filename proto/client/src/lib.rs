@@ -10,11 +10,13 @@ mod client;
 pub mod config;
 mod credentials;
 mod error;
+pub mod informer;
 mod object;
 pub mod rate_limit;
 mod tls;
 mod transport;
 mod wire;
+pub mod workqueue;
 
 pub use api::{
     Api, DeleteOptions, List, ListOptions, Patch, PatchOptions, Propagation, WatchEvent,
@@ -24,4 +26,5 @@ pub use client::{Client, Request};
 pub use config::{Config, ConfigError};
 pub use credentials::{ServiceAccountTokens, TokenSource};
 pub use error::{Error, Result, optional};
+pub use informer::{Informer, Informers};
 pub use object::{Dynamic, Kind, Object, ObjectKey, PartialObject, ResourceInfo, SlimMeta};

@@ -1,0 +1,1 @@
+//! Informers against an API served in this process.
