@@ -19,10 +19,13 @@ pub mod envelope;
 pub mod error;
 mod index;
 mod json;
+pub mod list;
+pub mod meta_splice;
 pub mod serde_pb;
 mod special;
 pub mod transcode;
 pub mod tree;
+pub mod watch_event;
 mod wire;
 
 pub use error::{Error, Result};

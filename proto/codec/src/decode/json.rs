@@ -2,6 +2,7 @@
 //! into Go structs: names match exactly, `null` is no value, the first value of a wrong
 //! type is the error once the whole text has been read.
 
+use meta::gofmt::Quoted;
 use schema::{Cardinality, Field, Message, Special, Type};
 use serde_json::{Map, Value};
 
@@ -120,7 +121,8 @@ impl Decoder<'_> {
             return;
         }
         let dot = if self.path.is_empty() { "" } else { "." };
-        let error = format!("{what} {:?}", format!("{}{dot}{key}", self.path));
+        let path = format!("{}{dot}{key}", self.path);
+        let error = format!("{what} {}", Quoted(&path));
         if !self.strict_errors.contains(&error) {
             self.strict_errors.push(error);
         }

@@ -1,5 +1,7 @@
 //! `metav1.Duration`: Go's duration text in JSON, `{1: nanoseconds}` in protobuf.
 
+use meta::gofmt::Quoted;
+
 use crate::error::{Error, Result};
 
 const UNITS: [(&str, u64); 8] = [
@@ -45,7 +47,7 @@ pub fn text(nanos: i64) -> String {
 
 /// Go's `time.ParseDuration`, in nanoseconds.
 pub fn parse(text: &str) -> Result<i64> {
-    let invalid = || Error::value(format!("time: invalid duration {text:?}"));
+    let invalid = || Error::value(format!("time: invalid duration {}", Quoted(text)));
     let (negative, mut rest) = match text.as_bytes().first() {
         Some(b'-') => (true, &text[1..]),
         Some(b'+') => (false, &text[1..]),
@@ -77,11 +79,15 @@ pub fn parse(text: &str) -> Result<i64> {
         let unit = &rest[..end];
         rest = &rest[end..];
         if unit.is_empty() {
-            let text = format!("time: missing unit in duration {text:?}");
+            let text = format!("time: missing unit in duration {}", Quoted(text));
             return Err(Error::value(text));
         }
         let Some((_, size)) = UNITS.iter().find(|(name, _)| *name == unit) else {
-            let text = format!("time: unknown unit {unit:?} in duration {text:?}");
+            let text = format!(
+                "time: unknown unit {} in duration {}",
+                Quoted(unit),
+                Quoted(text)
+            );
             return Err(Error::value(text));
         };
         let whole: u64 = match whole {

@@ -1,6 +1,8 @@
 //! `metav1.Time` and `metav1.MicroTime`: RFC 3339 in UTC in JSON, `{1: seconds, 2: nanos}`
 //! in protobuf. Go's zero time (the start of year 1) is nothing in both.
 
+use meta::gofmt::quote;
+
 use crate::error::{Error, Result};
 use crate::wire::{self, Reader, VARINT};
 
@@ -240,7 +242,6 @@ fn parse_error(text: &str, layout: &str) -> String {
         ("04", 2, ":"),
         ("05", 2, ""),
     ];
-    let quote = |s: &str| format!("{s:?}");
     let head = format!("parsing time {} as {}", quote(text), quote(layout));
     let mut rest = text;
     for (name, width, mark) in parts {
