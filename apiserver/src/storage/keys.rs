@@ -79,6 +79,11 @@ pub fn range_end(prefix: &str) -> Vec<u8> {
     vec![0]
 }
 
+/// [`range_end`] of a prefix that ends with a slash, as a key.
+pub fn prefix_end(prefix: &str) -> String {
+    String::from_utf8(range_end(prefix)).unwrap_or_default()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -12,6 +12,9 @@ pub mod etcd;
 pub mod keys;
 pub mod metrics;
 
+#[cfg(test)]
+mod fake;
+
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -103,12 +106,12 @@ pub trait Storage: Send + Sync + 'static {
         revision: Revision,
     ) -> BoxFuture<'a, Result<Option<KeyValue>>>;
 
-    /// Reads keys under `prefix`, from `start` (a key; the prefix itself for the first
-    /// page), at most `limit` (0: all), at `revision` (0: now).
+    /// Reads the keys in `start..end`, in order, at most `limit` (0: all), at `revision` (0: now,
+    /// linearizable). [`keys::prefix_end`] ends the range of a prefix.
     fn range<'a>(
         &'a self,
-        prefix: &'a str,
         start: &'a str,
+        end: &'a str,
         limit: usize,
         revision: Revision,
     ) -> BoxFuture<'a, Result<Page>>;

@@ -13,18 +13,35 @@
 //! What must not be here: kinds, codecs (they come in as an [`Ingest`]), HTTP.
 
 mod encodings;
+mod freshness;
+mod history;
 mod object;
+mod resource;
 mod selector;
+#[cfg(test)]
+mod testing;
+mod tree;
+mod watch;
+mod watchers;
+mod writer;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
-
-pub use object::{Labels, Object};
-pub use selector::{FieldRef, FieldTerm, LabelMatch, Selector};
 
 use bytes::Bytes;
 
+use super::keys::Keys;
+use super::metrics::Metrics;
 use super::{Result, Revision, Storage};
+use encodings::Encodings;
+use freshness::Freshness;
+
+pub use object::{Labels, Object};
+pub use resource::ResourceCache;
+pub use selector::{FieldRef, FieldTerm, Selector, UnknownField};
+pub use watch::Watcher;
+pub use writer::Cache;
 
 /// How the cache reads one resource's stored bytes. Built-ins are protobuf envelopes, custom
 /// resources are JSON; the cache does not know which.
@@ -157,7 +174,7 @@ pub enum WatchItem {
 /// bytes, and history in age.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// `--etcd-prefix` with a slash at its end.
+    /// `--etcd-prefix`.
     pub prefix: String,
     /// Old states that are kept so that watches can resume, over all resources.
     pub history_bytes: usize,
@@ -178,7 +195,7 @@ pub struct Options {
 impl Default for Options {
     fn default() -> Self {
         Self {
-            prefix: "/registry/".into(),
+            prefix: "/registry".into(),
             history_bytes: 64 << 20,
             history_age: Duration::from_secs(150),
             watcher_bytes: 16 << 20,
@@ -190,93 +207,35 @@ impl Default for Options {
     }
 }
 
-/// Every object under the prefix. See the module's documentation.
-pub struct Cache {}
+/// What the writer and the resources share.
+struct Shared {
+    storage: Arc<dyn Storage>,
+    options: Options,
+    keys: Keys,
+    metrics: Arc<Metrics>,
+    encodings: Arc<Encodings>,
+    freshness: Freshness,
+    /// Bytes of all resources' history.
+    history_bytes: AtomicUsize,
+}
 
-impl Cache {
-    /// An empty cache; [`run`](Self::run) fills it.
-    pub fn new(_storage: Arc<dyn Storage>, _options: Options) -> Arc<Self> {
-        todo!()
-    }
-
-    /// Makes a resource readable: at start before [`run`](Self::run), later when a
-    /// CustomResourceDefinition is established. Registering a storage prefix again replaces its
-    /// definition (other selectable fields) and cuts off its watchers.
-    pub fn register(self: &Arc<Self>, _definition: Definition) -> Arc<ResourceCache> {
-        todo!()
-    }
-
-    /// Ends the resource's watches and makes its reads fail; its objects stay in etcd.
-    pub fn unregister(&self, _storage_prefix: &str) {
-        todo!()
-    }
-
-    /// Reads everything, then follows etcd until the future is dropped. Never gives up.
-    pub async fn run(self: Arc<Self>) {
-        todo!()
-    }
-
-    /// Waits until the cache has been filled once. Reads before that fail as `Unavailable`.
-    pub async fn synced(&self) {
-        todo!()
-    }
-
-    /// Up to where the cache has followed etcd; 0 before it is filled.
-    pub fn revision(&self) -> Revision {
-        todo!()
-    }
-
-    /// etcd's revision now (one quorum read for all who ask at the same time).
-    pub async fn latest(&self) -> Result<Revision> {
-        todo!()
+impl Shared {
+    fn history_changed(&self, before: usize, after: usize) {
+        self.history_bytes.fetch_add(after, Ordering::Relaxed);
+        self.history_bytes.fetch_sub(before, Ordering::Relaxed);
     }
 }
 
-/// One resource of the cache.
-pub struct ResourceCache {}
-
-impl ResourceCache {
-    pub fn definition(&self) -> &Definition {
-        todo!()
-    }
-
+impl Definition {
     /// How selectors name a field; `None` for one that is not selectable.
-    pub fn field(&self, _name: &str) -> Option<FieldRef> {
-        todo!()
-    }
-
-    /// One object by its relative key (`<namespace>/<name>` or `<name>`).
-    pub async fn get(&self, _key: &str, _at: At) -> Result<Option<Arc<Object>>> {
-        todo!()
-    }
-
-    pub async fn list(&self, _query: &ListQuery<'_>) -> Result<List> {
-        todo!()
-    }
-
-    /// The stream of a watch. It ends when the watcher is too slow or the resource is gone (the
-    /// client watches again from the last version it saw); an `Err` item ends it too
-    /// (`Compacted` is sent to the client as an `ERROR` event with code 410).
-    pub async fn watch(&self, _query: WatchQuery) -> Result<Watcher> {
-        todo!()
-    }
-
-    /// How many objects there are, for metrics and `remainingItemCount`.
-    pub fn len(&self) -> usize {
-        todo!()
-    }
-}
-
-/// A watch's items. Dropping it ends the watch.
-pub struct Watcher {}
-
-impl futures::Stream for Watcher {
-    type Item = Result<WatchItem>;
-
-    fn poll_next(
-        self: std::pin::Pin<&mut Self>,
-        _cx: &mut std::task::Context<'_>,
-    ) -> std::task::Poll<Option<Self::Item>> {
-        todo!()
+    pub fn field(&self, name: &str) -> Option<FieldRef> {
+        match name {
+            "metadata.name" => Some(FieldRef::Name),
+            "metadata.namespace" if self.namespaced => Some(FieldRef::Namespace),
+            name => {
+                let i = self.fields.iter().position(|field| field.name == name)?;
+                Some(FieldRef::Selectable(i))
+            }
+        }
     }
 }

@@ -2,23 +2,19 @@
 //!
 //! What must not be here: parsing selectors (`meta`), where objects are kept.
 
-use std::sync::Arc;
+use meta::{fields, labels};
 
-use super::object::{Labels, Object};
-
-/// A compiled label selector.
-pub trait LabelMatch: Send + Sync + 'static {
-    fn matches(&self, labels: Labels<'_>) -> bool;
-}
+use super::Definition;
+use super::object::Object;
 
 /// Namespace, name, labels and fields; the default selects everything.
-#[derive(Clone, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Selector {
     /// Empty: every namespace, or a cluster-scoped resource.
     pub namespace: String,
     /// Empty: every name.
     pub name: String,
-    pub labels: Option<Arc<dyn LabelMatch>>,
+    pub labels: labels::Selector,
     /// All of them must hold.
     pub fields: Vec<FieldTerm>,
 }
@@ -40,7 +36,40 @@ pub enum FieldRef {
     Selectable(usize),
 }
 
+/// A field selector names what the resource cannot be selected by.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("field label not supported: {0}")]
+pub struct UnknownField(pub String);
+
 impl Selector {
+    /// What a request selects of a resource; an empty `namespace` is every namespace.
+    pub fn new(
+        definition: &Definition,
+        namespace: &str,
+        labels: labels::Selector,
+        fields: &fields::Selector,
+    ) -> Result<Self, UnknownField> {
+        let term = |term: &fields::Requirement| {
+            Ok(FieldTerm {
+                field: definition
+                    .field(&term.field)
+                    .ok_or_else(|| UnknownField(term.field.clone()))?,
+                equals: term.equals,
+                value: term.value.clone(),
+            })
+        };
+        Ok(Self {
+            namespace: namespace.to_owned(),
+            name: String::new(),
+            labels,
+            fields: fields
+                .requirements()
+                .iter()
+                .map(term)
+                .collect::<Result<_, _>>()?,
+        })
+    }
+
     pub fn matches(&self, object: &Object) -> bool {
         (self.namespace.is_empty() || object.namespace() == self.namespace)
             && (self.name.is_empty() || object.name() == self.name)
@@ -52,15 +81,15 @@ impl Selector {
                 };
                 (value == term.value) == term.equals
             })
-            && self
-                .labels
-                .as_ref()
-                .is_none_or(|labels| labels.matches(object.labels()))
+            && (self.labels.is_empty() || {
+                let labels = object.labels();
+                self.labels.matches(|key| labels.get(key))
+            })
     }
 
     /// Nothing but namespace and name is asked, so counting needs no look at the objects.
     pub(super) fn is_plain(&self) -> bool {
-        self.labels.is_none() && self.fields.is_empty()
+        self.labels.is_empty() && self.fields.is_empty()
     }
 
     /// Name and namespace that the field terms demand become the selector's own, which are
@@ -79,16 +108,5 @@ impl Selector {
             term.value.is_empty() || *own != term.value
         });
         self
-    }
-}
-
-impl std::fmt::Debug for Selector {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Selector")
-            .field("namespace", &self.namespace)
-            .field("name", &self.name)
-            .field("labels", &self.labels.is_some())
-            .field("fields", &self.fields)
-            .finish()
     }
 }

@@ -287,15 +287,15 @@ impl Storage for Etcd {
 
     fn range<'a>(
         &'a self,
-        prefix: &'a str,
         start: &'a str,
+        end: &'a str,
         limit: usize,
         revision: Revision,
     ) -> BoxFuture<'a, Result<Page>> {
-        Box::pin(self.timed("list", prefix, async move {
+        Box::pin(self.timed("list", start, async move {
             let request = pb::RangeRequest {
-                key: bytes(start.max(prefix)),
-                range_end: keys::range_end(prefix).into(),
+                key: bytes(start),
+                range_end: bytes(end),
                 limit: limit as i64,
                 revision: revision as i64,
                 ..Default::default()

@@ -1,0 +1,102 @@
+//! The stream of one watch: the state it began with, the changes since, then its queue.
+//!
+//! What must not be here: how items are written to a client.
+
+use std::collections::vec_deque;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use super::history::Event;
+use super::resource::ResourceCache;
+use super::tree::Cursor;
+use super::watchers::{Channel, Queued, Seen};
+use super::{Result, Revision, WatchItem};
+
+/// A watch's items. Dropping it ends the watch.
+pub struct Watcher {
+    pub(super) resource: Arc<ResourceCache>,
+    pub(super) channel: Arc<Channel>,
+    /// The state that the watch began with.
+    pub(super) state: Option<Cursor>,
+    /// Close the state with a bookmark.
+    pub(super) marked: bool,
+    /// The revision of the state, or that the watch resumes after.
+    pub(super) began: Revision,
+    /// The changes between the revision asked for and the first that is queued.
+    pub(super) backlog: vec_deque::IntoIter<Arc<Event>>,
+    pub(super) ended: bool,
+}
+
+impl Watcher {
+    /// The revision of the state that a watch begins with, or that it resumes after.
+    pub fn began_at(&self) -> Revision {
+        self.began
+    }
+
+    fn item(&self, seen: Seen, event: &Event) -> Option<WatchItem> {
+        Some(match seen {
+            Seen::Added => WatchItem::Added(event.object.clone()?),
+            Seen::Modified => WatchItem::Modified(event.object.clone()?),
+            Seen::Deleted => {
+                WatchItem::Deleted(event.gone(&*self.resource.definition().ingest)?.clone())
+            }
+        })
+    }
+}
+
+impl futures::Stream for Watcher {
+    type Item = Result<WatchItem>;
+
+    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let this = self.get_mut();
+        if let Some(state) = &mut this.state {
+            let selector = &this.channel.selector;
+            if let Some(object) = state.find(|object| selector.matches(object)) {
+                return Poll::Ready(Some(Ok(WatchItem::Added(object))));
+            }
+            this.state = None;
+            if this.marked {
+                return Poll::Ready(Some(Ok(WatchItem::Bookmark {
+                    revision: this.began,
+                    initial_events_end: true,
+                })));
+            }
+        }
+        while let Some(event) = this.backlog.next() {
+            if let Some(seen) = Seen::through(&this.channel.selector, &event)
+                && let Some(item) = this.item(seen, &event)
+            {
+                return Poll::Ready(Some(Ok(item)));
+            }
+        }
+        if this.ended {
+            return Poll::Ready(None);
+        }
+        loop {
+            match ready!(this.channel.poll(cx)) {
+                Ok(Queued::Event(seen, event)) => {
+                    if let Some(item) = this.item(seen, &event) {
+                        return Poll::Ready(Some(Ok(item)));
+                    }
+                }
+                Ok(Queued::Bookmark(revision)) => {
+                    return Poll::Ready(Some(Ok(WatchItem::Bookmark {
+                        revision,
+                        initial_events_end: false,
+                    })));
+                }
+                Err(end) => {
+                    this.ended = true;
+                    return Poll::Ready(end.error(this.began).map(Err));
+                }
+            }
+        }
+    }
+}
+
+impl Drop for Watcher {
+    fn drop(&mut self) {
+        self.resource.forget(&self.channel);
+    }
+}
