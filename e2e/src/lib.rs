@@ -1,1 +1,13 @@
-//! e2e
+//! The harness of the scenario tests: find the running cluster, run `kubectl`
+//! against it, wait for values, reach into its processes.
+//!
+//! Nothing here knows how a daemon is made. A cluster is a state directory of
+//! `deploy/up`, whatever programs it runs.
+
+pub mod cluster;
+pub mod kubectl;
+pub mod net;
+pub mod wait;
+
+pub use cluster::{Cluster, Namespace};
+pub use wait::until;
