@@ -1,6 +1,16 @@
-//! What the user may do: RBAC over informers' view of roles and bindings.
+//! What the user may do: RBAC and the Node authorizer over the watch cache's view.
 //!
+//! [`build`] joins the modes of `--authorization-mode`; one file per mode.
 //! What must not be here: who the user is (`authn/`), changing objects (`admission/`).
+
+pub mod bootstrap;
+mod forbidden;
+mod modes;
+pub mod node;
+pub mod rbac;
+
+pub use forbidden::forbidden;
+pub use modes::{Authz, Mode, ModeError, build};
 
 use crate::authn::User;
 
