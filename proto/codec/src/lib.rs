@@ -27,6 +27,9 @@ pub mod transcode;
 pub mod tree;
 pub mod watch_event;
 mod wire;
+mod yaml;
+
+pub use yaml::write as write_yaml;
 
 pub use error::{Error, Result};
 

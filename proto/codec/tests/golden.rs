@@ -133,8 +133,13 @@ impl Fixture {
     }
 
     fn check_yaml(&self) -> Result<(), String> {
-        let _ = &self.yaml;
-        Ok(())
+        self.check_text(&self.yaml, |body| {
+            decode::yaml(self.msg, body, Strictness::Strict)
+        })?;
+        let json: Value = serde_json::from_str(&compact(&self.json)).unwrap();
+        let mut out = Vec::new();
+        codec::write_yaml(&json, &mut out);
+        same("JSON to YAML", &text(out), &text(self.yaml.clone()))
     }
 
     fn check_text(

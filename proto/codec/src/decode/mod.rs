@@ -2,8 +2,10 @@
 //! with upstream's errors for what does not.
 
 mod json;
+mod yaml;
 
 pub use json::json;
+pub use yaml::{to_json as yaml_to_json, yaml};
 
 use serde_json::Value;
 

@@ -1,0 +1,323 @@
+//! YAML text into JSON's data model, by way of the event parser below serde-saphyr.
+//! serde's own view of YAML would not do: it reads scalars by YAML 1.2.
+
+use std::collections::HashMap;
+
+use meta::gofmt::Quoted;
+use serde_json::{Map, Value};
+use serde_saphyr::granit_parser::{Event, Parser, ScalarStyle, Span, Tag};
+
+use super::scalar;
+use crate::MAX_DEPTH;
+use crate::error::{Error, Result};
+
+/// Values that aliases may stand for in all, so that a small body stays small.
+const MOST_ALIASED: usize = 100_000;
+
+/// The first document of a YAML stream.
+pub struct Parsed {
+    pub value: Value,
+    /// Keys that occur twice in a mapping, in go-yaml's words.
+    pub duplicates: Vec<String>,
+}
+
+/// Reads the first document of a YAML stream; an empty stream is `null`.
+pub fn parse(text: &str) -> Result<Parsed> {
+    let mut reader = Reader {
+        parser: Parser::new_from_str(text),
+        anchors: HashMap::new(),
+        aliased: 0,
+        duplicates: Vec::new(),
+    };
+    let value = loop {
+        match reader.next()? {
+            None | Some((Event::StreamEnd, _)) => break Value::Null,
+            Some((Event::StreamStart | Event::DocumentStart(..) | Event::Comment(..), _)) => {}
+            Some((Event::DocumentEnd, _)) => break Value::Null,
+            Some((event, span)) => break reader.node(event, span, 0)?.0,
+        }
+    };
+    Ok(Parsed {
+        value,
+        duplicates: reader.duplicates,
+    })
+}
+
+struct Reader<'t> {
+    parser: Parser<'t, serde_saphyr::granit_parser::StrInput<'t>>,
+    /// Anchored values with how many values they are made of.
+    anchors: HashMap<usize, (Value, usize)>,
+    aliased: usize,
+    duplicates: Vec<String>,
+}
+
+fn failed(text: impl std::fmt::Display) -> Error {
+    Error::Syntax(format!("yaml: {text}"))
+}
+
+impl<'t> Reader<'t> {
+    fn next(&mut self) -> Result<Option<(Event<'t>, Span)>> {
+        match self.parser.next_event() {
+            None => Ok(None),
+            Some(Ok(event)) => Ok(Some(event)),
+            Some(Err(error)) => {
+                let line = error.marker().line();
+                Err(failed(format_args!("line {line}: {}", error.info())))
+            }
+        }
+    }
+
+    /// The next event that matters.
+    fn expect(&mut self) -> Result<(Event<'t>, Span)> {
+        loop {
+            match self.next()? {
+                Some((Event::Comment(..), _)) => {}
+                Some(event) => return Ok(event),
+                None => return Err(failed("unexpected end of stream")),
+            }
+        }
+    }
+
+    /// The value that begins with this event, and how many values it is made of.
+    fn node(&mut self, event: Event<'t>, span: Span, depth: usize) -> Result<(Value, usize)> {
+        if depth > MAX_DEPTH {
+            return Err(Error::TooDeep);
+        }
+        let (value, size, anchor) = match event {
+            Event::Scalar(text, style, anchor, tag) => {
+                (scalar_value(&text, style, tag.as_deref())?, 1, anchor)
+            }
+            Event::SequenceStart(_, anchor, _) => {
+                let mut items = Vec::new();
+                let mut size = 1;
+                loop {
+                    let (event, span) = self.expect()?;
+                    if matches!(event, Event::SequenceEnd) {
+                        break;
+                    }
+                    let (item, n) = self.node(event, span, depth + 1)?;
+                    items.push(item);
+                    size += n;
+                }
+                (Value::Array(items), size, anchor)
+            }
+            Event::MappingStart(_, anchor, _) => {
+                let (members, size) = self.mapping(depth)?;
+                (Value::Object(members), size, anchor)
+            }
+            Event::Alias(id) => {
+                let Some((value, size)) = self.anchors.get(&id) else {
+                    // go-yaml's words for an alias inside of its own anchor.
+                    return Err(failed("anchor value contains itself"));
+                };
+                self.aliased += size;
+                if self.aliased > MOST_ALIASED {
+                    return Err(failed("document contains excessive aliasing"));
+                }
+                return Ok((value.clone(), *size));
+            }
+            _ => {
+                let line = span.start.line();
+                return Err(failed(format_args!(
+                    "line {line}: did not find expected node content"
+                )));
+            }
+        };
+        if anchor != 0 {
+            self.anchors.insert(anchor, (value.clone(), size));
+        }
+        Ok((value, size))
+    }
+
+    fn mapping(&mut self, depth: usize) -> Result<(Map<String, Value>, usize)> {
+        let mut members = Map::new();
+        let mut size = 1;
+        loop {
+            let (event, span) = self.expect()?;
+            if matches!(event, Event::MappingEnd) {
+                return Ok((members, size));
+            }
+            let merge = matches!(
+                &event,
+                Event::Scalar(text, ScalarStyle::Plain, _, None) if text == "<<"
+            );
+            let (key, n) = self.node(event, span, depth + 1)?;
+            size += n;
+            let (event, span) = self.expect()?;
+            let line = span.start.line();
+            let (value, n) = self.node(event, span, depth + 1)?;
+            size += n;
+            if merge {
+                self.merge(&mut members, value, line)?;
+                continue;
+            }
+            let (key, shown) = key_text(key)?;
+            self.insert(&mut members, key, &shown, value, line);
+        }
+    }
+
+    /// Go keeps the first value of a key when it is strict, and the last when it is not;
+    /// who is strict refuses the body anyway.
+    fn insert(
+        &mut self,
+        members: &mut Map<String, Value>,
+        key: String,
+        shown: &str,
+        value: Value,
+        line: usize,
+    ) {
+        if members.insert(key, value).is_some() {
+            self.duplicates
+                .push(format!("line {line}: key {shown} already set in map"));
+        }
+    }
+
+    /// `<<`: the members of one mapping or of several, the first of which counts most.
+    fn merge(&mut self, into: &mut Map<String, Value>, value: Value, line: usize) -> Result<()> {
+        let wanted = || failed("map merge requires map or sequence of maps as the value");
+        let maps = match value {
+            Value::Object(members) => vec![members],
+            Value::Array(items) => items
+                .into_iter()
+                .rev()
+                .map(|item| match item {
+                    Value::Object(members) => Ok(members),
+                    _ => Err(wanted()),
+                })
+                .collect::<Result<_>>()?,
+            _ => return Err(wanted()),
+        };
+        for members in maps {
+            for (key, value) in members {
+                let shown = Quoted(&key).to_string();
+                self.insert(into, key, &shown, value, line);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A key as JSON has it, and as Go shows it in an error.
+fn key_text(key: Value) -> Result<(String, String)> {
+    Ok(match key {
+        Value::String(text) => {
+            let shown = Quoted(&text).to_string();
+            (text, shown)
+        }
+        Value::Bool(v) => (v.to_string(), v.to_string()),
+        Value::Number(v) => {
+            let text = match v.as_f64() {
+                Some(float) if v.is_f64() => (float as f32).to_string(),
+                _ => v.to_string(),
+            };
+            (text.clone(), text)
+        }
+        Value::Null => return Err(Error::Syntax("unsupported map key of type: nil".into())),
+        Value::Array(_) | Value::Object(_) => return Err(failed("invalid map key")),
+    })
+}
+
+fn scalar_value(text: &str, style: ScalarStyle, tag: Option<&Tag>) -> Result<Value> {
+    let tag = tag.map_or("", |tag| tag.core_suffix().unwrap_or(tag.suffix()));
+    let wrong = |is: &str| failed(format_args!("cannot decode !!{is} `{text}` as a !!{tag}"));
+    if tag == "binary" {
+        let bytes = crate::assemble::decode_base64(text)
+            .map_err(|_| failed("!!binary value contains invalid base64 data"))?;
+        return Ok(String::from_utf8_lossy(&bytes).into_owned().into());
+    }
+    let plain = style == ScalarStyle::Plain;
+    if !matches!(tag, "" | "bool" | "int" | "float" | "null") || tag.is_empty() && !plain {
+        return Ok(text.into());
+    }
+    let value = scalar::resolve(text)
+        .map_err(|name| Error::Syntax(format!("json: unsupported value: {name}")))?;
+    match (tag, &value) {
+        ("", _)
+        | ("bool", Value::Bool(_))
+        | ("null", Value::Null)
+        | ("float", Value::Number(_)) => Ok(value),
+        ("int", Value::Number(v)) if !v.is_f64() => Ok(value),
+        (_, Value::Bool(_)) => Err(wrong("bool")),
+        (_, Value::Null) => Err(wrong("null")),
+        (_, Value::Number(v)) => Err(wrong(if v.is_f64() { "float" } else { "int" })),
+        _ => Err(wrong("str")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn read(text: &str) -> Value {
+        parse(text).unwrap_or_else(|e| panic!("{text}: {e}")).value
+    }
+
+    #[test]
+    fn documents_become_json() {
+        assert_eq!(read(""), json!(null));
+        assert_eq!(read("# only a comment\n"), json!(null));
+        assert_eq!(read("---\na: 1\n---\nb: 2\n"), json!({"a": 1}));
+        assert_eq!(
+            read("a: [1, '1', yes, \"yes\", ~]\nb:\n- c: |\n    x\n    y\n- {}\n"),
+            json!({"a": [1, "1", true, "yes", null], "b": [{"c": "x\ny\n"}, {}]})
+        );
+        assert_eq!(
+            read("{\"a\": {\"b\": [1.5, null]}}"),
+            json!({"a": {"b": [1.5, null]}})
+        );
+        assert_eq!(
+            read("1: a\ntrue: b\non: c\n"),
+            json!({"1": "a", "true": "c"})
+        );
+        assert_eq!(
+            read("a: !!str 1\nb: !!int \"2\"\n"),
+            json!({"a": "1", "b": 2})
+        );
+    }
+
+    #[test]
+    fn anchors_and_merges_are_resolved() {
+        let text = "base: &b {p: 1, q: 2}\nother: *b\nboth:\n  <<: *b\n  r: 3\n";
+        let b = json!({"p": 1, "q": 2});
+        let want = json!({"base": b, "other": b, "both": {"p": 1, "q": 2, "r": 3}});
+        assert_eq!(read(text), want);
+    }
+
+    #[test]
+    fn duplicates_are_listed() {
+        let parsed = parse("a: 1\nb: 2\na: 3\n").unwrap();
+        assert_eq!(parsed.value, json!({"a": 3, "b": 2}));
+        assert_eq!(parsed.duplicates, ["line 3: key \"a\" already set in map"]);
+    }
+
+    #[test]
+    fn what_is_no_yaml_is_refused() {
+        for text in ["a: [1", "\"a", "a: b: c", "- a\nb: 1", "a: *x"] {
+            let error = parse(text).err().map(|e| e.to_string()).unwrap_or_default();
+            assert!(error.starts_with("yaml: "), "{text:?}: {error:?}");
+        }
+        assert!(parse("a: .inf").is_err());
+    }
+
+    #[test]
+    fn bombs_do_not_go_off() {
+        let mut text = String::from("a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n");
+        for i in 1..12 {
+            let items = vec![format!("*a{}", i - 1); 10].join(", ");
+            text.push_str(&format!("a{i}: &a{i} [{items}]\n"));
+        }
+        let error = parse(&text).err().unwrap().to_string();
+        assert_eq!(error, "yaml: document contains excessive aliasing");
+        assert!(parse(&"[".repeat(100_000)).is_err());
+        assert!(parse(&"- ".repeat(100_000)).is_err());
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn never_panics(text: String, near in "[-a1: \n\\[\\]{}&*|>\"'!<#,?]{0,40}") {
+            let _ = parse(&text);
+            let _ = parse(&near);
+        }
+    }
+}
