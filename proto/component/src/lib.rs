@@ -1,1 +1,18 @@
-//! component
+//! What every daemon does alike: flags, configuration files, feature gates, logs,
+//! metrics, health, serving over TLS, stopping in order.
+//!
+//! A daemon's `main.rs` is [`run`] with its options type and its server function.
+//! What must not be here: anything that only one daemon does.
+
+pub mod config_file;
+pub mod features;
+pub mod flags;
+pub mod health;
+pub mod logs;
+pub mod metrics;
+mod run;
+pub mod serving;
+pub mod signals;
+pub mod version;
+
+pub use run::{Daemon, run};

@@ -1,0 +1,234 @@
+//! Values that Go writes in its own way.
+
+use std::collections::BTreeMap;
+use std::convert::Infallible;
+use std::fmt;
+use std::str::FromStr;
+use std::time::Duration;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+/// A duration as Go writes it: `1h15m30.5s`, `100ms`, `0`. Negative ones are kept
+/// (some flags give them a meaning), [`GoDuration::get`] takes them for zero.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub struct GoDuration {
+    nanoseconds: i64,
+}
+
+impl GoDuration {
+    pub const fn from_secs(seconds: i64) -> Self {
+        Self {
+            nanoseconds: seconds * 1_000_000_000,
+        }
+    }
+
+    pub const fn from_millis(milliseconds: i64) -> Self {
+        Self {
+            nanoseconds: milliseconds * 1_000_000,
+        }
+    }
+
+    /// As a `std` duration; negative counts as zero.
+    pub fn get(self) -> Duration {
+        Duration::from_nanos(u64::try_from(self.nanoseconds).unwrap_or(0))
+    }
+
+    pub fn is_zero(self) -> bool {
+        self.nanoseconds == 0
+    }
+
+    pub fn is_negative(self) -> bool {
+        self.nanoseconds < 0
+    }
+}
+
+const UNITS: &[(&str, f64)] = &[
+    ("ns", 1.0),
+    ("us", 1e3),
+    ("µs", 1e3),
+    ("μs", 1e3),
+    ("ms", 1e6),
+    ("s", 1e9),
+    ("m", 60e9),
+    ("h", 3600e9),
+];
+
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[error("time: invalid duration {0:?}")]
+pub struct DurationError(String);
+
+impl FromStr for GoDuration {
+    type Err = DurationError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let error = || DurationError(text.to_owned());
+        let (negative, mut rest) = match text.strip_prefix('-') {
+            Some(rest) => (true, rest),
+            None => (false, text.strip_prefix('+').unwrap_or(text)),
+        };
+        if rest == "0" {
+            return Ok(Self::default());
+        }
+        if rest.is_empty() {
+            return Err(error());
+        }
+        let mut total = 0.0;
+        while !rest.is_empty() {
+            let digits = rest
+                .find(|c: char| !c.is_ascii_digit() && c != '.')
+                .ok_or_else(error)?;
+            let number: f64 = rest[..digits].parse().map_err(|_| error())?;
+            rest = &rest[digits..];
+            let end = rest
+                .find(|c: char| c.is_ascii_digit() || c == '.')
+                .unwrap_or(rest.len());
+            let unit = &rest[..end];
+            let (_, scale) = UNITS
+                .iter()
+                .find(|(name, _)| *name == unit)
+                .ok_or_else(error)?;
+            total += number * scale;
+            rest = &rest[end..];
+        }
+        if total > 9.2e18 {
+            return Err(error());
+        }
+        #[allow(clippy::cast_possible_truncation, reason = "bounded just above")]
+        let nanoseconds = total.round() as i64;
+        Ok(Self {
+            nanoseconds: if negative { -nanoseconds } else { nanoseconds },
+        })
+    }
+}
+
+impl fmt::Display for GoDuration {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.nanoseconds == 0 {
+            return f.write_str("0s");
+        }
+        if self.nanoseconds < 0 {
+            f.write_str("-")?;
+        }
+        let n = self.nanoseconds.unsigned_abs();
+        let fraction = |value: u64, unit: u64| {
+            let text = format!(
+                "{}.{:0width$}",
+                value / unit,
+                value % unit,
+                width = unit.ilog10() as usize
+            );
+            text.trim_end_matches('0').trim_end_matches('.').to_owned()
+        };
+        if n < 1_000 {
+            return write!(f, "{n}ns");
+        } else if n < 1_000_000 {
+            return write!(f, "{}µs", fraction(n, 1_000));
+        } else if n < 1_000_000_000 {
+            return write!(f, "{}ms", fraction(n, 1_000_000));
+        }
+        let minutes = n / 60_000_000_000;
+        let seconds = fraction(n % 60_000_000_000, 1_000_000_000);
+        match (minutes / 60, minutes % 60) {
+            (0, 0) => write!(f, "{seconds}s"),
+            (0, m) => write!(f, "{m}m{seconds}s"),
+            (h, m) => write!(f, "{h}h{m}m{seconds}s"),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for GoDuration {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?
+            .parse()
+            .map_err(serde::de::Error::custom)
+    }
+}
+
+impl Serialize for GoDuration {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+/// `a,b,c`; an empty text is no item. A flag that may be repeated is a `Vec` of these.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct CommaList(pub Vec<String>);
+
+impl FromStr for CommaList {
+    type Err = Infallible;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        Ok(Self(
+            text.split(',')
+                .map(str::trim)
+                .filter(|t| !t.is_empty())
+                .map(str::to_owned)
+                .collect(),
+        ))
+    }
+}
+
+impl fmt::Display for CommaList {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0.join(","))
+    }
+}
+
+/// `a=1,b=2`.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct StringMap(pub BTreeMap<String, String>);
+
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[error("malformed pair, expect string=string: {0:?}")]
+pub struct PairError(String);
+
+impl FromStr for StringMap {
+    type Err = PairError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        text.split(',')
+            .filter(|pair| !pair.trim().is_empty())
+            .map(|pair| {
+                let (key, value) = pair
+                    .split_once('=')
+                    .ok_or_else(|| PairError(pair.to_owned()))?;
+                Ok((key.trim().to_owned(), value.trim().to_owned()))
+            })
+            .collect::<Result<_, _>>()
+            .map(Self)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_read_and_write_as_gos() {
+        for (text, shown) in [
+            ("1h15m30.5s", "1h15m30.5s"),
+            ("90s", "1m30s"),
+            ("100ms", "100ms"),
+            ("1.5h", "1h30m0s"),
+            ("0", "0s"),
+            ("-1s", "-1s"),
+            ("250us", "250µs"),
+        ] {
+            assert_eq!(
+                text.parse::<GoDuration>().unwrap().to_string(),
+                shown,
+                "{text}"
+            );
+        }
+        for text in ["", "5", "1x", "s", "1h-2m"] {
+            assert!(text.parse::<GoDuration>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn pairs_need_an_equals_sign() {
+        let map: StringMap = "a=1, b=x=y".parse().unwrap();
+        assert_eq!(map.0["b"], "x=y");
+        assert!("a".parse::<StringMap>().is_err());
+    }
+}

@@ -1,0 +1,164 @@
+//! Health: named checks behind `/healthz`, `/livez` and `/readyz`, with upstream's
+//! answers (`?verbose`, `?exclude=name`, `/readyz/<name>`).
+
+use std::sync::Arc;
+
+use http::{Response, StatusCode};
+use parking_lot::RwLock;
+
+type Check = Arc<dyn Fn() -> Result<(), String> + Send + Sync>;
+
+/// Checks of one endpoint family. Cheap to clone.
+#[derive(Clone, Default)]
+pub struct Checks(Arc<RwLock<Vec<(String, Check)>>>);
+
+impl std::fmt::Debug for Checks {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_list()
+            .entries(self.0.read().iter().map(|(name, _)| name))
+            .finish()
+    }
+}
+
+impl Checks {
+    /// With `ping`, which every daemon answers.
+    pub fn new() -> Self {
+        let checks = Self::default();
+        checks.add("ping", || Ok(()));
+        checks
+    }
+
+    /// Adds a check. It must answer from memory: probes come often and must not hang.
+    pub fn add(
+        &self,
+        name: impl Into<String>,
+        check: impl Fn() -> Result<(), String> + Send + Sync + 'static,
+    ) {
+        self.0.write().push((name.into(), Arc::new(check)));
+    }
+
+    /// Every check in order.
+    pub fn run(&self) -> Vec<(String, Result<(), String>)> {
+        self.0
+            .read()
+            .iter()
+            .map(|(name, check)| (name.clone(), check()))
+            .collect()
+    }
+
+    /// Answers `path` (`/readyz` or `/readyz/<check>`) with `query`. The endpoint's name
+    /// (`readyz`) is what the texts say.
+    pub fn respond(&self, endpoint: &str, path: &str, query: &str) -> Response<String> {
+        let name = path
+            .trim_start_matches('/')
+            .strip_prefix(endpoint)
+            .unwrap_or_default();
+        let one = name.trim_matches('/');
+        if !one.is_empty() {
+            return match self.run().into_iter().find(|(name, _)| name == one) {
+                Some((_, Ok(()))) => text(StatusCode::OK, "ok".to_owned()),
+                Some((_, Err(reason))) => text(
+                    StatusCode::INTERNAL_SERVER_ERROR,
+                    format!("internal server error: {reason}\n"),
+                ),
+                None => text(StatusCode::NOT_FOUND, "404 page not found\n".to_owned()),
+            };
+        }
+        let mut excluded: Vec<&str> = Vec::new();
+        let mut verbose = false;
+        for part in query.split('&') {
+            match part.split_once('=') {
+                Some(("exclude", name)) => excluded.push(name),
+                Some(("verbose", _)) => verbose = true,
+                None if part == "verbose" => verbose = true,
+                _ => {}
+            }
+        }
+        let mut lines = String::new();
+        let mut failed: Vec<String> = Vec::new();
+        for (name, result) in self.run() {
+            if let Some(at) = excluded.iter().position(|e| *e == name) {
+                excluded.swap_remove(at);
+                lines.push_str(&format!("[+]{name} excluded: ok\n"));
+                continue;
+            }
+            match result {
+                Ok(()) => lines.push_str(&format!("[+]{name} ok\n")),
+                // The reason is for the log; whoever asks may not be entitled to it.
+                Err(reason) => {
+                    tracing::info!("{endpoint} check {name:?} failed: {reason}");
+                    lines.push_str(&format!("[-]{name} failed: reason withheld\n"));
+                    failed.push(name);
+                }
+            }
+        }
+        for name in excluded {
+            lines.push_str(&format!(
+                "warn: some health checks cannot be excluded: no matches for {name:?}\n"
+            ));
+        }
+        if !failed.is_empty() {
+            return text(
+                StatusCode::INTERNAL_SERVER_ERROR,
+                format!("{lines}{endpoint} check failed\n"),
+            );
+        }
+        if verbose {
+            return text(StatusCode::OK, format!("{lines}{endpoint} check passed\n"));
+        }
+        text(StatusCode::OK, "ok".to_owned())
+    }
+}
+
+fn text(status: StatusCode, body: String) -> Response<String> {
+    let mut response = Response::new(body);
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(
+        "content-type",
+        http::HeaderValue::from_static("text/plain; charset=utf-8"),
+    );
+    headers.insert(
+        "x-content-type-options",
+        http::HeaderValue::from_static("nosniff"),
+    );
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn checks() -> Checks {
+        let checks = Checks::new();
+        checks.add("etcd", || Err("unreachable at secret.example".to_owned()));
+        checks
+    }
+
+    #[test]
+    fn a_failed_check_is_named_but_not_explained() {
+        let response = checks().respond("readyz", "/readyz", "");
+        assert_eq!(response.status(), 500);
+        assert_eq!(
+            response.body(),
+            "[+]ping ok\n[-]etcd failed: reason withheld\nreadyz check failed\n"
+        );
+    }
+
+    #[test]
+    fn checks_can_be_excluded_and_asked_one_by_one() {
+        let response = checks().respond("readyz", "/readyz", "verbose&exclude=etcd");
+        assert_eq!(response.status(), 200);
+        assert_eq!(
+            response.body(),
+            "[+]ping ok\n[+]etcd excluded: ok\nreadyz check passed\n"
+        );
+        assert_eq!(checks().respond("readyz", "/readyz/ping", "").body(), "ok");
+        assert_eq!(checks().respond("readyz", "/readyz/etcd", "").status(), 500);
+        assert_eq!(
+            checks().respond("readyz", "/readyz/other", "").status(),
+            404
+        );
+        assert_eq!(Checks::new().respond("livez", "/livez", "").body(), "ok");
+    }
+}

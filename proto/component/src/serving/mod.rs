@@ -1,0 +1,203 @@
+//! Serving HTTP over TLS: certificates that follow their files, client certificates,
+//! HTTP/1.1 and HTTP/2, upgrades, and a stop in two phases.
+//!
+//! What must not be here: who may do what; a handler is told the peer's certificates.
+
+mod tls;
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body_util::BodyExt as _;
+use http_body_util::combinators::UnsyncBoxBody;
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use hyper_util::server::graceful::GracefulShutdown;
+use rustls_pki_types::CertificateDer;
+use tokio::net::{TcpListener, TcpStream};
+use tokio_util::sync::CancellationToken;
+
+pub use tls::{ServingCertificate, TlsError, TlsFiles, TlsOptions};
+
+/// A response's body.
+pub type Body = UnsyncBoxBody<Bytes, BoxError>;
+pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+/// A body that is there as a whole.
+pub fn full(bytes: impl Into<Bytes>) -> Body {
+    http_body_util::Full::new(bytes.into())
+        .map_err(|never| match never {})
+        .boxed_unsync()
+}
+
+/// Who is at the other end of a connection.
+#[derive(Debug, Clone)]
+pub struct Peer {
+    pub address: SocketAddr,
+    /// The chain that TLS has verified, leaf first; empty when none was presented.
+    pub certificates: Arc<[CertificateDer<'static>]>,
+}
+
+type HandlerFuture = Pin<Box<dyn Future<Output = Response<Body>> + Send>>;
+
+/// Answers requests. Upgrades go through `hyper::upgrade::on` of the request.
+pub type Handler = Arc<dyn Fn(Request<Incoming>, Peer) -> HandlerFuture + Send + Sync>;
+
+/// Wraps an async function as a [`Handler`].
+pub fn handler<F, Fut>(f: F) -> Handler
+where
+    F: Fn(Request<Incoming>, Peer) -> Fut + Send + Sync + 'static,
+    Fut: Future<Output = Response<Body>> + Send + 'static,
+{
+    Arc::new(move |request, peer| Box::pin(f(request, peer)))
+}
+
+/// What a connection may do.
+#[derive(Debug, Clone)]
+pub struct Limits {
+    /// `--http2-max-streams-per-connection`; upstream's default is 250 for the API server.
+    pub http2_streams: u32,
+    /// A TLS handshake, or the head of a request, may take this long.
+    pub head_timeout: Duration,
+    /// How long requests may go on after the stop.
+    pub drain_timeout: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            http2_streams: 250,
+            head_timeout: Duration::from_secs(32),
+            drain_timeout: Duration::from_secs(10),
+        }
+    }
+}
+
+/// A socket that is bound and not served yet: its address can be told before.
+pub struct Bound {
+    listener: TcpListener,
+    address: SocketAddr,
+}
+
+impl Bound {
+    /// Binds; port 0 takes a free one.
+    pub async fn new(address: SocketAddr) -> std::io::Result<Self> {
+        let listener = TcpListener::bind(address).await?;
+        let address = listener.local_addr()?;
+        Ok(Self { listener, address })
+    }
+
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Serves until `stop`, then lets requests finish within the drain timeout. `tls`
+    /// is `None` for plain HTTP, which only loopback health ports use.
+    pub async fn serve(
+        self,
+        tls: Option<ServingCertificate>,
+        handler: Handler,
+        limits: Limits,
+        stop: CancellationToken,
+    ) {
+        let mut builder = auto::Builder::new(TokioExecutor::new());
+        builder
+            .http1()
+            .timer(TokioTimer::new())
+            .header_read_timeout(limits.head_timeout)
+            .http2()
+            .timer(TokioTimer::new())
+            .max_concurrent_streams(limits.http2_streams)
+            // A peer that is gone is noticed, so that its watches end.
+            .keep_alive_interval(Some(Duration::from_secs(30)))
+            .keep_alive_timeout(Duration::from_secs(15));
+        let builder = Arc::new(builder);
+        let graceful = GracefulShutdown::new();
+        loop {
+            let (stream, address) = tokio::select! {
+                () = stop.cancelled() => break,
+                accepted = self.listener.accept() => match accepted {
+                    Ok(accepted) => accepted,
+                    Err(error) => {
+                        // Out of descriptors, most likely: others must close theirs first.
+                        tracing::warn!("cannot accept a connection: {error}");
+                        tokio::time::sleep(Duration::from_millis(50)).await;
+                        continue;
+                    }
+                },
+            };
+            let _ = stream.set_nodelay(true);
+            let tls = tls.clone();
+            let handler = Arc::clone(&handler);
+            let builder = Arc::clone(&builder);
+            let watcher = graceful.watcher();
+            let timeout = limits.head_timeout;
+            tokio::spawn(async move {
+                match tls {
+                    None => {
+                        let peer = Peer {
+                            address,
+                            certificates: Arc::from([]),
+                        };
+                        connection(&builder, stream, peer, handler, watcher).await;
+                    }
+                    Some(tls) => match tokio::time::timeout(timeout, tls.accept(stream)).await {
+                        Ok(Ok((stream, certificates))) => {
+                            let peer = Peer {
+                                address,
+                                certificates,
+                            };
+                            connection(&builder, stream, peer, handler, watcher).await;
+                        }
+                        Ok(Err(error)) => {
+                            tracing::debug!("TLS handshake error from {address}: {error}");
+                        }
+                        Err(_) => tracing::debug!("TLS handshake from {address} timed out"),
+                    },
+                }
+            });
+        }
+        // Nobody new; those who are here may finish.
+        drop(self.listener);
+        tokio::select! {
+            () = graceful.shutdown() => {}
+            () = tokio::time::sleep(limits.drain_timeout) => {
+                tracing::info!("connections were still open when the drain timeout ended");
+            }
+        }
+    }
+}
+
+async fn connection<S>(
+    builder: &auto::Builder<TokioExecutor>,
+    stream: S,
+    peer: Peer,
+    handler: Handler,
+    watcher: hyper_util::server::graceful::Watcher,
+) where
+    S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
+{
+    let address = peer.address;
+    let service = service_fn(move |request| {
+        let response = handler(request, peer.clone());
+        async move { Ok::<_, Infallible>(response.await) }
+    });
+    let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
+    if let Err(error) = watcher.watch(connection.into_owned()).await {
+        tracing::debug!("connection from {address}: {error}");
+    }
+}
+
+/// The stream type that a TLS handshake yields.
+pub(crate) type TlsStream = tokio_rustls::server::TlsStream<TcpStream>;
+
+#[cfg(test)]
+mod tests;

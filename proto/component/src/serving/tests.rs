@@ -1,0 +1,84 @@
+use std::sync::Arc;
+
+use http::{Response, StatusCode};
+use rustls::pki_types::ServerName;
+use rustls_pki_types::CertificateDer;
+use rustls_pki_types::pem::PemObject as _;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio_util::sync::CancellationToken;
+
+use super::{Bound, Limits, ServingCertificate, TlsFiles, TlsOptions, full, handler};
+
+/// One request over TLS; the whole answer.
+async fn get(address: std::net::SocketAddr, ca: &std::path::Path) -> String {
+    let mut roots = rustls::RootCertStore::empty();
+    roots
+        .add(CertificateDer::from_pem_file(ca).unwrap())
+        .unwrap();
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    let tcp = tokio::net::TcpStream::connect(address).await.unwrap();
+    let name = ServerName::try_from("localhost").unwrap();
+    let connector = tokio_rustls::TlsConnector::from(Arc::new(config));
+    let mut stream = connector.connect(name, tcp).await.unwrap();
+    let request = b"GET /x HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n";
+    stream.write_all(request).await.unwrap();
+    let mut answer = Vec::new();
+    // Servers may close without a TLS goodbye.
+    let _ = stream.read_to_end(&mut answer).await;
+    String::from_utf8(answer).unwrap()
+}
+
+#[tokio::test]
+async fn a_self_signed_server_answers_and_stops() {
+    let directory = tempfile::tempdir().unwrap();
+    let names = ["localhost".to_owned()];
+    let files = TlsFiles::self_signed(directory.path(), "server", &names).unwrap();
+    let again = TlsFiles::self_signed(directory.path(), "server", &names).unwrap();
+    assert_eq!(files, again);
+    let options = TlsOptions {
+        default: Some(files.clone()),
+        ..TlsOptions::default()
+    };
+    let tls = ServingCertificate::load(options).unwrap();
+
+    let bound = Bound::new("127.0.0.1:0".parse().unwrap()).await.unwrap();
+    let address = bound.address();
+    let stop = CancellationToken::new();
+    let handler = handler(|request, peer| async move {
+        let mut response = Response::new(full(format!(
+            "{} {}",
+            request.uri().path(),
+            peer.certificates.len()
+        )));
+        *response.status_mut() = StatusCode::IM_A_TEAPOT;
+        response
+    });
+    let server = tokio::spawn(bound.serve(Some(tls), handler, Limits::default(), stop.clone()));
+    let answer = get(address, &files.certificate).await;
+    assert!(answer.starts_with("HTTP/1.1 418 "), "{answer}");
+    assert!(answer.ends_with("/x 0"), "{answer}");
+    stop.cancel();
+    server.await.unwrap();
+    assert!(tokio::net::TcpStream::connect(address).await.is_err());
+}
+
+#[tokio::test]
+async fn a_missing_certificate_is_named() {
+    let files = TlsFiles {
+        certificate: "/nowhere/a.crt".into(),
+        key: "/nowhere/a.key".into(),
+    };
+    let options = TlsOptions {
+        default: Some(files),
+        ..TlsOptions::default()
+    };
+    let Err(error) = ServingCertificate::load(options) else {
+        panic!("there is no such file")
+    };
+    assert!(error.to_string().contains("/nowhere/a.crt"), "{error}");
+}
