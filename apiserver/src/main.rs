@@ -2,6 +2,7 @@
 mod admission;
 mod authn;
 mod authz;
+mod discovery;
 mod http;
 mod lookup;
 mod registry;
