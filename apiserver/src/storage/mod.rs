@@ -14,6 +14,8 @@ pub mod metrics;
 
 #[cfg(test)]
 mod fake;
+#[cfg(test)]
+mod tests;
 
 use std::time::Duration;
 
@@ -136,7 +138,8 @@ pub trait Storage: Send + Sync + 'static {
     /// Deletes a key whose mod revision must be `expected`; `NotFound` when there is none.
     fn delete<'a>(&'a self, key: &'a str, expected: Revision) -> BoxFuture<'a, Result<Revision>>;
 
-    /// Watches a prefix from the revision after `after`.
+    /// Watches a prefix from the revision after `after`. That it is compacted may also be the
+    /// first item.
     fn watch<'a>(&'a self, prefix: &'a str, after: Revision) -> BoxFuture<'a, Result<Watch>>;
 
     /// The store's revision now, linearizable.

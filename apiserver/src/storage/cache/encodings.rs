@@ -33,11 +33,13 @@ impl Encodings {
         })
     }
 
-    /// Counts an encoding that `object` has begun to keep.
-    pub(super) fn keep(&self, object: &Arc<Object>, bytes: usize) {
+    /// Counts an encoding that `object` has begun to keep; `first`: it kept none before.
+    pub(super) fn keep(&self, object: &Arc<Object>, bytes: usize, first: bool) {
         self.used.fetch_add(bytes, Ordering::Relaxed);
         let mut holders = self.holders.lock();
-        holders.oldest_first.push_back(Arc::downgrade(object));
+        if first {
+            holders.oldest_first.push_back(Arc::downgrade(object));
+        }
         let mut evicted = Vec::new();
         while self.used.load(Ordering::Relaxed) > self.budget {
             let Some(holder) = holders.oldest_first.pop_front() else {
@@ -59,10 +61,5 @@ impl Encodings {
     /// Counts encodings that are gone.
     pub(super) fn release(&self, bytes: usize) {
         self.used.fetch_sub(bytes, Ordering::Relaxed);
-    }
-
-    #[cfg(test)]
-    pub(super) fn used(&self) -> usize {
-        self.used.load(Ordering::Relaxed)
     }
 }

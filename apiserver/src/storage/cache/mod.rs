@@ -19,7 +19,9 @@ mod object;
 mod resource;
 mod selector;
 #[cfg(test)]
-mod testing;
+pub(in crate::storage) mod testing;
+#[cfg(test)]
+mod tests;
 mod tree;
 mod watch;
 mod watchers;

@@ -129,9 +129,10 @@ impl Object {
         }
         let bytes = make(self)?;
         if let Some(budget) = self.budget.upgrade() {
+            let first = encodings.is_empty();
             encodings.push((id, bytes.clone()));
             drop(encodings);
-            budget.keep(self, bytes.len());
+            budget.keep(self, bytes.len(), first);
         }
         Ok(bytes)
     }

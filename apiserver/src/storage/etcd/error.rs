@@ -60,10 +60,6 @@ pub(super) fn storage_error(status: &Status, asked: Revision) -> StorageError {
         Code::InvalidArgument if message == "etcdserver: request is too large" => {
             StorageError::TooLarge
         }
-        // What tonic says when our own limit on sent messages is met.
-        Code::OutOfRange if message.contains("encoded message length too large") => {
-            StorageError::TooLarge
-        }
         Code::ResourceExhausted if message.contains("database space exceeded") => {
             StorageError::Unavailable(format!(
                 "{message}: compact and defragment etcd, then disarm its NOSPACE alarm"

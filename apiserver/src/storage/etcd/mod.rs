@@ -25,6 +25,7 @@ use pb::compare::{CompareResult, CompareTarget, TargetUnion};
 use pb::kv_client::KvClient;
 use pb::lease_client::LeaseClient;
 use pb::request_op::Request as Op;
+use prost::Message as _;
 use tokio::time::Instant;
 use tonic::transport::Channel;
 
@@ -143,6 +144,9 @@ impl Etcd {
     }
 
     async fn txn(&self, request: pb::TxnRequest) -> Result<pb::TxnResponse> {
+        if request.encoded_len() > MAX_SENT {
+            return Err(StorageError::TooLarge);
+        }
         self.call(Repeat::Write, 0, |member| {
             let request = with_leader(request.clone());
             async move { kv(member.channel).txn(request).await }
@@ -370,9 +374,7 @@ impl Storage for Etcd {
 }
 
 fn kv(channel: Channel) -> KvClient<Channel> {
-    KvClient::new(channel)
-        .max_encoding_message_size(MAX_SENT)
-        .max_decoding_message_size(usize::MAX)
+    KvClient::new(channel).max_decoding_message_size(usize::MAX)
 }
 
 /// A member that has lost its leader refuses such a request at once, and another is asked.
