@@ -10,7 +10,7 @@ build_daemons() {
   ((${#packages[@]})) || return 0
   command -v "$cargo" >/dev/null || die "no $cargo on the PATH: a Rust toolchain is needed (or --bin-dir)"
   phase "building (${PROFILE})"
-  (cd "$ROOT" && "$cargo" build --locked --profile "$PROFILE" "${packages[@]}") 2>&"$TERMINAL_ERR" || die "the build failed"
+  (unset LD_LIBRARY_PATH && cd "$ROOT" && "$cargo" build --locked --profile "$PROFILE" "${packages[@]}") 2>&"$TERMINAL_ERR" || die "the build failed"
   dir=$(cd "$ROOT" && "$cargo" metadata --format-version 1 --no-deps --offline | sed -n 's/.*"target_directory":"\([^"]*\)".*/\1/p')
   BUILT=$dir/${PROFILE/#dev/debug}
 }

@@ -69,9 +69,11 @@ unpack() { # unpack SUITE: all that was fetched of it, into one tree
   done
 }
 
+own_release() { (. /etc/os-release && echo "$VERSION_CODENAME"); }
+
 get_packages() {
   local own want
-  own=$(. /etc/os-release && echo "$VERSION_CODENAME")
+  own=$(own_release)
   want="$own ${OWN_PACKAGES[*]} $OLD_KUBECTL $NEWER ${NEWER_PACKAGES[*]}"
   if [[ $(cat "$STATE/pkg/unpacked" 2>/dev/null) != "$want" ]]; then
     if [[ $(cat "$CACHE/fetched" 2>/dev/null) != "$want" ]]; then
@@ -101,22 +103,22 @@ get_packages() {
     install -D -m 755 "$STATE/pkg/$NEWER/usr/bin/kubectl" "$BIN/kubectl"
     echo "$want" >"$STATE/pkg/unpacked"
   fi
-  use_packages "$own"
+  use_packages
 }
 
 # What was unpacked takes precedence over what the machine has.
 use_packages() {
-  local newer=$STATE/pkg/$NEWER own=$STATE/pkg/$1
+  local newer=$STATE/pkg/$NEWER own libraries
+  own=$STATE/pkg/$(own_release)
   CNI_BIN=$newer/usr/lib/cni
   TOOLS_PATH=$newer/usr/bin:$newer/usr/sbin:$own/usr/sbin:$own/usr/bin:$own/sbin:$own/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
   CLEAN_ENV=(PATH="$TOOLS_PATH" HOME=/root LANG=C.UTF-8)
   # Libraries of the machine's own release, and only those: the newer ones want
   # a newer C library.
-  local libraries
   libraries=$(find "$own" -name '*.so.*' -printf '%h\n' 2>/dev/null | sort -u | paste -sd:)
   [[ -z $libraries ]] || CLEAN_ENV+=(LD_LIBRARY_PATH="$libraries")
-  # For this script's own use of them.
-  PATH=$TOOLS_PATH
+  # For this script's own use of them. What builds here keeps its own path.
+  PATH=$TOOLS_PATH:$PATH
   [[ -z $libraries ]] || export LD_LIBRARY_PATH=$libraries
   tool() { local found; found=$(command -v "$1") || die "no program $1"; echo "$found"; }
 }

@@ -63,37 +63,42 @@ client() { # client NAME USER [GROUP]: certificate and kubeconfig
 }
 
 make_pki() {
-  (
-    umask 077
-    mkdir -p "$PKI" "$KUBECONFIGS"
-    [[ -f $PKI/sa.pub ]] || phase "certificates and kubeconfigs"
-    authority ca kubernetes
-    authority etcd-ca etcd-ca
-    authority front-proxy-ca front-proxy-ca
+  [[ -f $PKI/sa.pub ]] || phase "certificates and kubeconfigs"
+  local node mask
+  mask=$(umask)
+  umask 077
+  mkdir -p "$PKI" "$KUBECONFIGS"
+  # All that is needed is said on the command line; the machine's defaults, which
+  # may not even be there, stay out of it.
+  printf '[req]\ndistinguished_name = empty\n[empty]\n' >"$PKI/openssl.cnf"
+  export OPENSSL_CONF=$PKI/openssl.cnf
 
-    certificate etcd-server etcd-ca /CN=etcd serverAuth,clientAuth "DNS:localhost,IP:$HOST_IP,IP:127.0.0.1"
-    certificate etcd-peer etcd-ca /CN=etcd serverAuth,clientAuth "DNS:localhost,IP:$HOST_IP,IP:127.0.0.1"
-    certificate apiserver-etcd-client etcd-ca /CN=kube-apiserver-etcd-client clientAuth
-    certificate front-proxy-client front-proxy-ca /CN=front-proxy-client clientAuth
-    certificate apiserver ca /CN=kube-apiserver serverAuth \
-      "DNS:kubernetes,DNS:kubernetes.default,DNS:kubernetes.default.svc,DNS:kubernetes.default.svc.$DOMAIN,DNS:localhost,IP:$SERVICE_IP,IP:$HOST_IP,IP:127.0.0.1"
-    certificate apiserver-kubelet-client ca /O=kubeadm:cluster-admins/CN=kube-apiserver-kubelet-client clientAuth
+  authority ca kubernetes
+  authority etcd-ca etcd-ca
+  authority front-proxy-ca front-proxy-ca
 
-    client admin kubernetes-admin kubeadm:cluster-admins
-    client super-admin kubernetes-super-admin system:masters
-    client controller-manager system:kube-controller-manager
-    client cloud-controller-manager system:cloud-controller-manager
-    client scheduler system:kube-scheduler
-    client kube-proxy system:kube-proxy
-    local node
-    for node in "${NODES[@]}"; do
-      client "kubelet-$node" "system:node:$node" system:nodes
-      certificate "kubelet-server-$node" ca "/O=system:nodes/CN=system:node:$node" serverAuth "DNS:$node,IP:${NODE_IP[$node]}"
-    done
+  certificate etcd-server etcd-ca /CN=etcd serverAuth,clientAuth "DNS:localhost,IP:$HOST_IP,IP:127.0.0.1"
+  certificate etcd-peer etcd-ca /CN=etcd serverAuth,clientAuth "DNS:localhost,IP:$HOST_IP,IP:127.0.0.1"
+  certificate apiserver-etcd-client etcd-ca /CN=kube-apiserver-etcd-client clientAuth
+  certificate front-proxy-client front-proxy-ca /CN=front-proxy-client clientAuth
+  certificate apiserver ca /CN=kube-apiserver serverAuth \
+    "DNS:kubernetes,DNS:kubernetes.default,DNS:kubernetes.default.svc,DNS:kubernetes.default.svc.$DOMAIN,DNS:localhost,IP:$SERVICE_IP,IP:$HOST_IP,IP:127.0.0.1"
+  certificate apiserver-kubelet-client ca /O=kubeadm:cluster-admins/CN=kube-apiserver-kubelet-client clientAuth
 
-    if [[ ! -f $PKI/sa.pub ]]; then
-      rsa_key sa
-      openssl rsa -in "$PKI/sa.key" -pubout -out "$PKI/sa.pub"
-    fi
-  )
+  client admin kubernetes-admin kubeadm:cluster-admins
+  client super-admin kubernetes-super-admin system:masters
+  client controller-manager system:kube-controller-manager
+  client cloud-controller-manager system:cloud-controller-manager
+  client scheduler system:kube-scheduler
+  client kube-proxy system:kube-proxy
+  for node in "${NODES[@]}"; do
+    client "kubelet-$node" "system:node:$node" system:nodes
+    certificate "kubelet-server-$node" ca "/O=system:nodes/CN=system:node:$node" serverAuth "DNS:$node,IP:${NODE_IP[$node]}"
+  done
+
+  if [[ ! -f $PKI/sa.pub ]]; then
+    rsa_key sa
+    openssl rsa -in "$PKI/sa.key" -pubout -out "$PKI/sa.pub"
+  fi
+  umask "$mask"
 }
