@@ -145,14 +145,10 @@ impl std::str::FromStr for FeatureGates {
 }
 
 fn parse_bool(name: &str, value: &str) -> Result<bool, FeatureGateError> {
-    match value {
-        "1" | "t" | "T" | "true" | "TRUE" | "True" => Ok(true),
-        "0" | "f" | "F" | "false" | "FALSE" | "False" => Ok(false),
-        _ => Err(FeatureGateError::NotBool {
-            name: name.to_owned(),
-            value: value.to_owned(),
-        }),
-    }
+    crate::flags::parse_bool(value).ok_or_else(|| FeatureGateError::NotBool {
+        name: name.to_owned(),
+        value: value.to_owned(),
+    })
 }
 
 fn find(name: &str) -> Option<&'static Gate> {

@@ -2,6 +2,7 @@
 //! answers (`?verbose`, `?exclude=name`, `/readyz/<name>`).
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use http::{Response, StatusCode};
 use parking_lot::RwLock;
@@ -64,11 +65,11 @@ impl Checks {
                 None => text(StatusCode::NOT_FOUND, "404 page not found\n".to_owned()),
             };
         }
-        let mut excluded: Vec<&str> = Vec::new();
+        let mut excluded: Vec<String> = Vec::new();
         let mut verbose = false;
         for part in query.split('&') {
             match part.split_once('=') {
-                Some(("exclude", name)) => excluded.push(name),
+                Some(("exclude", name)) => excluded.push(unescape(name)),
                 Some(("verbose", _)) => verbose = true,
                 None if part == "verbose" => verbose = true,
                 _ => {}
@@ -110,6 +111,56 @@ impl Checks {
     }
 }
 
+/// Something that is not ready at first: a cache that fills, a hook that runs. Clones share it.
+#[derive(Debug, Clone, Default)]
+pub struct Gate(Arc<AtomicBool>);
+
+impl Gate {
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    pub fn set(&self, ready: bool) {
+        self.0.store(ready, Ordering::Release);
+    }
+
+    pub fn is_ready(&self) -> bool {
+        self.0.load(Ordering::Acquire)
+    }
+
+    /// For [`Checks::add`]: fails until the gate is ready.
+    pub fn check(&self) -> impl Fn() -> Result<(), String> + Send + Sync + 'static {
+        let gate = self.clone();
+        move || {
+            if gate.is_ready() {
+                Ok(())
+            } else {
+                Err("not ready yet".to_owned())
+            }
+        }
+    }
+}
+
+/// Undoes `%2F`: names of checks have slashes (`poststarthook/x`).
+fn unescape(text: &str) -> String {
+    let mut out = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let [byte, tail @ ..] = rest {
+        let hex = tail.get(..2).and_then(|h| std::str::from_utf8(h).ok());
+        match hex.and_then(|h| u8::from_str_radix(h, 16).ok()) {
+            Some(value) if *byte == b'%' => {
+                out.push(value);
+                rest = &tail[2..];
+            }
+            _ => {
+                out.push(*byte);
+                rest = tail;
+            }
+        }
+    }
+    String::from_utf8_lossy(&out).into_owned()
+}
+
 fn text(status: StatusCode, body: String) -> Response<String> {
     let mut response = Response::new(body);
     *response.status_mut() = status;
@@ -143,6 +194,18 @@ mod tests {
             response.body(),
             "[+]ping ok\n[-]etcd failed: reason withheld\nreadyz check failed\n"
         );
+    }
+
+    #[test]
+    fn gates_open() {
+        let gate = Gate::new();
+        let checks = Checks::new();
+        checks.add("poststarthook/x", gate.check());
+        let status = |query: &str| checks.respond("readyz", "/readyz", query).status();
+        assert_eq!(status(""), 500);
+        assert_eq!(status("exclude=poststarthook%2Fx"), 200);
+        gate.set(true);
+        assert_eq!(status(""), 200);
     }
 
     #[test]

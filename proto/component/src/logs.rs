@@ -4,18 +4,17 @@
 //! (`info!`); from 4 on what a developer does (`debug!`), from 6 on requests (`trace!`).
 //! What must never be logged: tokens, keys, secrets' data.
 
-use std::fmt;
+mod format;
 
-use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::filter::{LevelFilter, Targets};
-use tracing_subscriber::fmt::format::Writer;
-use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
 use tracing_subscriber::prelude::*;
-use tracing_subscriber::registry::LookupSpan;
+
+use format::{Json, Klog};
 
 /// klog's and component-base's flags. Flags of klog that Kubernetes itself has retired
 /// are not known, as upstream.
 #[derive(Debug, Clone, Default, clap::Args)]
+#[group(skip)]
 pub struct Options {
     /// Number for the log level verbosity.
     #[arg(long = "v", short = 'v', default_value_t = 0, value_name = "LEVEL")]
@@ -78,12 +77,11 @@ pub fn init(options: &Options) {
     let result = if options.format == "json" {
         let layer = tracing_subscriber::fmt::layer()
             .event_format(Json)
-            .fmt_fields(tracing_subscriber::fmt::format::JsonFields::new())
             .with_writer(std::io::stderr);
         registry.with(layer.with_filter(filter)).try_init()
     } else {
         let layer = tracing_subscriber::fmt::layer()
-            .event_format(Klog)
+            .event_format(Klog::new())
             .with_ansi(false)
             .with_writer(std::io::stderr);
         registry.with(layer.with_filter(filter)).try_init()
@@ -91,103 +89,5 @@ pub fn init(options: &Options) {
     // Only a test that starts two daemons in one process gets here twice.
     if let Err(error) = result {
         eprintln!("logging was started before: {error}");
-    }
-}
-
-/// `I0102 15:04:05.000000    1234 module] message key="value"`.
-struct Klog;
-
-impl<S, N> FormatEvent<S, N> for Klog
-where
-    S: Subscriber + for<'a> LookupSpan<'a>,
-    N: for<'a> FormatFields<'a> + 'static,
-{
-    fn format_event(
-        &self,
-        cx: &FmtContext<'_, S, N>,
-        mut writer: Writer<'_>,
-        event: &Event<'_>,
-    ) -> fmt::Result {
-        let meta = event.metadata();
-        let severity = match *meta.level() {
-            Level::ERROR => 'E',
-            Level::WARN => 'W',
-            _ => 'I',
-        };
-        let now = jiff::Zoned::now();
-        write!(
-            writer,
-            "{severity}{} {:>7} {}] ",
-            now.strftime("%m%d %H:%M:%S.%6f"),
-            std::process::id(),
-            meta.target()
-        )?;
-        cx.field_format().format_fields(writer.by_ref(), event)?;
-        writeln!(writer)
-    }
-}
-
-/// One JSON object a line: `ts` in milliseconds, `caller`, `msg`, `v`, then the fields.
-struct Json;
-
-impl<S, N> FormatEvent<S, N> for Json
-where
-    S: Subscriber + for<'a> LookupSpan<'a>,
-    N: for<'a> FormatFields<'a> + 'static,
-{
-    fn format_event(
-        &self,
-        _cx: &FmtContext<'_, S, N>,
-        mut writer: Writer<'_>,
-        event: &Event<'_>,
-    ) -> fmt::Result {
-        let meta = event.metadata();
-        let mut line = serde_json::Map::new();
-        let now = jiff::Timestamp::now();
-        #[allow(
-            clippy::cast_precision_loss,
-            reason = "milliseconds of today fit a double"
-        )]
-        let milliseconds = now.as_microsecond() as f64 / 1000.0;
-        line.insert("ts".into(), milliseconds.into());
-        line.insert("caller".into(), meta.target().into());
-        match *meta.level() {
-            Level::ERROR => line.insert("level".into(), "error".into()),
-            Level::DEBUG => line.insert("v".into(), 4.into()),
-            Level::TRACE => line.insert("v".into(), 6.into()),
-            _ => line.insert("v".into(), 0.into()),
-        };
-        event.record(&mut Fields(&mut line));
-        writeln!(writer, "{}", serde_json::Value::Object(line))
-    }
-}
-
-struct Fields<'a>(&'a mut serde_json::Map<String, serde_json::Value>);
-
-impl tracing::field::Visit for Fields<'_> {
-    fn record_debug(&mut self, field: &tracing::field::Field, value: &dyn fmt::Debug) {
-        let name = if field.name() == "message" {
-            "msg"
-        } else {
-            field.name()
-        };
-        self.0.insert(name.into(), format!("{value:?}").into());
-    }
-    fn record_str(&mut self, field: &tracing::field::Field, value: &str) {
-        let name = if field.name() == "message" {
-            "msg"
-        } else {
-            field.name()
-        };
-        self.0.insert(name.into(), value.into());
-    }
-    fn record_i64(&mut self, field: &tracing::field::Field, value: i64) {
-        self.0.insert(field.name().into(), value.into());
-    }
-    fn record_u64(&mut self, field: &tracing::field::Field, value: u64) {
-        self.0.insert(field.name().into(), value.into());
-    }
-    fn record_bool(&mut self, field: &tracing::field::Field, value: bool) {
-        self.0.insert(field.name().into(), value.into());
     }
 }

@@ -1,25 +1,47 @@
 //! Metrics: one registry per daemon, passed in, rendered at `/metrics`.
 
+use std::sync::Arc;
+
+use parking_lot::RwLock;
 use prometheus::core::Collector;
 use prometheus::{Encoder, IntGaugeVec, Opts, TextEncoder};
 
+use crate::features::{FeatureGates, GATES, Stage};
 use crate::version;
 
+type Hook = Box<dyn Fn() + Send + Sync>;
+
 /// A daemon's metrics. Cheap to clone.
-#[derive(Debug, Clone)]
-pub struct Registry(prometheus::Registry);
+#[derive(Clone)]
+pub struct Registry {
+    inner: prometheus::Registry,
+    hooks: Arc<RwLock<Vec<Hook>>>,
+}
 
 impl Registry {
     /// With what every daemon has: its process and `kubernetes_build_info`.
     pub fn new() -> Self {
-        let registry = Self(prometheus::Registry::new());
+        let registry = Self {
+            inner: prometheus::Registry::new(),
+            hooks: Arc::default(),
+        };
         registry.register(prometheus::process_collector::ProcessCollector::for_self());
         let info = &version::INFO;
         let opts = Opts::new(
             "kubernetes_build_info",
             "Which build this is; the value is 1.",
         );
-        let labels = ["major", "minor", "git_version", "git_commit", "platform"];
+        let labels = [
+            "major",
+            "minor",
+            "git_version",
+            "git_commit",
+            "git_tree_state",
+            "build_date",
+            "go_version",
+            "compiler",
+            "platform",
+        ];
         if let Ok(build) = IntGaugeVec::new(opts, &labels) {
             build
                 .with_label_values(&[
@@ -27,6 +49,10 @@ impl Registry {
                     info.minor,
                     info.git_version,
                     info.git_commit,
+                    info.git_tree_state,
+                    info.build_date,
+                    info.go_version,
+                    info.compiler,
                     info.platform,
                 ])
                 .set(1);
@@ -38,21 +64,51 @@ impl Registry {
     /// Adds a metric. Two of one name are a mistake in the code: the second is logged
     /// and left out.
     pub fn register(&self, collector: impl Collector + 'static) {
-        if let Err(error) = self.0.register(Box::new(collector)) {
+        if let Err(error) = self.inner.register(Box::new(collector)) {
             tracing::error!("a metric is not registered: {error}");
         }
     }
 
     /// The registry for code that takes prometheus' own.
     pub fn inner(&self) -> &prometheus::Registry {
-        &self.0
+        &self.inner
+    }
+
+    /// Reports every gate as upstream's `kubernetes_feature_enabled`.
+    pub fn report_features(&self, gates: &FeatureGates) {
+        let opts = Opts::new(
+            "kubernetes_feature_enabled",
+            "Whether a feature is enabled, by its name and stage.",
+        );
+        let Ok(enabled) = IntGaugeVec::new(opts, &["name", "stage"]) else {
+            return;
+        };
+        for gate in GATES {
+            let stage = match gate.stage {
+                Stage::Alpha => "ALPHA",
+                Stage::Beta => "BETA",
+                Stage::Ga => "",
+                Stage::Deprecated => "DEPRECATED",
+            };
+            let value = i64::from(gates.enabled(gate.name));
+            enabled.with_label_values(&[gate.name, stage]).set(value);
+        }
+        self.register(enabled);
+    }
+
+    /// Called before metrics are gathered, for gauges that are worked out only then.
+    pub fn before_gathering(&self, hook: impl Fn() + Send + Sync + 'static) {
+        self.hooks.write().push(Box::new(hook));
     }
 
     /// The body of `/metrics` in Prometheus' text format, and its content type.
     pub fn render(&self) -> (String, &'static str) {
+        for hook in self.hooks.read().iter() {
+            hook();
+        }
         let mut body = Vec::new();
         let encoder = TextEncoder::new();
-        if let Err(error) = encoder.encode(&self.0.gather(), &mut body) {
+        if let Err(error) = encoder.encode(&self.inner.gather(), &mut body) {
             tracing::error!("metrics cannot be rendered: {error}");
         }
         (
@@ -74,7 +130,20 @@ mod tests {
 
     #[test]
     fn what_every_daemon_has_is_rendered() {
-        let (text, _) = Registry::new().render();
+        let registry = Registry::new();
+        let gauge = prometheus::IntGauge::new("x", "y").unwrap();
+        registry.register(gauge.clone());
+        registry.before_gathering(move || gauge.inc());
+        registry.report_features(&FeatureGates::default());
+        registry.render();
+        let (text, _) = registry.render();
+        assert!(text.contains("\nx 2\n"), "{text}");
+        assert!(
+            text.contains(
+                "kubernetes_feature_enabled{name=\"APIServerIdentity\",stage=\"BETA\"} 1"
+            ),
+            "{text}"
+        );
         assert!(text.contains("kubernetes_build_info{"), "{text}");
         assert!(text.contains("process_resident_memory_bytes"), "{text}");
     }

@@ -42,7 +42,7 @@ impl<K> Event<K> {
     }
 
     /// The state before the change, if there was one.
-    pub fn old(&self) -> Option<&Arc<K>> {
+    pub fn previous(&self) -> Option<&Arc<K>> {
         match self {
             Self::Added(_) => None,
             Self::Updated { old: k, .. } | Self::Deleted(k) => Some(k),
@@ -50,7 +50,7 @@ impl<K> Event<K> {
     }
 
     /// The state after the change, if there is one.
-    pub fn new(&self) -> Option<&Arc<K>> {
+    pub fn current(&self) -> Option<&Arc<K>> {
         match self {
             Self::Added(k) | Self::Updated { new: k, .. } => Some(k),
             Self::Deleted(_) => None,

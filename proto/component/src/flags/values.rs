@@ -8,6 +8,22 @@ use std::time::Duration;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+/// Go's `strconv.ParseBool`.
+pub fn parse_bool(text: &str) -> Option<bool> {
+    match text {
+        "1" | "t" | "T" | "true" | "TRUE" | "True" => Some(true),
+        "0" | "f" | "F" | "false" | "FALSE" | "False" => Some(false),
+        _ => None,
+    }
+}
+
+pub(super) fn go_bool(text: &str) -> Result<bool, String> {
+    parse_bool(text).ok_or_else(|| {
+        let text = meta::gofmt::Quoted(text);
+        format!("strconv.ParseBool: parsing {text}: invalid syntax")
+    })
+}
+
 /// A duration as Go writes it: `1h15m30.5s`, `100ms`, `0`. Negative ones are kept
 /// (some flags give them a meaning), [`GoDuration::get`] takes them for zero.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
@@ -31,6 +47,12 @@ impl GoDuration {
     /// As a `std` duration; negative counts as zero.
     pub fn get(self) -> Duration {
         Duration::from_nanos(u64::try_from(self.nanoseconds).unwrap_or(0))
+    }
+
+    /// Durations beyond 292 years are cut.
+    pub fn from_std(duration: Duration) -> Self {
+        let nanoseconds = i64::try_from(duration.as_nanos()).unwrap_or(i64::MAX);
+        Self { nanoseconds }
     }
 
     pub fn is_zero(self) -> bool {
