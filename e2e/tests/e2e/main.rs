@@ -5,6 +5,7 @@
 mod bad_requests;
 mod chaos;
 mod controllers;
+mod interop;
 mod kubectl;
 mod old_kubectl;
 mod pods;
