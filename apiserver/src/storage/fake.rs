@@ -127,6 +127,15 @@ impl Fake {
         self.state.lock().compacted = revision;
     }
 
+    /// Goes back to an older state, as etcd does when it is restored from a backup.
+    pub(super) fn restore(&self, revision: Revision) {
+        let mut state = self.state.lock();
+        state.log.retain(|(r, ..)| *r <= revision);
+        state.revision = revision;
+        drop(state);
+        self.break_watches();
+    }
+
     /// Writes whatever is there, several keys in one revision.
     pub(super) fn put_all(&self, changes: &[(&str, Option<&str>)]) -> Revision {
         let mut state = self.state.lock();

@@ -34,7 +34,6 @@ pub struct Metrics {
     request_retries: IntCounterVec,
     lease_objects: Histogram,
     size: IntGaugeVec,
-    bookmarks: IntCounterVec,
     events_received: IntCounterVec,
     decode_errors: IntCounterVec,
     storage_objects: IntGaugeVec,
@@ -108,11 +107,6 @@ impl Metrics {
                 "apiserver_storage_size_bytes",
                 "Size of the database file that etcd has allocated.",
                 &["storage_cluster_id"],
-            )?,
-            bookmarks: counter(
-                "etcd_bookmark_total",
-                "Progress notifications from etcd.",
-                RESOURCE,
             )?,
             events_received: counter(
                 "apiserver_storage_events_received_total",
@@ -224,7 +218,6 @@ impl Metrics {
             cache_events_dispatched: self.cache_events_dispatched.with_label_values(labels),
             cache_revision: self.cache_revision.with_label_values(labels),
             terminated_watchers: self.terminated_watchers.with_label_values(labels),
-            bookmarks: self.bookmarks.with_label_values(labels),
             read_wait: self.read_wait.with_label_values(labels),
             consistent: self
                 .consistent_reads
@@ -297,7 +290,6 @@ pub(super) struct ResourceMetrics {
     pub(super) cache_events_dispatched: IntCounter,
     cache_revision: IntGauge,
     pub(super) terminated_watchers: IntCounter,
-    pub(super) bookmarks: IntCounter,
     read_wait: Histogram,
     consistent: IntCounter,
     inconsistent: IntCounter,

@@ -31,10 +31,12 @@ pub struct ResourceCache {
     state: RwLock<State>,
 }
 
+/// The objects by the value of one indexed field.
+type Index<T> = (usize, HashMap<Box<str>, T>);
+
 struct State {
     objects: Tree,
-    /// By indexed field, then by value.
-    indexes: Vec<(usize, HashMap<Box<str>, Tree>)>,
+    indexes: Vec<Index<Tree>>,
     history: History,
     watchers: Watchers,
     /// The revision of the last change. Ahead of the cache's revision between a batch's
@@ -54,7 +56,7 @@ pub(super) enum Applied {
 
 impl State {
     fn new(definition: &Definition, objects: Vec<Arc<Object>>, revision: Revision) -> Self {
-        let mut by_value: Vec<(usize, HashMap<Box<str>, Vec<Arc<Object>>>)> = definition
+        let mut by_value: Vec<Index<Vec<Arc<Object>>>> = definition
             .fields
             .iter()
             .enumerate()
@@ -579,13 +581,12 @@ impl ResourceCache {
     pub(super) fn bookmark(&self) {
         let state = self.state.read();
         let revision = self.revision(&state);
-        self.metrics.revision(revision);
-        self.metrics.bookmarks.inc();
         state.watchers.bookmark(revision);
     }
 
     pub(super) fn drop_history_before(&self, instant: Instant) {
         self.change_history(|history| history.drop_before(instant));
+        self.metrics.revision(self.shared.freshness.revision());
     }
 
     pub(super) fn shrink_history_to(&self, bytes: usize) {

@@ -454,6 +454,27 @@ async fn lost_history_ends_watches_with_410() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_restored_etcd_is_believed() {
+    let rig = Rig::new(&[("pods/ns/a", "")]).await;
+    let backup = rig.cache.revision();
+    rig.put("ns/b", "").await;
+    rig.put("ns/c", "").await;
+    let mut watch = rig.watch(Selector::default(), Start::Now).await.unwrap();
+    rig.store.restore(backup);
+    let end = watch.next().await.unwrap();
+    assert!(
+        matches!(end, Err(StorageError::Compacted { .. })),
+        "{end:?}"
+    );
+    let list = rig.list(&Selector::default(), At::Latest).await.unwrap();
+    assert_eq!((names(&list), list.revision), (vec!["ns/a"], backup));
+    let again = rig.put("ns/d", "").await;
+    assert_eq!(again, backup + 1);
+    let list = rig.list(&Selector::default(), At::Latest).await.unwrap();
+    assert_eq!(names(&list), ["ns/a", "ns/d"]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_cannot_be_read_is_skipped() {
     let rig = Rig::new(&[("pods/ns/bad", "not a label"), ("pods/ns/a", "")]).await;
     let mut watch = rig.watch(Selector::default(), Start::Now).await.unwrap();

@@ -22,7 +22,7 @@ use super::resource::{Applied, ResourceCache};
 use super::{Definition, Options, Result, Revision, Shared};
 use crate::storage::keys::{self, Keys};
 use crate::storage::metrics::Metrics;
-use crate::storage::{Change, KeyValue, Storage, StorageError};
+use crate::storage::{Change, KeyValue, Storage, StorageError, Watch};
 
 /// How many ranges are read at the same time when the cache fills.
 const PARALLEL: usize = 4;
@@ -174,7 +174,7 @@ impl Cache {
                 if let StorageError::Compacted { .. } = error {
                     tracing::warn!(
                         revision = follow_from,
-                        "etcd has compacted what the cache has not seen; reading everything anew"
+                        "etcd no longer has the changes after this; reading everything anew"
                     );
                     follow_from = 0;
                     continue;
@@ -292,10 +292,22 @@ impl Cache {
         }
     }
 
+    async fn resume(&self, after: Revision) -> Result<Watch> {
+        let storage = &self.shared.storage;
+        let current = storage.current_revision().await?;
+        if current < after {
+            // Restored from a backup: what the cache has seen is not what etcd has.
+            return Err(StorageError::Compacted {
+                asked: after,
+                oldest: current,
+            });
+        }
+        storage.watch(self.shared.keys.root(), after).await
+    }
+
     /// Follows etcd from a revision until that fails.
     async fn follow(&self, after: Revision) -> StorageError {
-        let root = self.shared.keys.root();
-        let mut watch = match self.shared.storage.watch(root, after).await {
+        let mut watch = match self.resume(after).await {
             Ok(watch) => watch,
             Err(error) => return error,
         };

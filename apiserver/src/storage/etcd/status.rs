@@ -58,6 +58,19 @@ impl Etcd {
         }
     }
 
+    /// Reports the members' sizes every `interval` (`--etcd-db-metric-poll-interval`) until
+    /// dropped.
+    pub async fn monitor(&self, interval: Duration) {
+        loop {
+            for (i, (_, status)) in self.statuses().await.into_iter().enumerate() {
+                // -1: cannot be had.
+                let size = status.map_or(-1, |status| status.db_size);
+                self.metrics.storage_size(&format!("etcd-{i}"), size);
+            }
+            tokio::time::sleep(interval).await;
+        }
+    }
+
     /// Every member's status, in the order of `--etcd-servers`.
     pub async fn statuses(&self) -> Vec<(String, Result<MemberStatus>)> {
         let all = self.members.all().iter();

@@ -77,6 +77,7 @@ async fn etcd_restarts_and_nothing_is_lost() {
     let start = etcd.current_revision().await.unwrap();
     let mut watch = subject.watch(start).await.unwrap();
     let first = create(&subject, "ns/a", "v=1").await.unwrap();
+    subject.cache.wait_for(first).await.unwrap();
     member.stop();
     let down = subject.get("ns/a", 0).await;
     assert!(
