@@ -1,4 +1,26 @@
-//! kube-proxy: services' addresses, on every node.
+//! kube-proxy: makes services' addresses work on one node.
+
 mod backend;
+mod config;
+mod health;
+mod metrics;
+mod options;
+mod proxier;
+mod server;
 mod state;
-fn main() {}
+mod sysctl;
+
+use std::process::ExitCode;
+
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
+fn main() -> ExitCode {
+    component::run(
+        component::Daemon {
+            name: "kube-proxy",
+            worker_threads: 1,
+        },
+        server::serve,
+    )
+}

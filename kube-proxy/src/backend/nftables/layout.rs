@@ -53,6 +53,12 @@ impl fmt::Display for Chain {
     }
 }
 
+/// Removes the table; `add` first, since `delete` fails where there is none.
+pub fn removal(family: Family) -> String {
+    let ip = family.as_str();
+    format!("add table {ip} {TABLE}\ndelete table {ip} {TABLE}\n")
+}
+
 /// Drops what is there and makes the table with empty maps.
 pub fn table(family: Family, options: &Options, out: &mut String) {
     let text = Table { family, options };
@@ -93,8 +99,7 @@ impl fmt::Display for Table<'_> {
         } else {
             format!("fib daddr type local {ip} daddr {{ {} }}", node.join(", "))
         };
-        // `add` before `delete`, which would fail on a machine that has no table.
-        writeln!(f, "add table {ip} {TABLE}\ndelete table {ip} {TABLE}")?;
+        f.write_str(&removal(self.family))?;
         writeln!(
             f,
             r#"table {ip} {TABLE} {{

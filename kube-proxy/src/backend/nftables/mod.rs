@@ -17,12 +17,11 @@ mod transaction;
 
 use std::collections::{BTreeSet, HashMap};
 
-pub use elements::Element;
 pub use layout::Options;
-pub use nft::{Nft, NftError};
+pub use nft::Nft;
 
 use crate::state::{ServiceName, State};
-use elements::elements;
+use elements::{Element, elements};
 
 /// An address family: a table of its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -76,6 +75,21 @@ pub struct Plan {
     chains: BTreeSet<layout::Chain>,
     shared: HashMap<Element, usize>,
     full: bool,
+}
+
+impl Plan {
+    /// Makes the table anew.
+    pub fn is_full(&self) -> bool {
+        self.full
+    }
+}
+
+/// What removes the tables of both families, whoever made them.
+pub fn cleanup() -> String {
+    [Family::V4, Family::V6]
+        .into_iter()
+        .map(layout::removal)
+        .collect()
 }
 
 impl Programmed {
