@@ -1,11 +1,25 @@
-//! kube-apiserver
+//! kube-apiserver: the API of Kubernetes v1.36, on etcd.
+
 mod admission;
 mod authn;
 mod authz;
-mod discovery;
 mod http;
 mod lookup;
+mod options;
+mod reader;
 mod registry;
+mod server;
 mod storage;
 
-fn main() {}
+use std::process::ExitCode;
+
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
+fn main() -> ExitCode {
+    let daemon = component::Daemon {
+        name: "kube-apiserver",
+        worker_threads: 0,
+    };
+    component::run(daemon, server::run)
+}

@@ -3,6 +3,16 @@
 //!
 //! What must not be here: what a verb does to an object (`registry/`).
 
+pub mod authorization;
+pub mod body;
+pub mod chain;
+pub mod context;
+pub mod encode;
+pub mod impersonation;
+pub mod in_flight;
+pub mod metrics;
 pub mod negotiate;
+pub mod paths;
 pub mod query;
 pub mod request_info;
+pub mod verbs;

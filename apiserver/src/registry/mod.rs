@@ -1,6 +1,143 @@
-//! The generic registry.
+//! The registry: what the API's verbs do to objects. One generic [`store`] serves every
+//! resource; what is special about a kind is a strategy or a hook in a file of its own.
+//!
+//! [`Registry`] knows every resource that is served. What must not be here: HTTP.
+
 pub mod columns;
+pub mod convert;
 pub mod deletion;
+pub mod generic;
+pub mod ingest;
 pub mod object_meta;
 pub mod options;
+pub mod rest;
+pub mod store;
 pub mod strategy;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use schema::Resource;
+use serde_json::Value;
+
+use crate::storage::cache::Cache;
+use store::{Env, Store};
+use strategy::{Hooks, Strategy};
+
+/// Every resource that is served, and where its objects are.
+pub struct Registry {
+    stores: Vec<Arc<Store>>,
+    /// Index into `stores` by group and plural of the stored version.
+    store_index: HashMap<(&'static str, &'static str), usize>,
+    served: Vec<&'static Resource>,
+    /// Index into `served` by group, version and plural.
+    index: HashMap<(&'static str, &'static str, &'static str), usize>,
+}
+
+/// What is special about kinds: given by the composition, by group and plural.
+pub struct Special {
+    pub strategy: Option<Box<dyn Strategy>>,
+    pub hooks: Option<Arc<dyn Hooks>>,
+}
+
+impl Registry {
+    /// `served` says which resources `--runtime-config` leaves.
+    pub fn new(
+        served: impl Fn(&Resource) -> bool,
+        cache: &Arc<Cache>,
+        env: &Arc<Env>,
+        mut special: HashMap<(&'static str, &'static str), Special>,
+    ) -> Registry {
+        let served: Vec<&'static Resource> =
+            schema::resources().iter().filter(|r| served(r)).collect();
+        let index = served
+            .iter()
+            .enumerate()
+            .map(|(i, r)| ((r.group, r.version, r.plural), i))
+            .collect();
+        let mut stores = Vec::new();
+        let mut store_index = HashMap::new();
+        for resource in &served {
+            let Some(stored) = stored_version(resource) else {
+                continue;
+            };
+            let key = (stored.group, stored.plural);
+            if store_index.contains_key(&key) {
+                continue;
+            }
+            let special = special.remove(&key);
+            let (strategy, hooks) = special.map_or((None, None), |s| (s.strategy, s.hooks));
+            let store = Store::new(
+                stored,
+                cache.register(ingest::definition(stored)),
+                strategy.unwrap_or_else(|| Box::new(generic::Generic::new(stored))),
+                hooks,
+                env.clone(),
+            );
+            store_index.insert(key, stores.len());
+            stores.push(Arc::new(store));
+        }
+        Registry {
+            stores,
+            store_index,
+            served,
+            index,
+        }
+    }
+
+    pub fn resources(&self) -> &[&'static Resource] {
+        &self.served
+    }
+
+    pub fn resource(&self, group: &str, version: &str, plural: &str) -> Option<&'static Resource> {
+        // The keys are 'static; a lookup by shorter-lived text needs no allocation.
+        let index = self.index.get(&(group, version, plural))?;
+        Some(self.served[*index])
+    }
+
+    /// Whether anything of this group version is served.
+    pub fn serves(&self, group: &str, version: &str) -> bool {
+        self.served
+            .iter()
+            .any(|r| r.group == group && r.version == version)
+    }
+
+    /// Where a served resource's objects are.
+    pub fn store_of(&self, resource: &'static Resource) -> Option<&Arc<Store>> {
+        let stored = stored_version(resource)?;
+        self.store(stored.group, stored.plural)
+    }
+
+    /// A store by group and plural of the stored version.
+    pub fn store(&self, group: &str, plural: &str) -> Option<&Arc<Store>> {
+        let index = *self.store_index.get(&(group, plural))?;
+        self.stores.get(index)
+    }
+
+    pub fn stores(&self) -> impl Iterator<Item = &Arc<Store>> {
+        self.stores.iter()
+    }
+}
+
+/// The version in which etcd holds a resource; `None` for what is never stored. A kind whose
+/// stored version is no longer served (CustomResourceDefinition) is held as it is served,
+/// which upstream reads as well.
+pub fn stored_version(resource: &'static Resource) -> Option<&'static Resource> {
+    if resource.storage_version.is_empty() {
+        return None;
+    }
+    let (group, version) = resource
+        .storage_version
+        .split_once('/')
+        .unwrap_or(("", resource.storage_version));
+    schema::resources()
+        .iter()
+        .find(|r| r.group == group && r.version == version && r.plural == resource.plural)
+        .or(Some(resource))
+}
+
+/// An object's tree with defaults, as `resource` declares them.
+pub fn defaulted(resource: &'static schema::Message, mut object: Value) -> Value {
+    api::defaults::apply(resource, &mut object);
+    object
+}

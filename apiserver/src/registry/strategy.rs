@@ -1,26 +1,33 @@
 //! What is special about a kind: one implementation of [`Strategy`] in one file of
-//! this folder (or none: [`Generic`] serves every kind that is not special).
+//! this folder (or none: [`Generic`](super::generic::Generic) serves every kind that is
+//! not special).
 //!
 //! What must not be here: HTTP, etcd.
 
 use std::time::Duration;
 
+use futures::future::BoxFuture;
+use meta::Status;
 use meta::field::ErrorList;
 use serde_json::Value;
+
+use super::deletion::GarbageCollection;
+use super::options::DeleteOptions;
 
 /// What a strategy may ask about the request it serves.
 #[derive(Debug, Clone, Copy)]
 pub struct Context<'a> {
     pub user: &'a crate::authn::User,
+    /// Empty for a cluster-scoped object.
     pub namespace: &'a str,
     pub now: jiff::Timestamp,
     pub dry_run: bool,
-    /// `""`, `"status"`, `"scale"`, …
+    /// `""`, `"status"`, `"approval"`, … for updates that only touch a part of the object.
     pub subresource: &'a str,
 }
 
 /// The rules of one kind (`rest.RESTCreateUpdateStrategy`). Objects are trees of the
-/// requested version with defaults applied; nothing here does I/O.
+/// storage version with defaults applied; nothing here does I/O.
 pub trait Strategy: Send + Sync + 'static {
     /// Wipes what a client may not set on create (status), sets generation.
     fn prepare_create(&self, cx: &Context<'_>, object: &mut Value);
@@ -38,7 +45,7 @@ pub trait Strategy: Send + Sync + 'static {
         Vec::new()
     }
 
-    /// PUT creates what is missing (leases, endpoints, nodes' status…).
+    /// PUT creates what is missing (leases, endpoints, …).
     fn allow_create_on_update(&self) -> bool {
         false
     }
@@ -48,13 +55,58 @@ pub trait Strategy: Send + Sync + 'static {
         true
     }
 
-    /// How long a deletion waits; `None`: this kind is not deleted gracefully.
-    fn graceful_deletion(&self, _object: &Value, _asked: Option<Duration>) -> Option<Duration> {
+    /// Objects of this kind wait for a grace period before they go.
+    fn is_graceful(&self) -> bool {
+        false
+    }
+
+    /// How long a deletion waits; `None`: this object goes at once.
+    fn grace_period(&self, _object: &Value, _options: &DeleteOptions) -> Option<Duration> {
         None
     }
 
+    /// Keeps an object whose deletion is over (namespaces with `spec.finalizers`).
+    fn may_finish_deletion(&self, _object: &Value) -> bool {
+        true
+    }
+
+    fn garbage_collection(&self) -> GarbageCollection {
+        GarbageCollection::Dependents
+    }
+
+    /// DELETE answers with the object; otherwise with a `Status`.
+    fn returns_deleted(&self) -> bool {
+        false
+    }
+
     /// How long the object lives in etcd (events).
-    fn ttl(&self) -> Option<Duration> {
+    fn ttl(&self, _object: &Value) -> Option<Duration> {
         None
     }
+}
+
+/// Undoes what a hook has done when the write that it was for fails.
+pub type Undo = Box<dyn FnOnce() -> BoxFuture<'static, ()> + Send>;
+
+/// I/O that belongs to a kind's writes: Services allocate addresses and ports
+/// (the generic store's `BeginCreate`, `BeginUpdate`, `AfterDelete`).
+pub trait Hooks: Send + Sync + 'static {
+    /// Before validation; may fill the object.
+    fn begin_create<'a>(
+        &'a self,
+        cx: &'a Context<'a>,
+        object: &'a mut Value,
+    ) -> BoxFuture<'a, Result<Option<Undo>, Status>>;
+
+    fn begin_update<'a>(
+        &'a self,
+        cx: &'a Context<'a>,
+        object: &'a mut Value,
+        old: &'a Value,
+    ) -> BoxFuture<'a, Result<Option<Undo>, Status>>;
+
+    /// The write is done; `old` is what was there before.
+    fn after_update<'a>(&'a self, object: &'a Value, old: &'a Value) -> BoxFuture<'a, ()>;
+
+    fn after_delete<'a>(&'a self, object: &'a Value) -> BoxFuture<'a, ()>;
 }

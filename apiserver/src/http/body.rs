@@ -1,0 +1,168 @@
+//! Response bodies and the headers every answer has.
+//!
+//! What must not be here: encoding of objects.
+
+use std::convert::Infallible;
+use std::io::Write as _;
+
+use bytes::Bytes;
+use futures::Stream;
+use http::header::{self, HeaderValue};
+use http::{HeaderMap, Response, StatusCode};
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt, Full, StreamBody};
+use hyper::body::Frame;
+use meta::Status;
+
+use super::negotiate::{self, Media};
+
+/// Whatever ends a body early.
+pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+pub type Body = UnsyncBoxBody<Bytes, BoxError>;
+
+/// Answers shorter than this are not worth compressing.
+const GZIP_THRESHOLD: usize = 128 * 1024;
+
+pub fn full(bytes: impl Into<Bytes>) -> Body {
+    Full::new(bytes.into())
+        .map_err(|never: Infallible| match never {})
+        .boxed_unsync()
+}
+
+pub fn empty() -> Body {
+    full(Bytes::new())
+}
+
+/// A body that is written as it comes.
+pub fn stream(chunks: impl Stream<Item = Result<Bytes, BoxError>> + Send + 'static) -> Body {
+    use futures::StreamExt;
+    BodyExt::boxed_unsync(StreamBody::new(chunks.map(|chunk| chunk.map(Frame::data))))
+}
+
+/// An answer in one piece, compressed when that pays and the client takes it.
+pub fn bytes(
+    status: StatusCode,
+    content_type: &str,
+    body: Bytes,
+    request: &HeaderMap,
+) -> Response<Body> {
+    let mut response = Response::new(empty());
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, value(content_type));
+    let body = if body.len() > GZIP_THRESHOLD && negotiate::accepts_gzip(request) {
+        headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+        headers.append(header::VARY, HeaderValue::from_static("Accept-Encoding"));
+        gzip(&body)
+    } else {
+        body
+    };
+    *response.body_mut() = full(body);
+    response
+}
+
+fn gzip(body: &[u8]) -> Bytes {
+    // The fastest level, as upstream's: the network is seldom what is slow.
+    let mut encoder = flate2::write::GzEncoder::new(
+        Vec::with_capacity(body.len() / 4),
+        flate2::Compression::fast(),
+    );
+    encoder
+        .write_all(body)
+        .and_then(|()| encoder.finish())
+        .expect("writing to memory cannot fail")
+        .into()
+}
+
+pub fn text(status: StatusCode, body: impl Into<String>) -> Response<Body> {
+    let mut response = Response::new(full(body.into()));
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(
+        header::CONTENT_TYPE,
+        HeaderValue::from_static("text/plain; charset=utf-8"),
+    );
+    headers.insert(
+        header::X_CONTENT_TYPE_OPTIONS,
+        HeaderValue::from_static("nosniff"),
+    );
+    response
+}
+
+/// What a path that nobody serves is answered with.
+pub fn not_found() -> Response<Body> {
+    text(StatusCode::NOT_FOUND, "404 page not found\n")
+}
+
+/// A `Status` in the form that the client negotiated, JSON when that is none.
+pub fn status(status: &Status, request: &HeaderMap, pretty: bool) -> Response<Body> {
+    let accept = negotiate::header(request, header::ACCEPT);
+    let media =
+        negotiate::accept(accept, |_, convert| convert.is_none()).map_or(Media::Json, |a| a.media);
+    let code = match status.code {
+        0 => StatusCode::OK,
+        _ => status.http_status(),
+    };
+    let value = serde_json::to_value(status).expect("a Status is JSON");
+    let encoded = super::encode::tree("v1", "Status", &value, media, pretty);
+    let mut response = match encoded {
+        Ok(body) => bytes(code, media.name(), body, request),
+        Err(e) => text(code, format!("{}: {} ({e})", status.reason, status.message)),
+    };
+    if let Some(seconds) = status.suggests_client_delay().filter(|s| *s > 0) {
+        response
+            .headers_mut()
+            .insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+    }
+    response
+}
+
+/// A header value; what cannot be one becomes empty.
+pub fn value(text: &str) -> HeaderValue {
+    HeaderValue::from_str(text).unwrap_or(HeaderValue::from_static(""))
+}
+
+/// A `Warning` header (RFC 7234, code 299), quoted as upstream quotes it.
+pub fn warning(text: &str) -> HeaderValue {
+    let mut quoted = String::with_capacity(text.len() + 8);
+    quoted.push_str("299 - \"");
+    for c in text.chars() {
+        match c {
+            '"' | '\\' => {
+                quoted.push('\\');
+                quoted.push(c);
+            }
+            c if c.is_control() => {}
+            c => quoted.push(c),
+        }
+    }
+    quoted.push('"');
+    HeaderValue::from_bytes(quoted.as_bytes()).unwrap_or(HeaderValue::from_static(""))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn warnings_are_quoted() {
+        assert_eq!(
+            warning("unknown field \"spec.foo\"").to_str().unwrap(),
+            r#"299 - "unknown field \"spec.foo\"""#
+        );
+    }
+
+    #[test]
+    fn long_answers_are_compressed_for_who_takes_it() {
+        let mut request = HeaderMap::new();
+        let long = Bytes::from(vec![b'a'; GZIP_THRESHOLD + 1]);
+        let plain = bytes(StatusCode::OK, "application/json", long.clone(), &request);
+        assert!(plain.headers().get(header::CONTENT_ENCODING).is_none());
+        request.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("gzip"));
+        let packed = bytes(StatusCode::OK, "application/json", long, &request);
+        assert_eq!(packed.headers()[header::CONTENT_ENCODING], "gzip");
+        let short = bytes(StatusCode::OK, "application/json", Bytes::new(), &request);
+        assert!(short.headers().get(header::CONTENT_ENCODING).is_none());
+    }
+}

@@ -1,0 +1,253 @@
+//! The filter chain, from an HTTP request to its answer, in upstream's order: audit id,
+//! request info, deadline, authentication, impersonation, flow control, authorization, verb.
+//!
+//! What must not be here: what a verb does.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::{HeaderName, HeaderValue, Request, Response, StatusCode, header};
+use hyper::body::Incoming;
+use meta::{Reason, Status};
+use rustls_pki_types::CertificateDer;
+
+use super::body::{self, Body};
+use super::context::RequestContext;
+use super::in_flight::{Admission, InFlight, RETRY_AFTER};
+use super::metrics::Metrics;
+use super::query::Query;
+use super::request_info::RequestInfo;
+use super::{authorization, impersonation, verbs};
+use crate::authn::{ANONYMOUS, Authenticator, Credentials, User};
+use crate::authz::Authorizer;
+use crate::registry::Registry;
+
+const AUDIT_ID: HeaderName = HeaderName::from_static("audit-id");
+
+/// Answers paths that name no resource.
+pub trait Paths: Send + Sync + 'static {
+    /// `None`: the path is unknown.
+    fn serve(&self, request: &RequestContext) -> Option<Response<Body>>;
+}
+
+/// What the request path works with.
+pub struct Chain {
+    pub registry: Arc<Registry>,
+    pub endpoints: Arc<verbs::Endpoints>,
+    pub paths: Arc<dyn Paths>,
+    pub authenticator: Arc<dyn Authenticator>,
+    pub authorizer: Arc<dyn Authorizer>,
+    pub in_flight: InFlight,
+    /// `--request-timeout`
+    pub request_timeout: Duration,
+    /// `--min-request-timeout`: watches last that long to twice as long.
+    pub min_watch: Duration,
+    pub metrics: Arc<Metrics>,
+    pub random: fn() -> u64,
+    /// Cancelled when watches are to end because the server stops.
+    pub stopping: tokio_util::sync::CancellationToken,
+}
+
+/// What is known of a connection.
+#[derive(Debug, Clone, Default)]
+pub struct Connection {
+    /// The client's certificates, leaf first.
+    pub certificates: Arc<[CertificateDer<'static>]>,
+}
+
+impl Chain {
+    pub async fn serve(
+        self: Arc<Self>,
+        connection: Connection,
+        request: Request<Incoming>,
+    ) -> Response<Body> {
+        let (mut parts, incoming) = request.into_parts();
+        let upgrade = parts.extensions.remove::<hyper::upgrade::OnUpgrade>();
+        let audit_id = self.audit_id(&parts.headers);
+        let query = Query::parse(parts.uri.query().unwrap_or_default());
+        let info = RequestInfo::new(&parts.method, parts.uri.path(), &query);
+        let observed = self.metrics.begin(&info);
+        let mut request = RequestContext {
+            info,
+            method: parts.method,
+            uri: parts.uri,
+            query,
+            headers: parts.headers,
+            user: Arc::default(),
+            warnings: Arc::default(),
+            body: Some(incoming),
+            upgrade,
+        };
+        let warnings = request.warnings.clone();
+        let outcome = match deadline(&request, self.request_timeout) {
+            Err(status) => Err(status),
+            Ok(None) => self.filtered(&connection, &mut request).await,
+            Ok(Some(limit)) => {
+                match tokio::time::timeout(limit, self.filtered(&connection, &mut request)).await {
+                    Ok(outcome) => outcome,
+                    Err(_) => Err(Status::timeout(
+                        "request did not complete within the allotted timeout",
+                        0,
+                    )),
+                }
+            }
+        };
+        let mut response = outcome.unwrap_or_else(|status| self.failed(&status, &request));
+        let headers = response.headers_mut();
+        headers.insert(AUDIT_ID, audit_id);
+        headers
+            .entry(header::CACHE_CONTROL)
+            .or_insert(HeaderValue::from_static("no-cache, private"));
+        for text in warnings.take() {
+            headers.append(header::WARNING, body::warning(&text));
+        }
+        observed.end(&request, response)
+    }
+
+    async fn filtered(
+        &self,
+        connection: &Connection,
+        request: &mut RequestContext,
+    ) -> Result<Response<Body>, Status> {
+        request.user = self.authenticate(connection, request).await?;
+        self.authenticator.scrub(&mut request.headers);
+        let impersonated =
+            impersonation::impersonate(&mut request.headers, &request.user, &*self.authorizer)?;
+        if let Some(user) = impersonated {
+            request.user = Arc::new(user);
+        }
+        let _place = match self.in_flight.admit(&request.info, &request.user) {
+            Admission::Refused => return Ok(too_many_requests()),
+            place => place,
+        };
+        let selector = request.query.text("fieldSelector");
+        let attributes = authorization::attributes(&request.info, &request.user, &selector);
+        authorization::authorize(&*self.authorizer, &attributes)?;
+        if request.info.is_resource {
+            return verbs::serve(self, request).await;
+        }
+        Ok(self.paths.serve(request).unwrap_or_else(body::not_found))
+    }
+
+    async fn authenticate(
+        &self,
+        connection: &Connection,
+        request: &RequestContext,
+    ) -> Result<Arc<User>, Status> {
+        let credentials = Credentials {
+            peer_certificates: &connection.certificates,
+            headers: &request.headers,
+        };
+        match self.authenticator.authenticate(credentials).await {
+            Ok(Some(user)) => Ok(user),
+            Ok(None) => Err(Status::unauthorized("Unauthorized")),
+            Err(e) => {
+                tracing::debug!(error = %e, path = request.info.path, "Unable to authenticate the request");
+                Err(Status::unauthorized("Unauthorized"))
+            }
+        }
+    }
+
+    fn failed(&self, status: &Status, request: &RequestContext) -> Response<Body> {
+        if status.code >= 500 && status.reason == Reason::InternalError {
+            tracing::error!(path = request.info.path, error = %status, "request failed");
+        }
+        let mut response = body::status(status, &request.headers, false);
+        if matches!(status.reason, Reason::Forbidden | Reason::Unauthorized) {
+            response.headers_mut().insert(
+                header::X_CONTENT_TYPE_OPTIONS,
+                HeaderValue::from_static("nosniff"),
+            );
+        }
+        // A connection that nobody stands behind is not kept: it only costs.
+        if status.reason == Reason::Unauthorized || request.user.name == ANONYMOUS {
+            response.headers_mut().remove(header::CONNECTION);
+        }
+        response
+    }
+
+    /// The client's, or a new one.
+    fn audit_id(&self, headers: &http::HeaderMap) -> HeaderValue {
+        if let Some(given) = headers.get(AUDIT_ID).filter(|v| !v.is_empty()) {
+            return given.clone();
+        }
+        let bits = (u128::from((self.random)()) << 64) | u128::from((self.random)());
+        let id = uuid::Builder::from_random_bytes(bits.to_be_bytes()).into_uuid();
+        body::value(&id.to_string())
+    }
+}
+
+/// How long the request may take; `None` for watches and the like. A client may ask for less.
+fn deadline(request: &RequestContext, most: Duration) -> Result<Option<Duration>, Status> {
+    if request.info.is_long_running() {
+        return Ok(None);
+    }
+    let Some(asked) = request.query.get("timeout").filter(|t| !t.is_empty()) else {
+        return Ok(Some(most));
+    };
+    let asked = parse_duration(asked).ok_or_else(|| {
+        Status::bad_request(format!(
+            "invalid timeout specified in the request URL - time: invalid duration {asked:?}"
+        ))
+    })?;
+    Ok(Some(match asked {
+        Duration::ZERO => most,
+        asked => asked.min(most),
+    }))
+}
+
+/// A Go duration of the units that clients use: `30s`, `1m30s`, `1.5h`, `0`.
+fn parse_duration(text: &str) -> Option<Duration> {
+    if text == "0" {
+        return Some(Duration::ZERO);
+    }
+    let mut total = 0.0;
+    let mut rest = text;
+    while !rest.is_empty() {
+        let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.')?;
+        let number: f64 = rest[..digits].parse().ok()?;
+        rest = &rest[digits..];
+        let unit = rest
+            .find(|c: char| c.is_ascii_digit() || c == '.')
+            .unwrap_or(rest.len());
+        total += number
+            * match &rest[..unit] {
+                "h" => 3600.0,
+                "m" => 60.0,
+                "s" => 1.0,
+                "ms" => 1e-3,
+                "us" | "µs" => 1e-6,
+                "ns" => 1e-9,
+                _ => return None,
+            };
+        rest = &rest[unit..];
+    }
+    (!text.is_empty()).then(|| Duration::from_secs_f64(total))
+}
+
+fn too_many_requests() -> Response<Body> {
+    let mut response = body::text(
+        StatusCode::TOO_MANY_REQUESTS,
+        "Too many requests, please try again later.\n",
+    );
+    response
+        .headers_mut()
+        .insert(header::RETRY_AFTER, HeaderValue::from(RETRY_AFTER));
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_are_gos() {
+        assert_eq!(parse_duration("1m30s"), Some(Duration::from_secs(90)));
+        assert_eq!(parse_duration("1.5h"), Some(Duration::from_secs(5400)));
+        assert_eq!(parse_duration("250ms"), Some(Duration::from_millis(250)));
+        assert_eq!(parse_duration("0"), Some(Duration::ZERO));
+        for bad in ["", "10", "s", "1x", "-1s"] {
+            assert_eq!(parse_duration(bad), None, "{bad}");
+        }
+    }
+}

@@ -1,0 +1,51 @@
+//! One request on its way through the server.
+//!
+//! What must not be here: what is done with it.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::{HeaderMap, Method, Uri};
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use hyper::body::Incoming;
+use hyper::upgrade::OnUpgrade;
+use meta::Status;
+
+use super::query::Query;
+use super::request_info::RequestInfo;
+use crate::authn::User;
+use crate::registry::store::Warnings;
+
+/// The largest body that is read, in bytes.
+pub const MAX_BODY: usize = 3 * 1024 * 1024;
+
+/// A request that has passed authentication and authorization.
+pub struct RequestContext {
+    pub info: RequestInfo,
+    pub method: Method,
+    pub uri: Uri,
+    pub query: Query,
+    pub headers: HeaderMap,
+    pub user: Arc<User>,
+    pub warnings: Arc<Warnings>,
+    /// Taken once.
+    pub body: Option<Incoming>,
+    /// For requests that turn the connection into a tunnel.
+    pub upgrade: Option<OnUpgrade>,
+}
+
+impl RequestContext {
+    /// The whole body. 413 beyond [`MAX_BODY`].
+    pub async fn read_body(&mut self) -> Result<Bytes, Status> {
+        let Some(body) = self.body.take() else {
+            return Ok(Bytes::new());
+        };
+        match Limited::new(body, MAX_BODY).collect().await {
+            Ok(collected) => Ok(collected.to_bytes()),
+            Err(e) if e.is::<LengthLimitError>() => Err(Status::request_entity_too_large(format!(
+                "limit is {MAX_BODY}"
+            ))),
+            Err(e) => Err(Status::bad_request(e.to_string())),
+        }
+    }
+}

@@ -1,0 +1,70 @@
+//! Paths that name no resource: health, version, metrics, and what other rooms mount
+//! (discovery, OpenAPI).
+
+use std::sync::Arc;
+
+use component::health::Checks;
+use http::{Method, Response, StatusCode};
+
+use super::body::{self, Body};
+use super::chain::Paths;
+use super::context::RequestContext;
+
+/// Answers the paths of one room; `None` for those that are not its own.
+pub type Mount = Box<dyn Fn(&RequestContext) -> Option<Response<Body>> + Send + Sync>;
+
+/// Everything that is served beside resources.
+pub struct NonResource {
+    pub healthz: Checks,
+    pub livez: Checks,
+    pub readyz: Checks,
+    pub metrics: Arc<component::metrics::Registry>,
+    pub mounts: Vec<Mount>,
+}
+
+impl NonResource {
+    fn health(&self, request: &RequestContext) -> Option<Response<Body>> {
+        let path = request.info.path.as_str();
+        let first = path.trim_start_matches('/').split('/').next()?;
+        let checks = match first {
+            "healthz" => &self.healthz,
+            "livez" => &self.livez,
+            "readyz" => &self.readyz,
+            _ => return None,
+        };
+        let query = request.uri.query().unwrap_or_default();
+        let response = checks.respond(first, path, query);
+        Some(response.map(body::full))
+    }
+}
+
+impl Paths for NonResource {
+    fn serve(&self, request: &RequestContext) -> Option<Response<Body>> {
+        let readable = matches!(request.method, Method::GET | Method::HEAD);
+        if let Some(response) = self.health(request) {
+            return Some(response);
+        }
+        match request.info.path.as_str() {
+            "/version" | "/version/" if readable => {
+                let info =
+                    serde_json::to_vec_pretty(&component::version::INFO).expect("strings are JSON");
+                Some(body::bytes(
+                    StatusCode::OK,
+                    "application/json",
+                    info.into(),
+                    &request.headers,
+                ))
+            }
+            "/metrics" if readable => {
+                let (text, content_type) = self.metrics.render();
+                Some(body::bytes(
+                    StatusCode::OK,
+                    content_type,
+                    text.into(),
+                    &request.headers,
+                ))
+            }
+            _ => self.mounts.iter().find_map(|mount| mount(request)),
+        }
+    }
+}

@@ -1,0 +1,295 @@
+//! What a client sent, as trees: bodies of every media type, checked against the schema.
+//!
+//! What must not be here: what the trees are for.
+
+use codec::decode::{Decoded, Strictness};
+use meta::Status;
+use schema::Message;
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::super::negotiate::Media;
+use crate::registry::options::FieldValidation;
+use crate::registry::store::Warnings;
+
+/// The kind that an endpoint takes.
+#[derive(Debug, Clone, Copy)]
+pub struct Expected {
+    pub group: &'static str,
+    pub version: &'static str,
+    pub kind: &'static str,
+}
+
+impl Expected {
+    pub fn api_version(&self) -> String {
+        match self.group {
+            "" => self.version.to_owned(),
+            group => format!("{group}/{}", self.version),
+        }
+    }
+
+    pub fn message(&self) -> Result<&'static Message, Status> {
+        schema::kind(self.group, self.version, self.kind).ok_or_else(|| {
+            Status::internal(format!(
+                "no kind {:?} in version {:?}",
+                self.kind,
+                self.api_version()
+            ))
+        })
+    }
+}
+
+pub fn strictness(validation: FieldValidation) -> Strictness {
+    match validation {
+        FieldValidation::Ignore => Strictness::Ignore,
+        FieldValidation::Warn => Strictness::Warn,
+        FieldValidation::Strict => Strictness::Strict,
+    }
+}
+
+/// What an object says it is.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct TypeMeta {
+    api_version: String,
+    kind: String,
+}
+
+/// Reads an object of the expected kind, defaults applied. Unknown fields become warnings
+/// or an error, as the request wants.
+pub fn object(
+    media: Media,
+    body: &[u8],
+    expected: Expected,
+    validation: FieldValidation,
+    warnings: &Warnings,
+) -> Result<Value, Status> {
+    let message = expected.message()?;
+    let json;
+    let (type_meta, decoded) = match media {
+        Media::Protobuf => {
+            protobuf(body, message).map_err(|e| unrecognized(expected, body, &e.to_string()))?
+        }
+        Media::Json | Media::Yaml => {
+            let text = match media {
+                Media::Yaml => {
+                    json = codec::decode::yaml_to_json(body)
+                        .map_err(|e| unrecognized(expected, body, &e.to_string()))?
+                        .0;
+                    &json
+                }
+                _ => body,
+            };
+            let type_meta: TypeMeta = serde_json::from_slice(text).map_err(|e| {
+                let problem = format!("couldn't get version/kind; json parse error: {e}");
+                unrecognized(expected, body, &problem)
+            })?;
+            let strictness = strictness(validation);
+            let decoded = match media {
+                Media::Yaml => codec::decode::yaml(message, body, strictness),
+                _ => codec::decode::json(message, text, strictness),
+            };
+            (type_meta, decoded)
+        }
+    };
+    check_type(expected, &type_meta)?;
+    let decoded = decoded.map_err(|e| cannot_handle(expected, &e.to_string()))?;
+    note_strict_errors(&decoded, validation, warnings).map_err(|e| cannot_handle(expected, &e))?;
+    let mut value = decoded.value;
+    if let Some(members) = value.as_object_mut() {
+        members.insert("apiVersion".into(), expected.api_version().into());
+        members.insert("kind".into(), expected.kind.into());
+    }
+    api::defaults::apply(message, &mut value);
+    Ok(value)
+}
+
+type Opened = (TypeMeta, Result<Decoded, codec::Error>);
+
+fn protobuf(body: &[u8], message: &'static Message) -> codec::Result<Opened> {
+    let unknown = codec::envelope::decode(body)?;
+    let type_meta = TypeMeta {
+        api_version: unknown.api_version.to_owned(),
+        kind: unknown.kind.to_owned(),
+    };
+    let decoded = codec::tree::from_proto(message, unknown.raw).map(|value| Decoded {
+        value,
+        strict_errors: Vec::new(),
+    });
+    Ok((type_meta, decoded))
+}
+
+/// Warns of unknown and duplicate fields, or refuses them.
+pub fn note_strict_errors(
+    decoded: &Decoded,
+    validation: FieldValidation,
+    warnings: &Warnings,
+) -> Result<(), String> {
+    match validation {
+        FieldValidation::Ignore => {}
+        FieldValidation::Warn => {
+            for error in &decoded.strict_errors {
+                warnings.add(error.clone());
+            }
+        }
+        FieldValidation::Strict => {
+            if let Some(error) = decoded.strict_error() {
+                return Err(error);
+            }
+        }
+    }
+    Ok(())
+}
+
+/// An object that says it is something must be what the endpoint takes.
+fn check_type(expected: Expected, found: &TypeMeta) -> Result<(), Status> {
+    let version = expected.api_version();
+    let kind_known = found.kind.is_empty() || found.kind == expected.kind;
+    let found_version = match found.api_version.as_str() {
+        "" => version.as_str(),
+        v => v,
+    };
+    if !kind_known || found_version != version {
+        let (group, short) = found_version.split_once('/').unwrap_or(("", found_version));
+        let kind = if found.kind.is_empty() {
+            expected.kind
+        } else {
+            &found.kind
+        };
+        if schema::kind(group, short, kind).is_none() {
+            return Err(Status::bad_request(format!(
+                "{kind} in version {short:?} cannot be handled as a {}: no kind {kind:?} is registered for version {found_version:?} in scheme \"pkg/api/legacyscheme/scheme.go:30\"",
+                expected.kind
+            )));
+        }
+        if !kind_known {
+            return Err(Status::bad_request(format!(
+                "{kind} in version {short:?} cannot be handled as a {}: converting ({short}.{kind}) to ({}.{}): unknown conversion",
+                expected.kind, expected.version, expected.kind
+            )));
+        }
+        return Err(Status::bad_request(format!(
+            "the API version in the data ({found_version}) does not match the expected API version ({version})"
+        )));
+    }
+    Ok(())
+}
+
+fn cannot_handle(expected: Expected, error: &str) -> Status {
+    let kind = expected.kind;
+    Status::bad_request(format!(
+        "{kind} in version {:?} cannot be handled as a {kind}: {error}",
+        expected.version
+    ))
+}
+
+fn unrecognized(expected: Expected, body: &[u8], error: &str) -> Status {
+    Status::bad_request(format!(
+        "the object provided is unrecognized (must be of type {}): {error} ({})",
+        expected.kind,
+        summary(body)
+    ))
+}
+
+/// The beginning of a body, as text when it looks like JSON.
+fn summary(body: &[u8]) -> String {
+    const MOST: usize = 30;
+    let start = &body[..body.len().min(MOST)];
+    let mut text = match body.first() {
+        None => return "<empty>".to_owned(),
+        Some(b'{') => String::from_utf8_lossy(start).into_owned(),
+        Some(_) => start.iter().map(|b| format!("{b:02x}")).collect(),
+    };
+    if body.len() > MOST {
+        text.push_str(" ...");
+    }
+    text
+}
+
+/// JSON or YAML text as a tree that no schema has seen: patches.
+pub fn untyped(media: Media, body: &[u8]) -> Result<Value, String> {
+    match media {
+        Media::Yaml => {
+            let (json, _) = codec::decode::yaml_to_json(body).map_err(|e| e.to_string())?;
+            serde_json::from_slice(&json).map_err(|e| e.to_string())
+        }
+        _ => serde_json::from_slice(body).map_err(|e| e.to_string()),
+    }
+}
+
+/// `DeleteOptions` of whichever group version the client chose.
+pub fn delete_options(media: Media, body: &[u8]) -> Result<Value, Status> {
+    let bad = |e: String| Status::bad_request(e);
+    let message = schema::kind("meta.k8s.io", "v1", "DeleteOptions")
+        .or_else(|| schema::kind("", "v1", "DeleteOptions"))
+        .ok_or_else(|| Status::internal("no DeleteOptions"))?;
+    let (kind, value) = match media {
+        Media::Protobuf => {
+            let (type_meta, decoded) = protobuf(body, message).map_err(|e| bad(e.to_string()))?;
+            (
+                type_meta.kind,
+                decoded.map_err(|e| bad(e.to_string()))?.value,
+            )
+        }
+        _ => {
+            let value = untyped(media, body).map_err(bad)?;
+            let kind = value["kind"].as_str().unwrap_or_default().to_owned();
+            let text = value.to_string();
+            let decoded = codec::decode::json(message, text.as_bytes(), Strictness::Ignore)
+                .map_err(|e| bad(e.to_string()))?;
+            (kind, decoded.value)
+        }
+    };
+    if !kind.is_empty() && kind != "DeleteOptions" {
+        return Err(Status::bad_request(
+            "decoded object cannot be converted to DeleteOptions",
+        ));
+    }
+    Ok(value)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const POD: Expected = Expected {
+        group: "",
+        version: "v1",
+        kind: "Pod",
+    };
+
+    fn read(body: &str, validation: FieldValidation) -> Result<(Value, Vec<String>), String> {
+        let warnings = Warnings::default();
+        object(Media::Json, body.as_bytes(), POD, validation, &warnings)
+            .map(|v| (v, warnings.take()))
+            .map_err(|e| e.message)
+    }
+
+    #[test]
+    fn unknown_fields_are_warned_of_or_refused() {
+        let body = r#"{"metadata":{"name":"a"},"spec":{"foo":1}}"#;
+        let (value, warnings) = read(body, FieldValidation::Warn).unwrap();
+        assert_eq!(warnings, [r#"unknown field "spec.foo""#]);
+        assert_eq!(value["kind"], "Pod");
+        assert!(value["spec"].get("foo").is_none());
+        assert_eq!(
+            read(body, FieldValidation::Strict).unwrap_err(),
+            r#"Pod in version "v1" cannot be handled as a Pod: strict decoding error: unknown field "spec.foo""#
+        );
+        assert!(read(body, FieldValidation::Ignore).unwrap().1.is_empty());
+    }
+
+    #[test]
+    fn what_is_something_else_is_refused() {
+        let err = |body| read(body, FieldValidation::Warn).unwrap_err();
+        assert_eq!(
+            err(r#"{"kind":"Deployment","apiVersion":"apps/v1"}"#),
+            r#"Deployment in version "v1" cannot be handled as a Pod: converting (v1.Deployment) to (v1.Pod): unknown conversion"#
+        );
+        assert!(
+            err(r#"{"kind":"Nothing","apiVersion":"v1"}"#)
+                .contains("no kind \"Nothing\" is registered")
+        );
+        assert!(err("{").starts_with("the object provided is unrecognized (must be of type Pod)"));
+    }
+}

@@ -1,0 +1,129 @@
+//! DELETE of one object and of a collection.
+
+use std::sync::Arc;
+
+use http::{Response, StatusCode};
+use meta::Status;
+use serde_json::Value;
+
+use super::super::body::{self, Body};
+use super::super::context::RequestContext;
+use super::super::encode::{ListMeta, View};
+use super::super::negotiate::{self, Accepted, Offer};
+use super::body as input;
+use super::read::{self, Shape, namespace};
+use super::write::respond;
+use crate::registry::options::{DeleteOptions, ListOptions};
+use crate::registry::store::{Store, Write};
+
+/// `DeleteOptions`, from the body or, when there is none, from the query.
+async fn options(request: &mut RequestContext) -> Result<DeleteOptions, Status> {
+    let body = request.read_body().await?;
+    if body.is_empty() {
+        return DeleteOptions::from_query(&request.query);
+    }
+    let media = negotiate::input(&request.headers)?;
+    DeleteOptions::from_value(input::delete_options(media, &body)?)
+}
+
+fn write<'a>(
+    view: View,
+    request: &'a RequestContext,
+    options: &DeleteOptions,
+    value: &'a Value,
+) -> Write<'a> {
+    Write {
+        user: &request.user,
+        namespace: namespace(view, request),
+        name: &request.info.name,
+        subresource: &request.info.subresource,
+        dry_run: options.dry_run,
+        options: value,
+        warnings: &request.warnings,
+    }
+}
+
+pub(super) async fn one(
+    store: &Arc<Store>,
+    view: View,
+    request: &mut RequestContext,
+) -> Result<Response<Body>, Status> {
+    let accepted = negotiate::output(&request.headers, &request.query, Offer::Objects)?;
+    let options = options(request).await?;
+    let value = options.to_value();
+    let deleted = store
+        .delete(&write(view, request, &options, &value), &options)
+        .await?;
+    if view.stored.group == "batch"
+        && view.stored.plural == "jobs"
+        && options.propagation.is_none()
+        && options.orphan_dependents.is_none()
+    {
+        request.warnings.add(
+            "child pods are preserved by default when jobs are deleted; set propagationPolicy=Background to remove them or set propagationPolicy=Orphan to suppress this warning",
+        );
+    }
+    let code = if !deleted.gone && options.orphan_dependents == Some(false) {
+        StatusCode::ACCEPTED
+    } else {
+        StatusCode::OK
+    };
+    // What now waits for something is shown; so is what its kind always shows.
+    if deleted.marked || store.strategy.returns_deleted() {
+        return respond(view, request, &accepted, code, deleted.object);
+    }
+    Ok(status(
+        request,
+        &accepted,
+        store.deleted_status(&deleted.object),
+        code,
+    ))
+}
+
+fn status(
+    request: &RequestContext,
+    accepted: &Accepted,
+    status: Status,
+    code: StatusCode,
+) -> Response<Body> {
+    let mut response = body::status(&status, &request.headers, accepted.pretty);
+    *response.status_mut() = code;
+    response
+}
+
+pub(super) async fn collection(
+    store: &Arc<Store>,
+    view: View,
+    request: &mut RequestContext,
+) -> Result<Response<Body>, Status> {
+    let accepted = negotiate::output(&request.headers, &request.query, Offer::Objects)?;
+    let list = ListOptions::from_query(&request.query, false)?;
+    let options = options(request).await?;
+    let value = options.to_value();
+    let selection = store.select(namespace(view, request), &request.info.name, &list)?;
+    let listed = store.list(&selection, &list).await?;
+    let keys = listed
+        .list
+        .objects
+        .iter()
+        .map(|o| (o.namespace().to_owned(), o.name().to_owned()))
+        .collect();
+    let write = write(view, request, &options, &value);
+    store.delete_collection(&write, &options, keys).await?;
+    let meta = ListMeta {
+        resource_version: listed.list.revision.to_string(),
+        continue_token: listed.continue_token,
+        remaining: None,
+    };
+    let shape = match read::shape(&accepted, request, true)? {
+        Shape::Table { .. } => Shape::Objects,
+        shape => shape,
+    };
+    let bytes = read::many(view, &listed.list.objects, &meta, shape, &accepted)?;
+    Ok(body::bytes(
+        StatusCode::OK,
+        accepted.media.name(),
+        bytes,
+        &request.headers,
+    ))
+}

@@ -1,0 +1,159 @@
+//! The API's verbs over HTTP: finds the endpoint that a path names and lets the registry
+//! do what the verb says.
+//!
+//! What must not be here: what happens to objects (`registry/`), the filters before it.
+
+mod body;
+mod delete;
+mod read;
+pub mod table;
+mod watch;
+mod write;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use futures::future::BoxFuture;
+use http::{Method, Response};
+use meta::Status;
+use schema::{Resource, Subresource};
+
+use super::body::Body;
+use super::chain::Chain;
+use super::context::RequestContext;
+use super::encode::View;
+use crate::registry::rest::Rest;
+use crate::registry::store::Store;
+
+/// Requests that become a stream or a tunnel to somewhere else: `log`, `exec`, `proxy`, …
+pub trait Connect: Send + Sync + 'static {
+    fn connect<'a>(
+        &'a self,
+        request: &'a mut RequestContext,
+    ) -> BoxFuture<'a, Result<Response<Body>, Status>>;
+}
+
+/// Endpoints beyond stored objects, by group, plural and subresource.
+#[derive(Default)]
+pub struct Endpoints {
+    pub rest: HashMap<(&'static str, &'static str, &'static str), Arc<dyn Rest>>,
+    pub connect: HashMap<(&'static str, &'static str, &'static str), Arc<dyn Connect>>,
+}
+
+/// What a resource path leads to.
+pub(super) enum Endpoint {
+    /// A stored resource, or a subresource that writes a part of it.
+    Stored {
+        store: Arc<Store>,
+        view: View,
+    },
+    Rest {
+        rest: Arc<dyn Rest>,
+        /// The kind that is spoken: group, version, kind.
+        speaks: (&'static str, &'static str, &'static str),
+    },
+    Connect(Arc<dyn Connect>),
+}
+
+/// Finds the endpoint and checks that it knows the method.
+pub(super) fn find(
+    chain: &Chain,
+    request: &RequestContext,
+) -> Result<(&'static Resource, Endpoint), Status> {
+    let info = &request.info;
+    let resource = chain
+        .registry
+        .resource(&info.group, &info.version, &info.resource)
+        .filter(|r| r.namespaced || info.namespace.is_empty() || r.plural == "namespaces")
+        .ok_or_else(Status::path_not_found)?;
+    // A cluster-wide path to one object of a namespace does not exist.
+    if resource.namespaced && info.namespace.is_empty() && !info.name.is_empty() && !lists(info) {
+        return Err(Status::path_not_found());
+    }
+    let subresource = match info.subresource.as_str() {
+        "" => None,
+        name => Some(
+            resource
+                .subresources
+                .iter()
+                .find(|s| s.name == name)
+                .ok_or_else(Status::path_not_found)?,
+        ),
+    };
+    let key: (&str, &str, &str) = (resource.group, resource.plural, &info.subresource);
+    if let Some(connect) = chain.endpoints.connect.get(&key).cloned() {
+        return Ok((resource, Endpoint::Connect(connect)));
+    }
+    check_verb(resource, subresource, request)?;
+    if let Some(rest) = chain.endpoints.rest.get(&key).cloned() {
+        let speaks = subresource.map_or((resource.group, resource.version, resource.kind), |s| {
+            (s.group, s.version, s.kind)
+        });
+        return Ok((resource, Endpoint::Rest { rest, speaks }));
+    }
+    if subresource.is_some_and(|s| s.kind != resource.kind) {
+        return Err(Status::path_not_found());
+    }
+    let store = chain
+        .registry
+        .store_of(resource)
+        .cloned()
+        .ok_or_else(Status::path_not_found)?;
+    let view = View {
+        stored: store.resource,
+        served: resource,
+    };
+    Ok((resource, Endpoint::Stored { store, view }))
+}
+
+/// A named `list` or `watch` came from a field selector, not from the path.
+fn lists(info: &super::request_info::RequestInfo) -> bool {
+    matches!(info.verb.as_str(), "list" | "watch") || info.parts.len() < 2
+}
+
+fn check_verb(
+    resource: &'static Resource,
+    subresource: Option<&'static Subresource>,
+    request: &RequestContext,
+) -> Result<(), Status> {
+    let info = &request.info;
+    let verb = match info.verb.as_str() {
+        // The legacy path of a watch.
+        "watch" if info.verb_in_path && request.method != Method::GET => "",
+        verb => verb,
+    };
+    let verbs = subresource.map_or(resource.verbs, |s| s.verbs);
+    if verbs.contains(&verb) {
+        return Ok(());
+    }
+    Err(method_not_allowed())
+}
+
+/// 405 as the router says it.
+pub(super) fn method_not_allowed() -> Status {
+    let mut status = Status::path_not_found();
+    status.code = 405;
+    status.reason = meta::Reason::MethodNotAllowed;
+    status.message = "the server does not allow this method on the requested resource".to_owned();
+    status
+}
+
+/// Serves a resource request.
+pub async fn serve(chain: &Chain, request: &mut RequestContext) -> Result<Response<Body>, Status> {
+    let (resource, endpoint) = find(chain, request)?;
+    match endpoint {
+        Endpoint::Connect(connect) => connect.connect(request).await,
+        Endpoint::Rest { rest, speaks } => write::rest(resource, &*rest, speaks, request).await,
+        Endpoint::Stored { store, view } => match request.info.verb.as_str() {
+            "get" => read::get(&store, view, request).await,
+            "list" => read::list(&store, view, request).await,
+            "watch" => watch::watch(chain, &store, view, request).await,
+            "create" => write::create(&store, view, request).await,
+            "update" => write::update(chain, &store, view, request).await,
+            "patch" => write::patch(chain, &store, view, request).await,
+            "delete" => delete::one(&store, view, request).await,
+            "deletecollection" => delete::collection(&store, view, request).await,
+            _ => Err(method_not_allowed()),
+        },
+    }
+}

@@ -1,0 +1,195 @@
+//! GET and LIST.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::{Response, StatusCode};
+use meta::Status;
+
+use super::super::body::{self, Body};
+use super::super::context::RequestContext;
+use super::super::encode::{self, ListMeta, View};
+use super::super::negotiate::{self, Accepted, Media, Offer};
+use super::table::{self, Include};
+use crate::registry::options::ListOptions;
+use crate::registry::store::Store;
+use crate::storage::cache::Object;
+
+/// How objects are shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Shape {
+    Objects,
+    /// `as=Table`, of `v1` or `v1beta1`.
+    Table {
+        beta: bool,
+        include: Include,
+    },
+    /// `as=PartialObjectMetadata` or its list.
+    Partial {
+        beta: bool,
+    },
+}
+
+/// `is_list`: an object asked for as a list of metadata, or the other way round, is 406.
+pub(super) fn shape(
+    accepted: &Accepted,
+    request: &RequestContext,
+    is_list: bool,
+) -> Result<Shape, Status> {
+    let Some(convert) = &accepted.convert else {
+        return Ok(Shape::Objects);
+    };
+    let beta = convert.version == "v1beta1";
+    let refuse = |message: String| {
+        let mut status = Status::not_acceptable::<&str>(&[]);
+        status.message = message;
+        Err(status)
+    };
+    match convert.kind.as_str() {
+        "Table" => Ok(Shape::Table {
+            beta,
+            include: Include::parse(request.query.get("includeObject").unwrap_or_default())?,
+        }),
+        "PartialObjectMetadata" if is_list => refuse(
+            "you requested PartialObjectMetadata, but the requested object is a list".to_owned(),
+        ),
+        "PartialObjectMetadataList" if !is_list => refuse(
+            "you requested PartialObjectMetadataList, but the requested object is not a list"
+                .to_owned(),
+        ),
+        _ => Ok(Shape::Partial { beta }),
+    }
+}
+
+pub(super) fn meta_version(beta: bool) -> &'static str {
+    if beta {
+        "meta.k8s.io/v1beta1"
+    } else {
+        "meta.k8s.io/v1"
+    }
+}
+
+pub(super) async fn get(
+    store: &Arc<Store>,
+    view: View,
+    request: &RequestContext,
+) -> Result<Response<Body>, Status> {
+    let accepted = negotiate::output(&request.headers, &request.query, Offer::Objects)?;
+    let shape = shape(&accepted, request, false)?;
+    let info = &request.info;
+    let version = request.query.text("resourceVersion");
+    let object = store
+        .get(namespace(view, request), &info.name, &version)
+        .await?;
+    let bytes = one(view, &object, shape, &accepted)?;
+    Ok(body::bytes(
+        StatusCode::OK,
+        accepted.media.name(),
+        bytes,
+        &request.headers,
+    ))
+}
+
+/// The namespace under which objects are stored: a namespace itself is in none.
+pub(super) fn namespace(view: View, request: &RequestContext) -> &str {
+    if view.stored.namespaced {
+        &request.info.namespace
+    } else {
+        ""
+    }
+}
+
+/// One object's body.
+pub(super) fn one(
+    view: View,
+    object: &Arc<Object>,
+    shape: Shape,
+    accepted: &Accepted,
+) -> Result<Bytes, Status> {
+    let (media, pretty) = (accepted.media, accepted.pretty);
+    match shape {
+        Shape::Objects => view.object(object, media, pretty),
+        Shape::Partial { beta } => {
+            let raw = view.partial(object).map_err(Status::internal)?;
+            encode::message(
+                meta_version(beta),
+                "PartialObjectMetadata",
+                &raw,
+                media,
+                pretty,
+            )
+        }
+        Shape::Table { beta, include } => {
+            let rows = table::rows(view, std::slice::from_ref(object), include)?;
+            let meta = ListMeta {
+                resource_version: object.revision().to_string(),
+                ..ListMeta::default()
+            };
+            let table = table::table(view.served, &meta, rows, true);
+            encode::tree(meta_version(beta), "Table", &table, media, pretty)
+        }
+    }
+    .map_err(Status::internal)
+}
+
+pub(super) async fn list(
+    store: &Arc<Store>,
+    view: View,
+    request: &RequestContext,
+) -> Result<Response<Body>, Status> {
+    let accepted = negotiate::output(&request.headers, &request.query, Offer::Objects)?;
+    let shape = shape(&accepted, request, true)?;
+    let options = ListOptions::from_query(&request.query, false)?;
+    let info = &request.info;
+    let selection = store.select(namespace(view, request), &info.name, &options)?;
+    let listed = store.list(&selection, &options).await?;
+    let meta = ListMeta {
+        resource_version: listed.list.revision.to_string(),
+        remaining: (!listed.continue_token.is_empty())
+            .then_some(listed.list.remaining)
+            .flatten(),
+        continue_token: listed.continue_token,
+    };
+    let bytes = many(view, &listed.list.objects, &meta, shape, &accepted)?;
+    Ok(body::bytes(
+        StatusCode::OK,
+        accepted.media.name(),
+        bytes,
+        &request.headers,
+    ))
+}
+
+/// A list's body.
+pub(super) fn many(
+    view: View,
+    objects: &[Arc<Object>],
+    meta: &ListMeta,
+    shape: Shape,
+    accepted: &Accepted,
+) -> Result<Bytes, Status> {
+    let (media, pretty) = (accepted.media, accepted.pretty);
+    match shape {
+        Shape::Objects => view.list(objects, meta, media, pretty),
+        Shape::Partial { beta } => {
+            let mut items = Vec::with_capacity(objects.len());
+            for object in objects {
+                let raw = view.partial(object).map_err(Status::internal)?;
+                let item = match media {
+                    Media::Protobuf => raw,
+                    // Unlike those of other lists, these items say what they are.
+                    _ => encode::message_json(meta_version(beta), "PartialObjectMetadata", &raw)
+                        .map_err(Status::internal)?,
+                };
+                items.push(item);
+            }
+            let kind = "PartialObjectMetadataList";
+            encode::items(meta_version(beta), kind, meta, &items, media, pretty)
+        }
+        Shape::Table { beta, include } => {
+            let rows = table::rows(view, objects, include)?;
+            let table = table::table(view.served, meta, rows, true);
+            encode::tree(meta_version(beta), "Table", &table, media, pretty)
+        }
+    }
+    .map_err(Status::internal)
+}

@@ -1,0 +1,88 @@
+//! Tables: what `kubectl get` prints (`meta.k8s.io` `Table`). The columns of each kind are
+//! `registry/columns`'.
+
+use std::sync::Arc;
+
+use meta::Status;
+use schema::Resource;
+use serde_json::{Value, json};
+
+use super::super::encode::{ListMeta, View};
+use crate::registry::columns::{self, Row};
+use crate::storage::cache::Object;
+
+/// `includeObject`: what a row carries besides its cells.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Include {
+    None,
+    Metadata,
+    Object,
+}
+
+impl Include {
+    pub fn parse(text: &str) -> Result<Include, Status> {
+        match text {
+            "None" => Ok(Include::None),
+            "" | "Metadata" => Ok(Include::Metadata),
+            "Object" => Ok(Include::Object),
+            other => Err(Status::bad_request(format!(
+                "Unable to convert to Table as requested: includeObject: Invalid value: {other:?}: must be 'Metadata', 'Object', 'None', or empty"
+            ))),
+        }
+    }
+}
+
+/// A row per object.
+pub fn rows(view: View, objects: &[Arc<Object>], include: Include) -> Result<Vec<Value>, Status> {
+    let now = jiff::Timestamp::now();
+    objects
+        .iter()
+        .map(|object| {
+            let tree = view.tree(object).map_err(Status::internal)?;
+            Ok(row(view.served, &tree, include, now))
+        })
+        .collect()
+}
+
+/// The row of one tree of the served version.
+pub fn row(served: &Resource, object: &Value, include: Include, now: jiff::Timestamp) -> Value {
+    let cells: Vec<Value> = columns::of(served)
+        .iter()
+        .map(|column| (column.cell)(&Row { object, now }))
+        .collect();
+    let mut row = json!({"cells": cells});
+    match include {
+        Include::None => row["object"] = Value::Null,
+        Include::Metadata => {
+            row["object"] = json!({
+                "kind": "PartialObjectMetadata",
+                "apiVersion": "meta.k8s.io/v1",
+                "metadata": object["metadata"],
+            });
+        }
+        Include::Object => row["object"] = object.clone(),
+    }
+    row
+}
+
+/// A table of rows; `headers` is false for all but the first event of a watch.
+pub fn table(served: &Resource, meta: &ListMeta, rows: Vec<Value>, headers: bool) -> Value {
+    let definitions: Vec<Value> = if headers {
+        columns::of(served)
+            .iter()
+            .map(|c| {
+                json!({
+                    "name": c.name, "type": c.kind, "format": c.format,
+                    "description": c.description, "priority": c.priority,
+                })
+            })
+            .collect()
+    } else {
+        Vec::new()
+    };
+    json!({
+        "metadata": meta.to_value(),
+        "columnDefinitions": definitions,
+        "rows": rows,
+    })
+}

@@ -1,0 +1,171 @@
+//! WATCH: an event per line (JSON) or per frame (protobuf) for as long as the client and
+//! the server want.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use futures::{Stream, StreamExt};
+use http::header::{self, HeaderValue};
+use http::{Response, StatusCode};
+use meta::Status;
+use serde_json::{Value, json};
+
+use super::super::body::{self, Body, BoxError};
+use super::super::chain::Chain;
+use super::super::context::RequestContext;
+use super::super::encode::{self, EventType, ListMeta, View};
+use super::super::negotiate::{self, Media, Offer};
+use super::read::{self, Shape, meta_version};
+use super::table;
+use crate::registry::options::ListOptions;
+use crate::registry::store::Store;
+use crate::registry::store::errors::{During, status};
+use crate::storage::cache::{Object, WatchItem, Watcher};
+
+/// Events that are ready at the same time go out in one write, up to this many bytes.
+const BATCH: usize = 64 * 1024;
+
+pub(super) async fn watch(
+    chain: &Chain,
+    store: &Arc<Store>,
+    view: View,
+    request: &RequestContext,
+) -> Result<Response<Body>, Status> {
+    let accepted = negotiate::output_stream(&request.headers, Offer::Objects)?;
+    let shape = read::shape(&accepted, request, false)?;
+    let options = ListOptions::from_query(&request.query, request.info.verb_in_path)?;
+    let selection = store.select(read::namespace(view, request), &request.info.name, &options)?;
+    let timeout = options.timeout.filter(|t| !t.is_zero()).unwrap_or_else(|| {
+        // Spread, so that clients that came together do not come back together.
+        let spread = (chain.random)() as f64 / u64::MAX as f64;
+        chain.min_watch.mul_f64(1.0 + spread)
+    });
+    let watcher = store.watch(selection, &options).await?;
+    let writer = Writer {
+        store: store.clone(),
+        view,
+        shape,
+        media: accepted.media,
+        headers_sent: false,
+    };
+    let stopping = chain.stopping.clone();
+    let events =
+        frames(watcher, writer, timeout).take_until(async move { stopping.cancelled().await });
+    let mut response = Response::new(body::stream(events));
+    *response.status_mut() = StatusCode::OK;
+    let content_type = accepted.media.stream_name().unwrap_or_default();
+    response
+        .headers_mut()
+        .insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
+    Ok(response)
+}
+
+/// The watch as chunks of a body, until it ends or its time is over.
+fn frames(
+    watcher: Watcher,
+    mut writer: Writer,
+    timeout: Duration,
+) -> impl Stream<Item = Result<Bytes, BoxError>> + Send {
+    let deadline = tokio::time::sleep(timeout);
+    watcher
+        .ready_chunks(256)
+        .flat_map(move |items| {
+            let mut chunks = Vec::new();
+            let mut batch = BytesMut::new();
+            for item in items {
+                let frame = match item {
+                    Ok(item) => writer.frame(item),
+                    Err(e) => {
+                        let status = status(e, &writer.store.group_resource(), "", During::Watch);
+                        encode::error_event(&status, writer.media)
+                    }
+                };
+                match frame {
+                    Ok(frame) if batch.is_empty() && frame.len() >= BATCH => {
+                        chunks.push(Ok(frame));
+                    }
+                    Ok(frame) => {
+                        batch.extend_from_slice(&frame);
+                        if batch.len() >= BATCH {
+                            chunks.push(Ok(batch.split().freeze()));
+                        }
+                    }
+                    // An object that cannot be shown does not end the watch for the others.
+                    Err(e) => tracing::error!(error = %e, "Failed to encode watch event"),
+                }
+            }
+            if !batch.is_empty() {
+                chunks.push(Ok(batch.freeze()));
+            }
+            futures::stream::iter(chunks)
+        })
+        .take_until(deadline)
+}
+
+/// Makes frames of a watch's items.
+struct Writer {
+    store: Arc<Store>,
+    view: View,
+    shape: Shape,
+    media: Media,
+    /// A table's columns are stated once.
+    headers_sent: bool,
+}
+
+impl Writer {
+    fn frame(&mut self, item: WatchItem) -> codec::Result<Bytes> {
+        let (ty, object) = match item {
+            WatchItem::Added(object) => (EventType::Added, object),
+            WatchItem::Modified(object) => (EventType::Modified, object),
+            WatchItem::Deleted(object) => (EventType::Deleted, object),
+            WatchItem::Bookmark {
+                revision,
+                initial_events_end,
+            } => return self.bookmark(revision, initial_events_end),
+        };
+        match self.shape {
+            Shape::Objects => self.view.event(ty, &object, self.media),
+            Shape::Partial { beta } => {
+                let raw = self.view.partial(&object)?;
+                let kind = "PartialObjectMetadata";
+                let body = encode::message(meta_version(beta), kind, &raw, self.media, false)?;
+                encode::event(ty, &body, self.media)
+            }
+            Shape::Table { .. } => self.table(ty, &object),
+        }
+    }
+
+    fn table(&mut self, ty: EventType, object: &Arc<Object>) -> codec::Result<Bytes> {
+        let tree = self.view.tree(object)?;
+        self.table_of(ty, &tree, object.revision())
+    }
+
+    fn table_of(&mut self, ty: EventType, tree: &Value, revision: u64) -> codec::Result<Bytes> {
+        let Shape::Table { beta, include } = self.shape else {
+            unreachable!("asked for tables only")
+        };
+        let row = table::row(self.view.served, tree, include, jiff::Timestamp::now());
+        let meta = ListMeta {
+            resource_version: revision.to_string(),
+            ..ListMeta::default()
+        };
+        let headers = !std::mem::replace(&mut self.headers_sent, true);
+        let table = table::table(self.view.served, &meta, vec![row], headers);
+        encode::tree_event(ty, meta_version(beta), "Table", &table, self.media)
+    }
+
+    fn bookmark(&mut self, revision: u64, initial_events_end: bool) -> codec::Result<Bytes> {
+        let mut metadata = json!({"resourceVersion": revision.to_string()});
+        if initial_events_end {
+            metadata["annotations"] = json!({"k8s.io/initial-events-end": "true"});
+        }
+        let tree = json!({"metadata": metadata});
+        let (version, kind) = match self.shape {
+            Shape::Table { .. } => return self.table_of(EventType::Bookmark, &tree, revision),
+            Shape::Partial { beta } => (meta_version(beta).to_owned(), "PartialObjectMetadata"),
+            Shape::Objects => (self.view.api_version(), self.view.served.kind),
+        };
+        encode::tree_event(EventType::Bookmark, &version, kind, &tree, self.media)
+    }
+}

@@ -1,0 +1,452 @@
+//! POST, PUT and PATCH.
+
+use std::sync::Arc;
+
+use http::{Response, StatusCode, header};
+use meta::{ErrorList, FieldError, GroupKind, Path, Status};
+use serde_json::Value;
+
+use super::super::authorization;
+use super::super::body::{self, Body};
+use super::super::chain::Chain;
+use super::super::context::RequestContext;
+use super::super::encode::{self, ListMeta, View};
+use super::super::negotiate::{self, Accepted, Media, Offer};
+use super::body::{self as input, Expected};
+use super::read::{self, Shape, meta_version, namespace};
+use super::table;
+use crate::authz::Attributes;
+use crate::registry::convert::convert;
+use crate::registry::object_meta::meta;
+use crate::registry::options::{FieldValidation, PatchType, WriteOptions};
+use crate::registry::rest::{Reply, Rest, Target};
+use crate::registry::store::{Change, Store, Update, Write};
+
+/// An object as the answer of a write.
+pub(super) fn respond(
+    view: View,
+    request: &RequestContext,
+    accepted: &Accepted,
+    code: StatusCode,
+    object: Value,
+) -> Result<Response<Body>, Status> {
+    let object = convert(object, view.stored, view.served);
+    let (media, pretty) = (accepted.media, accepted.pretty);
+    let bytes = match read::shape(accepted, request, false)? {
+        Shape::Objects => encode::tree(
+            &view.api_version(),
+            view.served.kind,
+            &object,
+            media,
+            pretty,
+        ),
+        Shape::Partial { beta } => {
+            let partial = serde_json::json!({"metadata": object["metadata"]});
+            let kind = "PartialObjectMetadata";
+            encode::tree(meta_version(beta), kind, &partial, media, pretty)
+        }
+        Shape::Table { beta, include } => {
+            let row = table::row(view.served, &object, include, jiff::Timestamp::now());
+            let list = ListMeta {
+                resource_version: meta(&object).resource_version().to_owned(),
+                ..ListMeta::default()
+            };
+            let table = table::table(view.served, &list, vec![row], true);
+            encode::tree(meta_version(beta), "Table", &table, media, pretty)
+        }
+    }
+    .map_err(Status::internal)?;
+    Ok(body::bytes(code, media.name(), bytes, &request.headers))
+}
+
+fn expected(view: View) -> Expected {
+    Expected {
+        group: view.served.group,
+        version: view.served.version,
+        kind: view.served.kind,
+    }
+}
+
+fn write<'a>(
+    view: View,
+    request: &'a RequestContext,
+    options: &WriteOptions,
+    value: &'a Value,
+) -> Write<'a> {
+    Write {
+        user: &request.user,
+        namespace: namespace(view, request),
+        name: &request.info.name,
+        subresource: &request.info.subresource,
+        dry_run: options.dry_run,
+        options: value,
+        warnings: &request.warnings,
+    }
+}
+
+pub(super) async fn create(
+    store: &Arc<Store>,
+    view: View,
+    request: &mut RequestContext,
+) -> Result<Response<Body>, Status> {
+    let accepted = negotiate::output(&request.headers, &request.query, Offer::Objects)?;
+    let media = negotiate::input(&request.headers)?;
+    let body = request.read_body().await?;
+    let options = WriteOptions::from_query(&request.query, "CreateOptions")?;
+    let object = input::object(
+        media,
+        &body,
+        expected(view),
+        options.field_validation,
+        &request.warnings,
+    )?;
+    let value = options.to_value("CreateOptions");
+    let object = convert(object, view.served, view.stored);
+    let written = store
+        .create(&write(view, request, &options, &value), object)
+        .await?;
+    respond(
+        view,
+        request,
+        &accepted,
+        StatusCode::CREATED,
+        written.object,
+    )
+}
+
+/// The object that an update is for must be the one that the path names.
+fn check_name(object: &Value, request: &RequestContext) -> Result<(), Status> {
+    let (name, url) = (meta(object).name(), &request.info.name);
+    if name.is_empty() {
+        return Err(Status::bad_request(format!(
+            "the name of the object ({url} based on URL) was undeterminable: name must be provided"
+        )));
+    }
+    if name != url {
+        return Err(Status::bad_request(format!(
+            "the name of the object ({name}) does not match the name on the URL ({url})"
+        )));
+    }
+    let (own, asked) = (meta(object).namespace(), &request.info.namespace);
+    let is_namespace = request.info.resource == "namespaces" && request.info.group.is_empty();
+    if !own.is_empty() && !asked.is_empty() && own != asked && !is_namespace {
+        return Err(Status::bad_request(
+            "the namespace of the provided object does not match the namespace sent on the request",
+        ));
+    }
+    Ok(())
+}
+
+/// Whether the user may create what a PUT would create.
+fn may_create(chain: &Chain, request: &RequestContext) -> Result<(), Status> {
+    let base = authorization::attributes(&request.info, &request.user, "");
+    let attributes = Attributes {
+        verb: "create",
+        ..base
+    };
+    authorization::authorize(&*chain.authorizer, &attributes)
+}
+
+fn code(created: bool) -> StatusCode {
+    if created {
+        StatusCode::CREATED
+    } else {
+        StatusCode::OK
+    }
+}
+
+pub(super) async fn update(
+    chain: &Chain,
+    store: &Arc<Store>,
+    view: View,
+    request: &mut RequestContext,
+) -> Result<Response<Body>, Status> {
+    let accepted = negotiate::output(&request.headers, &request.query, Offer::Objects)?;
+    let body = request.read_body().await?;
+    let options = WriteOptions::from_query(&request.query, "UpdateOptions")?;
+    let media = negotiate::input(&request.headers)?;
+    let object = input::object(
+        media,
+        &body,
+        expected(view),
+        options.field_validation,
+        &request.warnings,
+    )?;
+    check_name(&object, request)?;
+    let uid = meta(&object).uid().to_owned();
+    let object = convert(object, view.served, view.stored);
+    let value = options.to_value("UpdateOptions");
+    let request = &*request;
+    let update = Update {
+        change: &|_: Option<&Value>| Ok(object.clone()),
+        uid: (!uid.is_empty()).then_some(&uid),
+        force_create: false,
+        may_create: &|| may_create(chain, request),
+    };
+    let written = store
+        .update(&write(view, request, &options, &value), &update)
+        .await?;
+    respond(
+        view,
+        request,
+        &accepted,
+        code(written.created),
+        written.object,
+    )
+}
+
+/// A patch as it was sent.
+struct Patch {
+    kind: PatchType,
+    /// As a tree that no schema has seen.
+    content: Value,
+    validation: FieldValidation,
+}
+
+impl Patch {
+    async fn read(request: &mut RequestContext) -> Result<(Patch, WriteOptions), Status> {
+        let content_type = negotiate::header(&request.headers, header::CONTENT_TYPE);
+        let essence = content_type.split(';').next().unwrap_or_default().trim();
+        let kind = PatchType::ALL
+            .into_iter()
+            .find(|p| p.media_type() == essence)
+            .ok_or_else(|| {
+                Status::unsupported_media_type(&PatchType::ALL.map(PatchType::media_type))
+            })?;
+        let body = request.read_body().await?;
+        let options = WriteOptions::for_patch(&request.query, kind)?;
+        if kind == PatchType::Apply {
+            let mut status = Status::unsupported_media_type::<&str>(&[]);
+            status.message = "server-side apply is not available in this version; use a JSON patch, a merge patch or a strategic merge patch".to_owned();
+            return Err(status);
+        }
+        let content = input::untyped(Media::Json, &body).map_err(|e| match kind {
+            PatchType::Merge => Status::bad_request(format!("error decoding patch: {e}")),
+            _ => Status::bad_request(e),
+        })?;
+        let patch = Patch {
+            kind,
+            content,
+            validation: options.field_validation,
+        };
+        Ok((patch, options))
+    }
+
+    /// The patched object, checked against the schema and defaulted.
+    fn apply(
+        &self,
+        current: Value,
+        expected: Expected,
+        request: &RequestContext,
+    ) -> Result<Value, Status> {
+        let message = expected.message()?;
+        let mut object = current;
+        let applied = match self.kind {
+            PatchType::Json => {
+                codec::tree::complete(message, &mut object);
+                patch::json::apply(&mut object, &self.content)
+            }
+            PatchType::Merge => patch::merge::apply(&mut object, self.content.clone()),
+            PatchType::Strategic | PatchType::Apply => {
+                let patched = patch::strategic::apply(object, self.content.clone(), message)
+                    .map_err(failed)?;
+                object = patched;
+                Ok(())
+            }
+        };
+        applied.map_err(failed)?;
+
+        let text = object.to_string();
+        let invalid = |detail: String| {
+            let value = match self.kind {
+                PatchType::Strategic => self.content.to_string(),
+                _ => text.clone(),
+            };
+            let errs = ErrorList::from(vec![FieldError::invalid(
+                &Path::new("patch"),
+                value,
+                detail,
+            )]);
+            Status::invalid(&GroupKind::new("", ""), "", &errs)
+        };
+        let decoded =
+            codec::decode::json(message, text.as_bytes(), input::strictness(self.validation))
+                .map_err(|e| invalid(e.to_string()))?;
+        input::note_strict_errors(&decoded, self.validation, &request.warnings).map_err(invalid)?;
+        let mut object = decoded.value;
+        if let Some(members) = object.as_object_mut() {
+            members.insert("apiVersion".into(), expected.api_version().into());
+            members.insert("kind".into(), expected.kind.into());
+        }
+        api::defaults::apply(message, &mut object);
+        Ok(object)
+    }
+}
+
+/// Why a patch does not apply, as a status.
+fn failed(error: patch::Error) -> Status {
+    match error {
+        patch::Error::Malformed(message) => Status::bad_request(message),
+        e @ patch::Error::TooManyOperations { .. } => Status::request_entity_too_large(e),
+        patch::Error::Inapplicable(message) => Status::generic_server_response(
+            422,
+            "",
+            &meta::GroupResource::default(),
+            "",
+            &message,
+            0,
+            false,
+        ),
+        // Upstream has no status for these; they come out as an internal error.
+        patch::Error::Schema(message) => Status::internal(message),
+    }
+}
+
+pub(super) async fn patch(
+    chain: &Chain,
+    store: &Arc<Store>,
+    view: View,
+    request: &mut RequestContext,
+) -> Result<Response<Body>, Status> {
+    let (patch, options) = Patch::read(request).await?;
+    let accepted = negotiate::output(&request.headers, &request.query, Offer::Objects)?;
+    let value = options.to_value("PatchOptions");
+    let request = &*request;
+    let change = |current: Option<&Value>| {
+        let Some(current) = current else {
+            return Err(Status::not_found(
+                &store.group_resource(),
+                &request.info.name,
+            ));
+        };
+        let current = convert(current.clone(), view.stored, view.served);
+        let object = patch.apply(current, expected(view), request)?;
+        check_name(&object, request)?;
+        Ok(convert(object, view.served, view.stored))
+    };
+    let update = Update {
+        change: &change,
+        uid: None,
+        force_create: false,
+        may_create: &|| may_create(chain, request),
+    };
+    let written = store
+        .update(&write(view, request, &options, &value), &update)
+        .await?;
+    respond(
+        view,
+        request,
+        &accepted,
+        code(written.created),
+        written.object,
+    )
+}
+
+/// Any verb on an endpoint that is not simply a stored object.
+pub(super) async fn rest(
+    resource: &'static schema::Resource,
+    rest: &dyn Rest,
+    speaks: (&'static str, &'static str, &'static str),
+    request: &mut RequestContext,
+) -> Result<Response<Body>, Status> {
+    let accepted = negotiate::output(&request.headers, &request.query, Offer::Plain)?;
+    let expected = Expected {
+        group: speaks.0,
+        version: speaks.1,
+        kind: speaks.2,
+    };
+    let (reply, code) = match request.info.verb.as_str() {
+        "get" => {
+            let options = Value::Null;
+            let target = target(resource, request, &WriteOptions::default(), &options);
+            (Reply::Object(rest.get(target).await?), StatusCode::OK)
+        }
+        "create" => {
+            let media = negotiate::input(&request.headers)?;
+            let body = request.read_body().await?;
+            let options = WriteOptions::from_query(&request.query, "CreateOptions")?;
+            let object = input::object(
+                media,
+                &body,
+                expected,
+                options.field_validation,
+                &request.warnings,
+            )?;
+            let value = options.to_value("CreateOptions");
+            let target = target(resource, request, &options, &value);
+            (rest.create(target, object).await?, StatusCode::CREATED)
+        }
+        "update" => {
+            let body = request.read_body().await?;
+            let options = WriteOptions::from_query(&request.query, "UpdateOptions")?;
+            let media = negotiate::input(&request.headers)?;
+            let object = input::object(
+                media,
+                &body,
+                expected,
+                options.field_validation,
+                &request.warnings,
+            )?;
+            check_name(&object, request)?;
+            let value = options.to_value("UpdateOptions");
+            let target = target(resource, request, &options, &value);
+            let change: &Change<'_> = &|_| Ok(object.clone());
+            (
+                Reply::Object(rest.update(target, change).await?),
+                StatusCode::OK,
+            )
+        }
+        "patch" => {
+            let (patch, options) = Patch::read(request).await?;
+            let value = options.to_value("PatchOptions");
+            let request = &*request;
+            let target = target(resource, request, &options, &value);
+            let change = |current: Option<&Value>| {
+                let current = current.cloned().unwrap_or_default();
+                patch.apply(current, expected, request)
+            };
+            (
+                Reply::Object(rest.update(target, &change).await?),
+                StatusCode::OK,
+            )
+        }
+        _ => return Err(super::method_not_allowed()),
+    };
+    match reply {
+        Reply::Status(status) => {
+            let mut response = body::status(&status, &request.headers, accepted.pretty);
+            *response.status_mut() = code;
+            Ok(response)
+        }
+        Reply::Object(object) => {
+            let (media, pretty) = (accepted.media, accepted.pretty);
+            let bytes = encode::tree(
+                &expected.api_version(),
+                expected.kind,
+                &object,
+                media,
+                pretty,
+            )
+            .map_err(Status::internal)?;
+            Ok(body::bytes(code, media.name(), bytes, &request.headers))
+        }
+    }
+}
+
+fn target<'a>(
+    resource: &'static schema::Resource,
+    request: &'a RequestContext,
+    options: &WriteOptions,
+    value: &'a Value,
+) -> Target<'a> {
+    Target {
+        resource,
+        subresource: &request.info.subresource,
+        namespace: &request.info.namespace,
+        name: &request.info.name,
+        user: &request.user,
+        dry_run: options.dry_run,
+        options: value,
+        warnings: &request.warnings,
+    }
+}

@@ -1,0 +1,174 @@
+//! The watch cache as authentication, authorization and admission read it: [`Lookup`] over
+//! the registry, and the task that feeds [`Observer`]s.
+
+use std::sync::{Arc, OnceLock};
+
+use futures::future::BoxFuture;
+use futures::{FutureExt, StreamExt};
+use meta::Status;
+use serde_json::Value;
+
+use crate::lookup::{Lookup, Observer};
+use crate::registry::Registry;
+use crate::registry::store::Store;
+use crate::storage::cache::{At, ListQuery, Object, Selector, Start, WatchItem, WatchQuery};
+use crate::storage::keys;
+
+/// Reads through the registry. It is made before the registry is, because plugins that
+/// the registry asks hold it.
+#[derive(Default)]
+pub struct Reader {
+    registry: OnceLock<Arc<Registry>>,
+}
+
+impl Reader {
+    /// Says where to read; once.
+    pub fn connect(&self, registry: Arc<Registry>) {
+        if self.registry.set(registry).is_err() {
+            tracing::error!("the reader is connected already");
+        }
+    }
+
+    fn store(&self, group: &str, resource: &str) -> Option<&Arc<Store>> {
+        self.registry.get()?.store(group, resource)
+    }
+}
+
+fn tree(store: &Store, object: &Object) -> Option<Arc<Value>> {
+    match store.tree(object.bytes(), object.revision()) {
+        Ok(tree) => Some(Arc::new(tree)),
+        Err(e) => {
+            tracing::error!(key = object.key(), error = %e, "an object cannot be read");
+            None
+        }
+    }
+}
+
+impl Lookup for Reader {
+    fn get(&self, group: &str, resource: &str, namespace: &str, name: &str) -> Option<Arc<Value>> {
+        let store = self.store(group, resource)?;
+        // What is in memory is there without waiting.
+        let found = store
+            .cache
+            .get(&keys::relative(namespace, name), At::Any)
+            .now_or_never()?
+            .ok()??;
+        tree(store, &found)
+    }
+
+    fn list(&self, group: &str, resource: &str, namespace: &str) -> Vec<Arc<Value>> {
+        let Some(store) = self.store(group, resource) else {
+            return Vec::new();
+        };
+        let selector = Selector {
+            namespace: namespace.to_owned(),
+            ..Selector::default()
+        };
+        let query = ListQuery {
+            selector: &selector,
+            at: At::Any,
+            limit: 0,
+            start: "",
+        };
+        match store.cache.list(&query).now_or_never() {
+            Some(Ok(list)) => list
+                .objects
+                .iter()
+                .filter_map(|object| tree(store, object))
+                .collect(),
+            _ => Vec::new(),
+        }
+    }
+
+    fn get_fresh<'a>(
+        &'a self,
+        group: &'a str,
+        resource: &'a str,
+        namespace: &'a str,
+        name: &'a str,
+    ) -> BoxFuture<'a, Result<Option<Arc<Value>>, Status>> {
+        Box::pin(async move {
+            let Some(store) = self.store(group, resource) else {
+                return Ok(None);
+            };
+            match store.get_tree(namespace, name).await {
+                Ok(tree) => Ok(Some(Arc::new(tree))),
+                Err(e) if e.is_not_found() => Ok(None),
+                Err(e) => Err(e),
+            }
+        })
+    }
+}
+
+/// Feeds an observer with everything that is there and then with every change, for ever.
+pub async fn feed(registry: Arc<Registry>, observer: Arc<dyn Observer>) {
+    let stores: Vec<Arc<Store>> = observer
+        .observes()
+        .iter()
+        .filter_map(|(group, resource)| registry.store(group, resource).cloned())
+        .collect();
+    let mut waiting = stores.len();
+    let mut streams = futures::stream::SelectAll::new();
+    for store in stores {
+        streams.push(Box::pin(follow(store)));
+    }
+    while let Some((store, item)) = streams.next().await {
+        let (group, resource) = (store.resource.group, store.resource.plural);
+        match item {
+            WatchItem::Added(object) | WatchItem::Modified(object) => {
+                if let Some(tree) = tree(&store, &object) {
+                    observer.put(group, resource, &tree);
+                }
+            }
+            WatchItem::Deleted(object) => {
+                observer.delete(group, resource, object.namespace(), object.name());
+            }
+            WatchItem::Bookmark {
+                initial_events_end: true,
+                ..
+            } => {
+                waiting = waiting.saturating_sub(1);
+                if waiting == 0 {
+                    observer.synced();
+                }
+            }
+            WatchItem::Bookmark { .. } => {}
+        }
+    }
+}
+
+/// Watches a resource, beginning again with the state whenever the watch ends.
+fn follow(store: Arc<Store>) -> impl futures::Stream<Item = (Arc<Store>, WatchItem)> {
+    futures::stream::unfold((store, None), |(store, mut watcher)| async move {
+        loop {
+            let current = match &mut watcher {
+                Some(current) => current,
+                None => {
+                    let query = WatchQuery {
+                        selector: Selector::default(),
+                        start: Start::State {
+                            at: At::Any,
+                            marked: true,
+                        },
+                        bookmarks: true,
+                    };
+                    match store.cache.watch(query).await {
+                        Ok(new) => watcher.insert(new),
+                        Err(e) => {
+                            tracing::debug!(error = %e, "waiting for the watch cache");
+                            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+                            continue;
+                        }
+                    }
+                }
+            };
+            match current.next().await {
+                Some(Ok(item)) => {
+                    let pair = (store.clone(), item);
+                    return Some((pair, (store, watcher)));
+                }
+                Some(Err(_)) | None => watcher = None,
+            }
+        }
+    })
+}

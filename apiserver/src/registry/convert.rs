@@ -1,0 +1,106 @@
+//! Conversion between the version that is stored and the versions that are served.
+//!
+//! Most versions of a kind have the same fields: then only the API version changes. What
+//! differs has a function per pair here. Fields that the other version does not have are
+//! left out when the tree is written.
+//!
+//! What must not be here: defaults, validation.
+
+mod autoscaling;
+mod events;
+
+use schema::Resource;
+use serde_json::{Value, json};
+
+/// Turns a tree of `from` into one of `to`, two versions of one resource.
+type Function = fn(&mut Value);
+
+/// A pair whose versions differ by more than the name.
+struct Conversion {
+    plural: &'static str,
+    /// Group and version.
+    from: (&'static str, &'static str),
+    to: (&'static str, &'static str),
+    function: Function,
+}
+
+const CONVERSIONS: &[Conversion] = &[
+    Conversion {
+        plural: "horizontalpodautoscalers",
+        from: ("autoscaling", "v1"),
+        to: ("autoscaling", "v2"),
+        function: autoscaling::v1_to_v2,
+    },
+    Conversion {
+        plural: "horizontalpodautoscalers",
+        from: ("autoscaling", "v2"),
+        to: ("autoscaling", "v1"),
+        function: autoscaling::v2_to_v1,
+    },
+    Conversion {
+        plural: "events",
+        from: ("events.k8s.io", "v1"),
+        to: ("", "v1"),
+        function: events::v1_to_core,
+    },
+    Conversion {
+        plural: "events",
+        from: ("", "v1"),
+        to: ("events.k8s.io", "v1"),
+        function: events::core_to_v1,
+    },
+];
+
+fn find(from: &Resource, to: &Resource) -> Option<Function> {
+    CONVERSIONS
+        .iter()
+        .find(|c| {
+            c.plural == from.plural
+                && c.from == (from.group, from.version)
+                && c.to == (to.group, to.version)
+        })
+        .map(|c| c.function)
+}
+
+/// `apps/v1`, `v1`.
+pub fn api_version(resource: &Resource) -> String {
+    match resource.group {
+        "" => resource.version.to_owned(),
+        group => format!("{group}/{}", resource.version),
+    }
+}
+
+/// Converts an object's tree.
+pub fn convert(mut object: Value, from: &Resource, to: &Resource) -> Value {
+    if std::ptr::eq(from, to) {
+        return object;
+    }
+    if let Some(function) = find(from, to) {
+        function(&mut object);
+    }
+    if let Some(members) = object.as_object_mut() {
+        members.insert("apiVersion".into(), json!(api_version(to)));
+        members.insert("kind".into(), json!(to.kind));
+    }
+    object
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_conversion_is_between_resources_that_exist() {
+        for c in CONVERSIONS {
+            for (group, version) in [c.from, c.to] {
+                assert!(
+                    schema::resources()
+                        .iter()
+                        .any(|r| r.plural == c.plural && r.group == group && r.version == version),
+                    "{group}/{version} {}",
+                    c.plural
+                );
+            }
+        }
+    }
+}

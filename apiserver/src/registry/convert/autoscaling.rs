@@ -1,0 +1,310 @@
+//! HorizontalPodAutoscaler: `v1` knows one metric (CPU utilization); what `v2` has beyond
+//! that travels in annotations, so that nothing is lost by reading or writing the older version.
+
+use serde_json::{Map, Value, json};
+
+use super::super::object_meta::{child_mut, meta_mut};
+
+const METRICS: &str = "autoscaling.alpha.kubernetes.io/metrics";
+const BEHAVIOR: &str = "autoscaling.alpha.kubernetes.io/behavior";
+const CURRENT_METRICS: &str = "autoscaling.alpha.kubernetes.io/current-metrics";
+const CONDITIONS: &str = "autoscaling.alpha.kubernetes.io/conditions";
+
+fn is_cpu_utilization(metric: &Value) -> bool {
+    metric["type"] == "Resource" && metric["resource"]["name"] == "cpu"
+}
+
+fn annotate(hpa: &mut Value, key: &str, value: &Value) {
+    let annotations = meta_mut(hpa)
+        .entry("annotations")
+        .or_insert_with(|| json!({}));
+    annotations[key] = json!(value.to_string());
+}
+
+/// Takes an annotation away and reads it.
+fn annotation(hpa: &mut Value, key: &str) -> Option<Value> {
+    let meta = meta_mut(hpa);
+    let annotations = meta.get_mut("annotations")?.as_object_mut()?;
+    let text = annotations.remove(key)?;
+    if annotations.is_empty() {
+        meta.remove("annotations");
+    }
+    serde_json::from_str(text.as_str()?).ok()
+}
+
+fn items(value: Option<Value>) -> Vec<Value> {
+    match value {
+        Some(Value::Array(items)) => items,
+        _ => Vec::new(),
+    }
+}
+
+pub fn v2_to_v1(hpa: &mut Value) {
+    let spec = child_mut(hpa, "spec");
+    let mut metrics = items(spec.remove("metrics"));
+    let behavior = spec.remove("behavior");
+    if let Some(at) = metrics.iter().position(|m| {
+        is_cpu_utilization(m) && m["resource"]["target"]["averageUtilization"].is_number()
+    }) {
+        let cpu = metrics.remove(at);
+        spec.insert(
+            "targetCPUUtilizationPercentage".into(),
+            cpu["resource"]["target"]["averageUtilization"].clone(),
+        );
+    }
+    if !metrics.is_empty() {
+        annotate(
+            hpa,
+            METRICS,
+            &metrics.into_iter().map(metric_to_v1).collect(),
+        );
+    }
+    if let Some(behavior) = behavior {
+        annotate(hpa, BEHAVIOR, &behavior);
+    }
+    let status = child_mut(hpa, "status");
+    let current = items(status.remove("currentMetrics"));
+    let conditions = items(status.remove("conditions"));
+    if let Some(cpu) = current.iter().find(|m| is_cpu_utilization(m)) {
+        let utilization = &cpu["resource"]["current"]["averageUtilization"];
+        if utilization.is_number() {
+            status.insert(
+                "currentCPUUtilizationPercentage".into(),
+                utilization.clone(),
+            );
+        }
+    }
+    if !current.is_empty() {
+        annotate(
+            hpa,
+            CURRENT_METRICS,
+            &current.into_iter().map(status_to_v1).collect(),
+        );
+    }
+    if !conditions.is_empty() {
+        annotate(hpa, CONDITIONS, &Value::Array(conditions));
+    }
+}
+
+pub fn v1_to_v2(hpa: &mut Value) {
+    let metrics = annotation(hpa, METRICS);
+    let behavior = annotation(hpa, BEHAVIOR);
+    let current = annotation(hpa, CURRENT_METRICS);
+    let conditions = annotation(hpa, CONDITIONS);
+
+    let spec = child_mut(hpa, "spec");
+    let mut metrics: Vec<Value> = items(metrics).into_iter().map(metric_to_v2).collect();
+    if let Some(utilization) = spec.remove("targetCPUUtilizationPercentage") {
+        metrics.insert(
+            0,
+            json!({"type": "Resource", "resource": {"name": "cpu",
+                "target": {"type": "Utilization", "averageUtilization": utilization}}}),
+        );
+    }
+    if !metrics.is_empty() {
+        spec.insert("metrics".into(), Value::Array(metrics));
+    }
+    if let Some(behavior) = behavior {
+        spec.insert("behavior".into(), behavior);
+    }
+    let status = child_mut(hpa, "status");
+    let utilization = status.remove("currentCPUUtilizationPercentage");
+    let mut current: Vec<Value> = items(current).into_iter().map(status_to_v2).collect();
+    if let Some(utilization) = utilization
+        && !current.iter().any(is_cpu_utilization)
+    {
+        current.insert(
+            0,
+            json!({"type": "Resource", "resource": {"name": "cpu",
+                "current": {"averageUtilization": utilization}}}),
+        );
+    }
+    if !current.is_empty() {
+        status.insert("currentMetrics".into(), Value::Array(current));
+    }
+    if let Some(conditions) = conditions {
+        status.insert("conditions".into(), conditions);
+    }
+}
+
+/// The member of a metric that holds its source, by its type.
+fn source(metric: &Value) -> Option<&'static str> {
+    Some(match metric["type"].as_str()? {
+        "Object" => "object",
+        "Pods" => "pods",
+        "Resource" => "resource",
+        "ContainerResource" => "containerResource",
+        "External" => "external",
+        _ => return None,
+    })
+}
+
+/// `v2` nests what `v1` (and its annotations) spell out: `(type, member of v1, member of v2)`.
+const TARGETS: [(&str, &str, &str); 9] = [
+    ("resource", "targetAverageUtilization", "averageUtilization"),
+    ("resource", "targetAverageValue", "averageValue"),
+    (
+        "containerResource",
+        "targetAverageUtilization",
+        "averageUtilization",
+    ),
+    ("containerResource", "targetAverageValue", "averageValue"),
+    ("pods", "targetAverageValue", "averageValue"),
+    ("object", "averageValue", "averageValue"),
+    ("object", "targetValue", "value"),
+    ("external", "targetAverageValue", "averageValue"),
+    ("external", "targetValue", "value"),
+];
+
+const CURRENTS: [(&str, &str, &str); 8] = [
+    (
+        "resource",
+        "currentAverageUtilization",
+        "averageUtilization",
+    ),
+    ("resource", "currentAverageValue", "averageValue"),
+    (
+        "containerResource",
+        "currentAverageUtilization",
+        "averageUtilization",
+    ),
+    ("containerResource", "currentAverageValue", "averageValue"),
+    ("pods", "currentAverageValue", "averageValue"),
+    ("object", "currentValue", "value"),
+    ("external", "currentAverageValue", "averageValue"),
+    ("external", "currentValue", "value"),
+];
+
+fn metric_to_v1(metric: Value) -> Value {
+    flatten(metric, "target", &TARGETS)
+}
+
+fn metric_to_v2(metric: Value) -> Value {
+    nest(metric, "target", &TARGETS)
+}
+
+fn status_to_v1(metric: Value) -> Value {
+    flatten(metric, "current", &CURRENTS)
+}
+
+fn status_to_v2(metric: Value) -> Value {
+    nest(metric, "current", &CURRENTS)
+}
+
+type Names = [(&'static str, &'static str, &'static str)];
+
+fn flatten(mut metric: Value, nested: &str, names: &Names) -> Value {
+    let Some(kind) = source(&metric) else {
+        return metric;
+    };
+    let member = child_mut(&mut metric, kind);
+    let inner = member.remove(nested).unwrap_or_default();
+    for (_, v1, v2) in names.iter().filter(|(k, _, _)| *k == kind) {
+        if let Some(value) = inner.get(v2) {
+            member.insert((*v1).to_owned(), value.clone());
+        }
+    }
+    if let Some(Value::Object(identity)) = member.remove("metric") {
+        let mut identity = identity;
+        if let Some(name) = identity.remove("name") {
+            member.insert("metricName".into(), name);
+        }
+        if let Some(selector) = identity.remove("selector") {
+            let key = if kind == "external" {
+                "metricSelector"
+            } else {
+                "selector"
+            };
+            member.insert(key.into(), selector);
+        }
+    }
+    if let Some(described) = member.remove("describedObject") {
+        member.insert("target".into(), described);
+    }
+    metric
+}
+
+fn nest(mut metric: Value, nested: &str, names: &Names) -> Value {
+    let Some(kind) = source(&metric) else {
+        return metric;
+    };
+    let member = child_mut(&mut metric, kind);
+    if kind == "object"
+        && let Some(described) = member.remove("target")
+    {
+        member.insert("describedObject".into(), described);
+    }
+    let mut inner = Map::new();
+    for (_, v1, v2) in names.iter().filter(|(k, _, _)| *k == kind) {
+        if let Some(value) = member.remove(*v1) {
+            inner.insert((*v2).to_owned(), value);
+        }
+    }
+    if nested == "target" {
+        let ty = ["averageUtilization", "averageValue", "value"]
+            .into_iter()
+            .find(|k| inner.contains_key(*k));
+        let ty = match ty {
+            Some("averageUtilization") => "Utilization",
+            Some("averageValue") => "AverageValue",
+            _ => "Value",
+        };
+        inner.insert("type".into(), json!(ty));
+    }
+    let mut identity = Map::new();
+    if let Some(name) = member.remove("metricName") {
+        identity.insert("name".into(), name);
+    }
+    if let Some(selector) = member
+        .remove("metricSelector")
+        .or_else(|| member.remove("selector"))
+    {
+        identity.insert("selector".into(), selector);
+    }
+    if !identity.is_empty() {
+        member.insert("metric".into(), Value::Object(identity));
+    }
+    member.insert(nested.to_owned(), Value::Object(inner));
+    metric
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_is_lost_on_the_way_to_v1_and_back() {
+        let v2 = json!({
+            "metadata": {"name": "h"},
+            "spec": {
+                "maxReplicas": 3,
+                "metrics": [
+                    {"type": "Resource", "resource": {"name": "cpu",
+                        "target": {"type": "Utilization", "averageUtilization": 50}}},
+                    {"type": "Pods", "pods": {"metric": {"name": "qps"},
+                        "target": {"type": "AverageValue", "averageValue": "10"}}},
+                ],
+                "behavior": {"scaleDown": {"stabilizationWindowSeconds": 5}},
+            },
+            "status": {
+                "currentReplicas": 1,
+                "conditions": [{"type": "AbleToScale", "status": "True"}],
+                "currentMetrics": [{"type": "Resource", "resource": {"name": "cpu",
+                    "current": {"averageUtilization": 40, "averageValue": "1m"}}}],
+            },
+        });
+        let mut hpa = v2.clone();
+        v2_to_v1(&mut hpa);
+        assert_eq!(hpa["spec"]["targetCPUUtilizationPercentage"], 50);
+        assert_eq!(hpa["status"]["currentCPUUtilizationPercentage"], 40);
+        assert!(hpa["spec"].get("metrics").is_none());
+        assert!(
+            hpa["metadata"]["annotations"][METRICS]
+                .as_str()
+                .unwrap()
+                .contains("qps")
+        );
+        v1_to_v2(&mut hpa);
+        assert_eq!(hpa, v2);
+    }
+}

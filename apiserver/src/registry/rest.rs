@@ -1,0 +1,68 @@
+//! Endpoints that are not simply stored objects: subresources that speak another kind
+//! (`scale`, `binding`, `eviction`, `token`) and kinds that are asked and not kept (reviews).
+//!
+//! One implementation of [`Rest`] per file of this folder.
+
+use futures::future::BoxFuture;
+use meta::{GroupResource, Status};
+use schema::Resource;
+use serde_json::Value;
+
+use super::store::{Change, Warnings};
+use crate::authn::User;
+
+/// What a request to an endpoint is about.
+#[derive(Clone, Copy)]
+pub struct Target<'a> {
+    pub resource: &'static Resource,
+    pub subresource: &'a str,
+    pub namespace: &'a str,
+    pub name: &'a str,
+    pub user: &'a User,
+    pub dry_run: bool,
+    /// `CreateOptions` and so on, for admission.
+    pub options: &'a Value,
+    pub warnings: &'a Warnings,
+}
+
+impl Target<'_> {
+    pub fn group_resource(&self) -> GroupResource {
+        GroupResource::new(self.resource.group, self.resource.plural)
+    }
+
+    fn unsupported<T>(&self, verb: &str) -> Result<T, Status> {
+        Err(Status::method_not_supported(&self.group_resource(), verb))
+    }
+}
+
+/// What an endpoint answers with.
+#[derive(Debug)]
+pub enum Reply {
+    /// An object of the kind that the endpoint speaks.
+    Object(Value),
+    Status(Status),
+}
+
+/// An endpoint that is not simply a stored object. Trees are of the kind that the endpoint
+/// speaks.
+pub trait Rest: Send + Sync + 'static {
+    fn get<'a>(&'a self, target: Target<'a>) -> BoxFuture<'a, Result<Value, Status>> {
+        Box::pin(async move { target.unsupported("get") })
+    }
+
+    fn create<'a>(
+        &'a self,
+        target: Target<'a>,
+        _object: Value,
+    ) -> BoxFuture<'a, Result<Reply, Status>> {
+        Box::pin(async move { target.unsupported("create") })
+    }
+
+    fn update<'a>(
+        &'a self,
+        target: Target<'a>,
+        _change: &'a Change<'a>,
+    ) -> BoxFuture<'a, Result<Value, Status>> {
+        Box::pin(async move { target.unsupported("update") })
+    }
+}

@@ -1,0 +1,163 @@
+//! Create: names and system fields, admission, validation, one transaction.
+
+use meta::Status;
+use serde_json::Value;
+
+use super::super::object_meta::{fill_system_fields, meta, meta_mut, wipe_system_fields};
+use super::super::strategy::Undo;
+use super::errors::During;
+use super::warn_duplicate_owners;
+use super::{Store, Write, Written, ensure_namespace, errors, set_resource_version};
+use crate::admission::Operation;
+use crate::storage::StorageError;
+
+/// How many names are tried for `generateName`. Eight keep a collision below 0.1 % until a
+/// million objects share a prefix.
+const NAME_ATTEMPTS: usize = 8;
+
+impl Store {
+    /// Creates an object. `object` is a tree of the storage version with defaults applied.
+    pub async fn create(&self, write: &Write<'_>, mut object: Value) -> Result<Written, Status> {
+        wipe_system_fields(&mut object);
+        meta_mut(&mut object).remove("managedFields");
+        ensure_namespace(&mut object, write.namespace)?;
+        warn_duplicate_owners(&mut object, write.warnings, false);
+        let name = meta(&object).name().to_owned();
+        self.admit(write, Operation::Create, &name, Some(&mut object), None)
+            .await?;
+        warn_duplicate_owners(&mut object, write.warnings, true);
+
+        let generated = name.is_empty() && !meta(&object).generate_name().is_empty();
+        for _ in 1..NAME_ATTEMPTS {
+            if !generated {
+                break;
+            }
+            match self.create_once(write, object.clone()).await {
+                Err(e) if e.is_already_exists() => {}
+                done => return done,
+            }
+        }
+        self.create_once(write, object).await
+    }
+
+    async fn create_once(&self, write: &Write<'_>, mut object: Value) -> Result<Written, Status> {
+        fill_system_fields(&mut object, (self.env.now)(), &self.env.uid());
+        let prefix = meta(&object).generate_name().to_owned();
+        if meta(&object).name().is_empty() && !prefix.is_empty() {
+            let name = meta::name_generator::generate_name(&prefix, self.env.random);
+            meta_mut(&mut object).insert("name".into(), name.into());
+        }
+        let (mut object, undo) = self.prepared(write, object).await?;
+        let created = self.insert(write, &object).await;
+        match created {
+            Ok(revision) => {
+                if write.dry_run {
+                    if let Some(undo) = undo {
+                        undo().await;
+                    }
+                    meta_mut(&mut object).remove("resourceVersion");
+                } else {
+                    set_resource_version(&mut object, revision);
+                }
+                Ok(Written {
+                    object,
+                    created: true,
+                })
+            }
+            Err(e) => {
+                if let Some(undo) = undo {
+                    undo().await;
+                }
+                Err(e)
+            }
+        }
+    }
+
+    /// Everything that comes before the write itself; also of a create by PUT.
+    pub(super) async fn prepared(
+        &self,
+        write: &Write<'_>,
+        mut object: Value,
+    ) -> Result<(Value, Option<Undo>), Status> {
+        let cx = self.context(write);
+        let undo = match &self.hooks {
+            Some(hooks) => hooks.begin_create(&cx, &mut object).await?,
+            None => None,
+        };
+        let checked = self.checked(write, &mut object).await;
+        match checked {
+            Ok(()) => Ok((object, undo)),
+            Err(e) => {
+                if let Some(undo) = undo {
+                    undo().await;
+                }
+                Err(e)
+            }
+        }
+    }
+
+    async fn checked(&self, write: &Write<'_>, object: &mut Value) -> Result<(), Status> {
+        let cx = self.context(write);
+        ensure_namespace(object, write.namespace)?;
+        self.strategy.prepare_create(&cx, object);
+        let errs = self.strategy.validate_create(&cx, object);
+        let name = meta(object).name().to_owned();
+        if !errs.is_empty() {
+            return Err(Status::invalid(&self.group_kind(), &name, &errs));
+        }
+        for warning in self.strategy.warnings(object) {
+            write.warnings.add(warning);
+        }
+        self.validate_admission(write, Operation::Create, &name, Some(object), None)
+            .await
+    }
+
+    /// The transaction. 0 in a dry run.
+    pub(super) async fn insert(&self, write: &Write<'_>, object: &Value) -> Result<u64, Status> {
+        let m = meta(object);
+        if !m.resource_version().is_empty() {
+            return Err(Status::internal(
+                "resourceVersion should not be set on objects to be created",
+            ));
+        }
+        let key = self.key(write.namespace, m.name());
+        let written = if write.dry_run {
+            match self.env.storage.get(&key, 0).await {
+                Ok(None) => Ok(0),
+                Ok(Some(_)) => Err(StorageError::Exists(key.clone())),
+                Err(e) => Err(e),
+            }
+        } else {
+            let bytes = self.stored_bytes(object)?;
+            let ttl = self.strategy.ttl(object);
+            self.env.storage.create(&key, bytes, ttl).await
+        };
+        match written {
+            Ok(revision) => Ok(revision),
+            Err(StorageError::Exists(_)) => Err(self.exists(write, object).await),
+            Err(e) => Err(errors::status(
+                e,
+                &self.group_resource(),
+                m.name(),
+                During::Create,
+            )),
+        }
+    }
+
+    /// 409, with a word about why when the object is on its way out.
+    async fn exists(&self, write: &Write<'_>, object: &Value) -> Status {
+        let m = meta(object);
+        let resource = self.group_resource();
+        let mut status = if m.generate_name().is_empty() {
+            Status::already_exists(&resource, m.name())
+        } else {
+            Status::generate_name_conflict(&resource, m.name(), 1)
+        };
+        if let Ok(Some(there)) = self.current(write.namespace, m.name(), true).await
+            && meta(&there.object).is_deleting()
+        {
+            status.message = format!("object is being deleted: {}", status.message);
+        }
+        status
+    }
+}

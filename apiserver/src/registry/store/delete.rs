@@ -1,0 +1,190 @@
+//! Delete and deletecollection: the plan is `deletion.rs`'s, here it is carried out.
+
+use futures::StreamExt;
+use meta::Status;
+use serde_json::Value;
+
+use super::super::deletion::{self, Plan};
+use super::super::object_meta::meta;
+use super::super::options::DeleteOptions;
+use super::errors::During;
+use super::{Current, Store, Write, errors, set_resource_version};
+use crate::admission::Operation;
+use crate::storage::StorageError;
+
+/// Deletions of a collection that are under way at the same time.
+const COLLECTION_WORKERS: usize = 4;
+
+/// What a DELETE came to.
+#[derive(Debug)]
+pub struct Deleted {
+    /// The object as it is now, or as it was last.
+    pub object: Value,
+    /// It is gone.
+    pub gone: bool,
+    /// It has been marked for deletion by this request.
+    pub marked: bool,
+}
+
+impl Store {
+    pub async fn delete(
+        &self,
+        write: &Write<'_>,
+        options: &DeleteOptions,
+    ) -> Result<Deleted, Status> {
+        let failed = |e| errors::status(e, &self.group_resource(), write.name, During::Delete);
+        let mut fresh = false;
+        loop {
+            let current = self
+                .current(write.namespace, write.name, fresh)
+                .await
+                .map_err(failed)?;
+            match self.delete_current(write, options, current).await {
+                Ok(Some(deleted)) => return Ok(deleted),
+                // Changed meanwhile: look again.
+                Ok(None) => fresh = true,
+                Err(e) if fresh => return Err(e),
+                Err(_) => fresh = true,
+            }
+        }
+    }
+
+    async fn delete_current(
+        &self,
+        write: &Write<'_>,
+        options: &DeleteOptions,
+        current: Option<Current>,
+    ) -> Result<Option<Deleted>, Status> {
+        let resource = self.group_resource();
+        let Some(mut current) = current else {
+            return Err(Status::not_found(&resource, write.name));
+        };
+        let object = &current.object;
+        deletion::check_preconditions(object, options, self.resource.group, self.resource.kind)?;
+        self.admit(write, Operation::Delete, write.name, None, Some(object))
+            .await?;
+        self.validate_admission(write, Operation::Delete, write.name, None, Some(object))
+            .await?;
+        let plan = deletion::plan(
+            object,
+            options,
+            self.strategy.garbage_collection(),
+            self.strategy.grace_period(object, options),
+            self.strategy.is_graceful(),
+            (self.env.now)(),
+        );
+        let marks = matches!(plan, Plan::Mark(_));
+        let (mark, remove) = match plan {
+            Plan::Pending => {
+                return Ok(Some(Deleted {
+                    object: current.object,
+                    gone: false,
+                    marked: false,
+                }));
+            }
+            Plan::Mark(marked) => (Some(marked), false),
+            Plan::MarkAndRemove(marked) => (Some(marked), true),
+            Plan::Remove => (None, true),
+        };
+        if let Some(mut marked) = mark {
+            if !write.dry_run {
+                let bytes = self.stored_bytes(&marked)?;
+                let key = self.key(write.namespace, write.name);
+                let ttl = self.strategy.ttl(&marked);
+                let written = self
+                    .env
+                    .storage
+                    .update(&key, bytes.clone(), current.revision, ttl)
+                    .await;
+                match written {
+                    Ok(revision) => {
+                        current.revision = revision;
+                        current.bytes = bytes;
+                        set_resource_version(&mut marked, revision);
+                    }
+                    Err(StorageError::Conflict { .. } | StorageError::NotFound(_)) => {
+                        return Ok(None);
+                    }
+                    Err(e) => {
+                        return Err(errors::status(e, &resource, write.name, During::Update));
+                    }
+                }
+            }
+            current.object = marked;
+        }
+        let gone = remove && self.strategy.may_finish_deletion(&current.object);
+        if gone && !write.dry_run {
+            match self.remove(write.namespace, write.name, &current).await {
+                Ok(revision) => set_resource_version(&mut current.object, revision),
+                Err(StorageError::Conflict { .. }) => return Ok(None),
+                Err(e) => return Err(errors::status(e, &resource, write.name, During::Delete)),
+            }
+        }
+        Ok(Some(Deleted {
+            object: current.object,
+            gone,
+            marked: marks,
+        }))
+    }
+
+    /// Removes exactly this state of an object from storage; says at which revision. That it
+    /// is gone already is fine.
+    pub(super) async fn remove(
+        &self,
+        namespace: &str,
+        name: &str,
+        current: &Current,
+    ) -> Result<u64, StorageError> {
+        let key = self.key(namespace, name);
+        match self.env.storage.delete(&key, current.revision).await {
+            Ok(revision) => {
+                if let Some(hooks) = &self.hooks {
+                    hooks.after_delete(&current.object).await;
+                }
+                Ok(revision)
+            }
+            Err(StorageError::NotFound(_)) => Ok(current.revision),
+            Err(e) => Err(e),
+        }
+    }
+
+    /// Deletes every one of these objects. What is gone before its turn counts as deleted;
+    /// the first error ends it, and what was deleted until then stays deleted.
+    pub async fn delete_collection(
+        &self,
+        write: &Write<'_>,
+        options: &DeleteOptions,
+        keys: Vec<(String, String)>,
+    ) -> Result<(), Status> {
+        let mut results = futures::stream::iter(keys)
+            .map(|(namespace, name)| async move {
+                let write = Write {
+                    namespace: &namespace,
+                    name: &name,
+                    ..*write
+                };
+                match self.delete(&write, options).await {
+                    Err(e) if !e.is_not_found() => Err(e),
+                    _ => Ok(()),
+                }
+            })
+            .buffer_unordered(COLLECTION_WORKERS);
+        while let Some(result) = results.next().await {
+            result?;
+        }
+        Ok(())
+    }
+
+    /// The answer of a DELETE that shows no object: what was deleted, and that it was.
+    pub fn deleted_status(&self, object: &Value) -> Status {
+        let mut status = Status::success();
+        status.code = 0;
+        let details = status.details_mut();
+        details.name = meta(object).name().to_owned();
+        details.group = self.resource.group.to_owned();
+        // The resource, not the kind, as upstream has it.
+        details.kind = self.resource.plural.to_owned();
+        details.uid = meta(object).uid().to_owned();
+        status
+    }
+}

@@ -1,0 +1,315 @@
+//! List and watch: selectors, versions and continue tokens become a query of the cache.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use meta::{Status, fields, labels};
+use serde::{Deserialize, Serialize};
+
+use super::super::options::{ListOptions, Match, parse_resource_version};
+use super::errors::During;
+use super::{Store, errors};
+use crate::storage::StorageError;
+use crate::storage::cache::{At, List, ListQuery, Selector, Start, WatchQuery, Watcher};
+
+/// What a list or watch is about.
+#[derive(Debug, Clone)]
+pub struct Selection {
+    pub selector: Selector,
+    /// The namespace of the request (a field selector may narrow the selector's further).
+    namespace: String,
+}
+
+/// A page of a list.
+#[derive(Debug)]
+pub struct Listed {
+    pub list: List,
+    /// Empty when nothing follows.
+    pub continue_token: String,
+}
+
+/// `continue`, as upstream writes it.
+#[derive(Debug, Serialize, Deserialize)]
+struct Token {
+    #[serde(rename = "v")]
+    version: String,
+    #[serde(rename = "rv", default)]
+    resource_version: i64,
+    #[serde(rename = "start", default)]
+    start: String,
+}
+
+const TOKEN_VERSION: &str = "meta.k8s.io/v1";
+
+/// The version of a token that continues at whatever is there now.
+const INCONSISTENT: i64 = -1;
+
+impl Token {
+    fn encode(resource_version: i64, start: String) -> String {
+        let token = Token {
+            version: TOKEN_VERSION.to_owned(),
+            resource_version,
+            start,
+        };
+        URL_SAFE_NO_PAD.encode(serde_json::to_vec(&token).expect("strings and numbers"))
+    }
+
+    fn decode(text: &str) -> Result<Token, String> {
+        const INVALID: &str = "continue key is not valid";
+        let bytes = URL_SAFE_NO_PAD
+            .decode(text)
+            .map_err(|e| format!("{INVALID}: {e}"))?;
+        let token: Token = serde_json::from_slice(&bytes).map_err(|e| format!("{INVALID}: {e}"))?;
+        if token.version != TOKEN_VERSION {
+            return Err(format!(
+                "{INVALID}: server does not recognize this encoded version {}",
+                token.version
+            ));
+        }
+        if token.resource_version == 0 {
+            return Err(format!(
+                "{INVALID}: incorrect encoded start resourceVersion (version meta.k8s.io/v1)"
+            ));
+        }
+        if token.start.is_empty() {
+            return Err(format!(
+                "{INVALID}: encoded start key empty (version meta.k8s.io/v1)"
+            ));
+        }
+        // Nobody gets out of the prefix that the request is about.
+        let tail = token.start.trim_start_matches('/');
+        let climbs = tail.split('/').any(|part| matches!(part, "" | "." | ".."));
+        if climbs {
+            return Err(format!("{INVALID}: {}", token.start));
+        }
+        Ok(token)
+    }
+}
+
+impl Store {
+    /// Reads the selectors of a request. `namespace` and `name` are the path's.
+    pub fn select(
+        &self,
+        namespace: &str,
+        name: &str,
+        options: &ListOptions,
+    ) -> Result<Selection, Status> {
+        let labels = labels::Selector::parse(&options.label_selector)
+            .map_err(|e| Status::bad_request(format!("unable to parse requirement: {e}")))?;
+        let fields = fields::Selector::parse(&options.field_selector)
+            .map_err(|e| Status::bad_request(e.to_string()))?;
+        if !name.is_empty()
+            && !fields.is_empty()
+            && fields.requires_exact_match("metadata.name") != Some(name)
+        {
+            return Err(Status::bad_request(
+                "fieldSelector metadata.name doesn't match requested name",
+            ));
+        }
+        let mut selector = Selector::new(self.cache.definition(), namespace, labels, &fields)
+            .map_err(|e| Status::bad_request(e.to_string()))?;
+        selector.name = name.to_owned();
+        Ok(Selection {
+            selector,
+            namespace: namespace.to_owned(),
+        })
+    }
+
+    pub async fn list(
+        &self,
+        selection: &Selection,
+        options: &ListOptions,
+    ) -> Result<Listed, Status> {
+        let resource = self.group_resource();
+        let (at, start) = place(selection, options)?;
+        let query = ListQuery {
+            selector: &selection.selector,
+            at,
+            limit: options.limit,
+            start: &start,
+        };
+        let list = match self.cache.list(&query).await {
+            Ok(list) => list,
+            Err(StorageError::Compacted { .. }) if !options.continue_token.is_empty() => {
+                return Err(expired_token(selection, &start));
+            }
+            Err(e) => return Err(errors::status(e, &resource, "", During::List)),
+        };
+        let continue_token = match list.objects.last() {
+            Some(last) if list.more => Token::encode(
+                list.revision as i64,
+                relative_to(selection, &format!("{}\0", last.key())),
+            ),
+            _ => String::new(),
+        };
+        Ok(Listed {
+            list,
+            continue_token,
+        })
+    }
+
+    pub async fn watch(
+        &self,
+        selection: Selection,
+        options: &ListOptions,
+    ) -> Result<Watcher, Status> {
+        let version = parse_resource_version(&options.resource_version)?;
+        let at = match version {
+            0 if options.resource_version.is_empty() => At::Latest,
+            0 => At::Any,
+            n => At::NotOlderThan(n),
+        };
+        let start = match options.send_initial_events {
+            Some(true) => Start::State {
+                at,
+                marked: options.allow_bookmarks,
+            },
+            Some(false) if version == 0 => Start::Now,
+            _ => Start::After(version),
+        };
+        self.cache
+            .watch(WatchQuery {
+                selector: selection.selector,
+                start,
+                bookmarks: options.allow_bookmarks,
+            })
+            .await
+            .map_err(|e| errors::status(e, &self.group_resource(), "", During::Watch))
+    }
+}
+
+/// Which state a list shows and where in it the page begins
+/// (Kubernetes API concepts, "Semantics for get and list").
+fn place(selection: &Selection, options: &ListOptions) -> Result<(At, String), Status> {
+    if !options.continue_token.is_empty() {
+        if !matches!(options.resource_version.as_str(), "" | "0") {
+            return Err(Status::bad_request(
+                "specifying resource version is not allowed when using continue",
+            ));
+        }
+        let token = Token::decode(&options.continue_token)
+            .map_err(|e| Status::bad_request(format!("invalid continue token: {e}")))?;
+        let prefix = match selection.namespace.as_str() {
+            "" => String::new(),
+            namespace => format!("{namespace}/"),
+        };
+        let start = format!("{prefix}{}", token.start.trim_start_matches('/'));
+        let at = match u64::try_from(token.resource_version) {
+            Ok(revision) => At::Exact(revision),
+            Err(_) => At::Latest,
+        };
+        return Ok((at, start));
+    }
+    let version = parse_resource_version(&options.resource_version)?;
+    let at = match (options.version_match, version) {
+        (_, 0) if options.resource_version.is_empty() => At::Latest,
+        (_, 0) => At::Any,
+        (Some(Match::Exact), n) => At::Exact(n),
+        (Some(Match::NotOlderThan), n) => At::NotOlderThan(n),
+        (None, n) if options.limit > 0 => At::Exact(n),
+        (None, n) => At::NotOlderThan(n),
+    };
+    Ok((at, String::new()))
+}
+
+/// A key as a token states it: below the namespace that the request is about.
+fn relative_to(selection: &Selection, key: &str) -> String {
+    match selection.namespace.as_str() {
+        "" => key.to_owned(),
+        namespace => key
+            .strip_prefix(namespace)
+            .and_then(|k| k.strip_prefix('/'))
+            .unwrap_or(key)
+            .to_owned(),
+    }
+}
+
+/// 410 with a token that continues with what is there now.
+fn expired_token(selection: &Selection, start: &str) -> Status {
+    let mut status = Status::expired(
+        "The provided continue parameter is too old to display a consistent list result. You can start a new list without the continue parameter, or use the continue token in this response to retrieve the remainder of the results. Continuing with the provided token results in an inconsistent list - objects that were created, modified, or deleted between the time the first chunk was returned and now may show up in the list.",
+    );
+    let token = Token::encode(INCONSISTENT, relative_to(selection, start));
+    status.metadata = Some(Box::new(
+        k8s_openapi::apimachinery::pkg::apis::meta::v1::ListMeta {
+            continue_: Some(token),
+            ..Default::default()
+        },
+    ));
+    status
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn selection(namespace: &str) -> Selection {
+        Selection {
+            selector: Selector::default(),
+            namespace: namespace.to_owned(),
+        }
+    }
+
+    #[test]
+    fn tokens_are_upstreams() {
+        let token = Token::encode(42, "ns/a\0".into());
+        let text = String::from_utf8(URL_SAFE_NO_PAD.decode(&token).unwrap()).unwrap();
+        assert_eq!(
+            text,
+            r#"{"v":"meta.k8s.io/v1","rv":42,"start":"ns/a\u0000"}"#
+        );
+        let back = Token::decode(&token).unwrap();
+        assert_eq!((back.resource_version, back.start.as_str()), (42, "ns/a\0"));
+    }
+
+    #[test]
+    fn bad_tokens_are_refused() {
+        for (token, why) in [
+            ("!".to_owned(), "continue key is not valid"),
+            (Token::encode(0, "a".into()), "start resourceVersion"),
+            (Token::encode(1, String::new()), "start key empty"),
+            (
+                Token::encode(1, "../../secrets/x".into()),
+                "continue key is not valid: ..",
+            ),
+        ] {
+            let err = Token::decode(&token).unwrap_err();
+            assert!(err.contains(why), "{err}");
+        }
+    }
+
+    #[test]
+    fn versions_choose_the_state() {
+        let at = |rv: &str, version_match, limit| {
+            let options = ListOptions {
+                resource_version: rv.into(),
+                version_match,
+                limit,
+                ..Default::default()
+            };
+            place(&selection(""), &options).unwrap().0
+        };
+        assert_eq!(at("", None, 0), At::Latest);
+        assert_eq!(at("0", None, 0), At::Any);
+        assert_eq!(at("0", Some(Match::NotOlderThan), 5), At::Any);
+        assert_eq!(at("7", None, 0), At::NotOlderThan(7));
+        assert_eq!(at("7", None, 5), At::Exact(7));
+        assert_eq!(at("7", Some(Match::Exact), 0), At::Exact(7));
+        assert_eq!(at("7", Some(Match::NotOlderThan), 5), At::NotOlderThan(7));
+    }
+
+    #[test]
+    fn a_token_continues_below_its_namespace() {
+        let token = Token::encode(9, relative_to(&selection("ns"), "ns/a\0"));
+        let options = ListOptions {
+            continue_token: token,
+            ..Default::default()
+        };
+        let (at, start) = place(&selection("ns"), &options).unwrap();
+        assert_eq!((at, start.as_str()), (At::Exact(9), "ns/a\0"));
+        let versioned = ListOptions {
+            resource_version: "4".into(),
+            ..options
+        };
+        assert_eq!(place(&selection("ns"), &versioned).unwrap_err().code, 400);
+    }
+}

@@ -1,0 +1,367 @@
+//! The generic registry (`registry/generic/registry.Store`): create, get, list, watch,
+//! update and delete of one resource, whatever its kind, on storage and the watch cache.
+//!
+//! Reads hand out the cache's bytes. Writes work on a tree of the storage version:
+//! read, change, check, and write in one transaction on the key's revision; when that
+//! fails because somebody else wrote, begin again with what is there now.
+//!
+//! What must not be here: HTTP, rules of one kind (strategies), other versions than the
+//! stored one.
+
+mod create;
+mod delete;
+pub mod errors;
+mod list;
+mod update;
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use jiff::Timestamp;
+use meta::{GroupResource, Status};
+use parking_lot::Mutex;
+use schema::Resource;
+use serde_json::{Value, json};
+
+pub use list::{Listed, Selection};
+pub use update::{Change, Precondition, Update};
+
+use super::object_meta::{meta, meta_mut};
+use super::strategy::{Context, Hooks, Strategy};
+use crate::admission;
+use crate::authn::User;
+use crate::storage::cache::{At, Object, ResourceCache};
+use crate::storage::keys::{self, Keys};
+use crate::storage::{KeyValue, Revision, Storage, StorageError};
+use errors::During;
+
+/// What every store works with; one per server.
+pub struct Env {
+    pub storage: Arc<dyn Storage>,
+    pub keys: Keys,
+    pub admission: Vec<Arc<dyn admission::Plugin>>,
+    pub now: fn() -> Timestamp,
+    pub random: fn() -> u64,
+}
+
+impl Env {
+    /// A random (version 4) UUID as text.
+    fn uid(&self) -> String {
+        let bits = (u128::from((self.random)()) << 64) | u128::from((self.random)());
+        uuid::Builder::from_u128(bits)
+            .with_variant(uuid::Variant::RFC4122)
+            .with_version(uuid::Version::Random)
+            .into_uuid()
+            .to_string()
+    }
+}
+
+/// The `Warning` headers that an answer will carry, in order, without repetitions.
+#[derive(Debug, Default)]
+pub struct Warnings(Mutex<Vec<String>>);
+
+impl Warnings {
+    pub fn add(&self, text: impl Into<String>) {
+        let text = text.into();
+        let mut warnings = self.0.lock();
+        if !text.is_empty() && !warnings.contains(&text) {
+            warnings.push(text);
+        }
+    }
+
+    pub fn take(&self) -> Vec<String> {
+        std::mem::take(&mut self.0.lock())
+    }
+}
+
+/// A write, as seen by the registry: on whose behalf, on what, and how.
+#[derive(Clone, Copy)]
+pub struct Write<'a> {
+    pub user: &'a User,
+    /// Empty for a cluster-scoped object.
+    pub namespace: &'a str,
+    /// Empty for a create.
+    pub name: &'a str,
+    pub subresource: &'a str,
+    pub dry_run: bool,
+    /// `CreateOptions` and so on, for admission.
+    pub options: &'a Value,
+    pub warnings: &'a Warnings,
+}
+
+/// An object that has been written (or would have been, in a dry run).
+#[derive(Debug)]
+pub struct Written {
+    /// The tree, with its new resourceVersion.
+    pub object: Value,
+    pub created: bool,
+}
+
+/// An object as it is in storage, for a write to start from.
+#[derive(Debug, Clone)]
+struct Current {
+    object: Value,
+    bytes: Bytes,
+    revision: Revision,
+    /// Read from storage, not from the cache, which may lag behind.
+    fresh: bool,
+}
+
+/// One resource, in the version that it is stored in.
+pub struct Store {
+    pub resource: &'static Resource,
+    pub cache: Arc<ResourceCache>,
+    pub strategy: Box<dyn Strategy>,
+    hooks: Option<Arc<dyn Hooks>>,
+    env: Arc<Env>,
+}
+
+impl Store {
+    pub fn new(
+        resource: &'static Resource,
+        cache: Arc<ResourceCache>,
+        strategy: Box<dyn Strategy>,
+        hooks: Option<Arc<dyn Hooks>>,
+        env: Arc<Env>,
+    ) -> Store {
+        Store {
+            resource,
+            cache,
+            strategy,
+            hooks,
+            env,
+        }
+    }
+
+    pub fn group_resource(&self) -> GroupResource {
+        GroupResource::new(self.resource.group, self.resource.plural)
+    }
+
+    fn group_kind(&self) -> meta::GroupKind {
+        meta::GroupKind::new(self.resource.group, self.resource.kind)
+    }
+
+    fn key(&self, namespace: &str, name: &str) -> String {
+        self.env
+            .keys
+            .object(self.resource.storage_prefix, namespace, name)
+    }
+
+    fn context<'a>(&self, write: &Write<'a>) -> Context<'a> {
+        Context {
+            user: write.user,
+            namespace: write.namespace,
+            now: (self.env.now)(),
+            dry_run: write.dry_run,
+            subresource: write.subresource,
+        }
+    }
+
+    /// One object. `resource_version` is the request's, empty for the newest.
+    pub async fn get(
+        &self,
+        namespace: &str,
+        name: &str,
+        resource_version: &str,
+    ) -> Result<Arc<Object>, Status> {
+        let at = match super::options::parse_resource_version(resource_version)? {
+            0 if resource_version.is_empty() => At::Latest,
+            0 => At::Any,
+            n => At::NotOlderThan(n),
+        };
+        self.cache
+            .get(&keys::relative(namespace, name), at)
+            .await
+            .and_then(|found| found.ok_or_else(|| StorageError::NotFound(name.to_owned())))
+            .map_err(|e| errors::status(e, &self.group_resource(), name, During::Get))
+    }
+
+    /// One object's tree as the newest state has it.
+    pub async fn get_tree(&self, namespace: &str, name: &str) -> Result<Value, Status> {
+        let object = self.get(namespace, name, "").await?;
+        self.tree(object.bytes(), object.revision())
+    }
+
+    /// The tree of stored bytes.
+    pub fn tree(&self, bytes: &[u8], revision: Revision) -> Result<Value, Status> {
+        let mut object = decode(self.resource, bytes).map_err(Status::internal)?;
+        set_resource_version(&mut object, revision);
+        Ok(object)
+    }
+
+    /// The bytes that etcd gets of a tree.
+    fn stored_bytes(&self, object: &Value) -> Result<Bytes, Status> {
+        encode(self.resource, object)
+            .map(Bytes::from)
+            .map_err(Status::internal)
+    }
+
+    /// Where a write starts: what the cache has (it is usually right and costs nothing), or
+    /// what storage has.
+    async fn current(
+        &self,
+        namespace: &str,
+        name: &str,
+        fresh: bool,
+    ) -> Result<Option<Current>, StorageError> {
+        if fresh {
+            let key = self.key(namespace, name);
+            let found = self.env.storage.get(&key, 0).await?;
+            return found.map(|kv| self.current_of(kv)).transpose();
+        }
+        let key = keys::relative(namespace, name);
+        let Some(object) = self.cache.get(&key, At::Any).await? else {
+            return Ok(None);
+        };
+        Ok(Some(Current {
+            object: self
+                .tree(object.bytes(), object.revision())
+                .map_err(|e| StorageError::Internal(e.message))?,
+            bytes: object.bytes().clone(),
+            revision: object.revision(),
+            fresh: false,
+        }))
+    }
+
+    fn current_of(&self, kv: KeyValue) -> Result<Current, StorageError> {
+        Ok(Current {
+            object: self
+                .tree(&kv.value, kv.mod_revision)
+                .map_err(|e| StorageError::Internal(e.message))?,
+            bytes: kv.value,
+            revision: kv.mod_revision,
+            fresh: true,
+        })
+    }
+
+    /// Asks the admission plugins that may still change the object.
+    async fn admit(
+        &self,
+        write: &Write<'_>,
+        operation: admission::Operation,
+        name: &str,
+        object: Option<&mut Value>,
+        old: Option<&Value>,
+    ) -> Result<(), Status> {
+        let attributes = self.attributes(write, operation, name, old);
+        let mut object = object;
+        for plugin in &self.env.admission {
+            if plugin.handles(operation) {
+                plugin.mutate(&attributes, object.as_deref_mut()).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Asks the admission plugins that have the last word.
+    async fn validate_admission(
+        &self,
+        write: &Write<'_>,
+        operation: admission::Operation,
+        name: &str,
+        object: Option<&Value>,
+        old: Option<&Value>,
+    ) -> Result<(), Status> {
+        let attributes = self.attributes(write, operation, name, old);
+        for plugin in &self.env.admission {
+            if plugin.handles(operation) {
+                plugin.validate(&attributes, object).await?;
+            }
+        }
+        Ok(())
+    }
+
+    fn attributes<'a>(
+        &self,
+        write: &Write<'a>,
+        operation: admission::Operation,
+        name: &'a str,
+        old: Option<&'a Value>,
+    ) -> admission::Attributes<'a> {
+        // A namespace is in itself, as far as admission goes.
+        let in_itself = self.resource.group.is_empty() && self.resource.plural == "namespaces";
+        admission::Attributes {
+            operation,
+            resource: self.resource,
+            subresource: write.subresource,
+            namespace: if in_itself { name } else { write.namespace },
+            name,
+            user: write.user,
+            old,
+            dry_run: write.dry_run,
+            options: Some(write.options),
+        }
+    }
+}
+
+/// Reads stored bytes as a tree of the resource's storage version.
+pub fn decode(resource: &'static Resource, bytes: &[u8]) -> codec::Result<Value> {
+    if codec::envelope::is_enveloped(bytes) {
+        let unknown = codec::envelope::decode(bytes)?;
+        return codec::tree::from_proto_with_type_meta(
+            resource.message,
+            unknown.raw,
+            unknown.api_version,
+            unknown.kind,
+        );
+    }
+    let decoded = codec::decode::json(resource.message, bytes, codec::decode::Strictness::Ignore)?;
+    Ok(decoded.value)
+}
+
+/// Writes a tree as etcd shall hold it. The resource version is etcd's to say.
+pub fn encode(resource: &'static Resource, object: &Value) -> codec::Result<Vec<u8>> {
+    let mut object = object.clone();
+    let m = meta_mut(&mut object);
+    m.remove("resourceVersion");
+    m.remove("selfLink");
+    if resource.storage_json {
+        let mut out = Vec::new();
+        codec::tree::to_json(resource.message, &object, &mut out)?;
+        out.push(b'\n');
+        return Ok(out);
+    }
+    let mut raw = Vec::new();
+    codec::tree::to_proto(resource.message, &object, &mut raw)?;
+    Ok(codec::envelope::encode(
+        resource.storage_version,
+        resource.kind,
+        &raw,
+    ))
+}
+
+fn set_resource_version(object: &mut Value, revision: Revision) {
+    meta_mut(object).insert("resourceVersion".into(), json!(revision.to_string()));
+}
+
+/// Makes the object's namespace the request's (`rest.EnsureObjectNamespaceMatchesRequestNamespace`).
+fn ensure_namespace(object: &mut Value, expected: &str) -> Result<(), Status> {
+    let own = meta(object).namespace();
+    if own == expected {
+        return Ok(());
+    }
+    if own.is_empty() || expected.is_empty() {
+        super::object_meta::set_text(meta_mut(object), "namespace", expected);
+        return Ok(());
+    }
+    Err(Status::bad_request(
+        "the namespace of the provided object does not match the namespace sent on the request",
+    ))
+}
+
+fn warn_duplicate_owners(object: &mut Value, warnings: &Warnings, after_admission: bool) {
+    let duplicates = super::object_meta::dedup_owner_references(object);
+    if duplicates.is_empty() {
+        return;
+    }
+    let when = if after_admission {
+        "after mutating admission happens"
+    } else {
+        ""
+    };
+    let space = if when.is_empty() { "" } else { " " };
+    warnings.add(format!(
+        ".metadata.ownerReferences contains duplicate entries{space}{when}; API server dedups owner references in 1.20+, and may reject such requests as early as 1.24; please fix your requests; duplicate UID(s) observed: {}",
+        duplicates.join(", ")
+    ));
+}

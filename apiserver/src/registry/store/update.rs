@@ -1,0 +1,347 @@
+//! Update (PUT, PATCH and the subresources that write): a function makes the new object of
+//! the one that is there, and is asked again when somebody else wrote in between.
+
+use meta::{ErrorList, FieldError, GroupKind, Path, Status};
+use serde_json::Value;
+
+use super::super::deletion::finished_by_update;
+use super::super::object_meta::{fill_system_fields, keep, meta, meta_mut, set_generation};
+use super::errors::During;
+use super::{
+    Current, Store, Write, Written, ensure_namespace, errors, set_resource_version,
+    warn_duplicate_owners,
+};
+use crate::admission::Operation;
+use crate::storage::StorageError;
+
+/// Makes the new object of the current one (`None`: there is none).
+pub type Change<'a> = dyn Fn(Option<&Value>) -> Result<Value, Status> + Send + Sync + 'a;
+
+/// Asked before an update creates what is not there: is the user allowed to create?
+pub type Precondition<'a> = dyn Fn() -> Result<(), Status> + Send + Sync + 'a;
+
+/// How an update is to be carried out.
+pub struct Update<'a> {
+    pub change: &'a Change<'a>,
+    /// The object must have this uid.
+    pub uid: Option<&'a str>,
+    /// Create what is missing, whatever the strategy says (server-side apply).
+    pub force_create: bool,
+    pub may_create: &'a Precondition<'a>,
+}
+
+/// What one attempt came to.
+enum Attempt {
+    Done(Written),
+    /// Somebody else wrote; start again from this, or read what is there now.
+    Again(Option<Current>),
+}
+
+/// What a checked write came to.
+enum Finished {
+    Written(u64),
+    /// The object is not what the attempt started from.
+    Stale(Option<Current>),
+}
+
+impl Store {
+    pub async fn update(&self, write: &Write<'_>, update: &Update<'_>) -> Result<Written, Status> {
+        let failed = |e| errors::status(e, &self.group_resource(), write.name, During::Update);
+        let mut current = self
+            .current(write.namespace, write.name, false)
+            .await
+            .map_err(failed)?;
+        let mut fresh = false;
+        loop {
+            match self.attempt(write, update, current.as_ref(), fresh).await {
+                Ok(Attempt::Done(written)) => return Ok(written),
+                Ok(Attempt::Again(Some(now))) => {
+                    current = Some(now);
+                    fresh = true;
+                    continue;
+                }
+                Ok(Attempt::Again(None)) => {}
+                Err(e) if fresh => return Err(e),
+                Err(_) => {}
+            }
+            // What failed may have failed because the cache is behind.
+            current = self
+                .current(write.namespace, write.name, true)
+                .await
+                .map_err(failed)?;
+            fresh = true;
+        }
+    }
+
+    async fn attempt(
+        &self,
+        write: &Write<'_>,
+        update: &Update<'_>,
+        current: Option<&Current>,
+        fresh: bool,
+    ) -> Result<Attempt, Status> {
+        let Some(current) = current else {
+            if !fresh {
+                return Ok(Attempt::Again(None));
+            }
+            return self.create_by_update(write, update).await;
+        };
+        let old = &current.object;
+        self.check_uid(write, update, old)?;
+        let mut object = (update.change)(Some(old))?;
+        warn_duplicate_owners(&mut object, write.warnings, false);
+        self.admit(
+            write,
+            Operation::Update,
+            write.name,
+            Some(&mut object),
+            Some(old),
+        )
+        .await?;
+        warn_duplicate_owners(&mut object, write.warnings, true);
+        self.check_resource_version(write, &mut object, current)?;
+
+        let cx = self.context(write);
+        let undo = match &self.hooks {
+            Some(hooks) => hooks.begin_update(&cx, &mut object, old).await?,
+            None => None,
+        };
+        let result = self.finish(write, &mut object, current).await;
+        if !matches!(result, Ok(Finished::Written(_))) || write.dry_run {
+            if let Some(undo) = undo {
+                undo().await;
+            }
+        } else if let Some(hooks) = &self.hooks {
+            hooks.after_update(&object, old).await;
+        }
+        match result? {
+            Finished::Written(revision) => {
+                set_resource_version(&mut object, revision);
+                Ok(Attempt::Done(Written {
+                    object,
+                    created: false,
+                }))
+            }
+            Finished::Stale(now) => Ok(Attempt::Again(now)),
+        }
+    }
+
+    /// Checks and writes.
+    async fn finish(
+        &self,
+        write: &Write<'_>,
+        object: &mut Value,
+        current: &Current,
+    ) -> Result<Finished, Status> {
+        let old = &current.object;
+        self.check_update(write, object, old)?;
+        self.validate_admission(
+            write,
+            Operation::Update,
+            write.name,
+            Some(object),
+            Some(old),
+        )
+        .await?;
+        if finished_by_update(object, old) && self.strategy.may_finish_deletion(object) {
+            return self.remove_finished(write, current).await;
+        }
+        let bytes = self.stored_bytes(object)?;
+        let unchanged = bytes == self.stored_bytes(old)?;
+        if unchanged && !current.fresh {
+            return Ok(Finished::Stale(None));
+        }
+        // Writing the same again would only wake up every watcher.
+        let same_bytes = unchanged && bytes == current.bytes;
+        if write.dry_run || same_bytes {
+            return Ok(Finished::Written(current.revision));
+        }
+        let key = self.key(write.namespace, write.name);
+        let ttl = self.strategy.ttl(object);
+        match self
+            .env
+            .storage
+            .update(&key, bytes, current.revision, ttl)
+            .await
+        {
+            Ok(revision) => Ok(Finished::Written(revision)),
+            Err(StorageError::Conflict { current }) => Ok(Finished::Stale(
+                current.and_then(|kv| self.current_of(kv).ok()),
+            )),
+            Err(StorageError::NotFound(_)) => Ok(Finished::Stale(None)),
+            Err(e) => Err(errors::status(
+                e,
+                &self.group_resource(),
+                write.name,
+                During::Update,
+            )),
+        }
+    }
+
+    /// `rest.BeforeUpdate`: what no update may change, the strategy, validation.
+    fn check_update(
+        &self,
+        write: &Write<'_>,
+        object: &mut Value,
+        old: &Value,
+    ) -> Result<(), Status> {
+        let cx = self.context(write);
+        ensure_namespace(object, write.namespace)?;
+        set_generation(object, meta(old).generation());
+        self.strategy.prepare_update(&cx, object, old);
+
+        let before = old.get("metadata").cloned().unwrap_or_default();
+        let m = object.get_mut("metadata").expect("set above");
+        if m.get("uid").is_none_or(|u| u == "") {
+            keep(m, &before, "uid");
+        }
+        for key in ["creationTimestamp", "deletionTimestamp"] {
+            if before.get(key).is_some() {
+                keep(m, &before, key);
+            }
+        }
+        if m.get("deletionGracePeriodSeconds").is_none() {
+            keep(m, &before, "deletionGracePeriodSeconds");
+        }
+        keep(m, &before, "managedFields");
+        // Only the server writes it, and it is no longer written.
+        keep(m, &before, "selfLink");
+
+        let errs = self.strategy.validate_update(&cx, object, old);
+        if !errs.is_empty() {
+            return Err(Status::invalid(
+                &self.group_kind(),
+                meta(object).name(),
+                &errs,
+            ));
+        }
+        for warning in self.strategy.warnings(object) {
+            write.warnings.add(warning);
+        }
+        Ok(())
+    }
+
+    fn check_uid(&self, write: &Write<'_>, update: &Update<'_>, old: &Value) -> Result<(), Status> {
+        let Some(wanted) = update.uid.filter(|uid| *uid != meta(old).uid()) else {
+            return Ok(());
+        };
+        let key = self.key(write.namespace, write.name);
+        let message = format!(
+            "StorageError: invalid object, Code: 4, Key: {key}, ResourceVersion: 0, AdditionalErrorMsg: Precondition failed: UID in precondition: {wanted}, UID in object meta: {}",
+            meta(old).uid()
+        );
+        Err(Status::conflict(
+            &self.group_resource(),
+            write.name,
+            message,
+        ))
+    }
+
+    /// The object's resourceVersion must be the current one, or absent where that is allowed.
+    fn check_resource_version(
+        &self,
+        write: &Write<'_>,
+        object: &mut Value,
+        current: &Current,
+    ) -> Result<(), Status> {
+        let asked = meta(object).resource_version().to_owned();
+        if asked.is_empty() || asked == "0" {
+            if self.strategy.allow_unconditional_update() {
+                set_resource_version(object, current.revision);
+                return Ok(());
+            }
+            let errs = ErrorList::from(vec![FieldError::invalid(
+                &Path::new("metadata").child("resourceVersion"),
+                &serde_json::json!(0),
+                "must be specified for an update",
+            )]);
+            let kind = GroupKind::new(self.resource.group, self.resource.plural);
+            return Err(Status::invalid(&kind, write.name, &errs));
+        }
+        if asked != current.revision.to_string() {
+            return Err(errors::conflict(&self.group_resource(), write.name));
+        }
+        Ok(())
+    }
+
+    /// There is nothing to update: create it where that is allowed.
+    async fn create_by_update(
+        &self,
+        write: &Write<'_>,
+        update: &Update<'_>,
+    ) -> Result<Attempt, Status> {
+        let allowed = self.strategy.allow_create_on_update() || update.force_create;
+        if !allowed || !write.subresource.is_empty() {
+            return Err(Status::not_found(&self.group_resource(), write.name));
+        }
+        let mut object = (update.change)(None)?;
+        if let Some(uid) = update.uid {
+            let message = format!(
+                "uid mismatch: the provided object specified uid {uid}, and no existing object was found"
+            );
+            return Err(Status::conflict(
+                &self.group_resource(),
+                write.name,
+                message,
+            ));
+        }
+        self.admit(
+            write,
+            Operation::Create,
+            write.name,
+            Some(&mut object),
+            None,
+        )
+        .await?;
+        warn_duplicate_owners(&mut object, write.warnings, true);
+        fill_system_fields(&mut object, (self.env.now)(), &self.env.uid());
+        meta_mut(&mut object).remove("resourceVersion");
+        meta_mut(&mut object).remove("managedFields");
+        (update.may_create)()?;
+        let (mut object, undo) = self.prepared(write, object).await?;
+        match self.insert(write, &object).await {
+            Ok(revision) => {
+                if !write.dry_run {
+                    set_resource_version(&mut object, revision);
+                }
+                Ok(Attempt::Done(Written {
+                    object,
+                    created: true,
+                }))
+            }
+            Err(e) => {
+                if let Some(undo) = undo {
+                    undo().await;
+                }
+                if e.is_already_exists() {
+                    return Ok(Attempt::Again(None));
+                }
+                Err(e)
+            }
+        }
+    }
+
+    /// The update took the last finalizer of an object that is being deleted: it goes.
+    async fn remove_finished(
+        &self,
+        write: &Write<'_>,
+        current: &Current,
+    ) -> Result<Finished, Status> {
+        if write.dry_run {
+            return Ok(Finished::Written(current.revision));
+        }
+        match self.remove(write.namespace, write.name, current).await {
+            // A PUT is answered with the object that it put, not with what became of it.
+            Ok(_) => Ok(Finished::Written(current.revision)),
+            Err(StorageError::Conflict { current }) => Ok(Finished::Stale(
+                current.and_then(|kv| self.current_of(kv).ok()),
+            )),
+            Err(e) => Err(errors::status(
+                e,
+                &self.group_resource(),
+                write.name,
+                During::Delete,
+            )),
+        }
+    }
+}

@@ -1,0 +1,380 @@
+//! The composition of kube-apiserver: options in, a running server out. Only this file
+//! knows how the rooms fit together.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use anyhow::{Context as _, bail};
+use component::features::FeatureGates;
+use component::health::Checks;
+use component::metrics::Registry as Metrics;
+use component::serving::{Bound, Limits, ServingCertificate, TlsFiles, TlsOptions, handler};
+use schema::Resource;
+use tokio_util::sync::CancellationToken;
+
+use crate::http::chain::{Chain, Connection};
+use crate::http::in_flight::InFlight;
+use crate::http::metrics::Metrics as RequestMetrics;
+use crate::http::paths::NonResource;
+use crate::http::verbs::Endpoints;
+use crate::lookup::Lookup;
+use crate::options::{
+    AdmissionOptions, ApiOptions, AuthenticationOptions, AuthorizationOptions, EtcdOptions,
+    KubeletOptions, Options, ServiceOptions, ServingOptions,
+};
+use crate::reader::{self, Reader};
+use crate::registry::Registry;
+use crate::registry::store::Env;
+use crate::storage::cache::{Cache, Options as CacheOptions};
+use crate::storage::etcd::{Etcd, Transport};
+use crate::storage::keys::Keys;
+use crate::storage::{Storage, metrics::Metrics as StorageMetrics};
+use crate::{authn, authz};
+
+/// Starts everything and serves until `stop`.
+pub async fn run(options: Options, stop: CancellationToken) -> anyhow::Result<()> {
+    tracing::info!(
+        version = component::version::GIT_VERSION,
+        "starting kube-apiserver"
+    );
+    tracing::debug!(?options, "effective options");
+    let Options {
+        etcd,
+        serving,
+        authentication,
+        authorization,
+        admission,
+        services,
+        kubelet,
+        api,
+        tuning: _,
+        unsupported,
+        logs: _,
+    } = options;
+    let refused = unsupported.given();
+    if !refused.is_empty() {
+        bail!("not supported yet: {}", refused.join(", "));
+    }
+    let metrics = Arc::new(Metrics::new());
+    let Stored {
+        storage,
+        cache,
+        keys,
+        compaction,
+    } = storage(&etcd, &metrics)?;
+    tokio::spawn(compaction);
+
+    let reader = Arc::new(Reader::default());
+    let lookup: Arc<dyn Lookup> = reader.clone();
+    let clock: authn::Clock = Arc::new(jiff::Timestamp::now);
+    let authenticator = authenticator(&authentication, &lookup, &clock)?;
+    let AuthorizationOptions { authorization_mode } = authorization;
+    let modes = authz::Mode::parse_list(&authorization_mode.0)?;
+    let authorizer = Arc::new(authz::build(&modes));
+
+    let AdmissionOptions {
+        enable_admission_plugins: _,
+        disable_admission_plugins: _,
+        admission_control: _,
+        default_not_ready_toleration_seconds: _,
+        default_unreachable_toleration_seconds: _,
+        allow_privileged: _,
+    } = admission;
+    let ServiceOptions {
+        service_cluster_ip_range: _,
+        service_node_port_range: _,
+        kubernetes_service_node_port: _,
+        endpoint_reconciler_type: _,
+    } = services;
+    let KubeletOptions {
+        kubelet_client_certificate: _,
+        kubelet_client_key: _,
+        kubelet_certificate_authority: _,
+        kubelet_preferred_address_types: _,
+        kubelet_timeout: _,
+    } = kubelet;
+    let ApiOptions {
+        runtime_config,
+        feature_gates,
+        proxy_client_cert_file: _,
+        proxy_client_key_file: _,
+        enable_aggregator_routing: _,
+    } = api;
+    let gates = FeatureGates::parse(&feature_gates)?;
+    let env = Arc::new(Env {
+        storage: storage.clone(),
+        keys,
+        admission: Vec::new(),
+        now: jiff::Timestamp::now,
+        random: rand::random,
+    });
+    let served = |resource: &Resource| served(resource, &runtime_config.0, &gates);
+    let registry = Arc::new(Registry::new(served, &cache, &env, HashMap::new()));
+    reader.connect(registry.clone());
+    tokio::spawn(cache.clone().run());
+    for observer in authorizer.observers() {
+        tokio::spawn(reader::feed(registry.clone(), observer));
+    }
+
+    let checks = Checks::new();
+    let stopping = CancellationToken::new();
+    let ready = Checks::new();
+    {
+        let cache = cache.clone();
+        ready.add("informer-sync", move || match cache.revision() {
+            0 => Err("the watch cache is being filled".to_owned()),
+            _ => Ok(()),
+        });
+        let stop = stop.clone();
+        ready.add("shutdown", move || match stop.is_cancelled() {
+            true => Err("process is shutting down".to_owned()),
+            false => Ok(()),
+        });
+    }
+    let chain = Arc::new(Chain {
+        registry,
+        endpoints: Arc::new(Endpoints::default()),
+        paths: Arc::new(NonResource {
+            healthz: checks.clone(),
+            livez: checks,
+            readyz: ready,
+            metrics: metrics.clone(),
+            mounts: Vec::new(),
+        }),
+        authenticator,
+        authorizer,
+        in_flight: InFlight::new(
+            serving.max_requests_inflight,
+            serving.max_mutating_requests_inflight,
+        ),
+        request_timeout: serving.request_timeout.get(),
+        min_watch: std::time::Duration::from_secs(serving.min_request_timeout),
+        metrics: Arc::new(RequestMetrics::new(metrics.inner())?),
+        random: rand::random,
+        stopping: stopping.clone(),
+    });
+    serve(serving, &authentication, chain, stop, stopping).await
+}
+
+/// What comes of the etcd flags.
+struct Stored {
+    storage: Arc<dyn Storage>,
+    cache: Arc<Cache>,
+    keys: Keys,
+    compaction: futures::future::BoxFuture<'static, ()>,
+}
+
+fn storage(options: &EtcdOptions, metrics: &Metrics) -> anyhow::Result<Stored> {
+    let EtcdOptions {
+        etcd_servers,
+        etcd_cafile,
+        etcd_certfile,
+        etcd_keyfile,
+        etcd_prefix,
+        etcd_compaction_interval,
+        etcd_healthcheck_timeout: _,
+        etcd_readycheck_timeout: _,
+        event_ttl: _,
+    } = options;
+    let storage_metrics = StorageMetrics::new(metrics.inner(), etcd_prefix)?;
+    let transport = Transport {
+        servers: etcd_servers.0.clone(),
+        ca_file: etcd_cafile.clone(),
+        cert_file: etcd_certfile.clone(),
+        key_file: etcd_keyfile.clone(),
+    };
+    let etcd = Arc::new(Etcd::new(&transport, etcd_prefix, storage_metrics.clone())?);
+    let keys = Keys::new(etcd_prefix);
+    let cache = Cache::new(
+        etcd.clone(),
+        CacheOptions {
+            prefix: keys.root().to_owned(),
+            ..CacheOptions::default()
+        },
+        storage_metrics,
+    );
+    let interval = etcd_compaction_interval.get();
+    let compactor = crate::storage::etcd::Compactor::new(etcd.clone());
+    Ok(Stored {
+        storage: etcd,
+        cache,
+        keys,
+        compaction: Box::pin(async move {
+            if !interval.is_zero() {
+                compactor.run(interval).await;
+            }
+        }),
+    })
+}
+
+fn authenticator(
+    options: &AuthenticationOptions,
+    lookup: &Arc<dyn Lookup>,
+    clock: &authn::Clock,
+) -> anyhow::Result<Arc<authn::Authn>> {
+    let AuthenticationOptions {
+        anonymous_auth,
+        client_ca_file,
+        token_auth_file,
+        enable_bootstrap_token_auth,
+        requestheader_client_ca_file,
+        requestheader_allowed_names,
+        requestheader_username_headers,
+        requestheader_group_headers,
+        requestheader_uid_headers,
+        requestheader_extra_headers_prefix,
+        api_audiences,
+        service_account_issuer,
+        service_account_key_file,
+        service_account_signing_key_file: _,
+        service_account_jwks_uri: _,
+        service_account_lookup,
+        service_account_extend_token_expiration: _,
+        service_account_max_token_expiration: _,
+    } = options;
+    let request_header = requestheader_client_ca_file.clone().map(|file| {
+        let headers = authn::request_header::Headers {
+            allowed_names: requestheader_allowed_names.0.clone(),
+            username: requestheader_username_headers.0.clone(),
+            uid: requestheader_uid_headers.0.clone(),
+            group: requestheader_group_headers.0.clone(),
+            extra_prefixes: requestheader_extra_headers_prefix.0.clone(),
+        };
+        (file, headers)
+    });
+    let config = authn::Config {
+        client_ca_file: client_ca_file.clone(),
+        request_header,
+        token_auth_file: token_auth_file.clone(),
+        service_accounts: authn::ServiceAccounts {
+            key_files: service_account_key_file.iter().map(Into::into).collect(),
+            issuers: service_account_issuer.clone(),
+            api_audiences: api_audiences.0.clone(),
+            lookup: *service_account_lookup,
+        },
+        bootstrap_tokens: *enable_bootstrap_token_auth,
+        anonymous: *anonymous_auth,
+    };
+    Ok(authn::build(
+        config,
+        lookup.clone(),
+        clock.clone(),
+        rand::random(),
+    )?)
+}
+
+/// Whether `--runtime-config` and the feature gates leave a resource served.
+fn served(
+    resource: &Resource,
+    config: &std::collections::BTreeMap<String, String>,
+    gates: &FeatureGates,
+) -> bool {
+    if resource
+        .feature_gate
+        .is_some_and(|gate| !gates.enabled(gate))
+    {
+        return false;
+    }
+    let api_version = crate::registry::convert::api_version(resource);
+    let says = |key: &str| config.get(key).map(|v| v != "false");
+    let all = match resource.version {
+        v if v.contains("alpha") => says("api/alpha"),
+        v if v.contains("beta") => says("api/beta"),
+        _ => says("api/ga"),
+    };
+    says(&format!("{api_version}/{}", resource.plural))
+        .or_else(|| says(&api_version))
+        .or(all)
+        .or_else(|| says("api/all"))
+        .unwrap_or(resource.enabled)
+}
+
+async fn serve(
+    options: ServingOptions,
+    authentication: &AuthenticationOptions,
+    chain: Arc<Chain>,
+    stop: CancellationToken,
+    stopping: CancellationToken,
+) -> anyhow::Result<()> {
+    let ServingOptions {
+        bind_address,
+        secure_port,
+        advertise_address: _,
+        external_hostname: _,
+        cert_dir,
+        tls_cert_file,
+        tls_private_key_file,
+        tls_sni_cert_key,
+        tls_min_version,
+        http2_max_streams_per_connection,
+        max_requests_inflight: _,
+        max_mutating_requests_inflight: _,
+        request_timeout,
+        min_request_timeout: _,
+        shutdown_delay_duration,
+        shutdown_watch_termination_grace_period: _,
+        livez_grace_period: _,
+    } = options;
+    let default = match (tls_cert_file, tls_private_key_file) {
+        (Some(certificate), Some(key)) => TlsFiles { certificate, key },
+        (None, None) => TlsFiles::self_signed(&cert_dir, "apiserver", &[])?,
+        _ => bail!("--tls-cert-file and --tls-private-key-file go together"),
+    };
+    let by_name = tls_sni_cert_key
+        .iter()
+        .map(|pair| {
+            let files = pair.split(':').next().unwrap_or_default();
+            let (certificate, key) = files
+                .split_once(',')
+                .with_context(|| format!("--tls-sni-cert-key: {pair:?} is no pair of files"))?;
+            Ok(TlsFiles {
+                certificate: certificate.into(),
+                key: key.into(),
+            })
+        })
+        .collect::<anyhow::Result<_>>()?;
+    let tls = ServingCertificate::load(TlsOptions {
+        default: Some(default),
+        by_name,
+        client_ca: authentication
+            .client_ca_file
+            .iter()
+            .chain(&authentication.requestheader_client_ca_file)
+            .cloned()
+            .collect(),
+        only_tls13: tls_min_version == "VersionTLS13",
+    })?;
+    let bound = Bound::new(SocketAddr::new(bind_address, secure_port))
+        .await
+        .with_context(|| format!("listening on {bind_address}:{secure_port}"))?;
+    tracing::info!(address = %bound.address(), "Serving securely");
+    let limits = Limits {
+        http2_streams: match http2_max_streams_per_connection {
+            0 => Limits::default().http2_streams,
+            n => n,
+        },
+        drain_timeout: request_timeout.get(),
+        ..Limits::default()
+    };
+    let handler = handler(move |request, peer| {
+        let connection = Connection {
+            certificates: peer.certificates,
+        };
+        chain.clone().serve(connection, request)
+    });
+    // In order: /readyz fails, clients have the delay to go elsewhere, no new connections,
+    // watches end, the rest finishes.
+    let drained = CancellationToken::new();
+    tokio::spawn({
+        let drained = drained.clone();
+        async move {
+            stop.cancelled().await;
+            tokio::time::sleep(shutdown_delay_duration.get()).await;
+            stopping.cancel();
+            drained.cancel();
+        }
+    });
+    bound.serve(Some(tls), handler, limits, drained).await;
+    Ok(())
+}
