@@ -105,7 +105,7 @@ fn client(options: &Options, config: &KubeProxyConfiguration) -> anyhow::Result<
 fn follow_node(node: &client::informer::Informer<Node>, health: &Health) {
     let health = health.clone();
     node.add_handler(move |event: &Event<Node>| {
-        let leaving = event.new().is_some_and(|node| {
+        let leaving = event.current().is_some_and(|node| {
             let taints = node
                 .spec
                 .as_ref()
