@@ -5,6 +5,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::StreamExt;
+use grpc::etcd::etcdserverpb as pb;
+use pb::kv_client::KvClient;
+use pb::lease_client::LeaseClient;
 use rcgen::{
     BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
     KeyUsagePurpose,
@@ -67,6 +70,34 @@ async fn leases_end_objects() {
     assert_eq!(next(&mut watch).await, put);
     assert!(matches!(next(&mut watch).await, Told::Gone(key, _) if key == "ns/short"));
     assert!(etcd.get(key, 0).await.unwrap().is_none());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lease_that_went_is_replaced() {
+    let member = Member::single(&[]);
+    let etcd = member.client().await;
+    let channel = tonic::transport::Endpoint::from_shared(member.url().to_owned())
+        .unwrap()
+        .connect_lazy();
+    let lease_of = async |name: &str| {
+        let request = pb::RangeRequest {
+            key: Bytes::copy_from_slice(name.as_bytes()),
+            ..Default::default()
+        };
+        let answer = KvClient::new(channel.clone()).range(request).await.unwrap();
+        answer.into_inner().kvs[0].lease
+    };
+    let ttl = Some(Duration::from_secs(3600));
+    for name in ["a", "b"] {
+        etcd.create(name, Bytes::new(), ttl).await.unwrap();
+    }
+    let shared = lease_of("a").await;
+    assert_eq!(lease_of("b").await, shared);
+    let request = pb::LeaseRevokeRequest { id: shared };
+    let mut leases = LeaseClient::new(channel.clone());
+    leases.lease_revoke(request).await.unwrap();
+    etcd.create("c", Bytes::new(), ttl).await.unwrap();
+    assert_ne!(lease_of("c").await, shared);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
