@@ -1,0 +1,48 @@
+//! NodeUnschedulable: keeps pods off cordoned nodes, unless they tolerate it.
+
+use k8s_openapi::api::core::v1::Taint;
+
+use super::taint_toleration::tolerates;
+use crate::cache::Snapshot;
+use crate::framework::{ClusterEvent, Filter, Hint, Plugin, Rejection};
+use crate::model::PodInfo;
+
+pub struct NodeUnschedulable;
+
+fn tolerates_unschedulable(pod: &PodInfo) -> bool {
+    let taint = Taint {
+        key: "node.kubernetes.io/unschedulable".to_owned(),
+        effect: "NoSchedule".to_owned(),
+        ..Taint::default()
+    };
+    tolerates(&pod.tolerations, &taint)
+}
+
+impl Plugin for NodeUnschedulable {
+    fn name(&self) -> &'static str {
+        "NodeUnschedulable"
+    }
+
+    fn filter<'a>(&'a self, pod: &'a PodInfo, _snapshot: &'a Snapshot) -> Filter<'a> {
+        if tolerates_unschedulable(pod) {
+            return Filter::Skip;
+        }
+        Filter::Node(Box::new(|node| {
+            if node.unschedulable {
+                return Err(Rejection::unresolvable("node(s) were unschedulable"));
+            }
+            Ok(())
+        }))
+    }
+
+    fn hint(&self, _pod: &PodInfo, event: &ClusterEvent<'_>) -> Hint {
+        match event {
+            ClusterEvent::NodeAdded(node) => Hint::queue_if(!node.spec.unschedulable),
+            ClusterEvent::NodeUpdated { old, new } => {
+                Hint::queue_if(old.spec.unschedulable && !new.spec.unschedulable)
+            }
+            ClusterEvent::PodChanged => Hint::Queue,
+            ClusterEvent::PodGone { .. } => Hint::Skip,
+        }
+    }
+}
