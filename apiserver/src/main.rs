@@ -3,6 +3,7 @@
 mod admission;
 mod authn;
 mod authz;
+mod discovery;
 mod http;
 mod lookup;
 mod options;

@@ -10,13 +10,14 @@ use component::features::FeatureGates;
 use component::health::Checks;
 use component::metrics::Registry as Metrics;
 use component::serving::{Bound, Limits, ServingCertificate, TlsFiles, TlsOptions, handler};
-use schema::Resource;
 use tokio_util::sync::CancellationToken;
 
+use crate::discovery::{self, Addresses, Discovery};
+use crate::http::body;
 use crate::http::chain::{Chain, Connection};
 use crate::http::in_flight::InFlight;
 use crate::http::metrics::Metrics as RequestMetrics;
-use crate::http::paths::NonResource;
+use crate::http::paths::{Mount, NonResource};
 use crate::http::verbs::Endpoints;
 use crate::lookup::Lookup;
 use crate::options::{
@@ -109,14 +110,23 @@ pub async fn run(options: Options, stop: CancellationToken) -> anyhow::Result<()
         now: jiff::Timestamp::now,
         random: rand::random,
     });
-    let served = |resource: &Resource| served(resource, &runtime_config.0, &gates);
-    let registry = Arc::new(Registry::new(served, &cache, &env, HashMap::new()));
+    let versions = discovery::served(&runtime_config.0, |gate| gates.enabled(gate))?;
+    let registry = Arc::new(Registry::new(&versions, &cache, &env, HashMap::new()));
     reader.connect(registry.clone());
     tokio::spawn(cache.clone().run());
     for observer in authorizer.observers() {
         tokio::spawn(reader::feed(registry.clone(), observer));
     }
 
+    let external = serving
+        .external_hostname
+        .clone()
+        .or(serving.advertise_address.map(|a| a.to_string()))
+        .unwrap_or_else(|| serving.bind_address.to_string());
+    let addresses = Addresses {
+        external: format!("{external}:{}", serving.secure_port),
+        internal: Vec::new(),
+    };
     let checks = Checks::new();
     let stopping = CancellationToken::new();
     let ready = Checks::new();
@@ -140,7 +150,7 @@ pub async fn run(options: Options, stop: CancellationToken) -> anyhow::Result<()
             livez: checks,
             readyz: ready,
             metrics: metrics.clone(),
-            mounts: Vec::new(),
+            mounts: vec![documents(Discovery::new(versions, addresses))],
         }),
         authenticator,
         authorizer,
@@ -155,6 +165,20 @@ pub async fn run(options: Options, stop: CancellationToken) -> anyhow::Result<()
         stopping: stopping.clone(),
     });
     serve(serving, &authentication, chain, stop, stopping).await
+}
+
+/// Serves discovery documents.
+fn documents(discovery: Discovery) -> Mount {
+    Box::new(move |request| {
+        if !matches!(request.method, http::Method::GET | http::Method::HEAD) {
+            return None;
+        }
+        let found = discovery.get(&request.info.path, &request.headers, request.peer)?;
+        Some(match found {
+            Ok(response) => response.map(body::full),
+            Err(status) => body::status(&status, &request.headers, false),
+        })
+    })
 }
 
 /// What comes of the etcd flags.
@@ -264,32 +288,6 @@ fn authenticator(
     )?)
 }
 
-/// Whether `--runtime-config` and the feature gates leave a resource served.
-fn served(
-    resource: &Resource,
-    config: &std::collections::BTreeMap<String, String>,
-    gates: &FeatureGates,
-) -> bool {
-    if resource
-        .feature_gate
-        .is_some_and(|gate| !gates.enabled(gate))
-    {
-        return false;
-    }
-    let api_version = crate::registry::convert::api_version(resource);
-    let says = |key: &str| config.get(key).map(|v| v != "false");
-    let all = match resource.version {
-        v if v.contains("alpha") => says("api/alpha"),
-        v if v.contains("beta") => says("api/beta"),
-        _ => says("api/ga"),
-    };
-    says(&format!("{api_version}/{}", resource.plural))
-        .or_else(|| says(&api_version))
-        .or(all)
-        .or_else(|| says("api/all"))
-        .unwrap_or(resource.enabled)
-}
-
 async fn serve(
     options: ServingOptions,
     authentication: &AuthenticationOptions,
@@ -360,6 +358,7 @@ async fn serve(
     let handler = handler(move |request, peer| {
         let connection = Connection {
             certificates: peer.certificates,
+            address: peer.address.ip(),
         };
         chain.clone().serve(connection, request)
     });

@@ -49,10 +49,11 @@ pub struct Chain {
 }
 
 /// What is known of a connection.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct Connection {
     /// The client's certificates, leaf first.
     pub certificates: Arc<[CertificateDer<'static>]>,
+    pub address: std::net::IpAddr,
 }
 
 impl Chain {
@@ -75,6 +76,7 @@ impl Chain {
             headers: parts.headers,
             user: Arc::default(),
             warnings: Arc::default(),
+            peer: connection.address,
             body: Some(incoming),
             upgrade,
         };

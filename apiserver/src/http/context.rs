@@ -28,6 +28,8 @@ pub struct RequestContext {
     pub headers: HeaderMap,
     pub user: Arc<User>,
     pub warnings: Arc<Warnings>,
+    /// The other end of the connection.
+    pub peer: std::net::IpAddr,
     /// Taken once.
     pub body: Option<Incoming>,
     /// For requests that turn the connection into a tunnel.

@@ -18,7 +18,6 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use schema::Resource;
-use serde_json::Value;
 
 use crate::storage::cache::Cache;
 use store::{Env, Store};
@@ -41,15 +40,16 @@ pub struct Special {
 }
 
 impl Registry {
-    /// `served` says which resources `--runtime-config` leaves.
     pub fn new(
-        served: impl Fn(&Resource) -> bool,
+        versions: &[crate::discovery::Version],
         cache: &Arc<Cache>,
         env: &Arc<Env>,
         mut special: HashMap<(&'static str, &'static str), Special>,
     ) -> Registry {
-        let served: Vec<&'static Resource> =
-            schema::resources().iter().filter(|r| served(r)).collect();
+        let served: Vec<&'static Resource> = versions
+            .iter()
+            .flat_map(|version| version.resources.iter().copied())
+            .collect();
         let index = served
             .iter()
             .enumerate()
@@ -95,13 +95,6 @@ impl Registry {
         Some(self.served[*index])
     }
 
-    /// Whether anything of this group version is served.
-    pub fn serves(&self, group: &str, version: &str) -> bool {
-        self.served
-            .iter()
-            .any(|r| r.group == group && r.version == version)
-    }
-
     /// Where a served resource's objects are.
     pub fn store_of(&self, resource: &'static Resource) -> Option<&Arc<Store>> {
         let stored = stored_version(resource)?;
@@ -134,10 +127,4 @@ pub fn stored_version(resource: &'static Resource) -> Option<&'static Resource> 
         .iter()
         .find(|r| r.group == group && r.version == version && r.plural == resource.plural)
         .or(Some(resource))
-}
-
-/// An object's tree with defaults, as `resource` declares them.
-pub fn defaulted(resource: &'static schema::Message, mut object: Value) -> Value {
-    api::defaults::apply(resource, &mut object);
-    object
 }
