@@ -4,6 +4,10 @@ use e2e::wait::equals;
 use e2e::{Namespace, until};
 
 fn pod(namespace: &Namespace, name: &str, script: &str) {
+    pod_with(namespace, name, "", script);
+}
+
+fn pod_with(namespace: &Namespace, name: &str, more: &str, script: &str) {
     namespace.apply(&format!(
         r#"
 apiVersion: v1
@@ -11,6 +15,7 @@ kind: Pod
 metadata: {{name: {name}}}
 spec:
   terminationGracePeriodSeconds: 1
+  {more}
   containers:
   - name: main
     image: ferrokube.local/demo:1
@@ -24,7 +29,7 @@ fn logs_of_a_finished_container() {
     let namespace = Namespace::new("logs");
     namespace
         .kubectl("run once --image=ferrokube.local/demo:1 --restart=Never --command -- sh -c")
-        .args(["echo one; echo two >&2; echo three"])
+        .args(["echo one; echo two; echo three"])
         .ok();
     namespace.await_phase("once", "Succeeded");
     assert_eq!(namespace.kubectl("logs once").ok(), "one\ntwo\nthree");
@@ -156,7 +161,15 @@ fn get_pods_shows_what_they_do() {
 #[test]
 fn get_watches_a_pod_through_its_life() {
     let namespace = Namespace::new("watchpod");
+    // One that goes nowhere: its line says that the watch has begun.
+    pod_with(
+        &namespace,
+        "first",
+        "schedulingGates: [{name: example.com/hold}]",
+        "true",
+    );
     let mut watch = namespace.kubectl("get pods -w --no-headers").follow();
+    watch.line(|line| line.starts_with("first"));
     namespace
         .kubectl("run brief --image=ferrokube.local/demo:1 --restart=Never --command -- true")
         .ok();
