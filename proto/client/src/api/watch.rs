@@ -6,9 +6,9 @@ use hyper::body::Incoming;
 use meta::Status;
 
 use crate::client::Client;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::object::{Object, ResourceInfo};
-use crate::wire::{Frames, RawEvent, decode_event};
+use crate::wire::{Frames, RawEvent};
 
 /// What a watch says.
 #[derive(Debug)]
@@ -59,8 +59,8 @@ impl<K: Object> WatchStream<K> {
     /// decoded is logged and skipped. Cancel safe.
     pub async fn next(&mut self) -> Result<Option<WatchEvent<K>>> {
         loop {
-            while let Some(frame) = self.frames.next() {
-                match decode_event(&self.resource, &frame) {
+            while let Some(frame) = self.next_frame()? {
+                match self.frames.decode(&self.resource, &frame) {
                     Ok(event) => return Ok(Some(event.into())),
                     Err(err) => {
                         tracing::error!(%err, kind = %self.resource.kind, "skipping an undecodable watch event");
@@ -77,6 +77,15 @@ impl<K: Object> WatchStream<K> {
                 Some(Err(e)) => return Err(self.client.transport_error(e)),
             }
         }
+    }
+}
+
+impl<K> WatchStream<K> {
+    fn next_frame(&mut self) -> Result<Option<bytes::Bytes>> {
+        self.frames.next().map_err(|message| {
+            let what = format!("{} watch", self.resource.plural);
+            Error::Decode { what, message }
+        })
     }
 }
 
