@@ -27,8 +27,6 @@ pub struct Diagnosis {
     nodes: usize,
     /// How many nodes gave each reason.
     reasons: BTreeMap<String, usize>,
-    /// A plugin said no before any node was looked at.
-    before_nodes: Option<String>,
     /// Whose change of mind the pod waits for.
     pub plugins: BTreeSet<&'static str>,
 }
@@ -47,9 +45,6 @@ impl Diagnosis {
             return "no nodes available to schedule pods".to_owned();
         }
         let mut message = format!("0/{} nodes are available", self.nodes);
-        if let Some(reason) = &self.before_nodes {
-            message.push_str(&format!(": {reason}."));
-        }
         let mut reasons: Vec<String> = self
             .reasons
             .iter()
@@ -113,11 +108,6 @@ impl Profile {
                         Some(before) => before.intersection(&names).cloned().collect(),
                     });
                     filters.push((plugin.name(), judge));
-                }
-                Filter::Reject(rejection) => {
-                    diagnosis.plugins.insert(plugin.name());
-                    diagnosis.before_nodes = Some(rejection.reasons.join(", "));
-                    return Decision::Unschedulable(diagnosis);
                 }
             }
         }

@@ -5,7 +5,6 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use client::{ObjectKey, SlimMeta, slim_kind};
-use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{
     Affinity, ContainerPort, NodeAddress, PodCondition, Taint, Toleration,
 };
@@ -108,7 +107,6 @@ pub struct PodInfo {
     pub node_name: Box<str>,
     pub scheduler_name: Box<str>,
     pub priority: i32,
-    pub created: Option<Timestamp>,
     pub requests: Resources,
     /// With upstream's stand-ins for containers that request no CPU or memory, so that
     /// many of them do not look like nothing when nodes are scored.
@@ -136,7 +134,6 @@ impl PodInfo {
             node_name: spec.node_name.as_str().into(),
             scheduler_name: spec.scheduler_name.as_str().into(),
             priority: spec.priority.unwrap_or(0),
-            created: pod.metadata.creation_timestamp.as_ref().map(|t| t.0),
             requests: requests(spec, |container| {
                 Resources::of(&container.resources.requests)
             }),

@@ -4,6 +4,7 @@
 //! A daemon's `main.rs` is [`run`] with its options type and its server function.
 //! What must not be here: anything that only one daemon does.
 
+pub mod auth;
 pub mod config_file;
 pub mod features;
 pub mod flags;
@@ -11,6 +12,7 @@ pub mod health;
 pub mod logs;
 pub mod metrics;
 mod run;
+pub mod secure_port;
 pub mod serving;
 pub mod signals;
 pub mod version;

@@ -23,12 +23,6 @@ pub struct Snapshot {
     pub nodes: Arc<Vec<Arc<NodeInfo>>>,
 }
 
-impl Snapshot {
-    pub fn find(&self, name: &str) -> Option<&Arc<NodeInfo>> {
-        self.nodes.iter().find(|node| &*node.name == name)
-    }
-}
-
 /// Where a pod is counted.
 #[derive(Debug)]
 struct Placed {
@@ -134,10 +128,6 @@ impl Cache {
         let at = *self.index.get(name)?;
         self.snapshot = None;
         Some(Arc::make_mut(&mut self.nodes[at]))
-    }
-
-    pub fn node_count(&self) -> usize {
-        self.nodes.len()
     }
 }
 

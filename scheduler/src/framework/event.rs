@@ -32,23 +32,3 @@ pub enum ClusterEvent<'a> {
     /// The waiting pod itself has changed.
     PodChanged,
 }
-
-impl ClusterEvent<'_> {
-    /// As upstream labels the move in its metrics.
-    pub fn label(&self) -> &'static str {
-        match self {
-            Self::NodeAdded(_) => "NodeAdd",
-            Self::NodeUpdated { .. } => "NodeUpdate",
-            Self::PodGone { .. } => "AssignedPodDelete",
-            Self::PodChanged => "UnscheduledPodUpdate",
-        }
-    }
-
-    /// The node as it is after the event.
-    pub fn node(&self) -> Option<&Node> {
-        match self {
-            Self::NodeAdded(node) | Self::NodeUpdated { new: node, .. } => Some(node),
-            _ => None,
-        }
-    }
-}

@@ -47,8 +47,6 @@ pub enum Filter<'a> {
     Node(FilterFn<'a>),
     /// Only these nodes come into question; each is judged by the closure.
     Only(Vec<String>, FilterFn<'a>),
-    /// No node will do.
-    Reject(Rejection),
 }
 
 /// Scores of nodes for a pod, 0 to [`MAX_SCORE`] after normalizing.

@@ -96,7 +96,6 @@ pub mod testing {
         match plugin.filter(pod, &snapshot) {
             Filter::Skip => Ok(()),
             Filter::Node(judge) | Filter::Only(_, judge) => judge(node),
-            Filter::Reject(rejection) => Err(rejection),
         }
     }
 }

@@ -1,0 +1,416 @@
+//! Delegated authentication and authorization: who asks a daemon's own port, and may they?
+//! The API server knows (`TokenReview`, `SubjectAccessReview`); its answers are kept for a
+//! few seconds.
+//!
+//! What must not be here: policy of our own. An unanswered question is a no.
+
+use std::collections::HashMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::time::Duration;
+
+use client::{Api, Client};
+use http::HeaderMap;
+use k8s_openapi::api::authentication::v1::{TokenReview, TokenReviewSpec};
+use k8s_openapi::api::authorization::v1::{
+    NonResourceAttributes, ResourceAttributes, SubjectAccessReview, SubjectAccessReviewSpec,
+};
+use parking_lot::Mutex;
+use tokio::time::Instant;
+
+use crate::flags::common::DelegatedAuthFlags;
+use crate::serving::Peer;
+
+/// Who asks (`user.Info`).
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
+pub struct User {
+    pub name: String,
+    pub uid: String,
+    pub groups: Vec<String>,
+}
+
+const MASTERS: &str = "system:masters";
+const AUTHENTICATED: &str = "system:authenticated";
+
+/// What is asked for.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Attributes {
+    /// A path that names no resource, such as `/metrics`.
+    Path { verb: String, path: String },
+    /// A resource of the API, such as a node's `proxy` (the kubelet's way).
+    Resource {
+        verb: String,
+        resource: String,
+        subresource: String,
+        name: String,
+    },
+}
+
+/// Why a request goes no further.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    #[error("Unauthorized")]
+    Unauthenticated,
+    #[error("Forbidden: {0}")]
+    Forbidden(String),
+    /// The API server did not answer; nobody is let in meanwhile.
+    #[error("Internal Server Error: {0}")]
+    Unavailable(String),
+}
+
+impl Refusal {
+    pub fn status(&self) -> http::StatusCode {
+        match self {
+            Self::Unauthenticated => http::StatusCode::UNAUTHORIZED,
+            Self::Forbidden(_) => http::StatusCode::FORBIDDEN,
+            Self::Unavailable(_) => http::StatusCode::INTERNAL_SERVER_ERROR,
+        }
+    }
+}
+
+/// How long answers are kept.
+#[derive(Debug, Clone, Copy)]
+pub struct CacheTimes {
+    pub token: Duration,
+    pub allowed: Duration,
+    pub denied: Duration,
+}
+
+/// Asks the API server.
+pub struct Delegated {
+    tokens: Option<Api<TokenReview>>,
+    access: Option<Api<SubjectAccessReview>>,
+    anonymous: bool,
+    times: CacheTimes,
+    users: Cache<Option<User>>,
+    decisions: Cache<Result<(), String>>,
+}
+
+impl Delegated {
+    /// Without a client for a question its answer is no.
+    pub fn new(
+        tokens: Option<&Client>,
+        access: Option<&Client>,
+        anonymous: bool,
+        times: CacheTimes,
+    ) -> Self {
+        Self {
+            tokens: tokens.map(Api::all),
+            access: access.map(Api::all),
+            anonymous,
+            times,
+            users: Cache::default(),
+            decisions: Cache::default(),
+        }
+    }
+
+    /// From the flags of scheduler and controller managers.
+    pub fn from_flags(
+        flags: &DelegatedAuthFlags,
+        component: &str,
+    ) -> Result<Self, client::ConfigError> {
+        let client = |path: &Option<std::path::PathBuf>| match path {
+            None => Ok(None),
+            Some(path) => {
+                let config = client::Config::from_kubeconfig(path)?.user_agent(component);
+                Client::new(config).map(Some)
+            }
+        };
+        let tokens = client(&flags.authentication_kubeconfig)?;
+        let access = client(&flags.authorization_kubeconfig)?;
+        let times = CacheTimes {
+            token: flags.authentication_token_webhook_cache_ttl.get(),
+            allowed: flags.authorization_webhook_cache_authorized_ttl.get(),
+            denied: flags.authorization_webhook_cache_unauthorized_ttl.get(),
+        };
+        Ok(Self::new(tokens.as_ref(), access.as_ref(), false, times))
+    }
+
+    /// Who asks: by the client certificate that TLS has verified, or by bearer token.
+    pub async fn authenticate(&self, peer: &Peer, headers: &HeaderMap) -> Result<User, Refusal> {
+        if let Some(user) = peer
+            .certificates
+            .first()
+            .and_then(|der| certificate_user(der))
+        {
+            return Ok(user);
+        }
+        if let Some(token) = bearer(headers) {
+            return self.review(token).await?.ok_or(Refusal::Unauthenticated);
+        }
+        if self.anonymous {
+            return Ok(User {
+                name: "system:anonymous".to_owned(),
+                groups: vec!["system:unauthenticated".to_owned()],
+                ..User::default()
+            });
+        }
+        Err(Refusal::Unauthenticated)
+    }
+
+    async fn review(&self, token: &str) -> Result<Option<User>, Refusal> {
+        let Some(api) = &self.tokens else {
+            return Ok(None);
+        };
+        let key = hash(&token);
+        if let Some(user) = self.users.get(key) {
+            return Ok(user);
+        }
+        let review = TokenReview {
+            spec: TokenReviewSpec {
+                token: token.to_owned(),
+                ..TokenReviewSpec::default()
+            },
+            ..TokenReview::default()
+        };
+        let review = api
+            .create(&review)
+            .await
+            .map_err(|error| Refusal::Unavailable(error.to_string()))?;
+        let status = review.status.unwrap_or_default();
+        let user = status
+            .user
+            .filter(|_| status.authenticated == Some(true))
+            .map(|user| User {
+                name: user.username.unwrap_or_default(),
+                uid: user.uid.unwrap_or_default(),
+                groups: user.groups.unwrap_or_default(),
+            });
+        self.users.put(key, user.clone(), self.times.token);
+        Ok(user)
+    }
+
+    /// May they?
+    pub async fn authorize(&self, user: &User, attributes: &Attributes) -> Result<(), Refusal> {
+        if user.groups.iter().any(|group| group == MASTERS) {
+            return Ok(());
+        }
+        let key = hash(&(user, attributes));
+        let known = self.decisions.get(key);
+        let decision = match known {
+            Some(decision) => decision,
+            None => {
+                let decision = self.ask(user, attributes).await?;
+                let time = if decision.is_ok() {
+                    self.times.allowed
+                } else {
+                    self.times.denied
+                };
+                self.decisions.put(key, decision.clone(), time);
+                decision
+            }
+        };
+        decision.map_err(Refusal::Forbidden)
+    }
+
+    async fn ask(
+        &self,
+        user: &User,
+        attributes: &Attributes,
+    ) -> Result<Result<(), String>, Refusal> {
+        let Some(api) = &self.access else {
+            return Ok(Err("no authorizer is configured".to_owned()));
+        };
+        let mut spec = SubjectAccessReviewSpec {
+            user: Some(user.name.clone()),
+            uid: Some(user.uid.clone()).filter(|uid| !uid.is_empty()),
+            groups: Some(user.groups.clone()),
+            ..SubjectAccessReviewSpec::default()
+        };
+        match attributes {
+            Attributes::Path { verb, path } => {
+                spec.non_resource_attributes = Some(NonResourceAttributes {
+                    verb: Some(verb.clone()),
+                    path: Some(path.clone()),
+                });
+            }
+            Attributes::Resource {
+                verb,
+                resource,
+                subresource,
+                name,
+            } => {
+                spec.resource_attributes = Some(ResourceAttributes {
+                    verb: Some(verb.clone()),
+                    version: Some("v1".to_owned()),
+                    resource: Some(resource.clone()),
+                    subresource: Some(subresource.clone()),
+                    name: Some(name.clone()),
+                    ..ResourceAttributes::default()
+                });
+            }
+        }
+        let review = SubjectAccessReview {
+            spec,
+            ..SubjectAccessReview::default()
+        };
+        let review = api
+            .create(&review)
+            .await
+            .map_err(|error| Refusal::Unavailable(error.to_string()))?;
+        let status = review.status.unwrap_or_default();
+        if status.allowed {
+            return Ok(Ok(()));
+        }
+        let what = match attributes {
+            Attributes::Path { verb, path } => format!("{verb} path {path:?}"),
+            Attributes::Resource {
+                verb,
+                resource,
+                subresource,
+                ..
+            } => {
+                format!("{verb} resource \"{resource}/{subresource}\"")
+            }
+        };
+        Ok(Err(format!("user {:?} cannot {what}", user.name)))
+    }
+}
+
+/// The user that a client certificate names: common name and organizations.
+pub fn certificate_user(der: &[u8]) -> Option<User> {
+    let (_, certificate) = x509_parser::parse_x509_certificate(der).ok()?;
+    let subject = certificate.subject();
+    let name = subject.iter_common_name().next()?.as_str().ok()?.to_owned();
+    let mut groups: Vec<String> = subject
+        .iter_organization()
+        .filter_map(|o| o.as_str().ok().map(str::to_owned))
+        .collect();
+    groups.push(AUTHENTICATED.to_owned());
+    (!name.is_empty()).then(|| User {
+        name,
+        uid: String::new(),
+        groups,
+    })
+}
+
+fn bearer(headers: &HeaderMap) -> Option<&str> {
+    let value = headers.get(http::header::AUTHORIZATION)?.to_str().ok()?;
+    let (scheme, token) = value.split_once(' ')?;
+    let token = token.trim();
+    (scheme.eq_ignore_ascii_case("bearer") && !token.is_empty()).then_some(token)
+}
+
+/// Keys are hashes: a cache must not be a list of tokens.
+fn hash(value: &impl Hash) -> (u64, u64) {
+    let mut first = DefaultHasher::new();
+    value.hash(&mut first);
+    let mut second = DefaultHasher::new();
+    (1_u8, value).hash(&mut second);
+    (first.finish(), second.finish())
+}
+
+/// Answers for a while. A full cache starts afresh, which costs a few questions.
+#[derive(Debug)]
+struct Cache<T>(Mutex<HashMap<(u64, u64), (Instant, T)>>);
+
+/// More different questions within seconds are not a daemon's usual clients.
+const MOST: usize = 1024;
+
+impl<T> Default for Cache<T> {
+    fn default() -> Self {
+        Self(Mutex::default())
+    }
+}
+
+impl<T: Clone> Cache<T> {
+    fn get(&self, key: (u64, u64)) -> Option<T> {
+        let entries = self.0.lock();
+        entries
+            .get(&key)
+            .filter(|(until, _)| *until > Instant::now())
+            .map(|(_, v)| v.clone())
+    }
+
+    fn put(&self, key: (u64, u64), value: T, time: Duration) {
+        if time.is_zero() {
+            return;
+        }
+        let mut entries = self.0.lock();
+        if entries.len() >= MOST {
+            entries.clear();
+        }
+        entries.insert(key, (Instant::now() + time, value));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+
+    fn delegated(anonymous: bool) -> Delegated {
+        let time = Duration::from_secs(10);
+        Delegated::new(
+            None,
+            None,
+            anonymous,
+            CacheTimes {
+                token: time,
+                allowed: time,
+                denied: time,
+            },
+        )
+    }
+
+    fn peer(certificates: Vec<rustls_pki_types::CertificateDer<'static>>) -> Peer {
+        let address = "127.0.0.1:1".parse().unwrap();
+        Peer {
+            address,
+            certificates: Arc::from(certificates),
+        }
+    }
+
+    fn certificate(name: &str, organization: &str) -> rustls_pki_types::CertificateDer<'static> {
+        let mut params = rcgen::CertificateParams::default();
+        params
+            .distinguished_name
+            .push(rcgen::DnType::CommonName, name);
+        params
+            .distinguished_name
+            .push(rcgen::DnType::OrganizationName, organization);
+        let key = rcgen::KeyPair::generate().unwrap();
+        params.self_signed(&key).unwrap().der().clone()
+    }
+
+    #[tokio::test]
+    async fn a_certificate_names_its_user() {
+        let peer = peer(vec![certificate("alice", MASTERS)]);
+        let user = delegated(false)
+            .authenticate(&peer, &HeaderMap::new())
+            .await
+            .unwrap();
+        assert_eq!(user.name, "alice");
+        assert_eq!(user.groups, [MASTERS, AUTHENTICATED]);
+        let path = Attributes::Path {
+            verb: "get".into(),
+            path: "/metrics".into(),
+        };
+        assert_eq!(delegated(false).authorize(&user, &path).await, Ok(()));
+    }
+
+    #[tokio::test]
+    async fn nobody_else_gets_in_without_an_api_server() {
+        let mut headers = HeaderMap::new();
+        let refused = delegated(false).authenticate(&peer(vec![]), &headers).await;
+        assert_eq!(refused, Err(Refusal::Unauthenticated));
+        headers.insert("authorization", "Bearer x".parse().unwrap());
+        let refused = delegated(true).authenticate(&peer(vec![]), &headers).await;
+        assert_eq!(
+            refused,
+            Err(Refusal::Unauthenticated),
+            "a wrong token is not anonymous"
+        );
+        let anonymous = delegated(true)
+            .authenticate(&peer(vec![]), &HeaderMap::new())
+            .await
+            .unwrap();
+        assert_eq!(anonymous.name, "system:anonymous");
+        let path = Attributes::Path {
+            verb: "get".into(),
+            path: "/metrics".into(),
+        };
+        let refused = delegated(true).authorize(&anonymous, &path).await;
+        assert!(matches!(refused, Err(Refusal::Forbidden(_))));
+    }
+}

@@ -1,0 +1,199 @@
+//! The HTTPS port of a daemon that serves nothing but its own state: health, metrics,
+//! version, configuration; for those whom the API server lets.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use http::{HeaderValue, Request, Response, StatusCode};
+use hyper::body::Incoming;
+use tokio_util::sync::CancellationToken;
+
+use crate::auth::{Attributes, Delegated, Refusal};
+use crate::flags::common::{DelegatedAuthFlags, SecureServingFlags};
+use crate::health::Checks;
+use crate::metrics::Registry;
+use crate::serving::{
+    Body, Bound, Limits, Peer, ServingCertificate, TlsFiles, TlsOptions, full, handler,
+};
+use crate::version;
+
+/// What the port shows.
+#[derive(Clone)]
+pub struct SecurePort {
+    /// The daemon's name, for its self-signed certificate.
+    pub name: &'static str,
+    /// When `--secure-port` is not given.
+    pub default_port: u16,
+    pub healthz: Checks,
+    pub livez: Checks,
+    pub readyz: Checks,
+    pub registry: Registry,
+    /// `/configz`: the configuration in force, under its component's name.
+    pub configz: serde_json::Value,
+}
+
+impl SecurePort {
+    /// Listens until `stop`; `None` when the port is turned off (`--secure-port=0`).
+    pub async fn listen(
+        self,
+        serving: &SecureServingFlags,
+        auth: &DelegatedAuthFlags,
+        stop: &CancellationToken,
+    ) -> anyhow::Result<Option<SocketAddr>> {
+        let port = serving.secure_port.unwrap_or(self.default_port);
+        if port == 0 {
+            return Ok(None);
+        }
+        let address = SocketAddr::new(serving.bind_address, port);
+        let tls = ServingCertificate::load(self.tls(serving, auth)?)
+            .context("cannot load the serving certificate")?;
+        let bound = Bound::new(address)
+            .await
+            .with_context(|| format!("cannot listen on {address}"))?;
+        let address = bound.address();
+        let shared = Arc::new(Shared {
+            delegated: Delegated::from_flags(auth, self.name)
+                .context("delegated authentication and authorization")?,
+            always: auth.authorization_always_allow_paths.0.clone(),
+            port: self,
+        });
+        let handler = handler(move |request, peer| {
+            let shared = Arc::clone(&shared);
+            async move { shared.answer(request, peer).await }
+        });
+        tokio::spawn(bound.serve(Some(tls), handler, Limits::default(), stop.clone()));
+        tracing::info!("serving securely on {address}");
+        Ok(Some(address))
+    }
+
+    fn tls(
+        &self,
+        serving: &SecureServingFlags,
+        auth: &DelegatedAuthFlags,
+    ) -> anyhow::Result<TlsOptions> {
+        let given = !serving.tls_cert_file.is_empty();
+        let default = if given {
+            TlsFiles {
+                certificate: PathBuf::from(&serving.tls_cert_file),
+                key: PathBuf::from(&serving.tls_private_key_file),
+            }
+        } else {
+            // Without a directory upstream keeps such a certificate in memory; a private
+            // one under the run directory is as short-lived.
+            let directory = if serving.cert_dir.is_empty() {
+                std::env::temp_dir().join(format!("{}-{}", self.name, std::process::id()))
+            } else {
+                PathBuf::from(&serving.cert_dir)
+            };
+            let host = client::leader_election::hostname();
+            let names = [
+                host,
+                "localhost".to_owned(),
+                serving.bind_address.to_string(),
+            ];
+            TlsFiles::self_signed(&directory, self.name, &names)?
+        };
+        let client_ca = Some(Path::new(&auth.client_ca_file)).filter(|p| !p.as_os_str().is_empty());
+        Ok(TlsOptions {
+            default: Some(default),
+            by_name: sni(&serving.tls_sni_cert_key)?,
+            client_ca: client_ca.map(Path::to_owned).into_iter().collect(),
+            only_tls13: serving.tls_min_version == "VersionTLS13",
+        })
+    }
+}
+
+/// `certificate,key` with optional `:pattern,…`: the certificates' own names decide here.
+fn sni(pairs: &[String]) -> anyhow::Result<Vec<TlsFiles>> {
+    pairs
+        .iter()
+        .map(|pair| {
+            let files = pair
+                .split_once(':')
+                .map_or(pair.as_str(), |(files, _)| files);
+            let (certificate, key) = files
+                .split_once(',')
+                .with_context(|| format!("--tls-sni-cert-key: {pair:?} is no certificate,key"))?;
+            Ok(TlsFiles {
+                certificate: certificate.into(),
+                key: key.into(),
+            })
+        })
+        .collect()
+}
+
+struct Shared {
+    delegated: Delegated,
+    /// `--authorization-always-allow-paths`; a trailing `*` stands for anything.
+    always: Vec<String>,
+    port: SecurePort,
+}
+
+impl Shared {
+    async fn answer(&self, request: Request<Incoming>, peer: Peer) -> Response<Body> {
+        let path = request.uri().path();
+        if !self.is_open(path)
+            && let Err(refusal) = self.admit(&request, &peer).await
+        {
+            return text(refusal.status(), &format!("{refusal}\n"));
+        }
+        let query = request.uri().query().unwrap_or_default();
+        let port = &self.port;
+        let first = path
+            .trim_start_matches('/')
+            .split('/')
+            .next()
+            .unwrap_or_default();
+        match first {
+            "healthz" => port.healthz.respond(first, path, query).map(full),
+            "livez" => port.livez.respond(first, path, query).map(full),
+            "readyz" => port.readyz.respond(first, path, query).map(full),
+            "metrics" => {
+                let (body, content_type) = port.registry.render();
+                with_type(full(body), content_type)
+            }
+            "configz" => json(&port.configz),
+            "version" => json(&version::INFO),
+            _ => text(StatusCode::NOT_FOUND, "404 page not found\n"),
+        }
+    }
+
+    fn is_open(&self, path: &str) -> bool {
+        self.always.iter().any(|open| match open.strip_suffix('*') {
+            Some(prefix) => path.starts_with(prefix),
+            None => path == open,
+        })
+    }
+
+    async fn admit(&self, request: &Request<Incoming>, peer: &Peer) -> Result<(), Refusal> {
+        let user = self.delegated.authenticate(peer, request.headers()).await?;
+        let attributes = Attributes::Path {
+            verb: request.method().as_str().to_ascii_lowercase(),
+            path: request.uri().path().to_owned(),
+        };
+        self.delegated.authorize(&user, &attributes).await
+    }
+}
+
+fn with_type(body: Body, content_type: &'static str) -> Response<Body> {
+    let mut response = Response::new(body);
+    response
+        .headers_mut()
+        .insert("content-type", HeaderValue::from_static(content_type));
+    response
+}
+
+fn json(value: &impl serde::Serialize) -> Response<Body> {
+    match serde_json::to_vec(value) {
+        Ok(bytes) => with_type(full(bytes), "application/json"),
+        Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, &format!("{error}\n")),
+    }
+}
+
+fn text(status: StatusCode, body: &str) -> Response<Body> {
+    let mut response = with_type(full(body.to_owned()), "text/plain; charset=utf-8");
+    *response.status_mut() = status;
+    response
+}
