@@ -1,11 +1,28 @@
 //! Admission: the last word on a write. Mutating plugins run before validation,
 //! validating ones after it, each list in upstream's order.
 //!
-//! One file per plugin; one line in `plugins()` registers it.
+//! One file per plugin; one line of `chain.rs` registers it.
 //! What must not be here: authorization, defaults of the API itself (`proto/api`).
 
+mod certificates;
+mod chain;
+mod default_class;
+mod default_toleration_seconds;
+mod namespace_lifecycle;
+mod node_restriction;
+mod persistent_volume_claim_resize;
+mod pod_topology_labels;
+mod priority;
+mod runtime_class;
+mod service_account;
+mod simple;
+mod storage_object_in_use_protection;
+mod taint_nodes_by_condition;
+
+pub use chain::{ChainError, Deps, chain};
+
 use futures::future::BoxFuture;
-use meta::status::Status;
+use meta::{GroupResource, Status};
 use schema::Resource;
 use serde_json::Value;
 
@@ -61,3 +78,65 @@ pub trait Plugin: Send + Sync + 'static {
         Box::pin(async { Ok(()) })
     }
 }
+
+impl Attributes<'_> {
+    /// Whether the request is for this resource itself, not for a subresource of it.
+    pub fn is(&self, group: &str, resource: &str) -> bool {
+        self.is_sub(group, resource, "")
+    }
+
+    pub fn is_sub(&self, group: &str, resource: &str, subresource: &str) -> bool {
+        self.resource.group == group
+            && self.resource.plural == resource
+            && self.subresource == subresource
+    }
+
+    /// 403 in the words of every plugin. `object` names what has no name yet.
+    pub fn forbidden(&self, object: Option<&Value>, why: impl std::fmt::Display) -> Status {
+        let from = |field: &str| {
+            let name = object.and_then(|o| o["metadata"][field].as_str());
+            name.filter(|n| !n.is_empty())
+        };
+        let name = match self.name {
+            "" => from("name")
+                .or_else(|| from("generateName"))
+                .unwrap_or("Unknown"),
+            name => name,
+        };
+        let resource = GroupResource::new(self.resource.group, self.resource.plural);
+        Status::forbidden(&resource, name, why)
+    }
+}
+
+/// For plugins that never wait.
+fn ready<'a>(result: Result<(), Status>) -> BoxFuture<'a, Result<(), Status>> {
+    Box::pin(std::future::ready(result))
+}
+
+/// The text at a JSON pointer; empty when there is none.
+fn text<'a>(object: &'a Value, pointer: &str) -> &'a str {
+    object
+        .pointer(pointer)
+        .and_then(Value::as_str)
+        .unwrap_or_default()
+}
+
+/// The items of the list of that name, which may be absent.
+fn items_mut<'a>(object: &'a mut Value, field: &str) -> impl Iterator<Item = &'a mut Value> {
+    let list = object.get_mut(field).and_then(Value::as_array_mut);
+    list.into_iter().flatten()
+}
+
+/// The list of that name, made when it is absent.
+fn list_mut<'a>(object: &'a mut Value, field: &str) -> &'a mut Vec<Value> {
+    if !object.is_object() {
+        *object = Value::Object(Default::default());
+    }
+    if !object[field].is_array() {
+        object[field] = Value::Array(Vec::new());
+    }
+    object[field].as_array_mut().expect("made an array above")
+}
+
+#[cfg(test)]
+mod tests;

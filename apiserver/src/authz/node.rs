@@ -18,8 +18,8 @@ use crate::lookup::Observer;
 
 const NODES_GROUP: &str = "system:nodes";
 const USER_PREFIX: &str = "system:node:";
-const LEASE_NAMESPACE: &str = "kube-node-lease";
-const MIRROR_ANNOTATION: &str = "kubernetes.io/config.mirror";
+pub const LEASE_NAMESPACE: &str = "kube-node-lease";
+pub const MIRROR_ANNOTATION: &str = "kubernetes.io/config.mirror";
 
 /// Volume plugins whose source carries a `secretRef` that the kubelet reads.
 const SECRET_DRIVERS: [&str; 7] = [
@@ -451,12 +451,27 @@ impl Observer for NodeAuthorizer {
 
 /// Every object that a pod makes its node's business.
 fn pod_uses(pod: &Value, namespace: &str) -> Vec<Object> {
-    if pod["metadata"]["annotations"]
-        .get(MIRROR_ANNOTATION)
-        .is_some()
-    {
+    if is_mirror(pod) {
         return Vec::new();
     }
+    pod_references(pod, namespace)
+}
+
+/// Whether the pod is a kubelet's image of a static pod.
+pub fn is_mirror(pod: &Value) -> bool {
+    pod["metadata"]["annotations"]
+        .get(MIRROR_ANNOTATION)
+        .is_some()
+}
+
+/// Whether the pod names secrets, and whether it names config maps.
+pub fn references_secrets_and_config_maps(pod: &Value) -> (bool, bool) {
+    let all = pod_references(pod, "");
+    let any = |kind| all.iter().any(|o| o.0 == kind);
+    (any(Kind::Secret), any(Kind::ConfigMap))
+}
+
+fn pod_references(pod: &Value, namespace: &str) -> Vec<Object> {
     let mut uses = Vec::new();
     let mut add = |kind: Kind, name: &Value| {
         if let Some(name) = name.as_str().filter(|n| !n.is_empty()) {
@@ -544,7 +559,8 @@ fn volume_secrets(volume: &Value, claim_namespace: &str) -> Vec<Object> {
     secrets
 }
 
-fn items(list: &Value) -> impl Iterator<Item = &Value> {
+/// The items of a list that may be absent.
+pub fn items(list: &Value) -> impl Iterator<Item = &Value> {
     list.as_array().into_iter().flatten()
 }
 

@@ -1,0 +1,173 @@
+//! CertificateApproval, CertificateSigning and CertificateSubjectRestriction: who may
+//! approve and sign for which signer, and that nobody becomes a master by a certificate.
+
+use std::sync::Arc;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use rustls_pki_types::CertificateSigningRequestDer;
+use rustls_pki_types::pem::PemObject;
+use x509_parser::certification_request::X509CertificationRequest;
+use x509_parser::prelude::FromDer;
+
+use super::chain::Deps;
+use super::*;
+use crate::authn::MASTERS;
+use crate::authz::{self, Authorizer, Decision};
+
+const GROUP: &str = "certificates.k8s.io";
+const RESOURCE: &str = "certificatesigningrequests";
+const CLIENT_SIGNER: &str = "kubernetes.io/kube-apiserver-client";
+
+/// Common name and organizations of a `CertificateSigningRequest`'s request (base64 of PEM).
+pub fn subject(object: &Value) -> Result<(String, Vec<String>), String> {
+    let request = text(object, "/spec/request");
+    let pem = STANDARD.decode(request).map_err(|e| e.to_string())?;
+    let der = CertificateSigningRequestDer::from_pem_slice(&pem)
+        .map_err(|_| "PEM block type must be CERTIFICATE REQUEST".to_owned())?;
+    let (_, request) = X509CertificationRequest::from_der(&der).map_err(|e| e.to_string())?;
+    let subject = &request.certification_request_info.subject;
+    let name = subject.iter_common_name().last();
+    let name = name.and_then(|n| n.as_str().ok()).unwrap_or_default();
+    let organizations = subject.iter_organization().filter_map(|o| o.as_str().ok());
+    Ok((name.to_owned(), organizations.map(str::to_owned).collect()))
+}
+
+/// Whether the user may do this for the signer, or for all signers of its domain.
+fn permitted(authorizer: &dyn Authorizer, user: &User, verb: &str, signer: &str) -> bool {
+    let ask = |name: &str| {
+        let decision = authorizer.authorize(&authz::Attributes {
+            user,
+            verb,
+            namespace: "",
+            group: GROUP,
+            version: "*",
+            resource: "signers",
+            subresource: "",
+            name,
+            is_resource: true,
+            path: "",
+            field_selector: "",
+        });
+        matches!(decision, Decision::Allow(_))
+    };
+    let domain = signer.split_once('/').map_or(signer, |(domain, _)| domain);
+    ask(signer) || ask(&format!("{domain}/*"))
+}
+
+pub struct Approval {
+    authorizer: Arc<dyn Authorizer>,
+}
+
+impl Approval {
+    pub fn new(deps: &Deps) -> Self {
+        Self {
+            authorizer: deps.authorizer.clone(),
+        }
+    }
+}
+
+impl Plugin for Approval {
+    fn name(&self) -> &'static str {
+        "CertificateApproval"
+    }
+
+    fn handles(&self, operation: Operation) -> bool {
+        operation == Operation::Update
+    }
+
+    fn validate<'a>(
+        &'a self,
+        a: &'a Attributes<'a>,
+        object: Option<&'a Value>,
+    ) -> BoxFuture<'a, Result<(), Status>> {
+        // The signer of the old object counts: nobody changes it on the way.
+        if let Some(old) = a.old
+            && a.is_sub(GROUP, RESOURCE, "approval")
+        {
+            let signer = text(old, "/spec/signerName");
+            if !permitted(&*self.authorizer, a.user, "approve", signer) {
+                let why =
+                    format!("user not permitted to approve requests with signerName {signer:?}");
+                return ready(Err(a.forbidden(object, why)));
+            }
+        }
+        ready(Ok(()))
+    }
+}
+
+pub struct Signing {
+    authorizer: Arc<dyn Authorizer>,
+}
+
+impl Signing {
+    pub fn new(deps: &Deps) -> Self {
+        Self {
+            authorizer: deps.authorizer.clone(),
+        }
+    }
+}
+
+impl Plugin for Signing {
+    fn name(&self) -> &'static str {
+        "CertificateSigning"
+    }
+
+    fn handles(&self, operation: Operation) -> bool {
+        operation == Operation::Update
+    }
+
+    fn validate<'a>(
+        &'a self,
+        a: &'a Attributes<'a>,
+        object: Option<&'a Value>,
+    ) -> BoxFuture<'a, Result<(), Status>> {
+        if let (Some(old), Some(new)) = (a.old, object)
+            && a.is_sub(GROUP, RESOURCE, "status")
+        {
+            let unchanged = ["certificate", "conditions"]
+                .iter()
+                .all(|field| old["status"][*field] == new["status"][*field]);
+            let signer = text(old, "/spec/signerName");
+            if !unchanged && !permitted(&*self.authorizer, a.user, "sign", signer) {
+                let why = format!("user not permitted to sign requests with signerName {signer:?}");
+                return ready(Err(a.forbidden(object, why)));
+            }
+        }
+        ready(Ok(()))
+    }
+}
+
+pub struct SubjectRestriction;
+
+impl Plugin for SubjectRestriction {
+    fn name(&self) -> &'static str {
+        "CertificateSubjectRestriction"
+    }
+
+    fn handles(&self, operation: Operation) -> bool {
+        operation == Operation::Create
+    }
+
+    fn validate<'a>(
+        &'a self,
+        a: &'a Attributes<'a>,
+        object: Option<&'a Value>,
+    ) -> BoxFuture<'a, Result<(), Status>> {
+        let Some(request) = object.filter(|_| a.is(GROUP, RESOURCE)) else {
+            return ready(Ok(()));
+        };
+        if text(request, "/spec/signerName") != CLIENT_SIGNER {
+            return ready(Ok(()));
+        }
+        ready(match subject(request) {
+            Err(error) => Err(a.forbidden(object, format!("failed to parse CSR: {error}"))),
+            Ok((_, organizations)) if organizations.iter().any(|o| o == MASTERS) => {
+                let why =
+                    format!("use of {CLIENT_SIGNER} signer with {MASTERS} group is not allowed");
+                Err(a.forbidden(object, why))
+            }
+            Ok(_) => Ok(()),
+        })
+    }
+}

@@ -1,0 +1,202 @@
+//! Which plugins run, in upstream's order.
+//!
+//! What must not be here: what a plugin does.
+
+use std::sync::Arc;
+
+use super::*;
+use crate::authn::Clock;
+use crate::authz::Authorizer;
+use crate::lookup::Lookup;
+
+/// What plugins work with.
+#[derive(Clone)]
+pub struct Deps {
+    pub lookup: Arc<dyn Lookup>,
+    pub authorizer: Arc<dyn Authorizer>,
+    pub clock: Clock,
+    /// Random bits, for generated names.
+    pub random: Arc<dyn Fn() -> u64 + Send + Sync>,
+    /// `--default-not-ready-toleration-seconds`
+    pub not_ready_toleration_seconds: i64,
+    /// `--default-unreachable-toleration-seconds`
+    pub unreachable_toleration_seconds: i64,
+}
+
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ChainError {
+    #[error("{flag} plugin {name:?} is unknown")]
+    Unknown { flag: &'static str, name: String },
+    #[error("{0:?} in enable-admission-plugins and disable-admission-plugins overlapped")]
+    Overlap(Vec<String>),
+    #[error(
+        "enable-admission-plugins plugin {0:?} is not part of this server yet; leave it out, \
+         what it would refuse is not refused"
+    )]
+    Missing(String),
+}
+
+struct Entry {
+    name: &'static str,
+    /// Runs unless it is disabled.
+    default: bool,
+    make: Option<fn(&Deps) -> Arc<dyn Plugin>>,
+}
+
+const fn on(name: &'static str, make: fn(&Deps) -> Arc<dyn Plugin>) -> Entry {
+    Entry {
+        name,
+        default: true,
+        make: Some(make),
+    }
+}
+
+const fn off(name: &'static str, make: fn(&Deps) -> Arc<dyn Plugin>) -> Entry {
+    Entry {
+        name,
+        default: false,
+        make: Some(make),
+    }
+}
+
+/// Known upstream, not here yet.
+const fn missing(name: &'static str, default: bool) -> Entry {
+    Entry {
+        name,
+        default,
+        make: None,
+    }
+}
+
+/// Every plugin that upstream has, in its order.
+const PLUGINS: &[Entry] = &[
+    off("AlwaysAdmit", |_| Arc::new(simple::AlwaysAdmit)),
+    missing("NamespaceAutoProvision", false),
+    on("NamespaceLifecycle", |d| {
+        Arc::new(namespace_lifecycle::NamespaceLifecycle::new(d))
+    }),
+    off("NamespaceExists", |d| {
+        Arc::new(simple::NamespaceExists::new(d))
+    }),
+    missing("LimitPodHardAntiAffinityTopology", false),
+    missing("LimitRanger", true),
+    on("ServiceAccount", |d| {
+        Arc::new(service_account::ServiceAccount::new(d))
+    }),
+    off("NodeRestriction", |d| {
+        Arc::new(node_restriction::NodeRestriction::new(d))
+    }),
+    on("TaintNodesByCondition", |_| {
+        Arc::new(taint_nodes_by_condition::TaintNodesByCondition)
+    }),
+    off("AlwaysPullImages", |_| Arc::new(simple::AlwaysPullImages)),
+    missing("ImagePolicyWebhook", false),
+    missing("PodSecurity", true),
+    missing("PodNodeSelector", false),
+    on("Priority", |d| Arc::new(priority::Priority::new(d))),
+    on("DefaultTolerationSeconds", |d| {
+        Arc::new(default_toleration_seconds::DefaultTolerationSeconds::new(d))
+    }),
+    missing("PodTolerationRestriction", false),
+    missing("EventRateLimit", false),
+    missing("ExtendedResourceToleration", false),
+    on("DefaultStorageClass", |d| {
+        Arc::new(default_class::DefaultStorageClass::new(d))
+    }),
+    on("StorageObjectInUseProtection", |_| {
+        Arc::new(storage_object_in_use_protection::StorageObjectInUseProtection)
+    }),
+    // Both wait for the GenericWorkload feature, which is off.
+    missing("PodGroupProtection", false),
+    missing("OwnerReferencesPermissionEnforcement", false),
+    on("PersistentVolumeClaimResize", |d| {
+        Arc::new(persistent_volume_claim_resize::PersistentVolumeClaimResize::new(d))
+    }),
+    on("RuntimeClass", |d| {
+        Arc::new(runtime_class::RuntimeClass::new(d))
+    }),
+    on("CertificateApproval", |d| {
+        Arc::new(certificates::Approval::new(d))
+    }),
+    on("CertificateSigning", |d| {
+        Arc::new(certificates::Signing::new(d))
+    }),
+    missing("ClusterTrustBundleAttest", false),
+    on("CertificateSubjectRestriction", |_| {
+        Arc::new(certificates::SubjectRestriction)
+    }),
+    on("DefaultIngressClass", |d| {
+        Arc::new(default_class::DefaultIngressClass::new(d))
+    }),
+    off("DenyServiceExternalIPs", |_| {
+        Arc::new(simple::DenyServiceExternalIps)
+    }),
+    on("PodTopologyLabels", |d| {
+        Arc::new(pod_topology_labels::PodTopologyLabels::new(d))
+    }),
+    missing("PodGroupWorkloadExists", false),
+    missing("NodeDeclaredFeatureValidator", false),
+    missing("JobValidation", false),
+    missing("PodResizeValidator", true),
+    missing("MutatingAdmissionPolicy", true),
+    missing("MutatingAdmissionWebhook", true),
+    missing("ValidatingAdmissionPolicy", true),
+    missing("ValidatingAdmissionWebhook", true),
+    missing("ResourceQuota", true),
+    off("AlwaysDeny", |_| Arc::new(simple::AlwaysDeny)),
+];
+
+/// The plugins that run: the defaults and `--enable-admission-plugins`, without
+/// `--disable-admission-plugins`.
+pub fn chain<S: AsRef<str>>(
+    enable: &[S],
+    disable: &[S],
+    deps: &Deps,
+) -> Result<Vec<Arc<dyn Plugin>>, ChainError> {
+    let has = |list: &[S], name: &str| list.iter().any(|n| n.as_ref() == name);
+    for (flag, list) in [
+        ("enable-admission-plugins", enable),
+        ("disable-admission-plugins", disable),
+    ] {
+        for name in list {
+            if !PLUGINS.iter().any(|p| p.name == name.as_ref()) {
+                return Err(ChainError::Unknown {
+                    flag,
+                    name: name.as_ref().to_owned(),
+                });
+            }
+        }
+    }
+    let both: Vec<String> = PLUGINS
+        .iter()
+        .filter(|p| has(enable, p.name) && has(disable, p.name))
+        .map(|p| p.name.to_owned())
+        .collect();
+    if !both.is_empty() {
+        return Err(ChainError::Overlap(both));
+    }
+
+    let mut plugins = Vec::new();
+    let mut absent = Vec::new();
+    for entry in PLUGINS {
+        let explicit = has(enable, entry.name);
+        if !explicit && (!entry.default || has(disable, entry.name)) {
+            continue;
+        }
+        match entry.make {
+            Some(make) => plugins.push(make(deps)),
+            // Someone relies on what it refuses: better not to start than to let it pass.
+            None if explicit && !entry.default => {
+                return Err(ChainError::Missing(entry.name.to_owned()));
+            }
+            None => absent.push(entry.name),
+        }
+    }
+    if !absent.is_empty() {
+        tracing::warn!(
+            plugins = absent.join(","),
+            "these admission plugins are on by default but not part of this server yet"
+        );
+    }
+    Ok(plugins)
+}
