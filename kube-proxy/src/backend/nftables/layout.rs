@@ -170,8 +170,28 @@ impl fmt::Display for Table<'_> {
     }
 }
 
-/// Makes the shared chain.
-pub fn chain(family: Family, chain: Chain, options: &Options, out: &mut String) {
+/// Makes the shared chains for every number of endpoints up to `largest`. They are made
+/// with the table, since nft up to 1.0.6 takes no further rule that looks into a map
+/// of these types (it reads the key's and the value's `th dport` back as a conflict).
+pub fn chains(family: Family, largest: usize, options: &Options, out: &mut String) {
+    for endpoints in 1..=largest {
+        for (node_port, masquerade) in [(false, false), (false, true), (true, false), (true, true)]
+        {
+            chain(
+                family,
+                Chain {
+                    node_port,
+                    masquerade,
+                    endpoints,
+                },
+                options,
+                out,
+            );
+        }
+    }
+}
+
+fn chain(family: Family, chain: Chain, options: &Options, out: &mut String) {
     let ip = family.as_str();
     let mark = if chain.masquerade {
         format!("meta mark set meta mark or {:#x} ", options.mark())

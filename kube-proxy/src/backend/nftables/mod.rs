@@ -51,6 +51,10 @@ impl Family {
     }
 }
 
+/// Most services have fewer endpoints. One that has more makes the table anew, with
+/// chains for twice as many.
+const FEW_ENDPOINTS: usize = 16;
+
 /// What the table of one family holds by now.
 #[derive(Debug)]
 pub struct Programmed {
@@ -60,8 +64,8 @@ pub struct Programmed {
     /// then the table is made anew.
     valid: bool,
     services: HashMap<ServiceName, BTreeSet<Element>>,
-    /// Numbers of endpoints that have a chain.
-    chains: BTreeSet<layout::Chain>,
+    /// There are chains for services of up to so many endpoints.
+    largest: usize,
     /// How many services need each element that several may share (a pod's hairpin).
     shared: HashMap<Element, usize>,
 }
@@ -72,7 +76,7 @@ pub struct Plan {
     /// Input of `nft -f`; empty when there is nothing to do.
     pub script: String,
     services: Vec<(ServiceName, BTreeSet<Element>)>,
-    chains: BTreeSet<layout::Chain>,
+    largest: usize,
     shared: HashMap<Element, usize>,
     full: bool,
 }
@@ -99,7 +103,7 @@ impl Programmed {
             options,
             valid: false,
             services: HashMap::new(),
-            chains: BTreeSet::new(),
+            largest: FEW_ENDPOINTS,
             shared: HashMap::new(),
         }
     }
@@ -107,12 +111,16 @@ impl Programmed {
     /// Plans the transaction for `changed` services; for all of them when the table
     /// has to be made anew.
     pub fn plan(&self, state: &State, changed: &BTreeSet<ServiceName>) -> Plan {
-        let full = !self.valid;
-        let names: BTreeSet<ServiceName> = if full {
-            state.names().cloned().collect()
-        } else {
-            changed.clone()
-        };
+        if self.valid {
+            let plan = self.plan_for(state, changed.clone(), false);
+            if plan.largest <= self.largest {
+                return plan;
+            }
+        }
+        self.plan_for(state, state.names().cloned().collect(), true)
+    }
+
+    fn plan_for(&self, state: &State, names: BTreeSet<ServiceName>, full: bool) -> Plan {
         let nothing = BTreeSet::new();
         let mut services = Vec::with_capacity(names.len());
         let mut shared = if full {
@@ -131,30 +139,26 @@ impl Programmed {
             change.service(present, &wanted, &mut shared);
             services.push((name, wanted));
         }
-        let known = if full {
-            BTreeSet::new()
+        let chains = services
+            .iter()
+            .flat_map(|(_, e)| e)
+            .filter_map(Element::chain);
+        let needed = chains.map(|chain| chain.endpoints).max().unwrap_or(0);
+        let largest = if needed > self.largest {
+            needed.next_power_of_two()
         } else {
-            self.chains.clone()
+            self.largest
         };
-        let mut chains = known.clone();
-        chains.extend(
-            services
-                .iter()
-                .flat_map(|(_, e)| e)
-                .filter_map(Element::chain),
-        );
         let mut script = String::new();
         if full {
             layout::table(self.family, &self.options, &mut script);
-        }
-        for chain in chains.difference(&known) {
-            layout::chain(self.family, *chain, &self.options, &mut script);
+            layout::chains(self.family, largest, &self.options, &mut script);
         }
         change.write(self.family, &mut script);
         Plan {
             script,
             services,
-            chains,
+            largest,
             shared,
             full,
         }
@@ -173,7 +177,7 @@ impl Programmed {
                 self.services.insert(name, elements);
             }
         }
-        self.chains = plan.chains;
+        self.largest = plan.largest;
         self.shared = plan.shared;
     }
 
