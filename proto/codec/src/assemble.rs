@@ -389,19 +389,24 @@ pub fn put_json(number: u32, json: &[u8], out: &mut Vec<u8>) {
     wire::close(out, start);
 }
 
-/// Go's reading of base64: standard, padded, line breaks ignored.
+/// Go's reading of base64: standard and padded, line breaks ignored, bits after the last
+/// byte ignored.
 pub fn decode_base64(text: &str) -> Result<Vec<u8>> {
     use base64::Engine as _;
-    let engine = base64::engine::general_purpose::STANDARD;
+    use base64::engine::{GeneralPurpose, GeneralPurposeConfig};
+    const LAX: GeneralPurpose = GeneralPurpose::new(
+        &base64::alphabet::STANDARD,
+        GeneralPurposeConfig::new().with_decode_allow_trailing_bits(true),
+    );
     let decoded = match text.contains(['\n', '\r']) {
-        true => engine.decode(text.replace(['\n', '\r'], "")),
-        false => engine.decode(text),
+        true => LAX.decode(text.replace(['\n', '\r'], "")),
+        false => LAX.decode(text),
     };
     decoded.map_err(|e| {
         let at = match e {
-            base64::DecodeError::InvalidByte(offset, _) => offset,
-            base64::DecodeError::InvalidLastSymbol { offset, .. } => offset,
-            _ => text.len(),
+            base64::DecodeError::InvalidByte(at, _) => at,
+            // What is missing is missing from the last group of four.
+            _ => text.find('=').unwrap_or(text.len() / 4 * 4),
         };
         Error::value(format!("illegal base64 data at input byte {at}"))
     })

@@ -287,7 +287,8 @@ fn special_value(
     depth: usize,
 ) -> Result<()> {
     if special::is_json(special) {
-        return any(value, out, depth);
+        write::value(out, value);
+        return Ok(());
     }
     match (special, value) {
         (_, Value::Null) => out.extend_from_slice(b"null"),
@@ -305,7 +306,10 @@ fn special_value(
         (Special::JsonSchemaPropsOrStringArray | Special::StringList, Value::Array(items)) => {
             match (items.len(), special) {
                 (0, Special::JsonSchemaPropsOrStringArray) => out.extend_from_slice(b"null"),
-                _ => list(items, out, |item, out| any(item, out, depth))?,
+                _ => list(items, out, |item, out| {
+                    write::value(out, item);
+                    Ok(())
+                })?,
             }
         }
         (Special::IntOrString, Value::Number(v)) if v.as_i64().is_some() => {
@@ -319,33 +323,6 @@ fn special_value(
             write::string(out, special::normal_text(special, text)?.as_bytes());
         }
         (special, value) => return Err(mismatch(value, &Type::Special(special))),
-    }
-    Ok(())
-}
-
-/// Any JSON, as Go would write it.
-fn any(value: &Value, out: &mut Vec<u8>, depth: usize) -> Result<()> {
-    if depth > MAX_DEPTH {
-        return Err(Error::TooDeep);
-    }
-    match value {
-        Value::Null => out.extend_from_slice(b"null"),
-        Value::Bool(v) => write::bool(out, *v),
-        Value::Number(v) => out.extend_from_slice(v.to_string().as_bytes()),
-        Value::String(v) => write::string(out, v.as_bytes()),
-        Value::Array(items) => list(items, out, |item, out| any(item, out, depth + 1))?,
-        Value::Object(members) => {
-            out.push(b'{');
-            for (i, (key, value)) in members.iter().enumerate() {
-                if i > 0 {
-                    out.push(b',');
-                }
-                write::string(out, key.as_bytes());
-                out.push(b':');
-                any(value, out, depth + 1)?;
-            }
-            out.push(b'}');
-        }
     }
     Ok(())
 }

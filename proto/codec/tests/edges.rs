@@ -349,7 +349,17 @@ fn values_of_the_wrong_type_are_errors() {
         (
             "ConfigMap",
             "[]",
-            "json: cannot unmarshal array into Go value of type v1.ConfigMap",
+            r#"couldn't get version/kind; json parse error: json: cannot unmarshal array into Go value of type struct { APIVersion string "json:\"apiVersion,omitempty\""; Kind string "json:\"kind,omitempty\"" }"#,
+        ),
+        (
+            "ConfigMap",
+            r#"{"kind":1}"#,
+            "couldn't get version/kind; json parse error: json: cannot unmarshal number into Go struct field .kind of type string",
+        ),
+        (
+            "Service",
+            r#"{"spec":{"ports":[{"targetPort":true}]}}"#,
+            "json: cannot unmarshal bool into Go struct field ServicePort.spec.ports.targetPort of type int32",
         ),
         (
             "Secret",
@@ -369,7 +379,7 @@ fn values_of_the_wrong_type_are_errors() {
         (
             "Pod",
             r#"{"spec":}"#,
-            "invalid character '}' looking for beginning of value",
+            "couldn't get version/kind; json parse error: invalid character '}' looking for beginning of value",
         ),
     ] {
         let error = decode::json(kind(kind_), body.as_bytes(), Strictness::Ignore).unwrap_err();
@@ -500,6 +510,8 @@ mod never_panics {
     use proptest::prelude::*;
 
     proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..Default::default() })]
+
         #[test]
         fn on_bytes(bytes: Vec<u8>) {
             for name in ["Pod", "Secret", "CustomResourceDefinition", "Lease"] {

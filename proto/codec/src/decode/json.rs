@@ -2,6 +2,7 @@
 //! into Go structs: names match exactly, `null` is no value, the first value of a wrong
 //! type is the error once the whole text has been read.
 
+use base64::Engine as _;
 use meta::gofmt::Quoted;
 use schema::{Cardinality, Field, Message, Special, Type};
 use serde_json::{Map, Value};
@@ -31,25 +32,27 @@ pub fn json(
         path: String::new(),
         names: Vec::new(),
         structs: Vec::new(),
-        error: None,
+        nested: None,
+        no_kind: None,
+        fatal: None,
+        saved: None,
     };
     let mut members = Map::new();
-    match decoder.json.peek()? {
-        Kind::Object => decoder.members(msg, &mut members)?,
-        Kind::Null => decoder.json.null()?,
-        other => {
-            decoder.mismatch(other.word(), &go_name(&Type::Message(msg)));
-            decoder.json.skip()?;
-        }
-    }
-    decoder.json.end()?;
-    match decoder.error {
+    decoder.root(msg, &mut members).map_err(no_kind)?;
+    match decoder.no_kind.or(decoder.fatal).or(decoder.saved) {
         Some(error) => Err(error),
         None => Ok(Decoded {
             value: Value::Object(members),
             strict_errors: decoder.strict_errors,
         }),
     }
+}
+
+/// Upstream reads the kind before anything else, and finds broken JSON then.
+fn no_kind(error: Error) -> Error {
+    Error::Syntax(format!(
+        "couldn't get version/kind; json parse error: {error}"
+    ))
 }
 
 struct Decoder<'a> {
@@ -63,8 +66,14 @@ struct Decoder<'a> {
     names: Vec<&'static str>,
     /// The messages around us.
     structs: Vec<&'static Message>,
-    /// The first error that did not stop the reading.
-    error: Option<Error>,
+    /// The message around a type that upstream decodes by a decoder of its own.
+    nested: Option<&'static Message>,
+    /// The kind or the API version is no string.
+    no_kind: Option<Error>,
+    /// The first error that made upstream stop.
+    fatal: Option<Error>,
+    /// The first error that upstream kept for the end.
+    saved: Option<Error>,
 }
 
 /// The last part of a message's name, which is Go's name of the struct.
@@ -100,20 +109,57 @@ fn find(msg: &'static Message, key: &str, names: &mut Vec<&'static str>) -> Opti
 }
 
 impl Decoder<'_> {
-    fn save(&mut self, error: Error) {
-        self.error.get_or_insert(error);
+    fn root(&mut self, msg: &'static Message, into: &mut Map<String, Value>) -> Result<()> {
+        match self.json.peek()? {
+            Kind::Object => self.members(msg, into)?,
+            Kind::Null => self.json.null()?,
+            other => {
+                // The struct into which upstream reads the kind has no name.
+                let wanted = "struct { APIVersion string \"json:\\\"apiVersion,omitempty\\\"\"; \
+                              Kind string \"json:\\\"kind,omitempty\\\"\" }";
+                self.no_kind = Some(no_kind(Error::mismatch(other.word(), wanted)));
+                self.json.skip()?;
+            }
+        }
+        self.json.end()
+    }
+
+    fn fatal(&mut self, error: Error) {
+        self.fatal.get_or_insert(error);
+    }
+
+    /// An error of encoding/json, which knows where it is.
+    fn context(&self, found: &str, wanted: &str) -> Error {
+        let Some(msg) = self.nested.or(self.structs.last().copied()) else {
+            return Error::mismatch(found, wanted);
+        };
+        Error::value(format!(
+            "json: cannot unmarshal {found} into Go struct field {}.{} of type {wanted}",
+            struct_name(msg),
+            self.names.join(".")
+        ))
     }
 
     fn mismatch(&mut self, found: &str, wanted: &str) {
-        let error = match self.structs.last() {
-            Some(msg) => Error::value(format!(
-                "json: cannot unmarshal {found} into Go struct field {}.{} of type {wanted}",
-                struct_name(msg),
-                self.names.join(".")
-            )),
-            None => Error::mismatch(found, wanted),
-        };
-        self.save(error);
+        let error = self.context(found, wanted);
+        match (self.nested, &self.names[..]) {
+            (Some(_), _) => self.fatal(error),
+            (None, ["TypeMeta", name]) => {
+                let error = format!(
+                    "json: cannot unmarshal {found} into Go struct field .{name} of type {wanted}"
+                );
+                self.no_kind.get_or_insert(no_kind(Error::value(error)));
+            }
+            (None, _) => {
+                self.saved.get_or_insert(error);
+            }
+        }
+    }
+
+    /// A mismatch inside of an UnmarshalJSON, which upstream does not outlive.
+    fn fatal_mismatch(&mut self, found: &str, wanted: &str) {
+        let error = self.context(found, wanted);
+        self.fatal(error);
     }
 
     fn strict_error(&mut self, what: &str, key: &str) {
@@ -186,8 +232,13 @@ impl Decoder<'_> {
         into: &mut Map<String, Value>,
     ) -> Result<()> {
         if self.json.peek()? == Kind::Null {
-            // Go sets pointers, lists and maps to nil and leaves other values alone.
-            if field.pointer || field.cardinality != Cardinality::One {
+            // Go sets pointers, lists, maps and what has a zero value of its own to that,
+            // and leaves other values alone.
+            let zeroed = matches!(
+                field.ty,
+                Type::Bytes | Type::Special(Special::Time | Special::MicroTime | Special::Quantity)
+            );
+            if field.pointer || field.cardinality != Cardinality::One || zeroed {
                 into.remove(field.json);
             }
             return self.json.null();
@@ -205,9 +256,14 @@ impl Decoder<'_> {
                     self.mismatch(kind.word(), &format!("[]{}", go_name(&field.ty)));
                     return self.json.skip();
                 }
+                // Items of an earlier member of the same name are merged into.
+                let mut before = match into.remove(field.json) {
+                    Some(Value::Array(items)) => items.into_iter(),
+                    _ => Vec::new().into_iter(),
+                };
                 let mut items = Vec::new();
                 self.elements(|d| {
-                    items.push(d.item(&field.ty, parent)?);
+                    items.push(d.item(&field.ty, parent, before.next())?);
                     Ok(())
                 })?;
                 into.insert(field.json.into(), Value::Array(items));
@@ -252,7 +308,7 @@ impl Decoder<'_> {
         let mut seen = Vec::new();
         while let Some(key) = self.json.key(&mut first)? {
             let key = key.into_owned();
-            let value = self.at(Step::Key(&key), |d| d.item(ty, parent))?;
+            let value = self.at(Step::Key(&key), |d| d.item(ty, parent, None))?;
             // Entries of an earlier member of the same name are no duplicates.
             let twice = match before {
                 0 => into.contains_key(&key),
@@ -270,10 +326,16 @@ impl Decoder<'_> {
     }
 
     /// A list's item or a map's value, where `null` is the zero value.
-    fn item(&mut self, ty: &'static Type, parent: &'static Message) -> Result<Value> {
+    fn item(
+        &mut self,
+        ty: &'static Type,
+        parent: &'static Message,
+        before: Option<Value>,
+    ) -> Result<Value> {
         if self.json.peek()? == Kind::Null {
             self.json.null()?;
             return Ok(match ty {
+                Type::Message(_) if before.is_some() => before.unwrap_or_default(),
                 Type::Bool => Value::Bool(false),
                 Type::Int32 | Type::Int64 | Type::Float64 => 0.into(),
                 Type::String => "".into(),
@@ -284,7 +346,7 @@ impl Decoder<'_> {
                 _ => Value::Null,
             });
         }
-        Ok(self.value(ty, parent, None)?.unwrap_or(Value::Null))
+        Ok(self.value(ty, parent, before)?.unwrap_or(Value::Null))
     }
 
     /// A single value, or nothing when it does not fit. `before` is the value of an
@@ -311,15 +373,24 @@ impl Decoder<'_> {
             (Type::Bytes, Kind::String) => {
                 let text = self.json.string()?;
                 match decode_base64(&text) {
-                    Ok(_) if text.contains(['\n', '\r']) => {
-                        Some(Value::String(text.replace(['\n', '\r'], "")))
+                    Ok(bytes) => {
+                        let engine = base64::engine::general_purpose::STANDARD;
+                        Some(Value::String(engine.encode(bytes)))
                     }
-                    Ok(_) => Some(Value::String(text.into_owned())),
                     Err(error) => {
-                        self.save(error);
+                        self.saved.get_or_insert(error);
                         None
                     }
                 }
+            }
+            (Type::Bytes, Kind::Array) => {
+                let mut bytes = Vec::new();
+                self.elements(|d| {
+                    bytes.push(d.byte()?);
+                    Ok(())
+                })?;
+                let engine = base64::engine::general_purpose::STANDARD;
+                Some(Value::String(engine.encode(bytes)))
             }
             (Type::Int32 | Type::Int64 | Type::Float64, Kind::Number) => {
                 let text = self.json.number()?;
@@ -352,9 +423,7 @@ impl Decoder<'_> {
         kind: Kind,
     ) -> Result<Option<Value>> {
         if special::is_json(special) {
-            let raw = self.json.raw()?;
-            let value = serde_json::from_slice(raw).map_err(|_| Error::TooDeep)?;
-            return Ok(Some(value));
+            return self.json.tree().map(Some);
         }
         Ok(match (special, kind) {
             (Special::IntOrString, Kind::Number) => {
@@ -362,8 +431,7 @@ impl Decoder<'_> {
                 match text.parse::<i32>() {
                     Ok(v) => Some(v.into()),
                     Err(_) => {
-                        // An unmarshaler of its own: no context in the error.
-                        self.save(Error::mismatch(&format!("number {text}"), "int32"));
+                        self.fatal_mismatch(&format!("number {text}"), "int32");
                         None
                     }
                 }
@@ -388,10 +456,10 @@ impl Decoder<'_> {
                 | Special::JsonSchemaPropsOrArray
                 | Special::JsonSchemaPropsOrStringArray,
                 Kind::Object,
-            ) => Some(self.lenient(|d| d.schema(parent))?),
+            ) => Some(self.nested(|d| d.schema(parent))?),
             (Special::JsonSchemaPropsOrArray, Kind::Array) => {
                 let mut items = Vec::new();
-                self.lenient(|d| {
+                self.nested(|d| {
                     d.elements(|d| {
                         items.push(d.item_schema(parent)?);
                         Ok(())
@@ -399,15 +467,10 @@ impl Decoder<'_> {
                 })?;
                 Some(Value::Array(items))
             }
-            (Special::JsonSchemaPropsOrStringArray | Special::StringList, Kind::Array) => {
-                const STRING: &Type = &Type::String;
-                let mut items = Vec::new();
-                self.elements(|d| {
-                    items.push(d.item(STRING, parent)?);
-                    Ok(())
-                })?;
-                Some(Value::Array(items))
+            (Special::JsonSchemaPropsOrStringArray, Kind::Array) => {
+                Some(self.nested(|d| d.texts(parent))?)
             }
+            (Special::StringList, Kind::Array) => Some(self.texts(parent)?),
             (Special::JsonSchemaPropsOrArray | Special::JsonSchemaPropsOrStringArray, _) => {
                 // Upstream takes anything else for nothing.
                 self.json.skip()?;
@@ -415,7 +478,7 @@ impl Decoder<'_> {
             }
             (Special::JsonSchemaPropsOrBool, _) => {
                 self.json.skip()?;
-                self.save(Error::value("boolean or JSON schema expected"));
+                self.fatal(Error::value("boolean or JSON schema expected"));
                 None
             }
             (Special::StringList, kind) => {
@@ -423,25 +486,60 @@ impl Decoder<'_> {
                 self.json.skip()?;
                 None
             }
+            (Special::Quantity, kind) => {
+                self.json.skip()?;
+                let opening = if kind == Kind::Bool { "t" } else { "{" };
+                if let Err(error) = special::normal_text(special, opening) {
+                    self.fatal(error);
+                }
+                None
+            }
             (special, kind) => {
                 self.json.skip()?;
-                self.save(match special {
-                    Special::IntOrString => Error::mismatch(kind.word(), "int32"),
-                    Special::Quantity => special::normal_text(special, "{")
-                        .err()
-                        .unwrap_or(Error::Empty),
-                    _ => Error::mismatch(kind.word(), "string"),
-                });
+                let wanted = match special {
+                    Special::IntOrString => "int32",
+                    _ => "string",
+                };
+                self.fatal_mismatch(kind.word(), wanted);
                 None
             }
         })
+    }
+
+    fn texts(&mut self, parent: &'static Message) -> Result<Value> {
+        const STRING: &Type = &Type::String;
+        let mut items = Vec::new();
+        self.elements(|d| {
+            items.push(d.item(STRING, parent, None)?);
+            Ok(())
+        })?;
+        Ok(Value::Array(items))
+    }
+
+    /// An element of bytes that are written as an array of numbers.
+    fn byte(&mut self) -> Result<u8> {
+        match self.json.peek()? {
+            Kind::Null => self.json.null().map(|()| 0),
+            Kind::Number => {
+                let text = self.json.number()?;
+                Ok(text.parse().unwrap_or_else(|_| {
+                    self.mismatch(&format!("number {text}"), "uint8");
+                    0
+                }))
+            }
+            other => {
+                self.mismatch(other.word(), "uint8");
+                self.json.skip()?;
+                Ok(0)
+            }
+        }
     }
 
     fn text(&mut self, special: Special, text: &str) -> Option<Value> {
         match special::normal_text(special, text) {
             Ok(text) => Some(Value::String(text.into_owned())),
             Err(error) => {
-                self.save(error);
+                self.fatal(error);
                 None
             }
         }
@@ -468,10 +566,14 @@ impl Decoder<'_> {
         }
     }
 
-    /// Upstream decodes these types by a decoder of their own, which is not strict.
-    fn lenient<T>(&mut self, f: impl FnOnce(&mut Self) -> Result<T>) -> Result<T> {
+    /// Upstream decodes these types by a decoder of their own, which is not strict and
+    /// whose errors are fatal to the outer one.
+    fn nested<T>(&mut self, f: impl FnOnce(&mut Self) -> Result<T>) -> Result<T> {
         let strict = std::mem::replace(&mut self.strict, false);
+        let nested = self.nested;
+        self.nested = nested.or(self.structs.last().copied());
         let done = f(self);
+        self.nested = nested;
         self.strict = strict;
         done
     }

@@ -5,6 +5,7 @@ use schema::Message;
 
 use super::{DecodeError, Decoded, Strictness, json};
 use crate::error::Error;
+use crate::json::write;
 use crate::yaml;
 
 /// Reads a YAML body; only its first document counts.
@@ -33,6 +34,7 @@ pub fn to_json(body: &[u8]) -> Result<(Vec<u8>, Vec<String>), DecodeError> {
     let text = std::str::from_utf8(body)
         .map_err(|_| Error::Syntax("yaml: invalid leading UTF-8 octet".into()))?;
     let parsed = yaml::parse(text)?;
-    let json = serde_json::to_vec(&parsed.value).map_err(|e| Error::Syntax(e.to_string()))?;
+    let mut json = Vec::with_capacity(text.len());
+    write::value(&mut json, &parsed.value);
     Ok((json, parsed.duplicates))
 }

@@ -3,6 +3,9 @@
 
 use std::borrow::Cow;
 
+use meta::gofmt::quote;
+use serde_json::{Map, Value};
+
 use super::write::find_special;
 use crate::MAX_DEPTH;
 use crate::error::{Error, Result};
@@ -81,7 +84,10 @@ impl<'a> Reader<'a> {
                 let c = match b {
                     b'\'' => r"\'".to_string(),
                     b'"' => "\"".to_string(),
-                    b => char::from(b).escape_debug().to_string(),
+                    b => {
+                        let quoted = quote(char::from(b).encode_utf8(&mut [0; 4]));
+                        quoted[1..quoted.len() - 1].to_string()
+                    }
                 };
                 Error::Syntax(format!("invalid character '{c}' {context}"))
             }
@@ -353,6 +359,39 @@ impl<'a> Reader<'a> {
         Ok(&self.buf[start..self.pos])
     }
 
+    /// The next value as a tree, as Go reads it into an `any`: whole numbers as integers
+    /// where they fit, the last of equal members winning.
+    pub fn tree(&mut self) -> Result<Value> {
+        Ok(match self.peek()? {
+            Kind::Null => {
+                self.null()?;
+                Value::Null
+            }
+            Kind::Bool => Value::Bool(self.bool()?),
+            Kind::Number => number(self.number()?),
+            Kind::String => Value::String(self.string()?.into_owned()),
+            Kind::Array => {
+                self.array()?;
+                let mut items = Vec::new();
+                let mut first = true;
+                while self.element(&mut first)? {
+                    items.push(self.tree()?);
+                }
+                Value::Array(items)
+            }
+            Kind::Object => {
+                self.object()?;
+                let mut members = Map::new();
+                let mut first = true;
+                while let Some(key) = self.key(&mut first)? {
+                    let value = self.tree()?;
+                    members.insert(key.into_owned(), value);
+                }
+                Value::Object(members)
+            }
+        })
+    }
+
     /// Checks that nothing but space is left.
     pub fn end(&mut self) -> Result<()> {
         self.space();
@@ -361,6 +400,15 @@ impl<'a> Reader<'a> {
         }
         Ok(())
     }
+}
+
+fn number(text: &str) -> Value {
+    if let Ok(v) = text.parse::<i64>() {
+        return v.into();
+    }
+    // A tree cannot hold what is beyond doubles.
+    let float: f64 = text.parse().unwrap_or_default();
+    float.clamp(f64::MIN, f64::MAX).into()
 }
 
 /// Resolves the escapes of a string's body, which [`Reader::scan_string`] has checked.

@@ -144,6 +144,49 @@ pub fn float(out: &mut Vec<u8>, v: f64) -> Result<()> {
     Ok(())
 }
 
+/// A number of a tree.
+pub fn number(out: &mut Vec<u8>, v: &serde_json::Number) {
+    match v.as_f64() {
+        Some(float) if v.is_f64() && self::float(out, float).is_ok() => {}
+        _ => {
+            let _ = write!(out, "{v}");
+        }
+    }
+}
+
+/// A tree that no schema describes, members in the tree's order.
+pub fn value(out: &mut Vec<u8>, v: &serde_json::Value) {
+    use serde_json::Value;
+    match v {
+        Value::Null => out.extend_from_slice(b"null"),
+        Value::Bool(v) => bool(out, *v),
+        Value::Number(v) => number(out, v),
+        Value::String(v) => string(out, v.as_bytes()),
+        Value::Array(items) => {
+            out.push(b'[');
+            for (i, item) in items.iter().enumerate() {
+                if i > 0 {
+                    out.push(b',');
+                }
+                value(out, item);
+            }
+            out.push(b']');
+        }
+        Value::Object(members) => {
+            out.push(b'{');
+            for (i, (key, item)) in members.iter().enumerate() {
+                if i > 0 {
+                    out.push(b',');
+                }
+                string(out, key.as_bytes());
+                out.push(b':');
+                value(out, item);
+            }
+            out.push(b'}');
+        }
+    }
+}
+
 /// Standard base64 with padding, quoted.
 pub fn base64(out: &mut Vec<u8>, bytes: &[u8]) {
     let engine = base64::engine::general_purpose::STANDARD;

@@ -102,10 +102,8 @@ pub fn read(special: Special, raw: &[u8]) -> Result<Plain<'_>> {
                 (None, None) => Plain::Null,
             }
         }
-        Special::StringList => match fields(raw)?.text[1] {
-            Some(_) => Plain::Texts(raw, 1),
-            None => Plain::Null,
-        },
+        // Never nil, because it only occurs as a value of maps.
+        Special::StringList => Plain::Texts(raw, 1),
     })
 }
 

@@ -1,8 +1,6 @@
 //! `metav1.Time` and `metav1.MicroTime`: RFC 3339 in UTC in JSON, `{1: seconds, 2: nanos}`
 //! in protobuf. Go's zero time (the start of year 1) is nothing in both.
 
-use meta::gofmt::quote;
-
 use crate::error::{Error, Result};
 use crate::wire::{self, Reader, VARINT};
 
@@ -112,15 +110,24 @@ impl Instant {
         t
     }
 
-    /// Reads the JSON form. A `MicroTime` must have exactly six fractional digits.
+    /// Reads the JSON form, with Go's errors. A `MicroTime` must have exactly six
+    /// fractional digits.
     pub fn parse(text: &str, micro: bool) -> Result<Self> {
-        parse(text.as_bytes(), micro).ok_or_else(|| {
+        parse(text.as_bytes(), micro).map_err(|problem| {
             let layout = if micro {
                 "2006-01-02T15:04:05.000000Z07:00"
             } else {
                 "2006-01-02T15:04:05Z07:00"
             };
-            Error::value(parse_error(text, layout))
+            let head = format!("parsing time {}", quote(text.as_bytes()));
+            Error::value(match problem {
+                Problem::At(rest, element) => format!(
+                    "{head} as \"{layout}\": cannot parse {} as \"{element}\"",
+                    quote(rest)
+                ),
+                Problem::Range(what) => format!("{head}: {what} out of range"),
+                Problem::Extra(rest) => format!("{head}: extra text: {}", quote(rest)),
+            })
         })
     }
 }
@@ -150,7 +157,8 @@ fn days(year: i64, month: i64, day: i64) -> i64 {
     era * 146_097 + day_of_era - 719_468
 }
 
-fn days_in(year: i64, month: i64) -> i64 {
+/// How many days a month has.
+pub fn days_in(year: i64, month: i64) -> i64 {
     match month {
         2 if year % 4 == 0 && (year % 100 != 0 || year % 400 == 0) => 29,
         2 => 28,
@@ -159,110 +167,132 @@ fn days_in(year: i64, month: i64) -> i64 {
     }
 }
 
-/// Takes `width` digits off the front.
-fn digits(s: &mut &[u8], width: usize) -> Option<i64> {
-    let (head, tail) = s.split_at_checked(width)?;
-    *s = tail;
-    head.iter().try_fold(0, |v, b| {
-        b.is_ascii_digit().then(|| v * 10 + i64::from(b - b'0'))
+/// Why a text is no time.
+enum Problem<'a> {
+    /// What was left of the text, and the element of the layout that it does not fit.
+    At(&'a [u8], &'static str),
+    Range(&'static str),
+    Extra(&'a [u8]),
+}
+
+/// Go's quotes in errors about times: bytes that are not printable ASCII in hexadecimal.
+fn quote(s: &[u8]) -> String {
+    let mut out = String::from("\"");
+    for &b in s {
+        match b {
+            b'"' | b'\\' => out.extend(['\\', b as char]),
+            b' '..0x7f => out.push(b as char),
+            b => out.push_str(&format!("\\x{b:02x}")),
+        }
+    }
+    out.push('"');
+    out
+}
+
+/// Takes a number of up to `width` digits off the front; all of them if `fixed`.
+fn number<'a>(
+    s: &mut &'a [u8],
+    width: usize,
+    fixed: bool,
+    element: &'static str,
+) -> Result<i64, Problem<'a>> {
+    let n = s
+        .iter()
+        .take(width)
+        .take_while(|b| b.is_ascii_digit())
+        .count();
+    if n == 0 || fixed && n < width {
+        return Err(Problem::At(s, element));
+    }
+    let (digits, rest) = s.split_at(n);
+    *s = rest;
+    Ok(digits.iter().fold(0, |v, b| v * 10 + i64::from(b - b'0')))
+}
+
+fn mark<'a>(s: &mut &'a [u8], element: &'static str) -> Result<(), Problem<'a>> {
+    *s = s
+        .strip_prefix(element.as_bytes())
+        .ok_or(Problem::At(s, element))?;
+    Ok(())
+}
+
+fn within<'a>(
+    v: i64,
+    range: std::ops::RangeInclusive<i64>,
+    what: &'static str,
+) -> Result<i64, Problem<'a>> {
+    if range.contains(&v) {
+        return Ok(v);
+    }
+    Err(Problem::Range(what))
+}
+
+/// Go's `time.Parse` for the two layouts, element by element.
+fn parse(mut s: &[u8], micro: bool) -> Result<Instant, Problem<'_>> {
+    let s = &mut s;
+    let year = number(s, 4, true, "2006")?;
+    mark(s, "-")?;
+    let month = within(number(s, 2, true, "01")?, 1..=12, "month")?;
+    mark(s, "-")?;
+    let day = number(s, 2, true, "02")?;
+    mark(s, "T")?;
+    let hour = within(number(s, 2, false, "15")?, 0..=23, "hour")?;
+    mark(s, ":")?;
+    let minute = within(number(s, 2, true, "04")?, 0..=59, "minute")?;
+    mark(s, ":")?;
+    let second = within(number(s, 2, true, "05")?, 0..=59, "second")?;
+    let nanos = match **s {
+        [b'.' | b',', b'0'..=b'9', ..] if !micro => {
+            *s = &s[1..];
+            let len = s.iter().take_while(|b| b.is_ascii_digit()).count();
+            let used = len.min(9);
+            let nanos = number(s, used, true, "")? * 10i64.pow(9 - used as u32);
+            *s = &s[len - used..];
+            nanos
+        }
+        [b'.' | b',', ..] if micro => {
+            let mut digits = &s[1..];
+            let micros = number(&mut digits, 6, true, "").map_err(|_| Problem::At(s, ".000000"))?;
+            *s = digits;
+            micros * 1000
+        }
+        _ if micro => return Err(Problem::At(s, ".000000")),
+        _ => 0,
+    };
+    let offset = zone(s)?;
+    if !s.is_empty() {
+        return Err(Problem::Extra(s));
+    }
+    within(day, 1..=days_in(year, month), "day")?;
+    let seconds = days(year, month, day) * 86_400 + hour * 3600 + minute * 60 + second - offset;
+    Ok(Instant {
+        seconds,
+        nanos: nanos as u32,
     })
 }
 
-fn expect(s: &mut &[u8], mark: u8) -> Option<()> {
-    let (&head, tail) = s.split_first()?;
-    *s = tail;
-    (head == mark).then_some(())
-}
-
-fn parse(mut s: &[u8], micro: bool) -> Option<Instant> {
-    let s = &mut s;
-    let year = digits(s, 4)?;
-    expect(s, b'-')?;
-    let month = digits(s, 2)?;
-    expect(s, b'-')?;
-    let day = digits(s, 2)?;
-    expect(s, b'T')?;
-    let hour = digits(s, 2)?;
-    expect(s, b':')?;
-    let minute = digits(s, 2)?;
-    expect(s, b':')?;
-    let second = digits(s, 2)?;
-    let in_range = (1..=12).contains(&month)
-        && (1..=days_in(year, month)).contains(&day)
-        && hour < 24
-        && minute < 60
-        && second < 60;
-    if !in_range {
-        return None;
+/// `Z` or `±hh:mm`, in seconds east of UTC.
+fn zone<'a>(s: &mut &'a [u8]) -> Result<i64, Problem<'a>> {
+    const ELEMENT: &str = "Z07:00";
+    if let Some(rest) = s.strip_prefix(b"Z") {
+        *s = rest;
+        return Ok(0);
     }
-    let mut nanos = 0;
-    if let Some(b'.' | b',') = s.first() {
-        *s = &s[1..];
-        let len = s.iter().take_while(|b| b.is_ascii_digit()).count();
-        if len == 0 || micro && len != 6 {
-            return None;
-        }
-        let used = len.min(9);
-        nanos = digits(s, used)? as u32 * 10u32.pow(9 - used as u32);
-        *s = &s[len - used..];
-    } else if micro {
-        return None;
+    let hold = *s;
+    let wrong = |_| Problem::At(hold, ELEMENT);
+    if hold.len() < 6 || hold[3] != b':' {
+        return Err(Problem::At(hold, ELEMENT));
     }
-    let (&zone, rest) = s.split_first()?;
-    *s = rest;
-    let offset = match zone {
-        b'Z' => 0,
-        b'+' | b'-' => {
-            let hours = digits(s, 2)?;
-            expect(s, b':')?;
-            let minutes = digits(s, 2)?;
-            if hours > 24 || minutes > 60 {
-                return None;
-            }
-            let offset = (hours * 60 + minutes) * 60;
-            if zone == b'+' { offset } else { -offset }
-        }
-        _ => return None,
-    };
-    if !s.is_empty() {
-        return None;
+    let hours = number(&mut &hold[1..3], 2, true, ELEMENT).map_err(wrong)?;
+    let minutes = number(&mut &hold[4..6], 2, true, ELEMENT).map_err(wrong)?;
+    let hours = within(hours, 0..=24, "time zone offset hour")?;
+    let minutes = within(minutes, 0..=60, "time zone offset minute")?;
+    *s = &hold[6..];
+    match hold[0] {
+        b'+' => Ok((hours * 60 + minutes) * 60),
+        b'-' => Ok((hours * 60 + minutes) * -60),
+        _ => Err(Problem::At(hold, ELEMENT)),
     }
-    let seconds = days(year, month, day) * 86_400 + hour * 3600 + minute * 60 + second - offset;
-    Some(Instant { seconds, nanos })
-}
-
-/// Go's words for a text that does not fit: which part of the layout it was at, and what
-/// was left of the text.
-fn parse_error(text: &str, layout: &str) -> String {
-    let parts = [
-        ("2006", 4, "-"),
-        ("01", 2, "-"),
-        ("02", 2, "T"),
-        ("15", 2, ":"),
-        ("04", 2, ":"),
-        ("05", 2, ""),
-    ];
-    let head = format!("parsing time {} as {}", quote(text), quote(layout));
-    let mut rest = text;
-    for (name, width, mark) in parts {
-        let ok = rest.len() >= width && rest.as_bytes()[..width].iter().all(u8::is_ascii_digit);
-        if !ok {
-            return format!("{head}: cannot parse {} as {}", quote(rest), quote(name));
-        }
-        rest = &rest[width..];
-        if !rest.starts_with(mark) {
-            return format!("{head}: cannot parse {} as {}", quote(rest), quote(mark));
-        }
-        rest = &rest[mark.len()..];
-    }
-    if layout.contains(".000000") && !rest.starts_with('.') {
-        return format!("{head}: cannot parse {} as \".000000\"", quote(rest));
-    }
-    let zone = rest.trim_start_matches(|c: char| c == '.' || c.is_ascii_digit());
-    if zone != "Z" && parse(format!("2000-01-01T00:00:00{zone}").as_bytes(), false).is_none() {
-        return format!("{head}: cannot parse {} as \"Z07:00\"", quote(zone));
-    }
-    format!("parsing time {}: value out of range", quote(text))
 }
 
 #[cfg(test)]
@@ -279,6 +309,7 @@ mod tests {
             ("1969-12-31T23:59:59-00:30", "1970-01-01T00:29:59Z"),
             ("0000-01-01T00:00:00Z", "0000-01-01T00:00:00Z"),
             ("9999-12-31T23:59:59Z", "9999-12-31T23:59:59Z"),
+            ("2020-01-02T3:04:05,5Z", "2020-01-02T03:04:05Z"),
         ] {
             assert_eq!(
                 Instant::parse(text, false).unwrap().text(false).as_str(),
@@ -303,6 +334,14 @@ mod tests {
             (
                 "2020-01-02T01:02:03",
                 "parsing time \"2020-01-02T01:02:03\" as \"2006-01-02T15:04:05Z07:00\": cannot parse \"\" as \"Z07:00\"",
+            ),
+            (
+                "2020-02-30T01:02:03Z",
+                "parsing time \"2020-02-30T01:02:03Z\": day out of range",
+            ),
+            (
+                "2020-01-02T01:02:03Zé",
+                "parsing time \"2020-01-02T01:02:03Z\\xc3\\xa9\": extra text: \"\\xc3\\xa9\"",
             ),
         ] {
             assert_eq!(Instant::parse(text, false).unwrap_err().to_string(), want);

@@ -153,10 +153,33 @@ impl Writer<'_, '_> {
                 self.to.end_field(number, msg, begun);
                 Ok(())
             }
+            (Type::Bytes, Kind::Array) => {
+                let start = wire::open(self.to.out, number);
+                self.elements(|w| {
+                    let byte = w.byte()?;
+                    w.to.out.push(byte);
+                    Ok(())
+                })?;
+                wire::close(self.to.out, start);
+                Ok(())
+            }
             (Type::Special(special), kind @ (Kind::Object | Kind::Array)) => {
                 self.special(number, *special, parent, kind)
             }
             (ty, kind) => Err(Error::mismatch(kind.word(), &assemble::go_name(ty))),
+        }
+    }
+
+    /// An element of bytes that are written as an array of numbers.
+    fn byte(&mut self) -> Result<u8> {
+        match self.json.peek()? {
+            Kind::Null => self.json.null().map(|()| 0),
+            Kind::Number => {
+                let text = self.json.number()?;
+                let wrong = |_| Error::mismatch(&format!("number {text}"), "uint8");
+                text.parse().map_err(wrong)
+            }
+            other => Err(Error::mismatch(other.word(), "uint8")),
         }
     }
 
