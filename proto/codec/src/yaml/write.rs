@@ -62,18 +62,16 @@ impl Writer {
         }
     }
 
-    /// Starts a line unless the container's first entry continues the current one.
+    /// Starts a line, unless the container's first entry continues the current one.
     fn entry(&mut self, indent: usize, inline: &mut bool) {
-        if !std::mem::take(inline) && !(self.out.ends_with('\n') && indent == 0) {
-            if self.out.ends_with('\n') {
-                self.column = 0;
-                for _ in 0..indent {
-                    self.put(' ');
-                }
-            } else {
-                self.line(indent);
-            }
+        if std::mem::take(inline) || self.out.is_empty() {
+            return;
         }
+        if self.out.ends_with('\n') {
+            // A block of text has ended with its own line break.
+            self.out.pop();
+        }
+        self.line(indent);
     }
 
     /// `inline`: the first entry continues the line, as after `- `.
