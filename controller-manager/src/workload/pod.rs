@@ -1,0 +1,224 @@
+//! The pod as controllers see it: the fields that any of them reads, and the predicates over
+//! them. One cache of these serves the whole process.
+
+use client::{Kind, Object, ResourceInfo, SlimMeta};
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{OwnerReference, Time};
+use serde::{Deserialize, Serialize};
+
+/// A pod with only the fields that controllers read.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Pod {
+    pub metadata: SlimMeta,
+    pub spec: PodSpec,
+    pub status: PodStatus,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct PodSpec {
+    pub node_name: Box<str>,
+    pub hostname: Box<str>,
+    pub subdomain: Box<str>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub containers: Vec<Container>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub init_containers: Vec<Container>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub tolerations: Vec<Toleration>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Container {
+    pub name: Box<str>,
+    pub restart_policy: Box<str>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub ports: Vec<ContainerPort>,
+}
+
+impl Container {
+    /// An init container that runs as long as the pod does.
+    pub fn is_sidecar(&self) -> bool {
+        &*self.restart_policy == "Always"
+    }
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ContainerPort {
+    pub name: Box<str>,
+    pub container_port: i32,
+    pub protocol: Box<str>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Toleration {
+    pub key: Box<str>,
+    pub operator: Box<str>,
+    pub value: Box<str>,
+    pub effect: Box<str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub toleration_seconds: Option<i64>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct PodStatus {
+    pub phase: Box<str>,
+    #[serde(rename = "podIP")]
+    pub pod_ip: Box<str>,
+    #[serde(rename = "podIPs", skip_serializing_if = "Vec::is_empty")]
+    pub pod_ips: Vec<PodIp>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub conditions: Vec<PodCondition>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub container_statuses: Vec<ContainerStatus>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub init_container_statuses: Vec<ContainerStatus>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct PodIp {
+    pub ip: Box<str>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct PodCondition {
+    pub r#type: Box<str>,
+    pub status: Box<str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_transition_time: Option<Time>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ContainerStatus {
+    pub name: Box<str>,
+    pub restart_count: i32,
+}
+
+impl Object for Pod {
+    fn name(&self) -> &str {
+        &self.metadata.name
+    }
+    fn namespace(&self) -> &str {
+        &self.metadata.namespace
+    }
+    fn uid(&self) -> &str {
+        &self.metadata.uid
+    }
+    fn resource_version(&self) -> &str {
+        &self.metadata.resource_version
+    }
+    fn trim(&mut self) {
+        // As large as the object itself, and of use to kubectl only.
+        self.metadata
+            .annotations
+            .remove("kubectl.kubernetes.io/last-applied-configuration");
+    }
+}
+
+impl Kind for Pod {
+    const RESOURCE: ResourceInfo = ResourceInfo::of("", "v1", "Pod", "pods", true);
+}
+
+/// The reference that says `controller: true`, if any.
+pub fn controller_of(owners: &[OwnerReference]) -> Option<&OwnerReference> {
+    owners.iter().find(|r| r.controller == Some(true))
+}
+
+impl Pod {
+    /// The object that manages this pod, if any.
+    pub fn controller(&self) -> Option<&OwnerReference> {
+        controller_of(&self.metadata.owner_references)
+    }
+
+    pub fn is_controlled_by(&self, uid: &str) -> bool {
+        self.controller().is_some_and(|r| r.uid == uid)
+    }
+
+    pub fn condition(&self, kind: &str) -> Option<&PodCondition> {
+        self.status.conditions.iter().find(|c| &*c.r#type == kind)
+    }
+
+    pub fn is_ready(&self) -> bool {
+        self.condition("Ready").is_some_and(|c| &*c.status == "True")
+    }
+
+    /// When the pod became ready, if it is.
+    pub fn ready_since(&self) -> Option<Timestamp> {
+        let ready = self.condition("Ready").filter(|c| &*c.status == "True")?;
+        ready.last_transition_time.as_ref().map(|t| t.0)
+    }
+
+    /// Ready for at least `min_ready_seconds`.
+    pub fn is_available(&self, min_ready_seconds: i32, now: Timestamp) -> bool {
+        if !self.is_ready() {
+            return false;
+        }
+        if min_ready_seconds == 0 {
+            return true;
+        }
+        let span = SignedDuration::from_secs(min_ready_seconds.into());
+        self.ready_since()
+            .is_some_and(|since| now.duration_since(since) >= span)
+    }
+
+    /// How long until the pod is available, if it will be by waiting alone.
+    pub fn available_in(&self, min_ready_seconds: i32, now: Timestamp) -> Option<SignedDuration> {
+        if min_ready_seconds <= 0 {
+            return None;
+        }
+        let span = SignedDuration::from_secs(min_ready_seconds.into());
+        let left = span - now.duration_since(self.ready_since()?);
+        left.is_positive().then_some(left)
+    }
+
+    /// Ended, for good or bad.
+    pub fn is_terminal(&self) -> bool {
+        matches!(&*self.status.phase, "Succeeded" | "Failed")
+    }
+
+    pub fn is_deleting(&self) -> bool {
+        self.metadata.deletion_timestamp.is_some()
+    }
+
+    /// Neither ended nor being deleted.
+    pub fn is_active(&self) -> bool {
+        !self.is_terminal() && !self.is_deleting()
+    }
+
+    /// Being deleted but not ended yet.
+    pub fn is_terminating(&self) -> bool {
+        !self.is_terminal() && self.is_deleting()
+    }
+
+    /// The most restarts of any container, and of any sidecar.
+    pub fn max_restarts(&self) -> (i32, i32) {
+        let regular = self.status.container_statuses.iter();
+        let sidecars = self.status.init_container_statuses.iter().filter(|s| {
+            let mut inits = self.spec.init_containers.iter();
+            inits.any(|c| c.name == s.name && c.is_sidecar())
+        });
+        let most = |m: i32, s: &ContainerStatus| m.max(s.restart_count);
+        (regular.fold(0, most), sidecars.fold(0, most))
+    }
+
+    /// `controller.kubernetes.io/pod-deletion-cost`; what is no number counts as 0.
+    pub fn deletion_cost(&self) -> i32 {
+        const ANNOTATION: &str = "controller.kubernetes.io/pod-deletion-cost";
+        let Some(text) = self.metadata.annotations.get(ANNOTATION) else {
+            return 0;
+        };
+        // As the API validates it: no plus sign, no leading zeroes.
+        let digits = text.strip_prefix('-').unwrap_or(text);
+        if text.starts_with('+') || (digits.starts_with('0') && text != "0") {
+            return 0;
+        }
+        text.parse().unwrap_or(0)
+    }
+}
