@@ -1,2 +1,5 @@
 //! kube-controller-manager
+mod controllers;
+mod kinds;
+mod workload;
 fn main() {}

@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{ReplicaSet, ReplicaSetCondition, ReplicaSetStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
-use crate::workload::pod::Pod;
+use crate::kinds::Pod;
 
 /// No more pods are created or deleted in one sync.
 pub const BURST_REPLICAS: usize = 500;

@@ -1,0 +1,3 @@
+pub mod plan;
+#[cfg(test)]
+mod tests;

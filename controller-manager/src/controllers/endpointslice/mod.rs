@@ -1,0 +1,5 @@
+mod hints;
+pub mod plan;
+mod tracker;
+#[cfg(test)]
+mod tests;

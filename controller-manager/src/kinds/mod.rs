@@ -1,0 +1,9 @@
+//! The slim kinds: pods and nodes with only what controllers read, for the shared caches.
+//!
+//! What must not be here: rules of a controller, requests.
+
+mod node;
+mod pod;
+
+pub use node::{Node, NodeCondition, Taint};
+pub use pod::{Pod, PodCondition, Toleration, controller_of};
