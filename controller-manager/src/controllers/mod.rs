@@ -4,4 +4,11 @@
 pub mod deployment;
 pub mod endpoints;
 pub mod endpointslice;
+pub mod garbagecollector;
+pub mod namespace;
+pub mod nodeipam;
+pub mod nodelifecycle;
 pub mod replicaset;
+pub mod rootcapublisher;
+pub mod serviceaccount;
+pub mod tainteviction;

@@ -1,8 +1,11 @@
 //! What the workload controllers share: pod templates and
 //! their hashes, claims of ownership, scaled values.
 //!
-//! Pure. What must not be here: requests, or the rules of a single controller.
+//! What must not be here: the rules of a single controller.
 
+pub mod adopt;
 pub mod claim;
+pub mod index;
 pub mod int_or_percent;
+pub mod pods;
 pub mod template;

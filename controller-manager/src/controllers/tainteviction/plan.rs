@@ -55,15 +55,16 @@ pub fn plan(
     let Some(seconds) = shortest.filter(|_| !taints.is_empty()) else {
         return Action::Stay;
     };
-    // A toleration may be for longer than there is time.
-    let wait = SignedDuration::from_secs(seconds);
-    let after = |from: Timestamp| from.checked_add(wait).unwrap_or(Timestamp::MAX);
-    match scheduled {
-        // The time that has passed counts, but only ever makes it earlier.
-        Some(s) if after(s.since) < after(now) => Action::Keep,
-        Some(s) => Action::Evict(Scheduled { since: s.since, at: after(now) }),
-        None => Action::Evict(Scheduled { since: now, at: after(now) }),
+    if scheduled.is_some() {
+        // The time that has passed counts: a second look never makes it later.
+        return Action::Keep;
     }
+    // A toleration may be for longer than there is time.
+    let at = now.checked_add(SignedDuration::from_secs(seconds));
+    Action::Evict(Scheduled {
+        since: now,
+        at: at.unwrap_or(Timestamp::MAX),
+    })
 }
 
 #[cfg(test)]

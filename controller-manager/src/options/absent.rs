@@ -1,0 +1,104 @@
+//! Flags of controllers that this manager does not run yet: accepted, so that the same command
+//! line starts it, and without effect. They move out of here with their controllers.
+
+use clap::{ArgAction, Args};
+use component::flags::GoDuration;
+
+#[derive(Args, Debug)]
+#[group(skip)]
+pub struct AbsentControllerFlags {
+    #[arg(long, default_value = "1m0s")]
+    attach_detach_reconcile_sync_period: GoDuration,
+    #[arg(long)]
+    disable_attach_detach_reconcile_sync: bool,
+    #[arg(long)]
+    disable_force_detach_on_timeout: bool,
+    #[arg(long, default_value = "")]
+    cluster_signing_cert_file: String,
+    #[arg(long, default_value = "")]
+    cluster_signing_key_file: String,
+    #[arg(long, default_value = "8760h0m0s")]
+    cluster_signing_duration: GoDuration,
+    #[arg(long, default_value = "")]
+    cluster_signing_kube_apiserver_client_cert_file: String,
+    #[arg(long, default_value = "")]
+    cluster_signing_kube_apiserver_client_key_file: String,
+    #[arg(long, default_value = "")]
+    cluster_signing_kubelet_client_cert_file: String,
+    #[arg(long, default_value = "")]
+    cluster_signing_kubelet_client_key_file: String,
+    #[arg(long, default_value = "")]
+    cluster_signing_kubelet_serving_cert_file: String,
+    #[arg(long, default_value = "")]
+    cluster_signing_kubelet_serving_key_file: String,
+    #[arg(long, default_value = "")]
+    cluster_signing_legacy_unknown_cert_file: String,
+    #[arg(long, default_value = "")]
+    cluster_signing_legacy_unknown_key_file: String,
+    #[arg(long, default_value_t = 8)]
+    concurrent_device_taint_eviction_syncs: usize,
+    #[arg(long, default_value_t = 50)]
+    concurrent_resourceclaim_syncs: usize,
+    #[arg(long, default_value_t = 5)]
+    concurrent_statefulset_syncs: usize,
+    #[arg(long, default_value_t = 2)]
+    concurrent_daemonset_syncs: usize,
+    #[arg(long, default_value_t = 5)]
+    mirroring_concurrent_service_endpoint_syncs: usize,
+    #[arg(long, default_value = "0s")]
+    mirroring_endpointslice_updates_batch_period: GoDuration,
+    #[arg(long, default_value_t = 1000)]
+    mirroring_max_endpoints_per_subset: usize,
+    #[arg(long, default_value_t = 5)]
+    concurrent_ephemeralvolume_syncs: usize,
+    #[arg(long, default_value_t = 5)]
+    concurrent_horizontal_pod_autoscaler_syncs: usize,
+    #[arg(long, default_value = "5m0s")]
+    horizontal_pod_autoscaler_cpu_initialization_period: GoDuration,
+    #[arg(long, default_value = "5m0s")]
+    horizontal_pod_autoscaler_downscale_stabilization: GoDuration,
+    #[arg(long, default_value = "30s")]
+    horizontal_pod_autoscaler_initial_readiness_delay: GoDuration,
+    #[arg(long, default_value = "15s")]
+    horizontal_pod_autoscaler_sync_period: GoDuration,
+    #[arg(long, default_value_t = 0.1)]
+    horizontal_pod_autoscaler_tolerance: f64,
+    #[arg(long, default_value_t = 5)]
+    concurrent_job_syncs: usize,
+    #[arg(long, default_value_t = 5)]
+    concurrent_cron_job_syncs: usize,
+    #[arg(long, default_value_t = true, action = ArgAction::Set)]
+    enable_dynamic_provisioning: bool,
+    #[arg(long)]
+    enable_hostpath_provisioner: bool,
+    #[arg(long, default_value = "/usr/libexec/kubernetes/kubelet-plugins/volume/exec/")]
+    flex_volume_plugin_dir: String,
+    #[arg(long, default_value_t = 30)]
+    pv_recycler_increment_timeout_nfs: i32,
+    #[arg(long, default_value_t = 60)]
+    pv_recycler_minimum_timeout_hostpath: i32,
+    #[arg(long, default_value_t = 300)]
+    pv_recycler_minimum_timeout_nfs: i32,
+    #[arg(long, default_value = "")]
+    pv_recycler_pod_template_filepath_hostpath: String,
+    #[arg(long, default_value = "")]
+    pv_recycler_pod_template_filepath_nfs: String,
+    #[arg(long, default_value_t = 30)]
+    pv_recycler_timeout_increment_hostpath: i32,
+    #[arg(long, default_value = "15s")]
+    pvclaimbinder_sync_period: GoDuration,
+    #[arg(long, default_value_t = 12500)]
+    terminated_pod_gc_threshold: i32,
+    #[arg(long, default_value_t = 5)]
+    concurrent_rc_syncs: usize,
+    #[arg(long, default_value_t = 5)]
+    concurrent_resource_quota_syncs: usize,
+    #[arg(long, default_value = "5m0s")]
+    resource_quota_sync_period: GoDuration,
+    #[arg(long, default_value_t = 1)]
+    concurrent_service_syncs: usize,
+    #[arg(long, default_value_t = 5)]
+    concurrent_ttl_after_finished_syncs: usize,
+    #[arg(long, default_value_t = 5)]
+    concurrent_validating_admission_policy_status_syncs: usize,
+}

@@ -1,0 +1,348 @@
+//! The flags: upstream's, one group per controller, checked once at start.
+
+mod absent;
+mod node_cidrs;
+
+use clap::{ArgAction, Args};
+use component::features::FeatureGates;
+use component::flags::common::{
+    ClientConnectionFlags, DelegatedAuthFlags, LeaderElectionFlags, SecureServingFlags,
+};
+use component::flags::{CommaList, GoDuration};
+use component::logs;
+
+use crate::registry;
+
+pub use absent::AbsentControllerFlags;
+pub use node_cidrs::NodeCidrs;
+
+/// Requests per second and burst of each client, unless flags say otherwise.
+const DEFAULT_QPS: f32 = 20.0;
+const DEFAULT_BURST: u32 = 30;
+
+/// All flags.
+#[derive(Args, Debug)]
+pub struct Options {
+    #[command(flatten)]
+    pub logs: logs::Options,
+    #[command(flatten)]
+    pub client: ClientConnectionFlags,
+    #[command(flatten)]
+    pub leader_election: LeaderElectionFlags,
+    #[command(flatten)]
+    pub serving: SecureServingFlags,
+    #[command(flatten)]
+    pub auth: DelegatedAuthFlags,
+    #[command(flatten)]
+    pub generic: GenericFlags,
+    #[command(flatten)]
+    pub deployment: DeploymentFlags,
+    #[command(flatten)]
+    pub replicaset: ReplicaSetFlags,
+    #[command(flatten)]
+    pub endpoints: EndpointsFlags,
+    #[command(flatten)]
+    pub endpointslice: EndpointSliceFlags,
+    #[command(flatten)]
+    pub garbagecollector: GarbageCollectorFlags,
+    #[command(flatten)]
+    pub namespace: NamespaceFlags,
+    #[command(flatten)]
+    pub nodeipam: NodeIpamFlags,
+    #[command(flatten)]
+    pub nodelifecycle: NodeLifecycleFlags,
+    #[command(flatten)]
+    pub serviceaccount: ServiceAccountFlags,
+    #[command(flatten)]
+    pub absent: AbsentControllerFlags,
+}
+
+impl AsRef<logs::Options> for Options {
+    fn as_ref(&self) -> &logs::Options {
+        &self.logs
+    }
+}
+
+/// Flags of the manager itself.
+#[derive(Args, Debug)]
+#[group(skip)]
+pub struct GenericFlags {
+    /// A list of controllers to enable. '*' enables all on-by-default controllers, 'foo' enables the controller named 'foo', '-foo' disables the controller named 'foo'.
+    #[arg(long, default_value = "*")]
+    pub controllers: CommaList,
+    /// If true, use individual service account credentials for each controller.
+    #[arg(long)]
+    pub use_service_account_credentials: bool,
+    /// The instance prefix for the cluster.
+    #[arg(long, default_value = "kubernetes")]
+    pub cluster_name: String,
+    /// Should CIDRs for Pods be allocated. Requires --cluster-cidr.
+    #[arg(long)]
+    pub allocate_node_cidrs: bool,
+    /// Type of CIDR allocator to use.
+    #[arg(long, default_value = "RangeAllocator")]
+    pub cidr_allocator_type: String,
+    /// CIDR Range for Pods in cluster; two for dual stack.
+    #[arg(long, default_value = "")]
+    pub cluster_cidr: String,
+    /// Interval between starting controllers.
+    #[arg(long, default_value = "0s")]
+    pub controller_start_interval: GoDuration,
+    /// Time to wait for the controllers to shut down before terminating the executable.
+    #[arg(long, default_value = "10s")]
+    pub controller_shutdown_timeout: GoDuration,
+    /// Resyncs are not needed: informers miss nothing. Accepted for compatibility.
+    #[arg(long, default_value = "12h")]
+    pub min_resync_period: GoDuration,
+    /// The provider for cloud services: empty or "external".
+    #[arg(long, default_value = "")]
+    pub cloud_provider: String,
+    #[arg(long, default_value = "")]
+    pub cloud_config: String,
+    #[arg(long, default_value = "")]
+    pub external_cloud_volume_plugin: String,
+    #[arg(long, default_value_t = true, action = ArgAction::Set)]
+    pub configure_cloud_routes: bool,
+    #[arg(long, default_value = "10s")]
+    pub route_reconciliation_period: GoDuration,
+    /// The period for looking at all nodes' health.
+    #[arg(long, default_value = "5s")]
+    pub node_monitor_period: GoDuration,
+    /// Feature gates, as name=true|false pairs.
+    #[arg(long, default_value = "")]
+    pub feature_gates: FeatureGates,
+    #[arg(long, default_value = "")]
+    pub emulated_version: CommaList,
+    #[arg(long, default_value = "")]
+    pub min_compatibility_version: CommaList,
+    #[arg(long)]
+    pub unsupported_kube_api_over_localhost: bool,
+    #[arg(long)]
+    pub enable_leader_migration: bool,
+    #[arg(long, default_value = "")]
+    pub leader_migration_config: String,
+    #[arg(long, default_value_t = true, action = ArgAction::Set)]
+    pub profiling: bool,
+    #[arg(long)]
+    pub contention_profiling: bool,
+    #[arg(long, default_value = "")]
+    pub show_hidden_metrics_for_version: String,
+    #[arg(long, default_value = "")]
+    pub disabled_metrics: CommaList,
+    #[arg(long, default_value = "")]
+    pub allow_metric_labels: String,
+    #[arg(long, default_value = "")]
+    pub allow_metric_labels_manifest: String,
+    #[arg(long, default_value = "")]
+    pub tls_curve_preferences: CommaList,
+}
+
+#[derive(Args, Debug)]
+#[group(skip)]
+pub struct DeploymentFlags {
+    /// The number of deployment objects that are allowed to sync concurrently.
+    #[arg(long, default_value_t = 5)]
+    pub concurrent_deployment_syncs: usize,
+}
+
+#[derive(Args, Debug)]
+#[group(skip)]
+pub struct ReplicaSetFlags {
+    /// The number of replica sets that are allowed to sync concurrently.
+    #[arg(long, default_value_t = 5)]
+    pub concurrent_replicaset_syncs: usize,
+}
+
+#[derive(Args, Debug)]
+#[group(skip)]
+pub struct EndpointsFlags {
+    /// The number of endpoint syncing operations that will be done concurrently.
+    #[arg(long, default_value_t = 5)]
+    pub concurrent_endpoint_syncs: usize,
+    /// How long pod changes are collected before Endpoints are updated.
+    #[arg(long, default_value = "0s")]
+    pub endpoint_updates_batch_period: GoDuration,
+}
+
+#[derive(Args, Debug)]
+#[group(skip)]
+pub struct EndpointSliceFlags {
+    /// The number of service endpoint syncing operations that will be done concurrently.
+    #[arg(long, default_value_t = 5)]
+    pub concurrent_service_endpoint_syncs: usize,
+    /// How long pod changes are collected before EndpointSlices are updated.
+    #[arg(long, default_value = "0s")]
+    pub endpointslice_updates_batch_period: GoDuration,
+    /// The maximum number of endpoints that will be added to an EndpointSlice.
+    #[arg(long, default_value_t = 100)]
+    pub max_endpoints_per_slice: usize,
+}
+
+#[derive(Args, Debug)]
+#[group(skip)]
+pub struct GarbageCollectorFlags {
+    /// The number of garbage collector workers that are allowed to sync concurrently.
+    #[arg(long, default_value_t = 20)]
+    pub concurrent_gc_syncs: usize,
+    /// Enables the generic garbage collector. MUST be synced with the corresponding flag of the kube-apiserver.
+    #[arg(long, default_value_t = true, action = ArgAction::Set)]
+    pub enable_garbage_collector: bool,
+}
+
+#[derive(Args, Debug)]
+#[group(skip)]
+pub struct NamespaceFlags {
+    /// The number of namespace objects that are allowed to sync concurrently.
+    #[arg(long, default_value_t = 10)]
+    pub concurrent_namespace_syncs: usize,
+    /// The period for syncing namespace life-cycle updates; nothing waits for it here.
+    #[arg(long, default_value = "5m0s")]
+    pub namespace_sync_period: GoDuration,
+}
+
+#[derive(Args, Debug)]
+#[group(skip)]
+pub struct NodeIpamFlags {
+    /// CIDR Range for Services in cluster; nodes get no addresses out of it.
+    #[arg(long, default_value = "")]
+    pub service_cluster_ip_range: String,
+    /// Mask size for node cidr in cluster. Default is 24 for IPv4 and 64 for IPv6.
+    #[arg(long, default_value_t = 0)]
+    pub node_cidr_mask_size: u8,
+    /// Mask size for IPv4 node cidr in dual-stack cluster. Default is 24.
+    #[arg(long, default_value_t = 0)]
+    pub node_cidr_mask_size_ipv4: u8,
+    /// Mask size for IPv6 node cidr in dual-stack cluster. Default is 64.
+    #[arg(long, default_value_t = 0)]
+    pub node_cidr_mask_size_ipv6: u8,
+}
+
+#[derive(Args, Debug)]
+#[group(skip)]
+pub struct NodeLifecycleFlags {
+    /// Amount of time which we allow running Node to be unresponsive before marking it unhealthy.
+    #[arg(long, default_value = "50s")]
+    pub node_monitor_grace_period: GoDuration,
+    /// Amount of time which we allow starting Node to be unresponsive before marking it unhealthy.
+    #[arg(long, default_value = "1m0s")]
+    pub node_startup_grace_period: GoDuration,
+    /// Number of nodes per second on which pods are deleted in case of node failure when a zone is healthy.
+    #[arg(long, default_value_t = 0.1)]
+    pub node_eviction_rate: f32,
+    /// Number of nodes per second on which pods are deleted in case of node failure when a zone is unhealthy.
+    #[arg(long, default_value_t = 0.01)]
+    pub secondary_node_eviction_rate: f32,
+    /// Number of nodes from which the cluster is large for the eviction logic's purposes.
+    #[arg(long, default_value_t = 50)]
+    pub large_cluster_size_threshold: usize,
+    /// Fraction of Nodes in a zone which needs to be not Ready (minimum 3) for zone to be treated as unhealthy.
+    #[arg(long, default_value_t = 0.55)]
+    pub unhealthy_zone_threshold: f32,
+}
+
+#[derive(Args, Debug)]
+#[group(skip)]
+pub struct ServiceAccountFlags {
+    /// This root certificate authority is published in every namespace.
+    #[arg(long, default_value = "")]
+    pub root_ca_file: String,
+    /// Signs legacy tokens in secrets.
+    #[arg(long, default_value = "")]
+    pub service_account_private_key_file: String,
+    #[arg(long, default_value_t = 5)]
+    pub concurrent_serviceaccount_token_syncs: usize,
+    #[arg(long, default_value = "8760h0m0s")]
+    pub legacy_service_account_token_clean_up_period: GoDuration,
+}
+
+/// What is wrong with the flags.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum OptionsError {
+    #[error("{0:?} is not in the list of known controllers")]
+    UnknownController(String),
+    #[error("--cluster-cidr: {0:?} is not a CIDR")]
+    BadCidr(String),
+    #[error("--cidr-allocator-type is set to {0:?} but cloud provider is not configured")]
+    CloudAllocator(String),
+    #[error("expected IPv4 and IPv6 CIDRs in --cluster-cidr")]
+    NotDualStack,
+    #[error("--cluster-cidr is required by --allocate-node-cidrs")]
+    NoClusterCidr,
+    #[error("usage of --node-cidr-mask-size is not allowed with dual-stack clusters")]
+    MaskWithDualStack,
+    #[error("usage of --node-cidr-mask-size-ipv4 and --node-cidr-mask-size-ipv6 is not allowed if --node-cidr-mask-size is set")]
+    MaskTwice,
+    #[error("usage of --node-cidr-mask-size-{0} is not allowed for a single-stack cluster of the other family")]
+    MaskOfOtherFamily(&'static str),
+    #[error("--leader-elect-resource-lock: {0:?} is not supported, only \"leases\" is")]
+    ResourceLock(String),
+    #[error("--cloud-provider: only \"external\" is supported, not {0:?}")]
+    CloudProvider(String),
+    #[error("--enable-leader-migration is not supported yet")]
+    LeaderMigration,
+    #[error("--emulated-version: only 1.36 is supported, not {0:?}")]
+    EmulatedVersion(String),
+}
+
+impl Options {
+    /// Checks what the flags' own parsers cannot.
+    pub fn validate(&self) -> Result<(), OptionsError> {
+        let generic = &self.generic;
+        for name in &generic.controllers.0 {
+            let plain = name.strip_prefix('-').unwrap_or(name);
+            if plain != "*" && registry::find(plain).is_none() {
+                return Err(OptionsError::UnknownController(plain.to_owned()));
+            }
+        }
+        let lock = &self.leader_election.leader_elect_resource_lock;
+        if lock != "leases" {
+            return Err(OptionsError::ResourceLock(lock.clone()));
+        }
+        if !matches!(generic.cloud_provider.as_str(), "" | "external") {
+            return Err(OptionsError::CloudProvider(generic.cloud_provider.clone()));
+        }
+        if generic.enable_leader_migration {
+            return Err(OptionsError::LeaderMigration);
+        }
+        for version in &generic.emulated_version.0 {
+            let version = version.strip_prefix("kube=").unwrap_or(version);
+            if !matches!(version, "" | "1.36") {
+                return Err(OptionsError::EmulatedVersion(version.to_owned()));
+            }
+        }
+        self.node_cidrs().map(drop)
+    }
+
+    /// Whether a controller is to run, by its name: an entry of its own wins over `*`.
+    pub fn is_enabled(&self, controller: &registry::Descriptor) -> bool {
+        let names = [Some(controller.name), controller.alias];
+        let listed = |entry: &str| names.iter().flatten().any(|n| *n == entry);
+        let mut star = false;
+        for entry in &self.generic.controllers.0 {
+            if listed(entry) {
+                return true;
+            }
+            if entry.strip_prefix('-').is_some_and(listed) {
+                return false;
+            }
+            star |= entry == "*";
+        }
+        star && controller.on_by_default
+    }
+
+    /// Requests per second and burst of each client.
+    pub fn rate_limit(&self) -> (f32, u32) {
+        (
+            self.client.kube_api_qps.unwrap_or(DEFAULT_QPS),
+            self.client.kube_api_burst.unwrap_or(DEFAULT_BURST),
+        )
+    }
+
+    /// What `node-ipam-controller` is to hand out; `None` without `--allocate-node-cidrs`.
+    pub fn node_cidrs(&self) -> Result<Option<NodeCidrs>, OptionsError> {
+        node_cidrs::resolve(&self.generic, &self.nodeipam)
+    }
+}
+
+#[cfg(test)]
+mod tests;
