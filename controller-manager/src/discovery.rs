@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use client::{Client, Error, Request};
 use http::Method;
-use meta::{GroupKind, GroupVersion, GroupVersionResource};
+use meta::{GroupVersion, GroupVersionResource};
 use serde::Deserialize;
 
 /// A served resource (no subresource).
@@ -241,12 +241,6 @@ async fn legacy_version(
             resources.failed.insert(GroupVersion::new(group, version), e.to_string());
         }
     }
-}
-
-/// For messages: the kind with its group.
-pub fn group_kind(api_version: &str, kind: &str) -> GroupKind {
-    let group = api_version.rsplit_once('/').map_or("", |(group, _)| group);
-    GroupKind::new(group, kind)
 }
 
 #[cfg(test)]

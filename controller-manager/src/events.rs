@@ -1,7 +1,7 @@
 //! Events about objects, as controllers tell them.
 
 use client::events::EventType;
-use client::{Kind, Object};
+use client::Kind;
 use k8s_openapi::api::core::v1::ObjectReference;
 
 /// The reference of an event to its object.

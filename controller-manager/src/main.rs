@@ -11,6 +11,7 @@ mod kinds;
 mod options;
 mod registry;
 mod server;
+mod serving;
 mod workload;
 
 use std::process::ExitCode;

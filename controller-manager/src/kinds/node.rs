@@ -4,8 +4,7 @@ use client::{SlimMeta, slim_kind};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use serde::{Deserialize, Serialize};
 
-pub const ZONE_LABEL: &str = "topology.kubernetes.io/zone";
-pub const REGION_LABEL: &str = "topology.kubernetes.io/region";
+const ZONE_LABEL: &str = "topology.kubernetes.io/zone";
 
 /// A node with only the fields that controllers read: no images, no volumes.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]

@@ -127,7 +127,7 @@ impl Kind for Pod {
 }
 
 /// The reference that says `controller: true`, if any.
-pub fn controller_of(owners: &[OwnerReference]) -> Option<&OwnerReference> {
+fn controller_of(owners: &[OwnerReference]) -> Option<&OwnerReference> {
     owners.iter().find(|r| r.controller == Some(true))
 }
 

@@ -338,6 +338,69 @@ impl Options {
         )
     }
 
+    /// What `/configz` tells, under upstream's names.
+    pub fn configz(&self) -> serde_json::Value {
+        let election = &self.leader_election;
+        let (qps, burst) = self.rate_limit();
+        let generic = &self.generic;
+        serde_json::json!({"kubecontrollermanager.config.k8s.io": {
+            "Generic": {
+                "Port": self.serving.secure_port, "Address": self.serving.bind_address,
+                "MinResyncPeriod": generic.min_resync_period,
+                "ClientConnection": {"QPS": qps, "Burst": burst},
+                "ControllerStartInterval": generic.controller_start_interval,
+                "LeaderElection": {
+                    "LeaderElect": election.leader_elect,
+                    "LeaseDuration": election.leader_elect_lease_duration,
+                    "RenewDeadline": election.leader_elect_renew_deadline,
+                    "RetryPeriod": election.leader_elect_retry_period,
+                },
+                "Controllers": generic.controllers.0,
+            },
+            "KubeCloudShared": {
+                "AllocateNodeCIDRs": generic.allocate_node_cidrs,
+                "ClusterCIDR": generic.cluster_cidr, "ClusterName": generic.cluster_name,
+                "CIDRAllocatorType": generic.cidr_allocator_type,
+                "NodeMonitorPeriod": generic.node_monitor_period,
+                "UseServiceAccountCredentials": generic.use_service_account_credentials,
+            },
+            "DeploymentController": {"ConcurrentDeploymentSyncs": self.deployment.concurrent_deployment_syncs},
+            "ReplicaSetController": {"ConcurrentRSSyncs": self.replicaset.concurrent_replicaset_syncs},
+            "EndpointController": {
+                "ConcurrentEndpointSyncs": self.endpoints.concurrent_endpoint_syncs,
+                "EndpointUpdatesBatchPeriod": self.endpoints.endpoint_updates_batch_period,
+            },
+            "EndpointSliceController": {
+                "ConcurrentServiceEndpointSyncs": self.endpointslice.concurrent_service_endpoint_syncs,
+                "MaxEndpointsPerSlice": self.endpointslice.max_endpoints_per_slice,
+                "EndpointUpdatesBatchPeriod": self.endpointslice.endpointslice_updates_batch_period,
+            },
+            "GarbageCollectorController": {
+                "EnableGarbageCollector": self.garbagecollector.enable_garbage_collector,
+                "ConcurrentGCSyncs": self.garbagecollector.concurrent_gc_syncs,
+            },
+            "NamespaceController": {"ConcurrentNamespaceSyncs": self.namespace.concurrent_namespace_syncs},
+            "NodeIPAMController": {
+                "ServiceCIDR": self.nodeipam.service_cluster_ip_range,
+                "NodeCIDRMaskSize": self.nodeipam.node_cidr_mask_size,
+                "NodeCIDRMaskSizeIPv4": self.nodeipam.node_cidr_mask_size_ipv4,
+                "NodeCIDRMaskSizeIPv6": self.nodeipam.node_cidr_mask_size_ipv6,
+            },
+            "NodeLifecycleController": {
+                "NodeEvictionRate": self.nodelifecycle.node_eviction_rate,
+                "SecondaryNodeEvictionRate": self.nodelifecycle.secondary_node_eviction_rate,
+                "NodeStartupGracePeriod": self.nodelifecycle.node_startup_grace_period,
+                "NodeMonitorGracePeriod": self.nodelifecycle.node_monitor_grace_period,
+                "LargeClusterSizeThreshold": self.nodelifecycle.large_cluster_size_threshold,
+                "UnhealthyZoneThreshold": self.nodelifecycle.unhealthy_zone_threshold,
+            },
+            "SAController": {
+                "RootCAFile": self.serviceaccount.root_ca_file,
+                "ConcurrentSATokenSyncs": self.serviceaccount.concurrent_serviceaccount_token_syncs,
+            },
+        }})
+    }
+
     /// What `node-ipam-controller` is to hand out; `None` without `--allocate-node-cidrs`.
     pub fn node_cidrs(&self) -> Result<Option<NodeCidrs>, OptionsError> {
         node_cidrs::resolve(&self.generic, &self.nodeipam)
@@ -346,3 +409,4 @@ impl Options {
 
 #[cfg(test)]
 mod tests;
+

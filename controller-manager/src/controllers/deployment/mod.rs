@@ -90,14 +90,14 @@ impl Controller {
     }
 
     fn set_changed(&self, change: &Change<ReplicaSet>) {
-        for set in [change.old(), change.new()].into_iter().flatten() {
+        for set in [change.previous(), change.current()].into_iter().flatten() {
             if let Some(owner) = controller_of(&set.metadata)
                 && let Some(deployment) = self.resolve(set.namespace(), owner)
             {
                 self.queue.add(deployment.key());
             }
         }
-        if let Some(orphan) = change.new().filter(|s| controller_of(&s.metadata).is_none()) {
+        if let Some(orphan) = change.current().filter(|s| controller_of(&s.metadata).is_none()) {
             self.adopters(orphan).for_each(|key| self.queue.add(key));
         }
     }

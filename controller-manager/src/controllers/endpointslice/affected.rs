@@ -28,7 +28,7 @@ pub fn select(pods: &Index<Pod>, namespace: &str, selector: &Selector) -> Vec<Ar
 
 /// Services whose endpoints a change of a pod may change. `services` are by namespace.
 pub fn services(services: &Index<Service>, change: &Change<Pod>) -> Vec<ObjectKey> {
-    let (old, new) = (change.old(), change.new());
+    let (old, new) = (change.previous(), change.current());
     let (same_place, same_address) = match (old, new) {
         (Some(old), Some(new)) => (same_place(old, new), same_address(old, new)),
         _ => (true, false),

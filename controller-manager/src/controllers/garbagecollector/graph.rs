@@ -147,14 +147,6 @@ pub struct Graph {
 }
 
 impl Graph {
-    pub fn len(&self) -> usize {
-        self.nodes.len()
-    }
-
-    pub fn contains(&self, uid: &str) -> bool {
-        self.nodes.contains_key(uid)
-    }
-
     /// A node as it is now.
     pub fn view(&self, uid: &str) -> Option<View> {
         let node = self.nodes.get(uid)?;

@@ -51,7 +51,7 @@ fn an_owner_that_is_not_seen_is_looked_for() {
     // It does not exist: the dependent is to be looked at.
     let effects = graph.apply(Change::Absent(identity("Set", "ns", "s")));
     assert_eq!(delete(&effects), ["u-p"]);
-    assert!(!graph.contains("u-s"));
+    assert_eq!(graph.view("u-s"), None);
     assert!(graph.absent.contains(&identity("Set", "ns", "s")));
 }
 

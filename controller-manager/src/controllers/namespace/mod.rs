@@ -42,7 +42,7 @@ pub fn start(ctx: &Context) -> anyhow::Result<Option<Run>> {
     let queue: Queue<ObjectKey> = ctx.queue_with("namespace", backoff);
     let added = queue.clone();
     namespaces.add_handler(move |change| {
-        if change.new().is_some_and(|n| n.metadata.deletion_timestamp.is_some()) {
+        if change.current().is_some_and(|n| n.metadata.deletion_timestamp.is_some()) {
             added.add_after(change.key(), GRACE_PERIOD);
         }
     });

@@ -53,7 +53,10 @@ pub fn start(ctx: &Context) -> anyhow::Result<Option<Run>> {
     let mut sets = Vec::new();
     for (cluster, mask) in plan.clusters {
         let mut set = CidrSet::new(cluster, mask)?;
-        for service in plan.services.iter().filter(|s| set.overlaps(**s)) {
+        for service in &plan.services {
+            if !set.overlaps(*service) {
+                continue;
+            }
             if let Err(err) = set.occupy(*service) {
                 tracing::error!(%err, "cannot keep the service range out of the cluster's");
             }

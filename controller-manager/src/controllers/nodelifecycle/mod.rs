@@ -14,7 +14,7 @@ use std::time::Duration;
 use client::informer::{Event as Change, Index, Store};
 use client::workqueue::{Queue, Requeue};
 use client::{Api, Error, Object as _, ObjectKey, Patch, PatchOptions, SlimMeta, slim_kind};
-use futures::StreamExt as _;
+use futures::future::join_all;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::ObjectReference;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
@@ -127,8 +127,8 @@ pub fn start(ctx: &Context) -> anyhow::Result<Option<Run>> {
     let queue = pod_queue.clone();
     pods.add_handler(move |change| {
         let node = |p: &Arc<Pod>| p.spec.node_name.clone();
-        let assigned = change.new().map(node).filter(|n| !n.is_empty());
-        if assigned.is_some() && assigned != change.old().map(node) {
+        let assigned = change.current().map(node).filter(|n| !n.is_empty());
+        if assigned.is_some() && assigned != change.previous().map(node) {
             queue.add(change.key());
         }
     });
@@ -203,16 +203,16 @@ impl Controller {
         let nodes = self.nodes.list();
         self.greet(&nodes).await;
         let mut counts: BTreeMap<String, (usize, usize)> = BTreeMap::new();
-        let mut looks = futures::stream::iter(&nodes)
-            .map(|node| async move { (node, self.look_at(node).await) })
-            .buffer_unordered(PARALLEL);
-        while let Some((node, status)) = looks.next().await {
-            let Some(status) = status else { continue };
-            if node.metadata.labels.contains_key("node.kubernetes.io/exclude-disruption") {
-                continue;
+        for some in nodes.chunks(PARALLEL) {
+            let statuses = join_all(some.iter().map(|node| self.look_at(node))).await;
+            for (node, status) in some.iter().zip(statuses) {
+                let Some(status) = status else { continue };
+                if node.metadata.labels.contains_key("node.kubernetes.io/exclude-disruption") {
+                    continue;
+                }
+                let count = counts.entry(zone_key(node)).or_default();
+                if status == "True" { count.0 += 1 } else { count.1 += 1 }
             }
-            let count = counts.entry(zone_key(node)).or_default();
-            if status == "True" { count.0 += 1 } else { count.1 += 1 }
         }
         let disruption = self.memory.lock().zones.update(&counts, &self.rates, Timestamp::now());
         match disruption {

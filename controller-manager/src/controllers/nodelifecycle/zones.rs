@@ -89,10 +89,6 @@ impl Zones {
         self.queues.iter_mut()
     }
 
-    pub fn state(&self, zone: &str) -> Option<ZoneState> {
-        self.states.get(zone).copied()
-    }
-
     /// Takes in how many nodes are ready and not ready in each zone.
     pub fn update(
         &mut self,

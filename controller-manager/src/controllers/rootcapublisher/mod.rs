@@ -68,7 +68,7 @@ pub fn start(ctx: &Context) -> anyhow::Result<Option<Run>> {
     });
     let added = queue.clone();
     namespaces.add_handler(move |change| {
-        if change.new().is_some_and(|n| is_active(n)) {
+        if change.current().is_some_and(|n| is_active(n)) {
             added.add(change.key());
         }
     });

@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use client::informer::{Event as Change, Index, Store};
+use client::informer::{Index, Store};
 use client::workqueue::{Queue, Requeue};
 use client::{Api, DeleteOptions, Error, Object as _, ObjectKey, Patch, PatchOptions, optional};
 use k8s_openapi::api::core::v1::ObjectReference;
@@ -48,8 +48,8 @@ pub fn start(ctx: &Context) -> anyhow::Result<Option<Run>> {
     });
     let c = Arc::clone(&controller);
     nodes.add_handler(move |change| {
-        let old = change.old().map(|n| no_execute(n)).unwrap_or_default();
-        let new = change.new().map(|n| no_execute(n)).unwrap_or_default();
+        let old = change.previous().map(|n| no_execute(n)).unwrap_or_default();
+        let new = change.current().map(|n| no_execute(n)).unwrap_or_default();
         if old != new {
             let pods = c.pods_by_node.get(change.object().name());
             pods.iter().for_each(|pod| c.queue.add(pod.key()));
@@ -58,7 +58,7 @@ pub fn start(ctx: &Context) -> anyhow::Result<Option<Run>> {
     let c = Arc::clone(&controller);
     pods.add_handler(move |change| {
         let relevant = |p: &Arc<Pod>| (p.spec.node_name.clone(), p.spec.tolerations.clone());
-        if change.old().map(relevant) != change.new().map(relevant) {
+        if change.previous().map(relevant) != change.current().map(relevant) {
             c.queue.add(change.key());
         }
     });

@@ -1,0 +1,127 @@
+//! Wires everything: serving, leader election, caches, controllers.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use client::Client;
+use client::leader_election::{self, Outcome, default_identity};
+use client::workqueue::MetricsProvider;
+use component::metrics::Registry;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::context::Context;
+use crate::options::Options;
+use crate::registry::CONTROLLERS;
+use crate::serving;
+
+const NAME: &str = "kube-controller-manager";
+
+/// Runs until `stop`, or until another manager may lead.
+pub async fn run(options: Options, stop: CancellationToken) -> anyhow::Result<()> {
+    options.validate()?;
+    let options = Arc::new(options);
+    let (qps, burst) = options.rate_limit();
+    let config = options.client.config(NAME, qps, burst)?;
+    let client = Client::new(config)?;
+    let metrics = Registry::new();
+    metrics.report_features(&options.generic.feature_gates);
+    let queues = MetricsProvider::register(metrics.inner())?;
+
+    let serving = serving::Serving::start(&options, &metrics, &stop).await?;
+
+    let election = &options.leader_election;
+    if !election.leader_elect {
+        let context = Context::new(Arc::clone(&options), client, queues, stop.clone());
+        run_controllers(&context).await?;
+        serving.finish().await;
+        return Ok(());
+    }
+    let config = leader_election::Config {
+        lease_duration: election.leader_elect_lease_duration.get(),
+        renew_deadline: election.leader_elect_renew_deadline.get(),
+        retry_period: election.leader_elect_retry_period.get(),
+        // As upstream by default: the next manager waits for the lease to expire.
+        release_on_stop: options.generic.feature_gates.enabled("ControllerManagerReleaseLeaderElectionLockOnExit"),
+        recorder: Some(client::events::Recorder::start(&client, NAME, "", &stop)),
+        status: Some(serving.leader_status()),
+        ..leader_election::Config::new(
+            &election.leader_elect_resource_namespace,
+            election.leader_elect_resource_name.as_deref().unwrap_or(NAME),
+            default_identity(),
+        )
+    };
+    config.validate().map_err(anyhow::Error::msg)?;
+    let elector = client.with_user_agent("leader-election");
+    let mut failure = None;
+    let outcome = leader_election::run(&elector, config, stop.clone(), |leading| {
+        let context = Context::new(Arc::clone(&options), client.clone(), queues.clone(), leading);
+        let failure = &mut failure;
+        async move { *failure = run_controllers(&context).await.err() }
+    })
+    .await;
+    serving.finish().await;
+    if let Some(error) = failure {
+        return Err(error);
+    }
+    match outcome {
+        Outcome::Stopped => Ok(()),
+        Outcome::Lost => anyhow::bail!("leaderelection lost"),
+    }
+}
+
+/// Sets the chosen controllers up, starts the caches they asked for, and runs them until the
+/// context's token is cancelled.
+async fn run_controllers(context: &Context) -> anyhow::Result<()> {
+    let mut runs = Vec::new();
+    let mut absent = Vec::new();
+    for controller in CONTROLLERS {
+        if !context.options.is_enabled(controller) {
+            tracing::debug!(controller = controller.name, "controller is disabled");
+            continue;
+        }
+        let Some(start) = controller.start else {
+            absent.push(controller.name);
+            continue;
+        };
+        match start(context).with_context(|| format!("error starting {}", controller.name))? {
+            Some(run) => runs.push((controller.name, run)),
+            None => tracing::info!(controller = controller.name, "Skipping controller, its options leave it nothing to do"),
+        }
+    }
+    if !absent.is_empty() {
+        tracing::warn!(controllers = absent.join(","), "These controllers do not run: they are not part of this manager yet");
+    }
+    context.informers.start(&context.stop);
+    let mut tasks = JoinSet::new();
+    let interval = context.options.generic.controller_start_interval.get();
+    for (name, run) in runs {
+        tracing::info!(controller = name, "Started controller");
+        tasks.spawn(async move {
+            run.await;
+            name
+        });
+        if !interval.is_zero() {
+            tokio::time::sleep(interval).await;
+        }
+    }
+    let ended = async {
+        while let Some(result) = tasks.join_next().await {
+            match result {
+                Ok(name) => tracing::info!(controller = name, "Controller ended"),
+                Err(err) => tracing::error!(%err, "a controller died"),
+            }
+        }
+    };
+    tokio::pin!(ended);
+    tokio::select! {
+        () = &mut ended => return Ok(()),
+        () = context.stop.cancelled() => {}
+    }
+    let limit = context.options.generic.controller_shutdown_timeout.get();
+    if tokio::time::timeout(limit.max(Duration::from_millis(1)), ended).await.is_err() {
+        tracing::warn!("controllers did not end in time");
+    }
+    Ok(())
+}
