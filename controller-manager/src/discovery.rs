@@ -54,10 +54,17 @@ impl Resources {
     fn push(&mut self, resource: Resource, seen: &mut HashMap<(String, String), ()>) {
         let gvr = &resource.gvr;
         let index = self.all.len();
-        let key = (gvr.group.clone(), gvr.version.clone(), resource.kind.clone());
+        let key = (
+            gvr.group.clone(),
+            gvr.version.clone(),
+            resource.kind.clone(),
+        );
         self.by_kind.entry(key).or_insert(index);
         // Versions come in the group's order of preference.
-        if seen.insert((gvr.group.clone(), gvr.resource.clone()), ()).is_none() {
+        if seen
+            .insert((gvr.group.clone(), gvr.resource.clone()), ())
+            .is_none()
+        {
             self.preferred.push(index);
         }
         self.all.push(resource);
@@ -68,9 +75,19 @@ impl Resources {
         if self.failed.is_empty() {
             return None;
         }
-        let list: Vec<String> = self.failed.iter().map(|(gv, e)| format!("{gv}: {e}")).collect();
-        let text = format!("unable to retrieve the complete list of server APIs: {}", list.join(", "));
-        Some(format!("Discovery failed for some groups, {} failing: {text}", list.len()))
+        let list: Vec<String> = self
+            .failed
+            .iter()
+            .map(|(gv, e)| format!("{gv}: {e}"))
+            .collect();
+        let text = format!(
+            "unable to retrieve the complete list of server APIs: {}",
+            list.join(", ")
+        );
+        Some(format!(
+            "Discovery failed for some groups, {} failing: {text}",
+            list.len()
+        ))
     }
 }
 
@@ -159,7 +176,8 @@ struct LegacyResource {
     verbs: Vec<String>,
 }
 
-const AGGREGATED: &str = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList,application/json";
+const AGGREGATED: &str =
+    "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList,application/json";
 
 /// Asks the server.
 pub async fn discover(client: &Client) -> Result<Resources, Error> {
@@ -175,7 +193,10 @@ pub async fn discover(client: &Client) -> Result<Resources, Error> {
         };
         let answer: Aggregated = serde_json::from_slice(&bytes).map_err(decode)?;
         if answer.kind == "APIGroupDiscoveryList" {
-            answer.items.into_iter().for_each(|g| take_group(&mut resources, g, &mut seen));
+            answer
+                .items
+                .into_iter()
+                .for_each(|g| take_group(&mut resources, g, &mut seen));
         } else if root == "/api" {
             legacy_version(client, "/api/v1", "", "v1", &mut resources, &mut seen).await;
         } else {
@@ -183,7 +204,15 @@ pub async fn discover(client: &Client) -> Result<Resources, Error> {
             for group in list.groups {
                 for LegacyVersion { version } in group.versions {
                     let path = format!("/apis/{}/{version}", group.name);
-                    legacy_version(client, &path, &group.name, &version, &mut resources, &mut seen).await;
+                    legacy_version(
+                        client,
+                        &path,
+                        &group.name,
+                        &version,
+                        &mut resources,
+                        &mut seen,
+                    )
+                    .await;
                 }
             }
         }
@@ -196,7 +225,9 @@ fn take_group(resources: &mut Resources, group: Group, seen: &mut HashMap<(Strin
     for version in group.versions {
         if version.freshness == "Stale" {
             let gv = GroupVersion::new(name.as_str(), version.version.as_str());
-            resources.failed.insert(gv, "stale GroupVersion discovery".to_owned());
+            resources
+                .failed
+                .insert(gv, "stale GroupVersion discovery".to_owned());
         }
         for r in version.resources {
             let kind = r.response_kind.unwrap_or_default();
@@ -238,7 +269,9 @@ async fn legacy_version(
             }
         }
         Err(e) => {
-            resources.failed.insert(GroupVersion::new(group, version), e.to_string());
+            resources
+                .failed
+                .insert(GroupVersion::new(group, version), e.to_string());
         }
     }
 }
@@ -268,6 +301,11 @@ mod tests {
         assert!(found.namespaced && found.supports("delete") && !found.supports("watch"));
         assert!(resources.by_kind("apps/v1beta1", "Deployment").is_some());
         assert!(resources.by_kind("v1", "Deployment").is_none());
-        assert!(resources.failure().unwrap().starts_with("Discovery failed for some groups, 1 failing"));
+        assert!(
+            resources
+                .failure()
+                .unwrap()
+                .starts_with("Discovery failed for some groups, 1 failing")
+        );
     }
 }

@@ -1,7 +1,7 @@
 //! Events about objects, as controllers tell them.
 
-use client::events::EventType;
 use client::Kind;
+use client::events::EventType;
 use k8s_openapi::api::core::v1::ObjectReference;
 
 /// The reference of an event to its object.
@@ -29,8 +29,18 @@ impl Recorder {
     }
 
     /// Tells an event. `reason` is one word in CamelCase, `message` a sentence.
-    pub fn event(&self, about: &ObjectReference, warning: bool, reason: &str, message: impl AsRef<str>) {
-        let ty = if warning { EventType::Warning } else { EventType::Normal };
+    pub fn event(
+        &self,
+        about: &ObjectReference,
+        warning: bool,
+        reason: &str,
+        message: impl AsRef<str>,
+    ) {
+        let ty = if warning {
+            EventType::Warning
+        } else {
+            EventType::Normal
+        };
         self.0.event(about, ty, reason, message.as_ref());
     }
 }

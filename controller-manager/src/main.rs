@@ -11,7 +11,6 @@ mod kinds;
 mod options;
 mod registry;
 mod server;
-mod serving;
 mod workload;
 
 use std::process::ExitCode;

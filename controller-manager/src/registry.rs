@@ -48,60 +48,118 @@ pub const CONTROLLERS: &[Descriptor] = &[
     ours("deployment-controller", "deployment", c::deployment::start),
     ours("replicaset-controller", "replicaset", c::replicaset::start),
     ours("endpoints-controller", "endpoint", c::endpoints::start),
-    ours("endpointslice-controller", "endpointslice", c::endpointslice::start),
+    ours(
+        "endpointslice-controller",
+        "endpointslice",
+        c::endpointslice::start,
+    ),
     ours("namespace-controller", "namespace", c::namespace::start),
-    ours("serviceaccount-controller", "serviceaccount", c::serviceaccount::start),
-    ours("root-ca-certificate-publisher-controller", "root-ca-cert-publisher", c::rootcapublisher::start),
-    ours("garbage-collector-controller", "garbagecollector", c::garbagecollector::start),
+    ours(
+        "serviceaccount-controller",
+        "serviceaccount",
+        c::serviceaccount::start,
+    ),
+    ours(
+        "root-ca-certificate-publisher-controller",
+        "root-ca-cert-publisher",
+        c::rootcapublisher::start,
+    ),
+    ours(
+        "garbage-collector-controller",
+        "garbagecollector",
+        c::garbagecollector::start,
+    ),
     ours("node-ipam-controller", "nodeipam", c::nodeipam::start),
-    ours("node-lifecycle-controller", "nodelifecycle", c::nodelifecycle::start),
+    ours(
+        "node-lifecycle-controller",
+        "nodelifecycle",
+        c::nodelifecycle::start,
+    ),
     ours("taint-eviction-controller", "", c::tainteviction::start),
     absent("serviceaccount-token-controller", "serviceaccount-token"),
-    absent("endpointslice-mirroring-controller", "endpointslicemirroring"),
+    absent(
+        "endpointslice-mirroring-controller",
+        "endpointslicemirroring",
+    ),
     absent("replicationcontroller-controller", "replicationcontroller"),
     absent("pod-garbage-collector-controller", "podgc"),
     absent("resourcequota-controller", "resourcequota"),
     absent("daemonset-controller", "daemonset"),
     absent("job-controller", "job"),
-    absent("horizontal-pod-autoscaler-controller", "horizontalpodautoscaling"),
+    absent(
+        "horizontal-pod-autoscaler-controller",
+        "horizontalpodautoscaling",
+    ),
     absent("disruption-controller", "disruption"),
     absent("statefulset-controller", "statefulset"),
     absent("cronjob-controller", "cronjob"),
     absent("certificatesigningrequest-signing-controller", "csrsigning"),
-    absent("certificatesigningrequest-approving-controller", "csrapproving"),
+    absent(
+        "certificatesigningrequest-approving-controller",
+        "csrapproving",
+    ),
     absent("certificatesigningrequest-cleaner-controller", "csrcleaner"),
     absent("podcertificaterequest-cleaner-controller", ""),
     absent("ttl-controller", "ttl"),
     off(absent("bootstrap-signer-controller", "bootstrapsigner")),
     off(absent("token-cleaner-controller", "tokencleaner")),
     absent("device-taint-eviction-controller", ""),
-    absent("persistentvolume-binder-controller", "persistentvolume-binder"),
+    absent(
+        "persistentvolume-binder-controller",
+        "persistentvolume-binder",
+    ),
     absent("persistentvolume-attach-detach-controller", "attachdetach"),
-    absent("persistentvolume-expander-controller", "persistentvolume-expander"),
-    absent("clusterrole-aggregation-controller", "clusterrole-aggregation"),
-    absent("persistentvolumeclaim-protection-controller", "pvc-protection"),
+    absent(
+        "persistentvolume-expander-controller",
+        "persistentvolume-expander",
+    ),
+    absent(
+        "clusterrole-aggregation-controller",
+        "clusterrole-aggregation",
+    ),
+    absent(
+        "persistentvolumeclaim-protection-controller",
+        "pvc-protection",
+    ),
     absent("persistentvolume-protection-controller", "pv-protection"),
     absent("podgroup-protection-controller", ""),
     absent("ttl-after-finished-controller", "ttl-after-finished"),
-    absent("service-ca-certificate-publisher-controller", "service-ca-cert-publisher"),
-    absent("kube-apiserver-serving-clustertrustbundle-publisher-controller", ""),
+    absent(
+        "service-ca-certificate-publisher-controller",
+        "service-ca-cert-publisher",
+    ),
+    absent(
+        "kube-apiserver-serving-clustertrustbundle-publisher-controller",
+        "",
+    ),
     absent("ephemeral-volume-controller", "ephemeral-volume"),
-    absent("storageversion-garbage-collector-controller", "storage-version-gc"),
+    absent(
+        "storageversion-garbage-collector-controller",
+        "storage-version-gc",
+    ),
     absent("resourceclaim-controller", "resource-claim-controller"),
     absent("resourcepoolstatusrequest-controller", ""),
-    absent("legacy-serviceaccount-token-cleaner-controller", "legacy-service-account-token-cleaner"),
+    absent(
+        "legacy-serviceaccount-token-cleaner-controller",
+        "legacy-service-account-token-cleaner",
+    ),
     absent("validatingadmissionpolicy-status-controller", ""),
     absent("volumeattributesclass-protection-controller", ""),
     absent("service-cidr-controller", ""),
     absent("storage-version-migrator-controller", "svm"),
     off(absent("selinux-warning-controller", "")),
     // Of the cloud controller manager; upstream takes their names and ignores them too.
-    off(absent("cloud-node-lifecycle-controller", "cloud-node-lifecycle")),
+    off(absent(
+        "cloud-node-lifecycle-controller",
+        "cloud-node-lifecycle",
+    )),
     off(absent("node-route-controller", "route")),
     off(absent("service-lb-controller", "service")),
 ];
 
 /// The controller of a name or alias.
 pub fn find(name: &str) -> Option<&'static Descriptor> {
-    CONTROLLERS.iter().find(|d| d.name == name || d.alias == Some(name))
+    CONTROLLERS
+        .iter()
+        .find(|d| d.name == name || d.alias == Some(name))
 }

@@ -7,16 +7,19 @@ use anyhow::Context as _;
 use client::Client;
 use client::leader_election::{self, Outcome, default_identity};
 use client::workqueue::MetricsProvider;
+use component::health::Checks;
 use component::metrics::Registry;
+use component::secure_port::SecurePort;
+use prometheus::{IntGaugeVec, Opts};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::context::Context;
 use crate::options::Options;
 use crate::registry::CONTROLLERS;
-use crate::serving;
 
 const NAME: &str = "kube-controller-manager";
+const DEFAULT_PORT: u16 = 10257;
 
 /// Runs until `stop`, or until another manager may lead.
 pub async fn run(options: Options, stop: CancellationToken) -> anyhow::Result<()> {
@@ -29,26 +32,48 @@ pub async fn run(options: Options, stop: CancellationToken) -> anyhow::Result<()
     metrics.report_features(&options.generic.feature_gates);
     let queues = MetricsProvider::register(metrics.inner())?;
 
-    let serving = serving::Serving::start(&options, &metrics, &stop).await?;
+    let port = SecurePort {
+        name: NAME,
+        default_port: DEFAULT_PORT,
+        healthz: Checks::new(),
+        livez: Checks::new(),
+        readyz: Checks::new(),
+        registry: metrics.clone(),
+        configz: options.configz(),
+    };
+    port.listen(&options.serving, &options.auth, &stop).await?;
 
     let election = &options.leader_election;
     if !election.leader_elect {
         let context = Context::new(Arc::clone(&options), client, queues, stop.clone());
         run_controllers(&context).await?;
-        serving.finish().await;
         return Ok(());
     }
+    let status = IntGaugeVec::new(
+        Opts::new(
+            "leader_election_master_status",
+            "Whether this process is the leader (1) or stands by (0), by the lease's name.",
+        ),
+        &["name"],
+    )?;
+    metrics.register(status.clone());
     let config = leader_election::Config {
         lease_duration: election.leader_elect_lease_duration.get(),
         renew_deadline: election.leader_elect_renew_deadline.get(),
         retry_period: election.leader_elect_retry_period.get(),
         // As upstream by default: the next manager waits for the lease to expire.
-        release_on_stop: options.generic.feature_gates.enabled("ControllerManagerReleaseLeaderElectionLockOnExit"),
+        release_on_stop: options
+            .generic
+            .feature_gates
+            .enabled("ControllerManagerReleaseLeaderElectionLockOnExit"),
         recorder: Some(client::events::Recorder::start(&client, NAME, "", &stop)),
-        status: Some(serving.leader_status()),
+        status: Some(status.with_label_values(&[NAME])),
         ..leader_election::Config::new(
             &election.leader_elect_resource_namespace,
-            election.leader_elect_resource_name.as_deref().unwrap_or(NAME),
+            election
+                .leader_elect_resource_name
+                .as_deref()
+                .unwrap_or(NAME),
             default_identity(),
         )
     };
@@ -56,12 +81,16 @@ pub async fn run(options: Options, stop: CancellationToken) -> anyhow::Result<()
     let elector = client.with_user_agent("leader-election");
     let mut failure = None;
     let outcome = leader_election::run(&elector, config, stop.clone(), |leading| {
-        let context = Context::new(Arc::clone(&options), client.clone(), queues.clone(), leading);
+        let context = Context::new(
+            Arc::clone(&options),
+            client.clone(),
+            queues.clone(),
+            leading,
+        );
         let failure = &mut failure;
         async move { *failure = run_controllers(&context).await.err() }
     })
     .await;
-    serving.finish().await;
     if let Some(error) = failure {
         return Err(error);
     }
@@ -87,11 +116,17 @@ async fn run_controllers(context: &Context) -> anyhow::Result<()> {
         };
         match start(context).with_context(|| format!("error starting {}", controller.name))? {
             Some(run) => runs.push((controller.name, run)),
-            None => tracing::info!(controller = controller.name, "Skipping controller, its options leave it nothing to do"),
+            None => tracing::info!(
+                controller = controller.name,
+                "Skipping controller, its options leave it nothing to do"
+            ),
         }
     }
     if !absent.is_empty() {
-        tracing::warn!(controllers = absent.join(","), "These controllers do not run: they are not part of this manager yet");
+        tracing::warn!(
+            controllers = absent.join(","),
+            "These controllers do not run: they are not part of this manager yet"
+        );
     }
     context.informers.start(&context.stop);
     let mut tasks = JoinSet::new();
@@ -120,7 +155,10 @@ async fn run_controllers(context: &Context) -> anyhow::Result<()> {
         () = context.stop.cancelled() => {}
     }
     let limit = context.options.generic.controller_shutdown_timeout.get();
-    if tokio::time::timeout(limit.max(Duration::from_millis(1)), ended).await.is_err() {
+    if tokio::time::timeout(limit.max(Duration::from_millis(1)), ended)
+        .await
+        .is_err()
+    {
         tracing::warn!("controllers did not end in time");
     }
     Ok(())

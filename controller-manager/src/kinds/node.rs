@@ -62,7 +62,11 @@ pub struct NodeCondition {
 
 impl Node {
     pub fn label(&self, key: &str) -> Option<&str> {
-        self.metadata.labels.get(key).map(String::as_str).filter(|v| !v.is_empty())
+        self.metadata
+            .labels
+            .get(key)
+            .map(String::as_str)
+            .filter(|v| !v.is_empty())
     }
 
     pub fn zone(&self) -> Option<&str> {

@@ -146,7 +146,8 @@ impl Pod {
     }
 
     pub fn is_ready(&self) -> bool {
-        self.condition("Ready").is_some_and(|c| &*c.status == "True")
+        self.condition("Ready")
+            .is_some_and(|c| &*c.status == "True")
     }
 
     /// When the pod became ready, if it is.

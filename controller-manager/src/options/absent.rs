@@ -71,7 +71,10 @@ pub struct AbsentControllerFlags {
     enable_dynamic_provisioning: bool,
     #[arg(long)]
     enable_hostpath_provisioner: bool,
-    #[arg(long, default_value = "/usr/libexec/kubernetes/kubelet-plugins/volume/exec/")]
+    #[arg(
+        long,
+        default_value = "/usr/libexec/kubernetes/kubelet-plugins/volume/exec/"
+    )]
     flex_volume_plugin_dir: String,
     #[arg(long, default_value_t = 30)]
     pv_recycler_increment_timeout_nfs: i32,

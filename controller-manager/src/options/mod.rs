@@ -270,9 +270,13 @@ pub enum OptionsError {
     NoClusterCidr,
     #[error("usage of --node-cidr-mask-size is not allowed with dual-stack clusters")]
     MaskWithDualStack,
-    #[error("usage of --node-cidr-mask-size-ipv4 and --node-cidr-mask-size-ipv6 is not allowed if --node-cidr-mask-size is set")]
+    #[error(
+        "usage of --node-cidr-mask-size-ipv4 and --node-cidr-mask-size-ipv6 is not allowed if --node-cidr-mask-size is set"
+    )]
     MaskTwice,
-    #[error("usage of --node-cidr-mask-size-{0} is not allowed for a single-stack cluster of the other family")]
+    #[error(
+        "usage of --node-cidr-mask-size-{0} is not allowed for a single-stack cluster of the other family"
+    )]
     MaskOfOtherFamily(&'static str),
     #[error("--leader-elect-resource-lock: {0:?} is not supported, only \"leases\" is")]
     ResourceLock(String),
@@ -409,4 +413,3 @@ impl Options {
 
 #[cfg(test)]
 mod tests;
-

@@ -28,12 +28,17 @@ pub(super) fn resolve(
         return Ok(None);
     }
     if generic.cidr_allocator_type != "RangeAllocator" {
-        return Err(OptionsError::CloudAllocator(generic.cidr_allocator_type.clone()));
+        return Err(OptionsError::CloudAllocator(
+            generic.cidr_allocator_type.clone(),
+        ));
     }
     let parse = |text: &str| -> Result<IpNet, OptionsError> {
-        text.parse().map_err(|_| OptionsError::BadCidr(text.to_owned()))
+        text.parse()
+            .map_err(|_| OptionsError::BadCidr(text.to_owned()))
     };
-    let clusters: Vec<IpNet> = cidrs(&generic.cluster_cidr).map(parse).collect::<Result<_, _>>()?;
+    let clusters: Vec<IpNet> = cidrs(&generic.cluster_cidr)
+        .map(parse)
+        .collect::<Result<_, _>>()?;
     let is_v6 = |net: &IpNet| matches!(net, IpNet::V6(_));
     let single_v6 = match &clusters[..] {
         [] => return Err(OptionsError::NoClusterCidr),
@@ -41,8 +46,11 @@ pub(super) fn resolve(
         [a, b] if is_v6(a) != is_v6(b) => None,
         _ => return Err(OptionsError::NotDualStack),
     };
-    let (both, v4, v6) =
-        (flags.node_cidr_mask_size, flags.node_cidr_mask_size_ipv4, flags.node_cidr_mask_size_ipv6);
+    let (both, v4, v6) = (
+        flags.node_cidr_mask_size,
+        flags.node_cidr_mask_size_ipv4,
+        flags.node_cidr_mask_size_ipv6,
+    );
     match single_v6 {
         None if both != 0 => return Err(OptionsError::MaskWithDualStack),
         Some(_) if both != 0 && (v4 != 0 || v6 != 0) => return Err(OptionsError::MaskTwice),
@@ -62,7 +70,10 @@ pub(super) fn resolve(
     let services = cidrs(&flags.service_cluster_ip_range).filter_map(|text| {
         let parsed = text.parse().ok();
         if parsed.is_none() {
-            tracing::warn!(cidr = text, "--service-cluster-ip-range is not a CIDR, ignored");
+            tracing::warn!(
+                cidr = text,
+                "--service-cluster-ip-range is not a CIDR, ignored"
+            );
         }
         parsed
     });

@@ -43,7 +43,13 @@ where
     let uid = claimant.reference.uid.as_str();
     for object in objects {
         let what = describe(&object);
-        let decision = claim(uid, claimant.deleting, what.controller, what.deleting, what.matches);
+        let decision = claim(
+            uid,
+            claimant.deleting,
+            what.controller,
+            what.deleting,
+            what.matches,
+        );
         let patch = match decision {
             Claim::Ignore => continue,
             Claim::Keep => {
@@ -59,7 +65,10 @@ where
             Claim::Release => release_patch(uid, object.uid()),
         };
         let own = api.within(object.namespace());
-        match own.patch(object.name(), &patch, &PatchOptions::default()).await {
+        match own
+            .patch(object.name(), &patch, &PatchOptions::default())
+            .await
+        {
             Ok(_) if decision == Claim::Adopt => owned.push(object),
             Ok(_) => {}
             Err(e) if e.is_not_found() => {}
@@ -76,8 +85,14 @@ pub fn still_there<K: Object>(live: &K, uid: &str, deleting: bool, what: &str) -
     let gone = live.uid() != uid;
     if gone || deleting {
         let name = live.key();
-        let state = if gone { "is gone" } else { "has just been deleted" };
-        return Err(Error::Request(format!("can't adopt for {what} {name}: it {state}")));
+        let state = if gone {
+            "is gone"
+        } else {
+            "has just been deleted"
+        };
+        return Err(Error::Request(format!(
+            "can't adopt for {what} {name}: it {state}"
+        )));
     }
     Ok(())
 }

@@ -58,8 +58,15 @@ mod tests {
 
     #[test]
     fn claims() {
-        let ours = OwnerReference { uid: "me".into(), controller: Some(true), ..Default::default() };
-        let theirs = OwnerReference { uid: "other".into(), ..ours.clone() };
+        let ours = OwnerReference {
+            uid: "me".into(),
+            controller: Some(true),
+            ..Default::default()
+        };
+        let theirs = OwnerReference {
+            uid: "other".into(),
+            ..ours.clone()
+        };
         for (owner, we_go, it_goes, matches, want) in [
             (Some(&ours), false, false, true, Claim::Keep),
             (Some(&ours), true, true, true, Claim::Keep),

@@ -35,7 +35,10 @@ pub fn pods_by_owner(informer: &Informer<Pod>) -> Index<Pod> {
 /// Pods by the node they are assigned to.
 pub fn pods_by_node(informer: &Informer<Pod>) -> Index<Pod> {
     informer.add_index("node", |pod| {
-        Some(pod.spec.node_name.to_string()).filter(|n| !n.is_empty()).into_iter().collect()
+        Some(pod.spec.node_name.to_string())
+            .filter(|n| !n.is_empty())
+            .into_iter()
+            .collect()
     })
 }
 

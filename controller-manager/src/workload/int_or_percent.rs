@@ -36,6 +36,9 @@ mod tests {
         assert_eq!(scaled(&quarter, 10, Round::Down), Some(2));
         assert_eq!(scaled(&quarter, 0, Round::Up), Some(0));
         assert_eq!(scaled(&IntOrString::Int(7), 10, Round::Down), Some(7));
-        assert_eq!(scaled(&IntOrString::String("7".into()), 10, Round::Up), None);
+        assert_eq!(
+            scaled(&IntOrString::String("7".into()), 10, Round::Up),
+            None
+        );
     }
 }

@@ -42,7 +42,13 @@ fn prune(value: &mut Value) {
         Value::Object(fields) => {
             fields.values_mut().for_each(prune);
             // An empty object may mean something (`emptyDir: {}`), except where it is a map.
-            const MAPS: [&str; 5] = ["labels", "annotations", "nodeSelector", "limits", "requests"];
+            const MAPS: [&str; 5] = [
+                "labels",
+                "annotations",
+                "nodeSelector",
+                "limits",
+                "requests",
+            ];
             fields.retain(|key, v| {
                 let empty_map = v.as_object().is_some_and(|o| o.is_empty());
                 !empty(v) && !(empty_map && MAPS.contains(&key.as_str()))

@@ -51,7 +51,11 @@ pub fn from_replica_set(c: &ReplicaSetCondition) -> DeploymentCondition {
 }
 
 pub fn get<'a>(status: &'a DeploymentStatus, r#type: &str) -> Option<&'a DeploymentCondition> {
-    status.conditions.iter().flatten().find(|c| c.type_ == r#type)
+    status
+        .conditions
+        .iter()
+        .flatten()
+        .find(|c| c.type_ == r#type)
 }
 
 pub fn has_reason(condition: Option<&DeploymentCondition>, reason: &str) -> bool {

@@ -97,7 +97,10 @@ impl Controller {
                 self.queue.add(deployment.key());
             }
         }
-        if let Some(orphan) = change.current().filter(|s| controller_of(&s.metadata).is_none()) {
+        if let Some(orphan) = change
+            .current()
+            .filter(|s| controller_of(&s.metadata).is_none())
+        {
             self.adopters(orphan).for_each(|key| self.queue.add(key));
         }
     }
@@ -118,7 +121,10 @@ impl Controller {
         let Some(owner) = pod.controller().filter(|o| o.kind == "ReplicaSet") else {
             return;
         };
-        let set = self.sets.get(pod.namespace(), &owner.name).filter(|s| s.uid() == owner.uid);
+        let set = self
+            .sets
+            .get(pod.namespace(), &owner.name)
+            .filter(|s| s.uid() == owner.uid);
         let deployment = set.and_then(|set| {
             let owner = controller_of(&set.metadata)?;
             self.resolve(set.namespace(), owner)
@@ -136,7 +142,9 @@ impl Controller {
         };
         let sets = self.claim(&deployment).await?;
         let running_pods = if plan::is_recreate(&deployment) {
-            sets.iter().map(|s| (s.uid().to_owned(), self.running_pods(s.uid()))).collect()
+            sets.iter()
+                .map(|s| (s.uid().to_owned(), self.running_pods(s.uid())))
+                .collect()
         } else {
             Vec::new()
         };
@@ -173,7 +181,10 @@ impl Controller {
         };
         let describe = |set: &ReplicaSet| -> (bool, bool) {
             let labels = set.metadata.labels.as_ref();
-            (set.metadata.deletion_timestamp.is_some(), selector.matches_labels(labels))
+            (
+                set.metadata.deletion_timestamp.is_some(),
+                selector.matches_labels(labels),
+            )
         };
         claim_all(
             &self.set_api,
@@ -188,7 +199,11 @@ impl Controller {
                 }
             },
             || async {
-                let live = self.deployment_api.within(namespace).get(deployment.name()).await?;
+                let live = self
+                    .deployment_api
+                    .within(namespace)
+                    .get(deployment.name())
+                    .await?;
                 let deleting = live.metadata.deletion_timestamp.is_some();
                 still_there(&live, deployment.uid(), deleting, "Deployment")
             },
@@ -198,8 +213,13 @@ impl Controller {
 
     fn tell(&self, deployment: &Deployment, events: Vec<Event>) {
         for event in events {
-            let Event { warning, reason, message } = event;
-            self.events.event(&reference(deployment), warning, reason, message);
+            let Event {
+                warning,
+                reason,
+                message,
+            } = event;
+            self.events
+                .event(&reference(deployment), warning, reason, message);
         }
     }
 
@@ -240,7 +260,12 @@ impl Controller {
         }
         if error.is_already_exists() {
             let live = self.set_api.within(set.namespace()).get(set.name()).await?;
-            let spec = |s: &ReplicaSet| s.spec.as_ref().and_then(|s| s.template.clone()).unwrap_or_default();
+            let spec = |s: &ReplicaSet| {
+                s.spec
+                    .as_ref()
+                    .and_then(|s| s.template.clone())
+                    .unwrap_or_default()
+            };
             if meta::owner::is_controlled_by(&live.metadata, deployment.uid())
                 && template::equal_ignoring_hash(&spec(&live), &spec(set))
             {
@@ -248,7 +273,8 @@ impl Controller {
                 return Ok(false);
             }
             tracing::info!(deployment = %deployment.key(), "hash collision, counting it");
-            self.carry_out_status(plan::collided(deployment.clone())).await?;
+            self.carry_out_status(plan::collided(deployment.clone()))
+                .await?;
             return Err(error);
         }
         let (step, event) =

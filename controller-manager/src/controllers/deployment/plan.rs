@@ -41,7 +41,9 @@ pub struct Event {
 pub enum Step {
     CreateReplicaSet(Box<ReplicaSet>, Vec<Event>),
     UpdateReplicaSet(Box<ReplicaSet>, Vec<Event>),
-    DeleteReplicaSet { name: String },
+    DeleteReplicaSet {
+        name: String,
+    },
     /// The Deployment itself, when it is rolled back.
     UpdateDeployment(Box<Deployment>, Vec<Event>),
     UpdateStatus(Box<Deployment>),
@@ -90,7 +92,11 @@ impl Set {
     }
 
     pub fn available(&self) -> i32 {
-        self.rs.status.as_ref().and_then(|s| s.available_replicas).unwrap_or(0)
+        self.rs
+            .status
+            .as_ref()
+            .and_then(|s| s.available_replicas)
+            .unwrap_or(0)
     }
 
     /// Order of age, then of name.
@@ -159,7 +165,9 @@ pub fn plan(observed: Observed, now: Timestamp) -> Plan {
 }
 
 fn selects_everything(d: &Deployment) -> bool {
-    d.spec.as_ref().is_none_or(|s| s.selector == LabelSelector::default())
+    d.spec
+        .as_ref()
+        .is_none_or(|s| s.selector == LabelSelector::default())
 }
 
 fn selecting_all(mut d: Deployment) -> Plan {
@@ -225,7 +233,11 @@ impl Work {
     }
 
     pub fn replicas(&self) -> i32 {
-        self.deployment.spec.as_ref().and_then(|s| s.replicas).unwrap_or(1)
+        self.deployment
+            .spec
+            .as_ref()
+            .and_then(|s| s.replicas)
+            .unwrap_or(1)
     }
 
     pub fn all(&self) -> impl Iterator<Item = &Set> {
@@ -264,7 +276,11 @@ impl Work {
         if paused && !says_paused {
             self.condition("Unknown", reason::PAUSED, "Deployment is paused".to_owned());
         } else if !paused && says_paused {
-            self.condition("Unknown", reason::RESUMED, "Deployment is resumed".to_owned());
+            self.condition(
+                "Unknown",
+                reason::RESUMED,
+                "Deployment is resumed".to_owned(),
+            );
         }
     }
 
@@ -272,7 +288,11 @@ impl Work {
     /// annotations; makes it if it is not there and `create` is set.
     pub fn sync_revision(&mut self, create: bool) {
         let next = revisions::max(self.old.iter().map(|s| &s.rs)) + 1;
-        let min_ready = self.deployment.spec.as_ref().and_then(|s| s.min_ready_seconds);
+        let min_ready = self
+            .deployment
+            .spec
+            .as_ref()
+            .and_then(|s| s.min_ready_seconds);
         let has_deadline = progress_deadline(&self.deployment).is_some();
         if let Some(set) = &mut self.new {
             let annotated = revisions::annotate_new(&self.deployment, &mut set.rs, next);
@@ -283,7 +303,9 @@ impl Work {
                 set.change = Change::Update;
             }
             let annotations = set.rs.metadata.annotations.as_ref();
-            let revision = annotations.and_then(|a| a.get(revisions::REVISION)).cloned();
+            let revision = annotations
+                .and_then(|a| a.get(revisions::REVISION))
+                .cloned();
             let name = set.rs.metadata.name.clone().unwrap_or_default();
             self.set_revision(revision.unwrap_or_default());
             if has_deadline && conditions::get(&self.status, PROGRESSING).is_none() {
@@ -363,13 +385,19 @@ impl Work {
 
     /// Plans to delete the oldest revisions beyond the limit that are empty.
     pub fn clean_up(&mut self) {
-        let limit = self.deployment.spec.as_ref().and_then(|s| s.revision_history_limit);
+        let limit = self
+            .deployment
+            .spec
+            .as_ref()
+            .and_then(|s| s.revision_history_limit);
         let Some(limit) = limit.filter(|l| *l != i32::MAX) else {
             return;
         };
         let alive = |s: &&Set| s.rs.metadata.deletion_timestamp.is_none();
         let mut sets: Vec<&Set> = self.old.iter().filter(alive).collect();
-        let excess = sets.len().saturating_sub(usize::try_from(limit).unwrap_or(0));
+        let excess = sets
+            .len()
+            .saturating_sub(usize::try_from(limit).unwrap_or(0));
         sets.sort_by(|a, b| {
             let revisions = (revisions::revision_of(&a.rs), revisions::revision_of(&b.rs));
             match revisions {
@@ -398,7 +426,9 @@ impl Work {
         if let Some(annotations) = &mut deployment.metadata.annotations {
             annotations.remove(revisions::ROLLBACK_TO);
         }
-        let found = self.all().find(|s| revisions::revision_of(&s.rs) == Some(to));
+        let found = self
+            .all()
+            .find(|s| revisions::revision_of(&s.rs) == Some(to));
         let (warning, reason, message) = match found {
             _ if to == 0 => (
                 true,
@@ -461,11 +491,23 @@ impl Work {
 
     fn finish(mut self, original: &mut Deployment) -> Plan {
         let mut steps = self.set_steps();
-        let deletions = self.deleted.drain(..).map(|name| Step::DeleteReplicaSet { name });
+        let deletions = self
+            .deleted
+            .drain(..)
+            .map(|name| Step::DeleteReplicaSet { name });
         steps.extend(deletions);
         let changed = original.status.as_ref() != Some(&self.status)
-            || original.metadata.annotations.as_ref().and_then(|a| a.get(revisions::REVISION))
-                != self.deployment.metadata.annotations.as_ref().and_then(|a| a.get(revisions::REVISION));
+            || original
+                .metadata
+                .annotations
+                .as_ref()
+                .and_then(|a| a.get(revisions::REVISION))
+                != self
+                    .deployment
+                    .metadata
+                    .annotations
+                    .as_ref()
+                    .and_then(|a| a.get(revisions::REVISION));
         if changed {
             let mut deployment = self.deployment;
             deployment.status = Some(self.status);
@@ -496,11 +538,17 @@ fn new_replica_set(d: &Deployment) -> ReplicaSet {
     let labels = template::with_hash_label(metadata.labels.as_ref(), &hash);
     metadata.labels = Some(labels.clone());
     let mut selector = spec.selector;
-    selector.match_labels = Some(template::with_hash_label(selector.match_labels.as_ref(), &hash));
+    selector.match_labels = Some(template::with_hash_label(
+        selector.match_labels.as_ref(),
+        &hash,
+    ));
     let kind = GroupVersionKind::new("apps", "v1", "Deployment");
     ReplicaSet {
         metadata: ObjectMeta {
-            name: Some(replica_set_name(d.metadata.name.as_deref().unwrap_or_default(), &hash)),
+            name: Some(replica_set_name(
+                d.metadata.name.as_deref().unwrap_or_default(),
+                &hash,
+            )),
             namespace: d.metadata.namespace.clone(),
             owner_references: Some(vec![meta::owner::new_controller_ref(&d.metadata, &kind)]),
             labels: Some(labels),

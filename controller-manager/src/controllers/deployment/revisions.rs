@@ -22,7 +22,9 @@ type Annotations = BTreeMap<String, String>;
 
 /// 0 without the annotation, `None` if it is no number.
 pub fn revision(annotations: Option<&Annotations>) -> Option<i64> {
-    annotations.and_then(|a| a.get(REVISION)).map_or(Some(0), |v| v.parse().ok())
+    annotations
+        .and_then(|a| a.get(REVISION))
+        .map_or(Some(0), |v| v.parse().ok())
 }
 
 pub fn revision_of(rs: &ReplicaSet) -> Option<i64> {
@@ -51,7 +53,11 @@ pub fn last<'a>(sets: impl Iterator<Item = &'a ReplicaSet>) -> i64 {
 /// The revision that a rollback is asked for; 0 means the one before.
 pub fn rollback_to(deployment: &Deployment) -> Option<i64> {
     let annotations = deployment.metadata.annotations.as_ref()?;
-    annotations.get(ROLLBACK_TO).filter(|v| !v.is_empty())?.parse().ok()
+    annotations
+        .get(ROLLBACK_TO)
+        .filter(|v| !v.is_empty())?
+        .parse()
+        .ok()
 }
 
 /// Annotations that stay where they are.

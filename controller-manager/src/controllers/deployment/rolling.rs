@@ -44,7 +44,10 @@ fn shrink_old(work: &mut Work) -> bool {
         return false;
     }
     let min_available = work.replicas() - max_unavailable(work);
-    let new_unavailable = work.new.as_ref().map_or(0, |s| s.replicas() - s.available());
+    let new_unavailable = work
+        .new
+        .as_ref()
+        .map_or(0, |s| s.replicas() - s.available());
     let budget = work.total() - min_available - new_unavailable;
     if budget <= 0 {
         return false;
@@ -106,5 +109,7 @@ fn old_pods_running(work: &Work, running_pods: &[(String, usize)]) -> bool {
         return true;
     }
     let new = work.new.as_ref().and_then(|s| s.rs.metadata.uid.as_deref());
-    running_pods.iter().any(|(uid, n)| *n > 0 && Some(uid.as_str()) != new)
+    running_pods
+        .iter()
+        .any(|(uid, n)| *n > 0 && Some(uid.as_str()) != new)
 }

@@ -16,7 +16,8 @@ fn fenceposts(work: &Work) -> (i32, i32) {
     let rolling = spec.and_then(|s| s.strategy.as_ref()?.rolling_update.clone());
     let rolling = rolling.unwrap_or_default();
     let value = |v: &Option<IntOrString>, round| {
-        v.as_ref().map_or(Some(0), |v| scaled(v, work.replicas(), round))
+        v.as_ref()
+            .map_or(Some(0), |v| scaled(v, work.replicas(), round))
     };
     let surge = value(&rolling.max_surge, Round::Up);
     let unavailable = value(&rolling.max_unavailable, Round::Down);
@@ -55,7 +56,11 @@ pub fn scale(work: &mut Work) {
         }
         ActiveOrLatest::Several => {}
     }
-    if work.new.as_ref().is_some_and(|new| is_saturated(new, replicas)) {
+    if work
+        .new
+        .as_ref()
+        .is_some_and(|new| is_saturated(new, replicas))
+    {
         for i in 0..work.old.len() {
             work.scale_set(Which::Old(i), 0, false);
         }
@@ -88,9 +93,15 @@ fn active_or_latest(work: &Work) -> ActiveOrLatest {
 }
 
 fn active(work: &Work) -> Vec<Which> {
-    let old = work.old.iter().enumerate().filter(|(_, s)| s.replicas() > 0);
+    let old = work
+        .old
+        .iter()
+        .enumerate()
+        .filter(|(_, s)| s.replicas() > 0);
     let new = work.new.iter().filter(|s| s.replicas() > 0);
-    old.map(|(i, _)| Which::Old(i)).chain(new.map(|_| Which::New)).collect()
+    old.map(|(i, _)| Which::Old(i))
+        .chain(new.map(|_| Which::New))
+        .collect()
 }
 
 /// Complete, and meant to be.
@@ -102,7 +113,11 @@ fn is_saturated(new: &Set, replicas: i32) -> bool {
 
 fn proportionally(work: &mut Work) {
     let replicas = work.replicas();
-    let allowed = if replicas > 0 { replicas + max_surge(work) } else { 0 };
+    let allowed = if replicas > 0 {
+        replicas + max_surge(work)
+    } else {
+        0
+    };
     let mut sets: Vec<(Which, Set)> = active(work)
         .into_iter()
         .filter_map(|which| Some((which, get(work, which)?.clone())))

@@ -109,14 +109,16 @@ fn progress(
     current: Option<&DeploymentCondition>,
     deadline: i32,
 ) {
-    let new = work.new.as_ref().and_then(|s| s.rs.metadata.name.as_deref());
+    let new = work
+        .new
+        .as_ref()
+        .and_then(|s| s.rs.metadata.name.as_deref());
     let subject = match new {
         Some(name) => format!("ReplicaSet {name:?}"),
         None => format!("Deployment {:?}", work.name()),
     };
-    let condition = |status, reason, message| {
-        conditions::new(PROGRESSING, status, reason, message, work.now)
-    };
+    let condition =
+        |status, reason, message| conditions::new(PROGRESSING, status, reason, message, work.now);
     let before = work.deployment.status.clone().unwrap_or_default();
     if is_complete(work, status) {
         let message = format!("{subject} has successfully progressed.");

@@ -72,7 +72,11 @@ impl World {
     fn put(&mut self, mut rs: ReplicaSet) {
         let generation = rs.metadata.generation.get_or_insert(0);
         *generation += 1;
-        match self.sets.iter_mut().find(|s| s.metadata.name == rs.metadata.name) {
+        match self
+            .sets
+            .iter_mut()
+            .find(|s| s.metadata.name == rs.metadata.name)
+        {
             Some(old) => *old = rs,
             None => self.sets.push(rs),
         }
@@ -81,7 +85,8 @@ impl World {
     /// One sync. Returns whether anything was written.
     fn sync(&mut self) -> bool {
         let plan = self.plan();
-        self.events.extend(plan.events.into_iter().map(|e| e.message));
+        self.events
+            .extend(plan.events.into_iter().map(|e| e.message));
         let wrote = !plan.steps.is_empty();
         for step in plan.steps {
             let events = match step {
@@ -96,7 +101,8 @@ impl World {
                     events
                 }
                 Step::DeleteReplicaSet { name } => {
-                    self.sets.retain(|s| s.metadata.name.as_deref() != Some(&name));
+                    self.sets
+                        .retain(|s| s.metadata.name.as_deref() != Some(&name));
                     Vec::new()
                 }
                 Step::UpdateDeployment(d, events) => {
@@ -120,9 +126,22 @@ impl World {
     fn run_pods(&mut self, broken: &[&str]) {
         for rs in &mut self.sets {
             let spec = rs.spec.as_ref().unwrap();
-            let image = spec.template.as_ref().unwrap().spec.as_ref().unwrap().containers[0].image.clone();
+            let image = spec
+                .template
+                .as_ref()
+                .unwrap()
+                .spec
+                .as_ref()
+                .unwrap()
+                .containers[0]
+                .image
+                .clone();
             let n = spec.replicas.unwrap();
-            let available = if broken.contains(&image.unwrap().as_str()) { 0 } else { n };
+            let available = if broken.contains(&image.unwrap().as_str()) {
+                0
+            } else {
+                n
+            };
             rs.status = Some(ReplicaSetStatus {
                 replicas: n,
                 ready_replicas: Some(available),
@@ -132,8 +151,16 @@ impl World {
                 ..Default::default()
             });
         }
-        let pods = self.sets.iter().map(|s| s.status.as_ref().unwrap().replicas).sum();
-        let available = self.sets.iter().map(|s| s.status.as_ref().unwrap().available_replicas.unwrap()).sum();
+        let pods = self
+            .sets
+            .iter()
+            .map(|s| s.status.as_ref().unwrap().replicas)
+            .sum();
+        let available = self
+            .sets
+            .iter()
+            .map(|s| s.status.as_ref().unwrap().available_replicas.unwrap())
+            .sum();
         self.most = self.most.max(pods);
         self.fewest = self.fewest.min(available);
     }
@@ -156,8 +183,17 @@ impl World {
 
     fn condition(&self, kind: &str) -> (String, String, String) {
         let status = self.deployment.status.as_ref().unwrap();
-        let c = status.conditions.iter().flatten().find(|c| c.type_ == kind).unwrap();
-        (c.status.clone(), c.reason.clone().unwrap(), c.message.clone().unwrap())
+        let c = status
+            .conditions
+            .iter()
+            .flatten()
+            .find(|c| c.type_ == kind)
+            .unwrap();
+        (
+            c.status.clone(),
+            c.reason.clone().unwrap(),
+            c.message.clone().unwrap(),
+        )
     }
 
     /// Image and size of each ReplicaSet by revision.
@@ -167,8 +203,21 @@ impl World {
             .iter()
             .map(|rs| {
                 let spec = rs.spec.as_ref().unwrap();
-                let image = spec.template.as_ref().unwrap().spec.as_ref().unwrap().containers[0].image.clone();
-                (revisions::revision_of(rs).unwrap(), image.unwrap(), spec.replicas.unwrap())
+                let image = spec
+                    .template
+                    .as_ref()
+                    .unwrap()
+                    .spec
+                    .as_ref()
+                    .unwrap()
+                    .containers[0]
+                    .image
+                    .clone();
+                (
+                    revisions::revision_of(rs).unwrap(),
+                    image.unwrap(),
+                    spec.replicas.unwrap(),
+                )
             })
             .collect();
         sizes.sort();
@@ -177,18 +226,25 @@ impl World {
 }
 
 fn sizes(list: &[(i64, &str, i32)]) -> Vec<(i64, String, i32)> {
-    list.iter().map(|(r, i, n)| (*r, (*i).to_owned(), *n)).collect()
+    list.iter()
+        .map(|(r, i, n)| (*r, (*i).to_owned(), *n))
+        .collect()
 }
 
 #[test]
 fn a_new_deployment() {
     let mut w = World::rolling(3, json!("25%"), json!("25%"));
     let plan = w.plan();
-    let Step::CreateReplicaSet(rs, _) = &plan.steps[0] else { panic!("{plan:?}") };
+    let Step::CreateReplicaSet(rs, _) = &plan.steps[0] else {
+        panic!("{plan:?}")
+    };
     let hash = rs.metadata.labels.as_ref().unwrap()["pod-template-hash"].clone();
     let mut value = serde_json::to_value(rs).unwrap();
     assert_eq!(value["metadata"]["name"], format!("web-{hash}"));
-    assert_eq!(value["spec"]["selector"]["matchLabels"], json!({"app": "web", "pod-template-hash": hash}));
+    assert_eq!(
+        value["spec"]["selector"]["matchLabels"],
+        json!({"app": "web", "pod-template-hash": hash})
+    );
     assert_eq!(
         value["metadata"]["annotations"].take(),
         json!({
@@ -197,14 +253,27 @@ fn a_new_deployment() {
             "deployment.kubernetes.io/revision": "1",
         })
     );
-    assert_eq!(value["metadata"]["ownerReferences"][0]["blockOwnerDeletion"], true);
+    assert_eq!(
+        value["metadata"]["ownerReferences"][0]["blockOwnerDeletion"],
+        true
+    );
 
     w.sync();
-    assert_eq!(w.events, [format!("Scaled up replica set web-{hash} from 0 to 3")]);
-    let created = ("True".into(), "NewReplicaSetCreated".into(), format!("Created new replica set \"web-{hash}\""));
+    assert_eq!(
+        w.events,
+        [format!("Scaled up replica set web-{hash} from 0 to 3")]
+    );
+    let created = (
+        "True".into(),
+        "NewReplicaSetCreated".into(),
+        format!("Created new replica set \"web-{hash}\""),
+    );
     assert_eq!(w.condition("Progressing"), created);
     assert_eq!(w.condition("Available").1, "MinimumReplicasUnavailable");
-    assert_eq!(w.deployment.metadata.annotations.as_ref().unwrap()[revisions::REVISION], "1");
+    assert_eq!(
+        w.deployment.metadata.annotations.as_ref().unwrap()[revisions::REVISION],
+        "1"
+    );
     w.settle(&[]);
     let done = (
         "True".into(),
@@ -212,10 +281,19 @@ fn a_new_deployment() {
         format!("ReplicaSet \"web-{hash}\" has successfully progressed."),
     );
     assert_eq!(w.condition("Progressing"), done);
-    assert_eq!(w.condition("Available").2, "Deployment has minimum availability.");
+    assert_eq!(
+        w.condition("Available").2,
+        "Deployment has minimum availability."
+    );
     let status = w.deployment.status.clone().unwrap();
-    assert_eq!((status.replicas, status.updated_replicas), (Some(3), Some(3)));
-    assert_eq!((status.unavailable_replicas, status.terminating_replicas), (None, Some(0)));
+    assert_eq!(
+        (status.replicas, status.updated_replicas),
+        (Some(3), Some(3))
+    );
+    assert_eq!(
+        (status.unavailable_replicas, status.terminating_replicas),
+        (None, Some(0))
+    );
 }
 
 #[test]
@@ -233,7 +311,13 @@ fn rolling_updates_keep_the_limits() {
         w.set_image("v2");
         w.settle(&[]);
         assert_eq!(w.sizes(), sizes(&[(1, "v1", 0), (2, "v2", replicas)]));
-        assert!(w.most <= most && w.fewest >= fewest, "{} {} {:?}", w.most, w.fewest, w.events);
+        assert!(
+            w.most <= most && w.fewest >= fewest,
+            "{} {} {:?}",
+            w.most,
+            w.fewest,
+            w.events
+        );
         assert_eq!(w.condition("Progressing").1, "NewReplicaSetAvailable");
     }
 }
@@ -267,14 +351,24 @@ fn a_broken_update_times_out_and_is_undone() {
     w.now += SignedDuration::from_secs(601);
     assert!(w.sync());
     let (status, reason, message) = w.condition("Progressing");
-    assert_eq!((status.as_str(), reason.as_str()), ("False", "ProgressDeadlineExceeded"));
+    assert_eq!(
+        (status.as_str(), reason.as_str()),
+        ("False", "ProgressDeadlineExceeded")
+    );
     assert!(message.ends_with("has timed out progressing."), "{message}");
     // As kubectl rollout undo does: the old template comes back as a new revision.
     w.set_image("v1");
     w.settle(&["bad"]);
     assert_eq!(w.sizes(), sizes(&[(2, "bad", 0), (3, "v1", 4)]));
-    let back = w.sets.iter().find(|s| revisions::revision_of(s) == Some(3)).unwrap();
-    assert_eq!(back.metadata.annotations.as_ref().unwrap()[revisions::REVISION_HISTORY], "1");
+    let back = w
+        .sets
+        .iter()
+        .find(|s| revisions::revision_of(s) == Some(3))
+        .unwrap();
+    assert_eq!(
+        back.metadata.annotations.as_ref().unwrap()[revisions::REVISION_HISTORY],
+        "1"
+    );
     assert_eq!(w.condition("Progressing").1, "NewReplicaSetAvailable");
 }
 
@@ -349,7 +443,10 @@ fn annotations_follow_and_an_unchanged_world_is_left_alone() {
     assert!(w.plan().steps.is_empty());
     let annotations = w.deployment.metadata.annotations.as_mut().unwrap();
     annotations.insert("kubernetes.io/change-cause".into(), "because".into());
-    annotations.insert("kubectl.kubernetes.io/last-applied-configuration".into(), "{}".into());
+    annotations.insert(
+        "kubectl.kubernetes.io/last-applied-configuration".into(),
+        "{}".into(),
+    );
     w.settle(&[]);
     let annotations = w.sets[0].metadata.annotations.as_ref().unwrap();
     assert_eq!(annotations["kubernetes.io/change-cause"], "because");
@@ -385,6 +482,10 @@ fn a_crash_after_any_write_loses_nothing() {
             written += 1;
         }
         w.settle(&[]);
-        assert_eq!(w.sizes(), sizes(&[(1, "v1", 0), (2, "v2", 3)]), "{crash_after}");
+        assert_eq!(
+            w.sizes(),
+            sizes(&[(1, "v1", 0), (2, "v2", 3)]),
+            "{crash_after}"
+        );
     }
 }

@@ -72,7 +72,9 @@ pub fn start(ctx: &Context) -> anyhow::Result<Option<Run>> {
         // Those whose Service went while nobody looked.
         for object in endpoints.store().list() {
             let annotations = object.metadata.annotations.as_ref();
-            if !annotations.is_some_and(|a| a.contains_key("control-plane.alpha.kubernetes.io/leader")) {
+            if !annotations
+                .is_some_and(|a| a.contains_key("control-plane.alpha.kubernetes.io/leader"))
+            {
                 controller.queue.add(object.key());
             }
         }
@@ -100,7 +102,10 @@ impl Controller {
             return Ok(Requeue::No);
         };
         let pods = affected::select(&self.pods, key.namespace(), &selector);
-        let trigger_time = self.times.lock().trigger(key, &service, pods.iter().map(|p| &**p));
+        let trigger_time = self
+            .times
+            .lock()
+            .trigger(key, &service, pods.iter().map(|p| &**p));
         let current = self.endpoints.get_key(key);
         match plan::plan(&service, &pods, current.as_deref(), trigger_time) {
             Plan::Nothing => {}
@@ -109,7 +114,8 @@ impl Controller {
                 Err(e) if e.is_namespace_terminating() => return Ok(Requeue::No),
                 Err(e) => {
                     let message = format!("Failed to create endpoint for service {key}: {e}");
-                    self.events.event(&reference(&*new), true, "FailedToCreateEndpoint", message);
+                    self.events
+                        .event(&reference(&*new), true, "FailedToCreateEndpoint", message);
                     return Err(e);
                 }
             },
@@ -117,7 +123,8 @@ impl Controller {
                 Ok(_) => {}
                 Err(e) => {
                     let message = format!("Failed to update endpoint {key}: {e}");
-                    self.events.event(&reference(&*new), true, "FailedToUpdateEndpoint", message);
+                    self.events
+                        .event(&reference(&*new), true, "FailedToUpdateEndpoint", message);
                     return Err(e);
                 }
             },

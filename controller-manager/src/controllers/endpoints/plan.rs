@@ -40,7 +40,8 @@ pub fn plan(
     let service_labels = service.metadata.labels.clone().unwrap_or_default();
     if let Some(current) = current {
         let repacked = repack(current.subsets.iter().flatten());
-        if repacked == subsets && labels_right(current, &service_labels) && capacity_right(current) {
+        if repacked == subsets && labels_right(current, &service_labels) && capacity_right(current)
+        {
             return Plan::Nothing;
         }
     }
@@ -69,7 +70,10 @@ pub fn plan(
         Some(value) => annotations.insert(key.to_owned(), value),
         None => annotations.remove(key),
     };
-    set(slices::LAST_CHANGE_TRIGGER_TIME, trigger_time.map(|t| t.to_string()));
+    set(
+        slices::LAST_CHANGE_TRIGGER_TIME,
+        trigger_time.map(|t| t.to_string()),
+    );
     set(OVER_CAPACITY, truncated.then(|| "truncated".to_owned()));
     match current {
         Some(_) => Plan::Update(Box::new(new)),
@@ -82,7 +86,9 @@ fn labels_right(current: &Endpoints, service: &BTreeMap<String, String>) -> bool
     if labels.get(MANAGED_BY).map(String::as_str) != Some(MANAGER) {
         return false;
     }
-    let own = labels.iter().filter(|(k, _)| k.as_str() != MANAGED_BY && k.as_str() != slices::HEADLESS);
+    let own = labels
+        .iter()
+        .filter(|(k, _)| k.as_str() != MANAGED_BY && k.as_str() != slices::HEADLESS);
     own.eq(service.iter())
 }
 
@@ -107,10 +113,16 @@ fn address(service: &Service, pod: &Pod) -> Option<EndpointAddress> {
     let family = spec.ip_families.iter().flatten().next();
     let ipv6 = match family {
         Some(family) => family == "IPv6",
-        None if slices::has_cluster_ip(service) => spec.cluster_ip.is_some_and(|ip| ip.contains(':')),
+        None if slices::has_cluster_ip(service) => {
+            spec.cluster_ip.is_some_and(|ip| ip.contains(':'))
+        }
         None => pod.status.pod_ip.contains(':'),
     };
-    let mut ips = pod.status.pod_ips.iter().filter_map(|ip| ip.ip.parse::<IpAddr>().ok());
+    let mut ips = pod
+        .status
+        .pod_ips
+        .iter()
+        .filter_map(|ip| ip.ip.parse::<IpAddr>().ok());
     let ip = ips.find(|ip| ip.is_ipv6() == ipv6)?;
     Some(EndpointAddress {
         ip: ip.to_string(),
@@ -122,9 +134,16 @@ fn address(service: &Service, pod: &Pod) -> Option<EndpointAddress> {
 
 fn subsets(service: &Service, pods: &[Arc<Pod>]) -> Vec<EndpointSubset> {
     let not_ready_too = slices::publishes_not_ready(service);
-    let ports = service.spec.as_ref().and_then(|s| s.ports.clone()).unwrap_or_default();
+    let ports = service
+        .spec
+        .as_ref()
+        .and_then(|s| s.ports.clone())
+        .unwrap_or_default();
     let mut single = Vec::new();
-    for pod in pods.iter().filter(|p| slices::should_be_in_endpoints(p, not_ready_too)) {
+    for pod in pods
+        .iter()
+        .filter(|p| slices::should_be_in_endpoints(p, not_ready_too))
+    {
         let Some(address) = address(service, pod) else {
             continue;
         };
@@ -172,7 +191,12 @@ fn repack<'a>(subsets: impl Iterator<Item = &'a EndpointSubset>) -> Vec<Endpoint
             .flatten()
             .map(|p| {
                 let protocol = p.protocol.clone().unwrap_or_else(|| "TCP".to_owned());
-                Some((p.name.clone().unwrap_or_default(), p.port, protocol, p.app_protocol.clone()))
+                Some((
+                    p.name.clone().unwrap_or_default(),
+                    p.port,
+                    protocol,
+                    p.app_protocol.clone(),
+                ))
             })
             .collect();
         if ports.is_empty() {
@@ -181,9 +205,15 @@ fn repack<'a>(subsets: impl Iterator<Item = &'a EndpointSubset>) -> Vec<Endpoint
         let all = ready(subset).iter().map(|a| (a, true));
         let all = all.chain(not_ready(subset).iter().map(|a| (a, false)));
         for (address, is_ready) in all {
-            let uid = address.target_ref.as_ref().and_then(|t| t.uid.clone()).unwrap_or_default();
+            let uid = address
+                .target_ref
+                .as_ref()
+                .and_then(|t| t.uid.clone())
+                .unwrap_or_default();
             let key = (address.ip.clone(), uid);
-            addresses.entry(key.clone()).or_insert_with(|| address.clone());
+            addresses
+                .entry(key.clone())
+                .or_insert_with(|| address.clone());
             for port in &ports {
                 let known = by_port.entry(port.clone()).or_default();
                 let state = known.entry(key.clone()).or_insert(is_ready);
@@ -200,7 +230,9 @@ fn repack<'a>(subsets: impl Iterator<Item = &'a EndpointSubset>) -> Vec<Endpoint
         .map(|(states, ports)| {
             let pick = |want: bool| {
                 let keys = states.iter().filter(|(_, ready)| **ready == want);
-                let found: Vec<_> = keys.filter_map(|(k, _)| addresses.get(k).cloned()).collect();
+                let found: Vec<_> = keys
+                    .filter_map(|(k, _)| addresses.get(k).cloned())
+                    .collect();
                 Some(found).filter(|f| !f.is_empty())
             };
             let port = |(name, port, protocol, app_protocol): PortKey| EndpointPort {
@@ -212,7 +244,8 @@ fn repack<'a>(subsets: impl Iterator<Item = &'a EndpointSubset>) -> Vec<Endpoint
             EndpointSubset {
                 addresses: pick(true),
                 not_ready_addresses: pick(false),
-                ports: Some(ports.into_iter().map(port).collect::<Vec<_>>()).filter(|p| !p.is_empty()),
+                ports: Some(ports.into_iter().map(port).collect::<Vec<_>>())
+                    .filter(|p| !p.is_empty()),
             }
         })
         .collect()

@@ -45,7 +45,11 @@ pub fn services(services: &Index<Service>, change: &Change<Pod>) -> Vec<ObjectKe
     affected.retain(|service| {
         let (before, after) = (matches(service, old), matches(service, new));
         // If the pod itself is as before, only those that gain or lose it care.
-        if same_address { before != after } else { before || after }
+        if same_address {
+            before != after
+        } else {
+            before || after
+        }
     });
     affected.iter().map(|s| s.key()).collect()
 }

@@ -26,8 +26,14 @@ fn preference(service: &Service) -> Preference {
 }
 
 fn hints(endpoint: &Endpoint, preference: Preference) -> Option<EndpointHints> {
-    let zone = endpoint.zone.clone().filter(|_| preference != Preference::None);
-    let node = endpoint.node_name.clone().filter(|_| preference == Preference::SameNode);
+    let zone = endpoint
+        .zone
+        .clone()
+        .filter(|_| preference != Preference::None);
+    let node = endpoint
+        .node_name
+        .clone()
+        .filter(|_| preference == Preference::SameNode);
     (zone.is_some() || node.is_some()).then(|| EndpointHints {
         for_zones: zone.map(|name| vec![ForZone { name }]),
         for_nodes: node.map(|name| vec![ForNode { name }]),

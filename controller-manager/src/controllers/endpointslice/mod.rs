@@ -74,7 +74,9 @@ pub fn start(ctx: &Context) -> anyhow::Result<Option<Run>> {
         services: services.store().clone(),
         nodes: nodes.store().clone(),
         pods: index::by_namespace(&pods),
-        slices: slices.add_index("service", |s| service_key(s).map(|k| k.to_string()).into_iter().collect()),
+        slices: slices.add_index("service", |s| {
+            service_key(s).map(|k| k.to_string()).into_iter().collect()
+        }),
         api: Api::all(&client),
         events: ctx.recorder("endpoint-slice-controller"),
         memory: Mutex::default(),
@@ -127,7 +129,8 @@ fn is_ours(slice: &EndpointSlice) -> bool {
 impl Controller {
     fn enqueue(&self, slice: &EndpointSlice) {
         if let Some(key) = service_key(slice) {
-            self.queue.add_after(key, SLICE_CHANGE_DELAY.max(self.batch));
+            self.queue
+                .add_after(key, SLICE_CHANGE_DELAY.max(self.batch));
         }
     }
 
@@ -172,7 +175,12 @@ impl Controller {
         let result = self.reconcile(key, &service, &selector).await;
         if let Err(error @ (SyncError::Api(_) | SyncError::Skipped(_))) = &result {
             let message = format!("Error updating Endpoint Slices for Service {key}: {error}");
-            self.events.event(&reference(&*service), true, "FailedToUpdateEndpointSlices", message);
+            self.events.event(
+                &reference(&*service),
+                true,
+                "FailedToUpdateEndpointSlices",
+                message,
+            );
         }
         result.map(|()| Requeue::No)
     }
@@ -185,13 +193,20 @@ impl Controller {
     ) -> Result<(), SyncError> {
         let pods = affected::select(&self.pods, service.namespace(), selector);
         let ours = |s: &Arc<EndpointSlice>| is_ours(s) && s.metadata.deletion_timestamp.is_none();
-        let slices: Vec<_> = self.slices.get(key.as_str()).into_iter().filter(ours).collect();
+        let slices: Vec<_> = self
+            .slices
+            .get(key.as_str())
+            .into_iter()
+            .filter(ours)
+            .collect();
         let trigger_time = {
             let mut memory = self.memory.lock();
             if memory.tracker.is_stale(key, slices.iter().map(|s| &**s)) {
                 return Err(SyncError::Stale);
             }
-            memory.times.trigger(key, service, pods.iter().map(|p| &**p))
+            memory
+                .times
+                .trigger(key, service, pods.iter().map(|p| &**p))
         };
         let plan = plan::plan(&Observed {
             service,

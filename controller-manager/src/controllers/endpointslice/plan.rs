@@ -6,9 +6,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{ObjectReference, Service, ServicePort};
-use k8s_openapi::api::discovery::v1::{
-    Endpoint, EndpointConditions, EndpointPort, EndpointSlice,
-};
+use k8s_openapi::api::discovery::v1::{Endpoint, EndpointConditions, EndpointPort, EndpointSlice};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use meta::GroupVersionKind;
@@ -54,11 +52,17 @@ pub fn plan(observed: &Observed) -> Plan {
     let types = address_types(observed.service);
     let mut plan = Plan::default();
     for address_type in &types {
-        let slices = observed.slices.iter().filter(|s| s.address_type == *address_type);
+        let slices = observed
+            .slices
+            .iter()
+            .filter(|s| s.address_type == *address_type);
         let slices: Vec<_> = slices.cloned().collect();
         reconcile(observed, address_type, &slices, &mut plan);
     }
-    let unsupported = observed.slices.iter().filter(|s| !types.contains(&&*s.address_type));
+    let unsupported = observed
+        .slices
+        .iter()
+        .filter(|s| !types.contains(&&*s.address_type));
     plan.delete.extend(unsupported.map(|s| name(s).to_owned()));
     plan
 }
@@ -87,7 +91,9 @@ fn address_types(service: &Service) -> BTreeSet<&'static str> {
         return types;
     }
     match spec.cluster_ip.as_deref() {
-        Some(ip) if has_cluster_ip(service) => [if ip.contains(':') { "IPv6" } else { "IPv4" }].into(),
+        Some(ip) if has_cluster_ip(service) => {
+            [if ip.contains(':') { "IPv6" } else { "IPv4" }].into()
+        }
         _ => ["IPv4", "IPv6"].into(),
     }
 }
@@ -114,12 +120,23 @@ pub fn publishes_hostname(pod: &Pod, service: &Service) -> bool {
 /// The number of the pod's port that a Service port leads to, if the pod has it.
 pub fn find_port(pod: &Pod, port: &ServicePort) -> Option<i32> {
     let protocol = port.protocol.as_deref().unwrap_or("TCP");
-    match port.target_port.as_ref().unwrap_or(&IntOrString::Int(port.port)) {
+    match port
+        .target_port
+        .as_ref()
+        .unwrap_or(&IntOrString::Int(port.port))
+    {
         IntOrString::Int(n) => Some(*n),
         IntOrString::String(name) => {
             let sidecars = pod.spec.init_containers.iter().filter(|c| c.is_sidecar());
-            let mut ports = pod.spec.containers.iter().chain(sidecars).flat_map(|c| &c.ports);
-            ports.find(|p| *p.name == **name && &*p.protocol == protocol).map(|p| p.container_port)
+            let mut ports = pod
+                .spec
+                .containers
+                .iter()
+                .chain(sidecars)
+                .flat_map(|c| &c.ports);
+            ports
+                .find(|p| *p.name == **name && &*p.protocol == protocol)
+                .map(|p| p.container_port)
         }
     }
 }
@@ -147,7 +164,10 @@ fn id(endpoint: &Endpoint) -> EndpointId {
 
 fn same_beyond_id(a: &Endpoint, b: &Endpoint) -> bool {
     let target = |e: &Endpoint| {
-        e.target_ref.clone().map(|t| ObjectReference { resource_version: None, ..t })
+        e.target_ref.clone().map(|t| ObjectReference {
+            resource_version: None,
+            ..t
+        })
     };
     a.node_name == b.node_name
         && a.zone == b.zone
@@ -219,7 +239,8 @@ fn reconcile(
         plan.create.append(&mut changes.create);
     }
     plan.update.append(&mut changes.update);
-    plan.delete.extend(changes.delete.iter().map(|s| name(s).to_owned()));
+    plan.delete
+        .extend(changes.delete.iter().map(|s| name(s).to_owned()));
 }
 
 /// What changes among the slices of one address type.
@@ -264,7 +285,9 @@ impl Changes {
 
 fn owned_by(slice: &EndpointSlice, service: &Service) -> bool {
     slice.metadata.owner_references.iter().flatten().any(|o| {
-        Some(&o.uid) == service.metadata.uid.as_ref() && o.kind == "Service" && o.api_version == "v1"
+        Some(&o.uid) == service.metadata.uid.as_ref()
+            && o.kind == "Service"
+            && o.api_version == "v1"
     })
 }
 
@@ -321,8 +344,14 @@ pub fn publishes_not_ready(service: &Service) -> bool {
 
 /// A pod's addresses of one family, in canonical form.
 fn addresses(pod: &Pod, address_type: &str) -> Vec<String> {
-    let ips = pod.status.pod_ips.iter().filter_map(|ip| ip.ip.parse::<IpAddr>().ok());
-    ips.filter(|ip| ip.is_ipv6() == (address_type == "IPv6")).map(|ip| ip.to_string()).collect()
+    let ips = pod
+        .status
+        .pod_ips
+        .iter()
+        .filter_map(|ip| ip.ip.parse::<IpAddr>().ok());
+    ips.filter(|ip| ip.is_ipv6() == (address_type == "IPv6"))
+        .map(|ip| ip.to_string())
+        .collect()
 }
 
 fn endpoint(pod: &Pod, zone: Option<String>, service: &Service, address_type: &str) -> Endpoint {
@@ -445,7 +474,8 @@ fn best_fit(slices: &[Arc<EndpointSlice>], count: usize, max: usize) -> Option<u
         let total = endpoints(s).len() + count;
         total <= max && total > 0
     });
-    fits.max_by_key(|(i, s)| (endpoints(s).len(), std::cmp::Reverse(*i))).map(|(i, _)| i)
+    fits.max_by_key(|(i, s)| (endpoints(s).len(), std::cmp::Reverse(*i)))
+        .map(|(i, _)| i)
 }
 
 fn new_slice(service: &Service, address_type: &str, ports: Vec<EndpointPort>) -> EndpointSlice {
@@ -456,7 +486,10 @@ fn new_slice(service: &Service, address_type: &str, ports: Vec<EndpointPort>) ->
             generate_name: Some(format!("{service_name}-")),
             namespace: service.metadata.namespace.clone(),
             labels: Some(labels(None, service).0),
-            owner_references: Some(vec![meta::owner::new_controller_ref(&service.metadata, &kind)]),
+            owner_references: Some(vec![meta::owner::new_controller_ref(
+                &service.metadata,
+                &kind,
+            )]),
             ..ObjectMeta::default()
         },
         address_type: address_type.to_owned(),

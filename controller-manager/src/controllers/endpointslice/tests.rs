@@ -30,7 +30,10 @@ fn pod(name: &str, ip: &str, ready: bool) -> Value {
 }
 
 fn pods(values: impl IntoIterator<Item = Value>) -> Vec<Arc<Pod>> {
-    values.into_iter().map(|v| Arc::new(serde_json::from_value(v).unwrap())).collect()
+    values
+        .into_iter()
+        .map(|v| Arc::new(serde_json::from_value(v).unwrap()))
+        .collect()
 }
 
 fn run(service: &Service, pods: &[Arc<Pod>], slices: &[Arc<EndpointSlice>], max: usize) -> Plan {
@@ -48,12 +51,20 @@ fn run(service: &Service, pods: &[Arc<Pod>], slices: &[Arc<EndpointSlice>], max:
 fn apply(plan: Plan, slices: &[Arc<EndpointSlice>]) -> Vec<Arc<EndpointSlice>> {
     let kept = slices.iter().filter(|s| {
         let name = s.metadata.name.clone().unwrap();
-        !plan.delete.contains(&name) && !plan.update.iter().any(|u| u.metadata.name.as_deref() == Some(&name))
+        !plan.delete.contains(&name)
+            && !plan
+                .update
+                .iter()
+                .any(|u| u.metadata.name.as_deref() == Some(&name))
     });
     let mut out: Vec<_> = kept.cloned().collect();
     out.extend(plan.update.into_iter().map(Arc::new));
     for (i, mut slice) in plan.create.into_iter().enumerate() {
-        slice.metadata.name = Some(format!("{}{}-{i}", slice.metadata.generate_name.clone().unwrap(), out.len()));
+        slice.metadata.name = Some(format!(
+            "{}{}-{i}",
+            slice.metadata.generate_name.clone().unwrap(),
+            out.len()
+        ));
         out.push(Arc::new(slice));
     }
     out
@@ -65,7 +76,12 @@ fn writes(plan: &Plan) -> (usize, usize, usize) {
 
 #[test]
 fn a_slice_in_full() {
-    let plan = run(&service(json!({})), &pods([pod("p1", "10.1.0.1", true)]), &[], 100);
+    let plan = run(
+        &service(json!({})),
+        &pods([pod("p1", "10.1.0.1", true)]),
+        &[],
+        100,
+    );
     assert_eq!(writes(&plan), (1, 0, 0));
     assert_eq!(
         serde_json::to_value(&plan.create[0]).unwrap(),
@@ -99,13 +115,21 @@ fn no_pods_leave_a_placeholder_that_is_filled_later() {
     let plan = run(&svc, &pods([pod("p1", "10.1.0.1", false)]), &slices, 100);
     assert_eq!(writes(&plan), (0, 1, 0));
     assert_eq!(plan.update[0].metadata.name, slices[0].metadata.name);
-    assert_eq!(endpoints(&plan.update[0])[0].conditions.as_ref().unwrap().ready, Some(false));
+    assert_eq!(
+        endpoints(&plan.update[0])[0]
+            .conditions
+            .as_ref()
+            .unwrap()
+            .ready,
+        Some(false)
+    );
 }
 
 #[test]
 fn changes_touch_as_few_slices_as_possible() {
     let svc = service(json!({}));
-    let all = |n: usize| pods((0..n).map(|i| pod(&format!("p{i:03}"), &format!("10.1.0.{i}"), true)));
+    let all =
+        |n: usize| pods((0..n).map(|i| pod(&format!("p{i:03}"), &format!("10.1.0.{i}"), true)));
     let slices = apply(run(&svc, &all(25), &[], 10), &[]);
     assert_eq!(slices.iter().map(|s| endpoints(s).len()).sum::<usize>(), 25);
     assert_eq!(slices.len(), 3);
@@ -135,7 +159,14 @@ fn labels_of_the_service_follow_and_others_are_kept_out() {
     svc.metadata.labels = Some([("x".to_owned(), "y".to_owned())].into());
     let plan = run(&svc, &pods, &slices, 100);
     assert_eq!(writes(&plan), (0, 1, 0));
-    assert!(!plan.update[0].metadata.labels.as_ref().unwrap().contains_key("a"));
+    assert!(
+        !plan.update[0]
+            .metadata
+            .labels
+            .as_ref()
+            .unwrap()
+            .contains_key("a")
+    );
 }
 
 #[test]
@@ -144,7 +175,11 @@ fn ports_differ_by_pod() {
     let mut other = pod("p2", "10.1.0.2", true);
     other["spec"]["containers"][0]["ports"][0]["containerPort"] = json!(9090);
     let plan = run(&svc, &pods([pod("p1", "10.1.0.1", true), other]), &[], 100);
-    let ports: Vec<_> = plan.create.iter().map(|s| s.ports.as_ref().unwrap()[0].port.unwrap()).collect();
+    let ports: Vec<_> = plan
+        .create
+        .iter()
+        .map(|s| s.ports.as_ref().unwrap()[0].port.unwrap())
+        .collect();
     assert_eq!(ports, [8080, 9090]);
 }
 
@@ -155,10 +190,22 @@ fn families_and_terminating_pods() {
     p["status"]["podIPs"] = json!([{"ip": "10.1.0.1"}, {"ip": "fd00:0::1"}]);
     p["metadata"]["deletionTimestamp"] = json!("2024-01-01T00:00:00Z");
     let plan = run(&svc, &pods([p]), &[], 100);
-    let got: Vec<_> = plan.create.iter().map(|s| (s.address_type.as_str(), endpoints(s)[0].addresses[0].as_str())).collect();
+    let got: Vec<_> = plan
+        .create
+        .iter()
+        .map(|s| {
+            (
+                s.address_type.as_str(),
+                endpoints(s)[0].addresses[0].as_str(),
+            )
+        })
+        .collect();
     assert_eq!(got, [("IPv4", "10.1.0.1"), ("IPv6", "fd00::1")]);
     let conditions = endpoints(&plan.create[0])[0].conditions.clone().unwrap();
-    assert_eq!((conditions.ready, conditions.serving, conditions.terminating), (Some(true), Some(false), Some(true)));
+    assert_eq!(
+        (conditions.ready, conditions.serving, conditions.terminating),
+        (Some(true), Some(false), Some(true))
+    );
 }
 
 #[test]
@@ -166,7 +213,10 @@ fn a_pod_of_an_unknown_node_is_left_out_and_said() {
     let mut p = pod("p1", "10.1.0.1", true);
     p["spec"]["nodeName"] = json!("gone");
     let plan = run(&service(json!({})), &pods([p]), &[], 100);
-    assert_eq!(plan.errors, ["skipping Pod p1 for Service d/web: Node gone Not Found"]);
+    assert_eq!(
+        plan.errors,
+        ["skipping Pod p1 for Service d/web: Node gone Not Found"]
+    );
     assert!(endpoints(&plan.create[0]).is_empty());
 }
 
@@ -178,11 +228,17 @@ fn hints_for_traffic_distribution() {
     let plan = run(&near, &pods, &plain, 100);
     assert_eq!(writes(&plan), (0, 1, 0));
     let hints = serde_json::to_value(&endpoints(&plan.update[0])[0].hints).unwrap();
-    assert_eq!(hints, json!({"forZones": [{"name": "z1"}], "forNodes": [{"name": "n1"}]}));
+    assert_eq!(
+        hints,
+        json!({"forZones": [{"name": "z1"}], "forNodes": [{"name": "n1"}]})
+    );
     assert_eq!(endpoints(&plan.update[0])[1].hints, None);
     let hinted = apply(plan, &plain);
     assert_eq!(writes(&run(&near, &pods, &hinted, 100)), (0, 0, 0));
-    assert_eq!(writes(&run(&service(json!({})), &pods, &hinted, 100)), (0, 1, 0));
+    assert_eq!(
+        writes(&run(&service(json!({})), &pods, &hinted, 100)),
+        (0, 1, 0)
+    );
 }
 
 #[test]
@@ -191,5 +247,8 @@ fn slices_of_an_earlier_service_are_replaced() {
     old.metadata.uid = Some("old".into());
     let pods = pods([pod("p1", "10.1.0.1", true)]);
     let slices = apply(run(&old, &pods, &[], 100), &[]);
-    assert_eq!(writes(&run(&service(json!({})), &pods, &slices, 100)), (1, 0, 1));
+    assert_eq!(
+        writes(&run(&service(json!({})), &pods, &slices, 100)),
+        (1, 0, 1)
+    );
 }

@@ -119,7 +119,9 @@ impl TriggerTimes {
         };
         let mut times = HashMap::new();
         for pod in pods {
-            let ready = pod.condition("Ready").and_then(|c| c.last_transition_time.as_ref());
+            let ready = pod
+                .condition("Ready")
+                .and_then(|c| c.last_transition_time.as_ref());
             if let Some(time) = ready.map(|t| t.0) {
                 consider(time, answered.pods.get(&pod.metadata.name).copied());
                 times.insert(pod.metadata.name.clone(), time);
@@ -145,8 +147,10 @@ mod tests {
 
     fn slice(uid: &str, generation: i64) -> EndpointSlice {
         let metadata = json!({"name": uid, "uid": uid, "generation": generation});
-        serde_json::from_value(json!({"metadata": metadata, "addressType": "IPv4", "endpoints": []}))
-            .unwrap()
+        serde_json::from_value(
+            json!({"metadata": metadata, "addressType": "IPv4", "endpoints": []}),
+        )
+        .unwrap()
     }
 
     #[test]
@@ -169,24 +173,37 @@ mod tests {
     }
 
     fn pod(name: &str, time: &str) -> Pod {
-        serde_json::from_value(json!({"metadata": {"name": name}, "status": {"conditions": [
-            {"type": "Ready", "status": "True", "lastTransitionTime": time}]}}))
+        serde_json::from_value(
+            json!({"metadata": {"name": name}, "status": {"conditions": [
+            {"type": "Ready", "status": "True", "lastTransitionTime": time}]}}),
+        )
         .unwrap()
     }
 
     #[test]
     fn the_oldest_change_triggers() {
         let key = ObjectKey::new("d", "s");
-        let service: Service =
-            serde_json::from_value(json!({"metadata": {"creationTimestamp": "2024-01-01T00:00:00Z"}})).unwrap();
+        let service: Service = serde_json::from_value(
+            json!({"metadata": {"creationTimestamp": "2024-01-01T00:00:00Z"}}),
+        )
+        .unwrap();
         let at = |s: &str| Some(s.parse().unwrap());
         let mut times = TriggerTimes::default();
         let early = pod("p1", "2024-01-01T00:00:02Z");
-        assert_eq!(times.trigger(&key, &service, [].iter()), at("2024-01-01T00:00:00Z"));
+        assert_eq!(
+            times.trigger(&key, &service, [].iter()),
+            at("2024-01-01T00:00:00Z")
+        );
         let pods = [early.clone(), pod("p2", "2024-01-01T00:00:01Z")];
-        assert_eq!(times.trigger(&key, &service, pods.iter()), at("2024-01-01T00:00:01Z"));
+        assert_eq!(
+            times.trigger(&key, &service, pods.iter()),
+            at("2024-01-01T00:00:01Z")
+        );
         assert_eq!(times.trigger(&key, &service, pods.iter()), None);
         let pods = [early, pod("p2", "2024-01-01T00:00:09Z")];
-        assert_eq!(times.trigger(&key, &service, pods.iter()), at("2024-01-01T00:00:09Z"));
+        assert_eq!(
+            times.trigger(&key, &service, pods.iter()),
+            at("2024-01-01T00:00:09Z")
+        );
     }
 }

@@ -38,7 +38,11 @@ pub fn decide(view: &View, owners: &[(Owner, OwnerState)], finalizers: &[String]
     if of(OwnerState::Solid).next().is_some() {
         let others = of(OwnerState::Dangling).chain(of(OwnerState::Waiting));
         let uids: Vec<Uid> = others.map(|(o, _)| o.uid.clone()).collect();
-        return if uids.is_empty() { Decision::Keep } else { Decision::DropReferences(uids) };
+        return if uids.is_empty() {
+            Decision::Keep
+        } else {
+            Decision::DropReferences(uids)
+        };
     }
     if of(OwnerState::Waiting).next().is_some() && view.has_dependents {
         return Decision::Delete {

@@ -29,8 +29,17 @@ pub struct Identity {
 
 impl std::fmt::Display for Identity {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { kind, api_version, namespace, name, uid } = self;
-        write!(f, "[{api_version}/{kind}, namespace: {namespace}, name: {name}, uid: {uid}]")
+        let Self {
+            kind,
+            api_version,
+            namespace,
+            name,
+            uid,
+        } = self;
+        write!(
+            f,
+            "[{api_version}/{kind}, namespace: {namespace}, name: {name}, uid: {uid}]"
+        )
     }
 }
 
@@ -151,7 +160,11 @@ impl Graph {
     pub fn view(&self, uid: &str) -> Option<View> {
         let node = self.nodes.get(uid)?;
         let dependents = node.dependents.iter().filter_map(|d| self.nodes.get(d));
-        let blocks = |d: &&Node| d.owners.iter().any(|o| o.uid == node.identity.uid && o.blocks_deletion);
+        let blocks = |d: &&Node| {
+            d.owners
+                .iter()
+                .any(|o| o.uid == node.identity.uid && o.blocks_deletion)
+        };
         Some(View {
             identity: node.identity.clone(),
             owners: node.owners.clone(),
@@ -171,7 +184,8 @@ impl Graph {
     pub fn dependents(&self, uid: &str) -> Vec<Identity> {
         let node = self.nodes.get(uid).into_iter();
         let uids = node.flat_map(|n| &n.dependents);
-        uids.filter_map(|d| Some(self.nodes.get(d)?.identity.clone())).collect()
+        uids.filter_map(|d| Some(self.nodes.get(d)?.identity.clone()))
+            .collect()
     }
 
     /// Takes in a change.
@@ -215,9 +229,14 @@ impl Graph {
         node.identity = identity.clone();
         let (_, wrong) = self.partition(identity);
         for uid in wrong {
-            let Some(dependent) = self.nodes.get(&uid) else { continue };
-            if !identity.namespace.is_empty() && dependent.identity.namespace != identity.namespace {
-                effects.wrong_namespace.extend(claimed(dependent, &identity.uid));
+            let Some(dependent) = self.nodes.get(&uid) else {
+                continue;
+            };
+            if !identity.namespace.is_empty() && dependent.identity.namespace != identity.namespace
+            {
+                effects
+                    .wrong_namespace
+                    .extend(claimed(dependent, &identity.uid));
             }
             effects.delete.push(uid);
         }
@@ -246,7 +265,12 @@ impl Graph {
         }
         let old = std::mem::replace(&mut node.owners, new.owners.clone());
         let find = |list: &[Owner], uid: &Uid| list.iter().find(|o| o.uid == *uid).cloned();
-        let added: Vec<_> = new.owners.iter().filter(|o| find(&old, &o.uid).is_none()).cloned().collect();
+        let added: Vec<_> = new
+            .owners
+            .iter()
+            .filter(|o| find(&old, &o.uid).is_none())
+            .cloned()
+            .collect();
         for before in &old {
             let after = find(&new.owners, &before.uid);
             if before.blocks_deletion && !after.as_ref().is_some_and(|a| a.blocks_deletion) {
@@ -372,8 +396,11 @@ impl Graph {
         let (mut matching, mut others) = (Vec::new(), Vec::new());
         let dependents = self.nodes.get(&owner.uid).map(|n| n.dependents.iter());
         for uid in dependents.into_iter().flatten() {
-            let Some(dependent) = self.nodes.get(uid) else { continue };
-            let foreign = !owner.namespace.is_empty() && dependent.identity.namespace != owner.namespace;
+            let Some(dependent) = self.nodes.get(uid) else {
+                continue;
+            };
+            let foreign =
+                !owner.namespace.is_empty() && dependent.identity.namespace != owner.namespace;
             let mut references = dependent.owners.iter().filter(|o| o.uid == owner.uid);
             if !foreign && references.clone().any(|o| o.names(owner)) {
                 matching.push(uid.clone());

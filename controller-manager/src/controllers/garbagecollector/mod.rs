@@ -89,7 +89,9 @@ pub fn start(ctx: &Context) -> anyhow::Result<Option<Run>> {
         });
         match ctx.stop.run_until_cancelled(first).await {
             None => return,
-            Some(Err(_)) => tracing::info!("not all resources are synced, collecting garbage anyway"),
+            Some(Err(_)) => {
+                tracing::info!("not all resources are synced, collecting garbage anyway")
+            }
             Some(Ok(())) => {}
         }
         let (for_delete, for_orphan) = (Arc::clone(&controller), Arc::clone(&controller));
@@ -117,9 +119,16 @@ impl Controller {
     /// Takes in a change.
     fn apply(&self, change: Change) {
         let effects = self.graph.lock().apply(change);
-        let Effects { delete, delete_later, orphan, wrong_namespace } = effects;
+        let Effects {
+            delete,
+            delete_later,
+            orphan,
+            wrong_namespace,
+        } = effects;
         delete.into_iter().for_each(|uid| self.delete.add(uid));
-        delete_later.into_iter().for_each(|uid| self.delete.add_rate_limited(uid));
+        delete_later
+            .into_iter()
+            .for_each(|uid| self.delete.add_rate_limited(uid));
         orphan.into_iter().for_each(|uid| self.orphan.add(uid));
         for (dependent, says) in wrong_namespace {
             let about = k8s_openapi::api::core::v1::ObjectReference {
@@ -130,8 +139,12 @@ impl Controller {
                 uid: Some(dependent.uid.to_string()),
                 ..Default::default()
             };
-            let message = format!("ownerRef {says} does not exist in namespace {:?}", &*dependent.namespace);
-            self.events.event(&about, true, "OwnerRefInvalidNamespace", message);
+            let message = format!(
+                "ownerRef {says} does not exist in namespace {:?}",
+                &*dependent.namespace
+            );
+            self.events
+                .event(&about, true, "OwnerRefInvalidNamespace", message);
         }
     }
 
@@ -152,7 +165,11 @@ impl Controller {
         let outcome = self.attempt(&view).await?;
         let unseen = outcome == Outcome::Done && view.r#virtual;
         // It exists, but no watch has told of it yet.
-        Ok(if unseen { Requeue::Backoff } else { Requeue::No })
+        Ok(if unseen {
+            Requeue::Backoff
+        } else {
+            Requeue::No
+        })
     }
 
     async fn attempt(&self, view: &View) -> Result<Outcome, SyncError> {
@@ -166,7 +183,8 @@ impl Controller {
         }
         let api = self.api(&resource, &identity.namespace);
         let latest = optional(api.get(&identity.name).await)?;
-        let Some(latest) = latest.filter(|l| l.metadata.uid.as_deref() == Some(&*identity.uid)) else {
+        let Some(latest) = latest.filter(|l| l.metadata.uid.as_deref() == Some(&*identity.uid))
+        else {
             self.apply(Change::Absent(identity.clone()));
             return Ok(Outcome::Absent);
         };
@@ -189,7 +207,10 @@ impl Controller {
             Decision::DropReferences(uids) => {
                 drop_references(&api, identity, &uids).await?;
             }
-            Decision::Delete { propagation, unblock } => {
+            Decision::Delete {
+                propagation,
+                unblock,
+            } => {
                 if unblock {
                     unblock_owners(&api, view).await?;
                 }
@@ -204,7 +225,11 @@ impl Controller {
     }
 
     /// What has become of an owner; `None` if the reference cannot mean anything.
-    async fn owner_state(&self, owner: &Owner, dependent: &Identity) -> Result<Option<OwnerState>, SyncError> {
+    async fn owner_state(
+        &self,
+        owner: &Owner,
+        dependent: &Identity,
+    ) -> Result<Option<OwnerState>, SyncError> {
         let cluster = owner.identity(&"".into());
         let local = owner.identity(&dependent.namespace);
         {
@@ -218,7 +243,11 @@ impl Controller {
             tracing::info!(item = %dependent, owner = %cluster, "item is cluster-scoped, but refers to a namespaced owner");
             return Ok(None);
         }
-        let live = optional(self.api(&resource, &dependent.namespace).get(&owner.name).await)?;
+        let live = optional(
+            self.api(&resource, &dependent.namespace)
+                .get(&owner.name)
+                .await,
+        )?;
         let Some(live) = live.filter(|l| l.metadata.uid.as_deref() == Some(&*owner.uid)) else {
             let identity = if resource.namespaced { local } else { cluster };
             self.graph.lock().absent.insert(identity);
@@ -227,11 +256,19 @@ impl Controller {
         let finalizers = live.metadata.finalizers.iter().flatten();
         let foreground = finalizers.into_iter().any(|f| f == FOREGROUND);
         let waiting = live.metadata.deletion_timestamp.is_some() && foreground;
-        Ok(Some(if waiting { OwnerState::Waiting } else { OwnerState::Solid }))
+        Ok(Some(if waiting {
+            OwnerState::Waiting
+        } else {
+            OwnerState::Solid
+        }))
     }
 
     /// The object waits for its dependents: look at those, or let it go if none blocks it.
-    async fn continue_foreground(&self, api: &Api<PartialObject>, view: &View) -> Result<(), Error> {
+    async fn continue_foreground(
+        &self,
+        api: &Api<PartialObject>,
+        view: &View,
+    ) -> Result<(), Error> {
         if view.blocking.is_empty() {
             return remove_finalizer(api, &view.identity, FOREGROUND).await;
         }
@@ -265,9 +302,15 @@ impl Controller {
 
 /// Takes references away. Strategic merge does it in one request; custom resources know only
 /// merge patches, which need the object as it is.
-async fn drop_references(api: &Api<PartialObject>, object: &Identity, owners: &[Uid]) -> Result<(), Error> {
-    let gone: Vec<Value> =
-        owners.iter().map(|uid| json!({"$patch": "delete", "uid": &**uid})).collect();
+async fn drop_references(
+    api: &Api<PartialObject>,
+    object: &Identity,
+    owners: &[Uid],
+) -> Result<(), Error> {
+    let gone: Vec<Value> = owners
+        .iter()
+        .map(|uid| json!({"$patch": "delete", "uid": &**uid}))
+        .collect();
     let strategic = json!({"metadata": {"ownerReferences": gone, "uid": &*object.uid}});
     patch_references(api, object, strategic, |references| {
         references.retain(|r| !owners.iter().any(|uid| **uid == *r.uid));
@@ -284,9 +327,12 @@ async fn unblock_owners(api: &Api<PartialObject>, view: &View) -> Result<(), Err
                    "controller": o.controller, "blockOwnerDeletion": false})
         })
         .collect();
-    let strategic = json!({"metadata": {"ownerReferences": references, "uid": &*view.identity.uid}});
+    let strategic =
+        json!({"metadata": {"ownerReferences": references, "uid": &*view.identity.uid}});
     patch_references(api, &view.identity, strategic, |references| {
-        references.iter_mut().for_each(|r| r.block_owner_deletion = Some(false));
+        references
+            .iter_mut()
+            .for_each(|r| r.block_owner_deletion = Some(false));
     })
     .await
 }
@@ -298,7 +344,9 @@ async fn patch_references(
     change: impl FnOnce(&mut Vec<OwnerReference>),
 ) -> Result<(), Error> {
     let options = PatchOptions::default();
-    let result = api.patch(&object.name, &Patch::Strategic(strategic), &options).await;
+    let result = api
+        .patch(&object.name, &Patch::Strategic(strategic), &options)
+        .await;
     let unsupported = |e: &Error| e.status().is_some_and(|s| s.code == 415);
     match result {
         Err(e) if unsupported(&e) => {}
@@ -313,7 +361,11 @@ async fn patch_references(
         "resourceVersion": live.metadata.resource_version, "uid": &*object.uid,
         "ownerReferences": references,
     }});
-    optional(api.patch(&object.name, &Patch::Merge(merge), &options).await).map(drop)
+    optional(
+        api.patch(&object.name, &Patch::Merge(merge), &options)
+            .await,
+    )
+    .map(drop)
 }
 
 /// Deletes the object if nobody has changed it; if only other things than its owners have
@@ -347,7 +399,11 @@ async fn delete(
     }
 }
 
-async fn remove_finalizer(api: &Api<PartialObject>, object: &Identity, finalizer: &str) -> Result<(), Error> {
+async fn remove_finalizer(
+    api: &Api<PartialObject>,
+    object: &Identity,
+    finalizer: &str,
+) -> Result<(), Error> {
     const ATTEMPTS: usize = 5;
     for attempt in 1.. {
         let Some(live) = optional(api.get(&object.name).await)? else {
@@ -362,7 +418,10 @@ async fn remove_finalizer(api: &Api<PartialObject>, object: &Identity, finalizer
         let patch = Patch::Merge(json!({"metadata": {
             "resourceVersion": live.metadata.resource_version, "finalizers": finalizers,
         }}));
-        match api.patch(&object.name, &patch, &PatchOptions::default()).await {
+        match api
+            .patch(&object.name, &patch, &PatchOptions::default())
+            .await
+        {
             Err(e) if e.is_conflict() && attempt < ATTEMPTS => {}
             other => return optional(other).map(drop),
         }

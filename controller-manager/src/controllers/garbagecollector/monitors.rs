@@ -69,7 +69,11 @@ fn full(meta: &ObjectMeta) -> (&[OwnerReference], &[String], bool) {
 }
 
 fn slim(meta: &SlimMeta) -> (&[OwnerReference], &[String], bool) {
-    (&meta.owner_references, &meta.finalizers, meta.deletion_timestamp.is_some())
+    (
+        &meta.owner_references,
+        &meta.finalizers,
+        meta.deletion_timestamp.is_some(),
+    )
 }
 
 macro_rules! shared {
@@ -254,7 +258,11 @@ impl Monitors {
         let informer = Informer::new(api, &Selection::default());
         feed_with(&informer, &self.controller, &resource, |o: &Collected| {
             let meta = &o.metadata;
-            (&meta.owner_references, &meta.finalizers, meta.deletion_timestamp.is_some())
+            (
+                &meta.owner_references,
+                &meta.finalizers,
+                meta.deletion_timestamp.is_some(),
+            )
         });
         let stop = self.ctx.stop.child_token();
         informer.start(&stop);

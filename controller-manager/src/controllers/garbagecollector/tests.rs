@@ -73,11 +73,18 @@ fn foreground_deletion_waits_for_blocking_dependents() {
     let mut graph = Graph::default();
     put(&mut graph, object("Set", "s", &[]));
     put(&mut graph, object("Pod", "p", &[owner("Set", "s")]));
-    let going = Observed { deleting: true, foreground: true, ..object("Set", "s", &[]) };
+    let going = Observed {
+        deleting: true,
+        foreground: true,
+        ..object("Set", "s", &[])
+    };
     let effects = graph.apply(Change::Put(going.clone(), Some(object("Set", "s", &[]))));
     assert_eq!(delete(&effects), ["u-p", "u-s"]);
     // Only the start counts.
-    assert_eq!(graph.apply(Change::Put(going.clone(), Some(going))), Effects::default());
+    assert_eq!(
+        graph.apply(Change::Put(going.clone(), Some(going))),
+        Effects::default()
+    );
     assert!(graph.view("u-s").unwrap().deleting_dependents);
     let effects = graph.apply(Change::Deleted(identity("Pod", "ns", "p")));
     assert_eq!(delete(&effects), ["u-s"]);
@@ -89,9 +96,18 @@ fn a_reference_that_does_not_block_any_more_lets_the_owner_go() {
     let mut graph = Graph::default();
     put(&mut graph, object("Set", "s", &[]));
     put(&mut graph, object("Pod", "p", &[owner("Set", "s")]));
-    let free = Owner { blocks_deletion: false, ..owner("Set", "s") };
-    assert_eq!(delete(&put(&mut graph, object("Pod", "p", &[free]))), ["u-s"]);
-    assert_eq!(delete(&put(&mut graph, object("Pod", "p", &[]))), Vec::<&str>::new());
+    let free = Owner {
+        blocks_deletion: false,
+        ..owner("Set", "s")
+    };
+    assert_eq!(
+        delete(&put(&mut graph, object("Pod", "p", &[free]))),
+        ["u-s"]
+    );
+    assert_eq!(
+        delete(&put(&mut graph, object("Pod", "p", &[]))),
+        Vec::<&str>::new()
+    );
     assert!(graph.dependents("u-s").is_empty());
 }
 
@@ -99,7 +115,11 @@ fn a_reference_that_does_not_block_any_more_lets_the_owner_go() {
 fn orphaning_is_asked_for_once() {
     let mut graph = Graph::default();
     put(&mut graph, object("Set", "s", &[]));
-    let going = Observed { deleting: true, orphan: true, ..object("Set", "s", &[]) };
+    let going = Observed {
+        deleting: true,
+        orphan: true,
+        ..object("Set", "s", &[])
+    };
     let effects = graph.apply(Change::Put(going.clone(), Some(object("Set", "s", &[]))));
     assert_eq!(effects.orphan.len(), 1);
     // After a restart there is no state before.
@@ -120,7 +140,10 @@ fn owners_in_other_namespaces_are_suspicious() {
     let mut node = object("Node", "n", &[]);
     node.identity.namespace = "".into();
     put(&mut graph, node);
-    assert_eq!(put(&mut graph, object("Pod", "q", &[owner("Node", "n")])), Effects::default());
+    assert_eq!(
+        put(&mut graph, object("Pod", "q", &[owner("Node", "n")])),
+        Effects::default()
+    );
 }
 
 #[test]
@@ -147,20 +170,43 @@ fn decisions() {
     let parent = graph.view("u-s").unwrap();
     let owners = |states: &[OwnerState]| {
         let names = ["a", "b", "c"].iter().zip(states);
-        names.map(|(n, s)| (owner("Dep", n), *s)).collect::<Vec<_>>()
+        names
+            .map(|(n, s)| (owner("Dep", n), *s))
+            .collect::<Vec<_>>()
     };
     use OwnerState::{Dangling, Solid, Waiting};
     assert_eq!(decide(&leaf, &[], &[]), Decision::Keep);
     assert_eq!(decide(&leaf, &owners(&[Solid]), &[]), Decision::Keep);
     let dropped = decide(&leaf, &owners(&[Solid, Dangling, Waiting]), &[]);
-    assert_eq!(dropped, Decision::DropReferences(vec!["u-b".into(), "u-c".into()]));
-    let gone = |propagation| Decision::Delete { propagation, unblock: false };
-    assert_eq!(decide(&leaf, &owners(&[Dangling]), &[]), gone(Propagation::Background));
-    assert_eq!(decide(&leaf, &owners(&[Waiting]), &[]), gone(Propagation::Background));
-    assert_eq!(decide(&parent, &owners(&[Waiting]), &[]), gone(Propagation::Foreground));
-    assert_eq!(decide(&leaf, &owners(&[Dangling]), &["orphan".into()]), gone(Propagation::Orphan));
+    assert_eq!(
+        dropped,
+        Decision::DropReferences(vec!["u-b".into(), "u-c".into()])
+    );
+    let gone = |propagation| Decision::Delete {
+        propagation,
+        unblock: false,
+    };
+    assert_eq!(
+        decide(&leaf, &owners(&[Dangling]), &[]),
+        gone(Propagation::Background)
+    );
+    assert_eq!(
+        decide(&leaf, &owners(&[Waiting]), &[]),
+        gone(Propagation::Background)
+    );
+    assert_eq!(
+        decide(&parent, &owners(&[Waiting]), &[]),
+        gone(Propagation::Foreground)
+    );
+    assert_eq!(
+        decide(&leaf, &owners(&[Dangling]), &["orphan".into()]),
+        gone(Propagation::Orphan)
+    );
     let foreground = ["foregroundDeletion".to_owned()];
-    assert_eq!(decide(&leaf, &owners(&[Dangling]), &foreground), gone(Propagation::Foreground));
+    assert_eq!(
+        decide(&leaf, &owners(&[Dangling]), &foreground),
+        gone(Propagation::Foreground)
+    );
 }
 
 #[test]
@@ -175,6 +221,9 @@ fn circles_of_waiting_objects_are_broken() {
     let owners = [(owner("B", "b"), OwnerState::Waiting)];
     assert_eq!(
         decide(&a, &owners, &[]),
-        Decision::Delete { propagation: Propagation::Foreground, unblock: true }
+        Decision::Delete {
+            propagation: Propagation::Foreground,
+            unblock: true
+        }
     );
 }

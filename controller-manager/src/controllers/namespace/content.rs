@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use client::{Api, Client, DeleteOptions, Error, ListOptions, PartialObject, Propagation, optional};
+use client::{
+    Api, Client, DeleteOptions, Error, ListOptions, PartialObject, Propagation, optional,
+};
 use jiff::Timestamp;
 use meta::GroupVersionResource;
 use serde::Deserialize;
@@ -23,7 +25,9 @@ impl Round {
     /// Why the round has to be repeated soon.
     pub fn errors(&self) -> Vec<String> {
         let discovery = self.findings.discovery_error.iter().cloned();
-        discovery.chain(self.findings.content_errors.iter().cloned()).collect()
+        discovery
+            .chain(self.findings.content_errors.iter().cloned())
+            .collect()
     }
 
     fn note(&mut self, wait: Duration) {
@@ -32,13 +36,19 @@ impl Round {
 }
 
 /// Deletes whatever can be deleted in the namespace, and tells what is left.
-pub async fn delete_all(client: &Client, namespace: &str, deleted: Timestamp) -> Result<Round, Error> {
+pub async fn delete_all(
+    client: &Client,
+    namespace: &str,
+    deleted: Timestamp,
+) -> Result<Round, Error> {
     let resources = discover(client).await?;
     let mut round = Round::default();
     round.findings.discovery_error = resources.failure();
     let deletable = |r: &&Resource| r.namespaced && r.supports("delete");
-    let (pods, others): (Vec<_>, Vec<_>) =
-        resources.preferred().filter(deletable).partition(|r| r.gvr.group.is_empty() && r.gvr.resource == "pods");
+    let (pods, others): (Vec<_>, Vec<_>) = resources
+        .preferred()
+        .filter(deletable)
+        .partition(|r| r.gvr.group.is_empty() && r.gvr.resource == "pods");
     for resource in pods {
         delete_resource(client, namespace, resource, deleted, &mut round).await;
     }
@@ -81,7 +91,9 @@ async fn try_delete(
     let background = DeleteOptions::new().propagation(Propagation::Background);
     let mut listed = None;
     if resource.supports("deletecollection") {
-        let result = api.delete_collection(&background, &ListOptions::new()).await;
+        let result = api
+            .delete_collection(&background, &ListOptions::new())
+            .await;
         ignore_unsupported(result).map_err(text)?;
     } else if let Some(items) = list(&api, resource).await.map_err(text)? {
         for item in &items {
@@ -105,7 +117,10 @@ async fn try_delete(
         count: left.len(),
         ..Remaining::default()
     };
-    for finalizer in left.iter().flat_map(|i| i.metadata.finalizers.iter().flatten()) {
+    for finalizer in left
+        .iter()
+        .flat_map(|i| i.metadata.finalizers.iter().flatten())
+    {
         *remaining.finalizers.entry(finalizer.clone()).or_default() += 1;
     }
     let wait = estimate(&remaining, grace, deleted, now());
@@ -138,7 +153,10 @@ fn ignore_unsupported<T>(result: Result<T, Error>) -> Result<(), Error> {
 }
 
 /// `None` if the resource cannot be listed.
-async fn list(api: &Api<PartialObject>, resource: &Resource) -> Result<Option<Vec<PartialObject>>, Error> {
+async fn list(
+    api: &Api<PartialObject>,
+    resource: &Resource,
+) -> Result<Option<Vec<PartialObject>>, Error> {
     if !resource.supports("list") {
         return Ok(None);
     }
@@ -169,8 +187,17 @@ async fn longest_grace(client: &Client, namespace: &str) -> Result<Duration, Err
         phase: Box<str>,
     }
     client::slim_kind!(Graced, "", "v1", "Pod", "pods", namespaced);
-    let pods = Api::<Graced>::namespaced(client, namespace).list_pages(&ListOptions::new()).await?;
-    let running = pods.items.iter().filter(|p| !matches!(&*p.status.phase, "Succeeded" | "Failed"));
-    let longest = running.filter_map(|p| p.spec.termination_grace_period_seconds).max();
-    Ok(Duration::from_secs(longest.and_then(|s| u64::try_from(s).ok()).unwrap_or(0)))
+    let pods = Api::<Graced>::namespaced(client, namespace)
+        .list_pages(&ListOptions::new())
+        .await?;
+    let running = pods
+        .items
+        .iter()
+        .filter(|p| !matches!(&*p.status.phase, "Succeeded" | "Failed"));
+    let longest = running
+        .filter_map(|p| p.spec.termination_grace_period_seconds)
+        .max();
+    Ok(Duration::from_secs(
+        longest.and_then(|s| u64::try_from(s).ok()).unwrap_or(0),
+    ))
 }

@@ -42,7 +42,10 @@ pub fn start(ctx: &Context) -> anyhow::Result<Option<Run>> {
     let queue: Queue<ObjectKey> = ctx.queue_with("namespace", backoff);
     let added = queue.clone();
     namespaces.add_handler(move |change| {
-        if change.current().is_some_and(|n| n.metadata.deletion_timestamp.is_some()) {
+        if change
+            .current()
+            .is_some_and(|n| n.metadata.deletion_timestamp.is_some())
+        {
             added.add_after(change.key(), GRACE_PERIOD);
         }
     });
@@ -88,13 +91,19 @@ impl Controller {
         }
 
         let round = content::delete_all(&self.client, key.name(), deleted.0).await?;
-        let mut conditions = namespace.status.as_ref().and_then(|s| s.conditions.clone()).unwrap_or_default();
+        let mut conditions = namespace
+            .status
+            .as_ref()
+            .and_then(|s| s.conditions.clone())
+            .unwrap_or_default();
         if plan::update_conditions(&mut conditions, &round.findings, now()) {
             namespace.status.get_or_insert_default().conditions = Some(conditions);
             match self.api.replace_status(&namespace).await {
                 Ok(updated) => namespace = updated,
                 // The conditions are for people; the next round writes them.
-                Err(err) => tracing::warn!(namespace = key.name(), %err, "cannot update conditions"),
+                Err(err) => {
+                    tracing::warn!(namespace = key.name(), %err, "cannot update conditions")
+                }
             }
         }
         let errors = round.errors();

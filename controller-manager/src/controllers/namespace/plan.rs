@@ -29,7 +29,11 @@ pub struct Findings {
 impl Findings {
     pub fn add(&mut self, resource: &GroupVersionResource, remaining: Remaining) {
         if remaining.count > 0 {
-            let key = (resource.resource.clone(), resource.group.clone(), resource.version.clone());
+            let key = (
+                resource.resource.clone(),
+                resource.group.clone(),
+                resource.version.clone(),
+            );
             self.remaining.insert(key, remaining);
         }
     }
@@ -37,17 +41,40 @@ impl Findings {
 
 /// A condition's type; its reason and message when all is well.
 const WELL: [(&str, &str, &str); 5] = [
-    ("NamespaceDeletionDiscoveryFailure", "ResourcesDiscovered", "All resources successfully discovered"),
-    ("NamespaceDeletionGroupVersionParsingFailure", "ParsedGroupVersions", "All legacy kube types successfully parsed"),
-    ("NamespaceDeletionContentFailure", "ContentDeleted", "All content successfully deleted, may be waiting on finalization"),
-    ("NamespaceContentRemaining", "ContentRemoved", "All content successfully removed"),
-    ("NamespaceFinalizersRemaining", "ContentHasNoFinalizers", "All content-preserving finalizers finished"),
+    (
+        "NamespaceDeletionDiscoveryFailure",
+        "ResourcesDiscovered",
+        "All resources successfully discovered",
+    ),
+    (
+        "NamespaceDeletionGroupVersionParsingFailure",
+        "ParsedGroupVersions",
+        "All legacy kube types successfully parsed",
+    ),
+    (
+        "NamespaceDeletionContentFailure",
+        "ContentDeleted",
+        "All content successfully deleted, may be waiting on finalization",
+    ),
+    (
+        "NamespaceContentRemaining",
+        "ContentRemoved",
+        "All content successfully removed",
+    ),
+    (
+        "NamespaceFinalizersRemaining",
+        "ContentHasNoFinalizers",
+        "All content-preserving finalizers finished",
+    ),
 ];
 
 /// The trouble with one of [`WELL`], if any: reason and message.
 fn trouble(index: usize, findings: &Findings) -> Option<(&'static str, String)> {
     match index {
-        0 => findings.discovery_error.clone().map(|e| ("DiscoveryFailed", e)),
+        0 => findings
+            .discovery_error
+            .clone()
+            .map(|e| ("DiscoveryFailed", e)),
         2 if !findings.content_errors.is_empty() => {
             let mut errors = findings.content_errors.clone();
             errors.sort();
@@ -64,18 +91,25 @@ fn trouble(index: usize, findings: &Findings) -> Option<(&'static str, String)> 
             let mut list: Vec<String> = findings
                 .remaining
                 .iter()
-                .map(|((resource, group, _), r)| format!("{resource}.{group} has {} resource instances", r.count))
+                .map(|((resource, group, _), r)| {
+                    format!("{resource}.{group} has {} resource instances", r.count)
+                })
                 .collect();
             list.sort();
-            Some(("SomeResourcesRemain", format!("Some resources are remaining: {}", list.join(", "))))
+            Some((
+                "SomeResourcesRemain",
+                format!("Some resources are remaining: {}", list.join(", ")),
+            ))
         }
         4 => {
             let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
             for (finalizer, n) in findings.remaining.values().flat_map(|r| &r.finalizers) {
                 *counts.entry(finalizer).or_default() += n;
             }
-            let list: Vec<String> =
-                counts.iter().map(|(f, n)| format!("{f} in {n} resource instances")).collect();
+            let list: Vec<String> = counts
+                .iter()
+                .map(|(f, n)| format!("{f} in {n} resource instances"))
+                .collect();
             let message = format!(
                 "Some content in the namespace has finalizers remaining: {}",
                 list.join(", ")
@@ -107,11 +141,18 @@ pub fn update_conditions(
         };
         match conditions.iter_mut().find(|c| c.type_ == kind) {
             None => conditions.push(new),
-            Some(old) if old.status == new.status && old.reason == new.reason && old.message == new.message => {
+            Some(old)
+                if old.status == new.status
+                    && old.reason == new.reason
+                    && old.message == new.message =>
+            {
                 continue;
             }
             Some(old) => {
-                let since = old.last_transition_time.take().filter(|_| old.status == new.status);
+                let since = old
+                    .last_transition_time
+                    .take()
+                    .filter(|_| old.status == new.status);
                 *old = NamespaceCondition {
                     last_transition_time: since.or(new.last_transition_time.clone()),
                     ..new
@@ -161,16 +202,35 @@ mod tests {
 
     fn find<'a>(conditions: &'a [NamespaceCondition], kind: &str) -> (&'a str, &'a str, &'a str) {
         let c = conditions.iter().find(|c| c.type_ == kind).unwrap();
-        (&c.status, c.reason.as_deref().unwrap(), c.message.as_deref().unwrap())
+        (
+            &c.status,
+            c.reason.as_deref().unwrap(),
+            c.message.as_deref().unwrap(),
+        )
     }
 
     #[test]
     fn conditions_tell_what_is_left() {
-        let mut findings = Findings { content_errors: vec!["b".into(), "a".into()], ..Findings::default() };
-        let left = Remaining { count: 2, finalizers: [("x/y".to_owned(), 1)].into() };
+        let mut findings = Findings {
+            content_errors: vec!["b".into(), "a".into()],
+            ..Findings::default()
+        };
+        let left = Remaining {
+            count: 2,
+            finalizers: [("x/y".to_owned(), 1)].into(),
+        };
         findings.add(&GroupVersionResource::new("", "v1", "pods"), left.clone());
-        findings.add(&GroupVersionResource::new("apps", "v1", "deployments"), Remaining { count: 0, ..left.clone() });
-        findings.add(&GroupVersionResource::new("apps", "v1", "replicasets"), left);
+        findings.add(
+            &GroupVersionResource::new("apps", "v1", "deployments"),
+            Remaining {
+                count: 0,
+                ..left.clone()
+            },
+        );
+        findings.add(
+            &GroupVersionResource::new("apps", "v1", "replicasets"),
+            left,
+        );
         let mut conditions = Vec::new();
         assert!(update_conditions(&mut conditions, &findings, now()));
         assert!(!update_conditions(&mut conditions, &findings, now()));
@@ -180,27 +240,49 @@ mod tests {
         );
         assert_eq!(
             find(&conditions, "NamespaceContentRemaining"),
-            ("True", "SomeResourcesRemain",
-             "Some resources are remaining: pods. has 2 resource instances, replicasets.apps has 2 resource instances")
+            (
+                "True",
+                "SomeResourcesRemain",
+                "Some resources are remaining: pods. has 2 resource instances, replicasets.apps has 2 resource instances"
+            )
         );
         assert_eq!(
             find(&conditions, "NamespaceFinalizersRemaining").2,
             "Some content in the namespace has finalizers remaining: x/y in 2 resource instances"
         );
-        assert_eq!(find(&conditions, "NamespaceDeletionDiscoveryFailure").0, "False");
-        assert!(update_conditions(&mut conditions, &Findings::default(), now()));
-        assert_eq!(find(&conditions, "NamespaceContentRemaining").1, "ContentRemoved");
+        assert_eq!(
+            find(&conditions, "NamespaceDeletionDiscoveryFailure").0,
+            "False"
+        );
+        assert!(update_conditions(
+            &mut conditions,
+            &Findings::default(),
+            now()
+        ));
+        assert_eq!(
+            find(&conditions, "NamespaceContentRemaining").1,
+            "ContentRemoved"
+        );
     }
 
     #[test]
     fn estimates() {
         let grace = Duration::from_secs(30);
         let later = |s: i64| now() + SignedDuration::from_secs(s);
-        let plain = Remaining { count: 1, ..Remaining::default() };
+        let plain = Remaining {
+            count: 1,
+            ..Remaining::default()
+        };
         assert_eq!(estimate(&plain, grace, now(), later(10)), Ok(grace));
         assert_eq!(estimate(&plain, grace, now(), later(31)), Err(Unexpected));
-        let held = Remaining { count: 1, finalizers: [("f".to_owned(), 1)].into() };
-        assert_eq!(estimate(&held, grace, now(), later(31)), Ok(Duration::from_secs(15)));
+        let held = Remaining {
+            count: 1,
+            finalizers: [("f".to_owned(), 1)].into(),
+        };
+        assert_eq!(
+            estimate(&held, grace, now(), later(31)),
+            Ok(Duration::from_secs(15))
+        );
         assert_eq!(look_again(grace), Duration::from_secs(16));
     }
 }

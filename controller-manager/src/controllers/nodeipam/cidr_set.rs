@@ -13,7 +13,9 @@ pub enum CidrSetError {
     TooManyBlocks,
     #[error("node CIDR mask /{0} is not within the cluster CIDR")]
     BadMask(u8),
-    #[error("CIDR allocation failed; there are no remaining CIDRs left to allocate in the accepted range")]
+    #[error(
+        "CIDR allocation failed; there are no remaining CIDRs left to allocate in the accepted range"
+    )]
     Full,
     #[error("cidr {0} is out the range of cluster cidr {1}")]
     OutOfRange(IpNet, IpNet),
@@ -51,7 +53,9 @@ impl CidrSet {
     /// The next free block; it is taken from now on.
     pub fn allocate(&mut self) -> Result<IpNet, CidrSetError> {
         let n = self.taken.len();
-        let free = (0..n).map(|i| (self.next + i) % n).find(|i| !self.taken[*i]);
+        let free = (0..n)
+            .map(|i| (self.next + i) % n)
+            .find(|i| !self.taken[*i]);
         let index = free.ok_or(CidrSetError::Full)?;
         self.taken[index] = true;
         self.next = (index + 1) % n;
@@ -77,11 +81,12 @@ impl CidrSet {
         if cidr.max_prefix_len() != self.cluster.max_prefix_len() || !self.overlaps(cidr) {
             return Err(CidrSetError::OutOfRange(cidr, self.cluster));
         }
-        let (first, last) = if cidr.contains(&self.cluster.network()) && !self.cluster.contains(&cidr) {
-            (0, self.taken.len() - 1)
-        } else {
-            (self.index(cidr.network()), self.index(cidr.broadcast()))
-        };
+        let (first, last) =
+            if cidr.contains(&self.cluster.network()) && !self.cluster.contains(&cidr) {
+                (0, self.taken.len() - 1)
+            } else {
+                (self.index(cidr.network()), self.index(cidr.broadcast()))
+            };
         self.taken[first..=last].fill(taken);
         Ok(())
     }
@@ -151,8 +156,17 @@ mod tests {
         let mut s = set("fd00:1234::/48", 64);
         s.allocate().unwrap();
         assert_eq!(s.allocate().unwrap().to_string(), "fd00:1234:0:1::/64");
-        assert!(matches!(CidrSet::new("fd00::/40".parse().unwrap(), 64), Err(CidrSetError::TooManyBlocks)));
-        assert!(matches!(CidrSet::new("10.0.0.0/24".parse().unwrap(), 16), Err(CidrSetError::BadMask(16))));
-        assert_eq!(set("0.0.0.0/0", 0).allocate().unwrap().to_string(), "0.0.0.0/0");
+        assert!(matches!(
+            CidrSet::new("fd00::/40".parse().unwrap(), 64),
+            Err(CidrSetError::TooManyBlocks)
+        ));
+        assert!(matches!(
+            CidrSet::new("10.0.0.0/24".parse().unwrap(), 16),
+            Err(CidrSetError::BadMask(16))
+        ));
+        assert_eq!(
+            set("0.0.0.0/0", 0).allocate().unwrap().to_string(),
+            "0.0.0.0/0"
+        );
     }
 }

@@ -41,7 +41,9 @@ enum SyncError {
     Occupy(IpNet, usize, String, CidrSetError),
     #[error("failed to parse node {0}, CIDR {1}")]
     Parse(String, String),
-    #[error("node:{0} has an allocated cidr: {1} at index:{2} that does not exist in cluster cidrs configuration")]
+    #[error(
+        "node:{0} has an allocated cidr: {1} at index:{2} that does not exist in cluster cidrs configuration"
+    )]
     NoSuchRange(String, String, usize),
 }
 
@@ -128,7 +130,12 @@ impl Controller {
 
     fn tell(&self, node: &Node, status: &str) {
         let message = format!("Node {} status is now: {status}", node.name());
-        self.events.event(&node_reference(node.name(), node.uid()), false, status, message);
+        self.events.event(
+            &node_reference(node.name(), node.uid()),
+            false,
+            status,
+            message,
+        );
     }
 
     fn allocate(&self) -> Result<Vec<IpNet>, SyncError> {
@@ -158,10 +165,15 @@ impl Controller {
 
     async fn assign(&self, node: &Node, blocks: &[IpNet]) -> Result<(), Error> {
         let cidrs: Vec<String> = blocks.iter().map(IpNet::to_string).collect();
-        let patch = Patch::Strategic(json!({"spec": {"podCIDR": cidrs.first(), "podCIDRs": cidrs}}));
+        let patch =
+            Patch::Strategic(json!({"spec": {"podCIDR": cidrs.first(), "podCIDRs": cidrs}}));
         let mut result = Ok(());
         for _ in 0..RETRIES {
-            result = self.api.patch(node.name(), &patch, &PatchOptions::default()).await.map(drop);
+            result = self
+                .api
+                .patch(node.name(), &patch, &PatchOptions::default())
+                .await
+                .map(drop);
             if result.is_ok() {
                 tracing::info!(node = node.name(), ?cidrs, "Set node PodCIDR");
                 break;
@@ -180,8 +192,12 @@ impl Controller {
         let mut sets = self.sets.lock();
         for (i, text) in node.spec.pod_cidrs.iter().enumerate() {
             let name = || node.name().to_owned();
-            let cidr: IpNet = text.parse().map_err(|_| SyncError::Parse(name(), text.to_string()))?;
-            let set = sets.get_mut(i).ok_or_else(|| SyncError::NoSuchRange(name(), text.to_string(), i))?;
+            let cidr: IpNet = text
+                .parse()
+                .map_err(|_| SyncError::Parse(name(), text.to_string()))?;
+            let set = sets
+                .get_mut(i)
+                .ok_or_else(|| SyncError::NoSuchRange(name(), text.to_string(), i))?;
             f(set, cidr).map_err(|e| SyncError::Occupy(cidr, i, name(), e))?;
         }
         Ok(())

@@ -71,11 +71,16 @@ pub fn look(
             lease: None,
         },
         (Some(known), _) => {
-            let heartbeat = |c: &Option<NodeCondition>| c.as_ref().map(|c| c.last_heartbeat_time.clone());
+            let heartbeat =
+                |c: &Option<NodeCondition>| c.as_ref().map(|c| c.last_heartbeat_time.clone());
             let alive = heartbeat(&known.ready) != heartbeat(&ready);
             Health {
                 probed: if alive { now } else { known.probed },
-                ready: if alive { ready.clone() } else { known.ready.clone() },
+                ready: if alive {
+                    ready.clone()
+                } else {
+                    known.ready.clone()
+                },
                 // A new status makes the lease count anew.
                 lease: known.lease.filter(|_| !alive),
             }
@@ -177,15 +182,36 @@ mod tests {
         assert_eq!(fine.write, None);
         let silent = look(&n, Some(&fine.health), Some(at(40)), PERIODS, at(92));
         let written = silent.write.clone().unwrap();
-        assert_eq!((&*written[0].status, &*written[0].reason), ("Unknown", "NodeStatusUnknown"));
+        assert_eq!(
+            (&*written[0].status, &*written[0].reason),
+            ("Unknown", "NodeStatusUnknown")
+        );
         assert_eq!(written[0].last_heartbeat_time, Some(Time(at(0))));
-        assert_eq!((silent.was.as_str(), silent.is.as_deref()), ("True", Some("Unknown")));
+        assert_eq!(
+            (silent.was.as_str(), silent.is.as_deref()),
+            ("True", Some("Unknown"))
+        );
         let mut now_unknown = node(Some(0));
         now_unknown.status.conditions = written;
-        let again = look(&now_unknown, Some(&silent.health), Some(at(40)), PERIODS, at(97));
+        let again = look(
+            &now_unknown,
+            Some(&silent.health),
+            Some(at(40)),
+            PERIODS,
+            at(97),
+        );
         assert_eq!((again.was.as_str(), again.write), ("Unknown", None));
         // It comes back.
-        let back = look(&node(Some(98)), Some(&again.health), Some(at(40)), PERIODS, at(99));
-        assert_eq!((back.is.as_deref(), back.health.probed), (Some("True"), at(99)));
+        let back = look(
+            &node(Some(98)),
+            Some(&again.health),
+            Some(at(40)),
+            PERIODS,
+            at(99),
+        );
+        assert_eq!(
+            (back.is.as_deref(), back.health.probed),
+            (Some("True"), at(99))
+        );
     }
 }

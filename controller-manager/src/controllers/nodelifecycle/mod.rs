@@ -50,7 +50,14 @@ pub struct LeaseSpec {
     pub renew_time: Option<MicroTime>,
 }
 
-slim_kind!(Lease, "coordination.k8s.io", "v1", "Lease", "leases", namespaced);
+slim_kind!(
+    Lease,
+    "coordination.k8s.io",
+    "v1",
+    "Lease",
+    "leases",
+    namespaced
+);
 
 const LEASE_NAMESPACE: &str = "kube-node-lease";
 
@@ -173,7 +180,9 @@ impl Controller {
         if !labels.is_empty() {
             let labels: BTreeMap<_, _> = labels.into_iter().collect();
             let patch = Patch::Strategic(json!({"metadata": {"labels": labels}}));
-            self.node_api.patch(node.name(), &patch, &PatchOptions::default()).await?;
+            self.node_api
+                .patch(node.name(), &patch, &PatchOptions::default())
+                .await?;
         }
         Ok(Requeue::No)
     }
@@ -207,26 +216,46 @@ impl Controller {
             let statuses = join_all(some.iter().map(|node| self.look_at(node))).await;
             for (node, status) in some.iter().zip(statuses) {
                 let Some(status) = status else { continue };
-                if node.metadata.labels.contains_key("node.kubernetes.io/exclude-disruption") {
+                if node
+                    .metadata
+                    .labels
+                    .contains_key("node.kubernetes.io/exclude-disruption")
+                {
                     continue;
                 }
                 let count = counts.entry(zone_key(node)).or_default();
-                if status == "True" { count.0 += 1 } else { count.1 += 1 }
+                if status == "True" {
+                    count.0 += 1
+                } else {
+                    count.1 += 1
+                }
             }
         }
-        let disruption = self.memory.lock().zones.update(&counts, &self.rates, Timestamp::now());
+        let disruption = self
+            .memory
+            .lock()
+            .zones
+            .update(&counts, &self.rates, Timestamp::now());
         match disruption {
             Disruption::None => {}
             Disruption::Entered => {
-                tracing::info!("Controller detected that all Nodes are not-Ready. Entering master disruption mode");
+                tracing::info!(
+                    "Controller detected that all Nodes are not-Ready. Entering master disruption mode"
+                );
                 for node in &nodes {
                     self.mark_reachable(node).await;
                 }
             }
             Disruption::Left => {
-                tracing::info!("Controller detected that some Nodes are Ready. Exiting master disruption mode");
+                tracing::info!(
+                    "Controller detected that some Nodes are Ready. Exiting master disruption mode"
+                );
                 let now = Timestamp::now();
-                self.memory.lock().health.values_mut().for_each(|h| h.probed = now);
+                self.memory
+                    .lock()
+                    .health
+                    .values_mut()
+                    .for_each(|h| h.probed = now);
             }
         }
         self.taint.notify_one();
@@ -241,20 +270,30 @@ impl Controller {
             for node in nodes {
                 memory.zones.ensure(&zone_key(node), &self.rates, now);
                 if !memory.known.contains_key(node.name()) {
-                    memory.known.insert(node.name().to_owned(), node.uid().to_owned());
+                    memory
+                        .known
+                        .insert(node.name().to_owned(), node.uid().to_owned());
                     added.push(Arc::clone(node));
                 }
             }
             let gone: Vec<(String, String)> = {
                 let present: HashSet<&str> = nodes.iter().map(|n| n.name()).collect();
-                let gone = memory.known.iter().filter(|(name, _)| !present.contains(name.as_str()));
+                let gone = memory
+                    .known
+                    .iter()
+                    .filter(|(name, _)| !present.contains(name.as_str()));
                 gone.map(|(n, u)| (n.clone(), u.clone())).collect()
             };
             for (name, uid) in gone {
                 memory.known.remove(&name);
                 memory.health.remove(&name);
                 memory.ready.remove(&name);
-                self.node_event(&name, &uid, "RemovingNode", &format!("Removing Node {name} from Controller"));
+                self.node_event(
+                    &name,
+                    &uid,
+                    "RemovingNode",
+                    &format!("Removing Node {name} from Controller"),
+                );
             }
         }
         for node in added {
@@ -266,7 +305,8 @@ impl Controller {
 
     fn node_event(&self, name: &str, uid: &str, reason: &str, event: &str) {
         let message = format!("Node {name} event: {event}");
-        self.events.event(&node_reference(name, uid), false, reason, message);
+        self.events
+            .event(&node_reference(name, uid), false, reason, message);
     }
 
     /// Looks at one node; returns its Ready status. `None` if it could not be dealt with.
@@ -295,7 +335,12 @@ impl Controller {
         let went_down = status != "True" && verdict.was == "True";
         if went_down {
             let message = format!("Node {name} status is now: NodeNotReady");
-            self.events.event(&node_reference(&name, node.uid()), false, "NodeNotReady", message);
+            self.events.event(
+                &node_reference(&name, node.uid()),
+                false,
+                "NodeNotReady",
+                message,
+            );
         }
         if went_down || (needs_retry && verdict.was != "True") {
             let pods = self.pods_by_node.get(&name);
@@ -318,7 +363,13 @@ impl Controller {
             let known = self.memory.lock().health.get(node.name()).cloned();
             let lease = self.leases.get(LEASE_NAMESPACE, node.name());
             let renewed = lease.and_then(|l| l.spec.renew_time.as_ref().map(|t| t.0));
-            let verdict = health::look(&node, known.as_ref(), renewed, self.periods, Timestamp::now());
+            let verdict = health::look(
+                &node,
+                known.as_ref(),
+                renewed,
+                self.periods,
+                Timestamp::now(),
+            );
             let Some(conditions) = &verdict.write else {
                 return Ok(verdict);
             };
@@ -327,7 +378,11 @@ impl Controller {
                 "metadata": {"resourceVersion": node.resource_version()},
                 "status": {"conditions": conditions},
             }));
-            match self.node_api.patch_status(node.name(), &patch, &PatchOptions::default()).await {
+            match self
+                .node_api
+                .patch_status(node.name(), &patch, &PatchOptions::default())
+                .await
+            {
                 Ok(_) => return Ok(verdict),
                 Err(e) if e.is_conflict() && attempt < ATTEMPTS => {
                     attempt += 1;
@@ -351,7 +406,8 @@ impl Controller {
         let taints = &node.spec.taints;
         if taints::has(taints, other, "NoExecute") {
             // It is being evicted already: only the reason changes.
-            let swapped = node_taints::swap(&self.node_api, node, "NoExecute", &[wanted], &[other]).await;
+            let swapped =
+                node_taints::swap(&self.node_api, node, "NoExecute", &[wanted], &[other]).await;
             if let Err(err) = swapped {
                 tracing::error!(node = node.name(), %err, "cannot swap the taint, trying again in the next cycle");
             }
@@ -363,13 +419,24 @@ impl Controller {
                 queue.remove(node.name());
             }
             if queue.add(node.name()) && !tainted {
-                tracing::info!(node = node.name(), status, "Node is not ready, adding it to the taint queue");
+                tracing::info!(
+                    node = node.name(),
+                    status,
+                    "Node is not ready, adding it to the taint queue"
+                );
             }
         }
     }
 
     async fn mark_reachable(&self, node: &Node) {
-        let removed = node_taints::swap(&self.node_api, node, "NoExecute", &[], &[UNREACHABLE, NOT_READY]).await;
+        let removed = node_taints::swap(
+            &self.node_api,
+            node,
+            "NoExecute",
+            &[],
+            &[UNREACHABLE, NOT_READY],
+        )
+        .await;
         if let Err(err) = removed {
             tracing::error!(node = node.name(), %err, "cannot remove taints, trying again in the next cycle");
             return;
@@ -382,7 +449,12 @@ impl Controller {
     /// Taints the nodes that are waiting for it, at the rates of their zones.
     async fn taint_loop(&self, stop: &CancellationToken) {
         loop {
-            let waiting = self.memory.lock().zones.queues().any(|(_, q)| q.has_waiting());
+            let waiting = self
+                .memory
+                .lock()
+                .zones
+                .queues()
+                .any(|(_, q)| q.has_waiting());
             let wake = async {
                 if waiting {
                     tokio::time::sleep(TAINT_PERIOD).await;
@@ -397,7 +469,9 @@ impl Controller {
             let due: Vec<(String, String)> = {
                 let mut memory = self.memory.lock();
                 let queues = memory.zones.queues();
-                queues.filter_map(|(zone, q)| Some((zone.clone(), q.next(now)?))).collect()
+                queues
+                    .filter_map(|(zone, q)| Some((zone.clone(), q.next(now)?)))
+                    .collect()
             };
             for (zone, name) in due {
                 if let Err(err) = self.taint_now(&name).await {

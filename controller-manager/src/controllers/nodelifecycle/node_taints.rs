@@ -18,7 +18,8 @@ pub async fn swap(
     remove: &[&str],
 ) -> Result<(), Error> {
     let taints = &node.spec.taints;
-    let right = add.iter().all(|k| has(taints, k, effect)) && !remove.iter().any(|k| has(taints, k, effect));
+    let right = add.iter().all(|k| has(taints, k, effect))
+        && !remove.iter().any(|k| has(taints, k, effect));
     if right {
         return Ok(());
     }
@@ -33,7 +34,10 @@ pub async fn swap(
             "metadata": {"resourceVersion": live.resource_version()},
             "spec": {"taints": taints},
         }));
-        match api.patch(live.name(), &patch, &PatchOptions::default()).await {
+        match api
+            .patch(live.name(), &patch, &PatchOptions::default())
+            .await
+        {
             Err(e) if e.is_conflict() && attempt < ATTEMPTS => {}
             other => return optional(other).map(drop),
         }

@@ -1,7 +1,7 @@
 //! Which taints and labels a node's state calls for: pure.
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use crate::kinds::{Node, Taint};
 
@@ -13,9 +13,17 @@ const UNSCHEDULABLE: &str = "node.kubernetes.io/unschedulable";
 const BY_CONDITION: [(&str, &str, &str); 6] = [
     ("Ready", "False", NOT_READY),
     ("Ready", "Unknown", UNREACHABLE),
-    ("MemoryPressure", "True", "node.kubernetes.io/memory-pressure"),
+    (
+        "MemoryPressure",
+        "True",
+        "node.kubernetes.io/memory-pressure",
+    ),
     ("DiskPressure", "True", "node.kubernetes.io/disk-pressure"),
-    ("NetworkUnavailable", "True", "node.kubernetes.io/network-unavailable"),
+    (
+        "NetworkUnavailable",
+        "True",
+        "node.kubernetes.io/network-unavailable",
+    ),
     ("PIDPressure", "True", "node.kubernetes.io/pid-pressure"),
 ];
 
@@ -30,7 +38,9 @@ pub fn taint(key: &str, effect: &str, now: Timestamp) -> Taint {
 }
 
 pub fn has(taints: &[Taint], key: &str, effect: &str) -> bool {
-    taints.iter().any(|t| &*t.key == key && &*t.effect == effect)
+    taints
+        .iter()
+        .any(|t| &*t.key == key && &*t.effect == effect)
 }
 
 /// Keys of `NoSchedule` taints to add and to remove, so that they say what the node's
@@ -39,10 +49,16 @@ pub fn no_schedule(node: &Node) -> (Vec<&'static str>, Vec<&'static str>) {
     let wanted = |key: &str| {
         (key == UNSCHEDULABLE && node.spec.unschedulable)
             || BY_CONDITION.iter().any(|(condition, status, taint)| {
-                *taint == key && node.condition(condition).is_some_and(|c| &*c.status == *status)
+                *taint == key
+                    && node
+                        .condition(condition)
+                        .is_some_and(|c| &*c.status == *status)
             })
     };
-    let keys = BY_CONDITION.iter().map(|(_, _, key)| *key).chain([UNSCHEDULABLE]);
+    let keys = BY_CONDITION
+        .iter()
+        .map(|(_, _, key)| *key)
+        .chain([UNSCHEDULABLE]);
     let (mut add, mut remove) = (Vec::new(), Vec::new());
     for key in keys {
         match (wanted(key), has(&node.spec.taints, key, "NoSchedule")) {
@@ -120,13 +136,24 @@ mod tests {
         let now = Timestamp::UNIX_EPOCH;
         let new = swapped(&n.spec.taints, "NoSchedule", &add, &remove, now).unwrap();
         let keys: Vec<_> = new.iter().map(|t| &*t.key).collect();
-        assert_eq!(keys, ["node.kubernetes.io/disk-pressure", "mine", UNREACHABLE, UNSCHEDULABLE]);
+        assert_eq!(
+            keys,
+            [
+                "node.kubernetes.io/disk-pressure",
+                "mine",
+                UNREACHABLE,
+                UNSCHEDULABLE
+            ]
+        );
         assert_eq!(swapped(&new, "NoSchedule", &add, &remove, now), None);
     }
 
     #[test]
     fn old_labels_follow() {
         let n = node(json!([]), json!({}));
-        assert_eq!(labels_to_update(&n), [("beta.kubernetes.io/os", "linux".to_owned())]);
+        assert_eq!(
+            labels_to_update(&n),
+            [("beta.kubernetes.io/os", "linux".to_owned())]
+        );
     }
 }

@@ -33,10 +33,20 @@ pub struct Rates {
 pub fn zone_key(node: &Node) -> String {
     let either = |beta: &str, stable: &str| {
         let labels = &node.metadata.labels;
-        labels.get(beta).or_else(|| labels.get(stable)).cloned().unwrap_or_default()
+        labels
+            .get(beta)
+            .or_else(|| labels.get(stable))
+            .cloned()
+            .unwrap_or_default()
     };
-    let zone = either("failure-domain.beta.kubernetes.io/zone", "topology.kubernetes.io/zone");
-    let region = either("failure-domain.beta.kubernetes.io/region", "topology.kubernetes.io/region");
+    let zone = either(
+        "failure-domain.beta.kubernetes.io/zone",
+        "topology.kubernetes.io/zone",
+    );
+    let region = either(
+        "failure-domain.beta.kubernetes.io/region",
+        "topology.kubernetes.io/region",
+    );
     if zone.is_empty() && region.is_empty() {
         return String::new();
     }
@@ -77,7 +87,8 @@ impl Zones {
     pub fn ensure(&mut self, zone: &str, rates: &Rates, now: Timestamp) {
         if !self.states.contains_key(zone) {
             self.states.insert(zone.to_owned(), ZoneState::Initial);
-            self.queues.insert(zone.to_owned(), TaintQueue::new(rates.normal, now));
+            self.queues
+                .insert(zone.to_owned(), TaintQueue::new(rates.normal, now));
         }
     }
 
@@ -105,7 +116,10 @@ impl Zones {
             .map(|(zone, (ready, not))| (zone, state_of(*ready, *not, rates.unhealthy_threshold)))
             .collect();
         let all_down = states.values().all(|s| *s == ZoneState::FullDisruption);
-        let all_were_down = self.states.values().all(|s| *s == ZoneState::FullDisruption);
+        let all_were_down = self
+            .states
+            .values()
+            .all(|s| *s == ZoneState::FullDisruption);
         if all_down && all_were_down {
             return Disruption::None;
         }
@@ -120,14 +134,18 @@ impl Zones {
         }
         for (zone, new) in states {
             let (ready, not_ready) = counts[zone];
-            let Some(state) = self.states.get_mut(zone) else { continue };
+            let Some(state) = self.states.get_mut(zone) else {
+                continue;
+            };
             if *state == new && !all_were_down {
                 continue;
             }
             tracing::info!(zone, ?new, "zone is now in a new state");
             *state = new;
             let rate = match new {
-                ZoneState::PartialDisruption if ready + not_ready > rates.large_cluster => rates.secondary,
+                ZoneState::PartialDisruption if ready + not_ready > rates.large_cluster => {
+                    rates.secondary
+                }
                 ZoneState::PartialDisruption => 0.0,
                 _ => rates.normal,
             };
@@ -135,7 +153,11 @@ impl Zones {
                 queue.set_rate(rate, now);
             }
         }
-        if all_were_down { Disruption::Left } else { Disruption::None }
+        if all_were_down {
+            Disruption::Left
+        } else {
+            Disruption::None
+        }
     }
 }
 
@@ -231,7 +253,9 @@ mod tests {
     }
 
     fn counts(list: &[(&str, usize, usize)]) -> BTreeMap<String, (usize, usize)> {
-        list.iter().map(|(z, r, n)| ((*z).to_owned(), (*r, *n))).collect()
+        list.iter()
+            .map(|(z, r, n)| ((*z).to_owned(), (*r, *n)))
+            .collect()
     }
 
     #[test]
@@ -272,12 +296,24 @@ mod tests {
     #[test]
     fn all_down_is_our_problem() {
         let mut zones = Zones::default();
-        assert_eq!(zones.update(&counts(&[("z", 0, 2)]), &RATES, at(0)), Disruption::Entered);
-        assert_eq!(zones.update(&counts(&[("z", 0, 2)]), &RATES, at(5)), Disruption::None);
+        assert_eq!(
+            zones.update(&counts(&[("z", 0, 2)]), &RATES, at(0)),
+            Disruption::Entered
+        );
+        assert_eq!(
+            zones.update(&counts(&[("z", 0, 2)]), &RATES, at(5)),
+            Disruption::None
+        );
         zones.queue("z").unwrap().add("a");
         assert_eq!(zones.queue("z").unwrap().next(at(6)), None);
-        assert_eq!(zones.update(&counts(&[("z", 1, 1)]), &RATES, at(10)), Disruption::Left);
+        assert_eq!(
+            zones.update(&counts(&[("z", 1, 1)]), &RATES, at(10)),
+            Disruption::Left
+        );
         assert_eq!(zones.queue("z").unwrap().next(at(11)).as_deref(), Some("a"));
-        assert_eq!(zones.update(&counts(&[("z", 1, 1)]), &RATES, at(15)), Disruption::None);
+        assert_eq!(
+            zones.update(&counts(&[("z", 1, 1)]), &RATES, at(15)),
+            Disruption::None
+        );
     }
 }

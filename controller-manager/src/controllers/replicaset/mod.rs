@@ -57,7 +57,9 @@ pub fn start(ctx: &Context) -> anyhow::Result<Option<Run>> {
         let replaced = |a: &Arc<ReplicaSet>, b: &Arc<ReplicaSet>| a.uid() != b.uid();
         match change {
             Change::Deleted(_) => c.expectations.forget(&change.key()),
-            Change::Updated { old, new } if replaced(old, new) => c.expectations.forget(&change.key()),
+            Change::Updated { old, new } if replaced(old, new) => {
+                c.expectations.forget(&change.key())
+            }
             _ => {}
         }
     });
@@ -121,7 +123,9 @@ impl Controller {
                             self.queue.add(set.key());
                         }
                     }
-                    None if old.metadata.labels != new.metadata.labels || old.controller().is_some() => {
+                    None if old.metadata.labels != new.metadata.labels
+                        || old.controller().is_some() =>
+                    {
                         self.enqueue_adopters(new);
                     }
                     None => {}
@@ -144,7 +148,9 @@ impl Controller {
             selector.is_some_and(|s| !s.is_empty() && s.matches_labels(Some(&pod.metadata.labels)))
         };
         let sets = self.sets.list_namespace(pod.namespace());
-        sets.iter().filter(matches).for_each(|set| self.queue.add(set.key()));
+        sets.iter()
+            .filter(matches)
+            .for_each(|set| self.queue.add(set.key()));
     }
 
     async fn sync(&self, key: &ObjectKey) -> Result<Requeue, Error> {
@@ -172,16 +178,25 @@ impl Controller {
             failure = self.manage(key, &set, &active).await.err();
         }
         let now = now();
-        let told = failure.as_ref().map(|e| Failure { message: e.to_string() });
+        let told = failure.as_ref().map(|e| Failure {
+            message: e.to_string(),
+        });
         let status = plan::status(&set, &active, terminating, told.as_ref(), now);
         self.update_status(&set, &status).await?;
         if let Some(error) = failure {
             return Err(error);
         }
-        let min_ready = set.spec.as_ref().and_then(|s| s.min_ready_seconds).unwrap_or(0);
+        let min_ready = set
+            .spec
+            .as_ref()
+            .and_then(|s| s.min_ready_seconds)
+            .unwrap_or(0);
         if min_ready > 0 && status.ready_replicas != status.available_replicas {
             // Nothing but time makes a ready pod available.
-            let next = active.iter().filter_map(|p| p.available_in(min_ready, now)).min();
+            let next = active
+                .iter()
+                .filter_map(|p| p.available_in(min_ready, now))
+                .min();
             let wait = next.and_then(|d| Duration::try_from(d).ok());
             let longest = Duration::from_secs(min_ready.unsigned_abs().into());
             return Ok(Requeue::After(wait.unwrap_or(longest)));
@@ -218,7 +233,12 @@ impl Controller {
         .await
     }
 
-    async fn manage(&self, key: &ObjectKey, set: &ReplicaSet, active: &[Arc<Pod>]) -> Result<(), Error> {
+    async fn manage(
+        &self,
+        key: &ObjectKey,
+        set: &ReplicaSet,
+        active: &[Arc<Pod>],
+    ) -> Result<(), Error> {
         let wanted = set.spec.as_ref().and_then(|s| s.replicas).unwrap_or(0);
         match plan::manage(wanted, active, || self.related_pods(set), now()) {
             Manage::Nothing => Ok(()),
@@ -230,8 +250,12 @@ impl Controller {
     /// The pods of all ReplicaSets of the same Deployment.
     fn related_pods(&self, set: &ReplicaSet) -> Vec<Arc<Pod>> {
         let owner = controller_of(&set.metadata);
-        let sets = owner.map(|o| self.sets_by_owner.get(&o.uid)).unwrap_or_default();
-        sets.iter().flat_map(|s| self.pods_by_owner.get(s.uid())).collect()
+        let sets = owner
+            .map(|o| self.sets_by_owner.get(&o.uid))
+            .unwrap_or_default();
+        sets.iter()
+            .flat_map(|s| self.pods_by_owner.get(s.uid()))
+            .collect()
     }
 
     /// Creates pods in batches that double: when all of them fail for the same reason, such as
@@ -252,7 +276,8 @@ impl Controller {
             }
             if let Some(error) = failure {
                 // What failed and what is not tried any more will not be seen.
-                self.expectations.creations_observed(key, failed + (remaining - batch));
+                self.expectations
+                    .creations_observed(key, failed + (remaining - batch));
                 return Err(error);
             }
             remaining -= batch;
@@ -265,21 +290,29 @@ impl Controller {
         match self.full_pod_api.create(pod).await {
             Ok(created) => {
                 let message = format!("Created pod: {}", created.name());
-                self.events.event(&reference(set), false, "SuccessfulCreate", message);
+                self.events
+                    .event(&reference(set), false, "SuccessfulCreate", message);
                 Ok(())
             }
             // The expectation stays; the ReplicaSet itself is about to go.
             Err(e) if e.is_namespace_terminating() => Ok(()),
             Err(e) => {
                 let message = format!("Error creating: {e}");
-                self.events.event(&reference(set), true, "FailedCreate", message);
+                self.events
+                    .event(&reference(set), true, "FailedCreate", message);
                 Err(e)
             }
         }
     }
 
-    async fn delete(&self, key: &ObjectKey, set: &ReplicaSet, pods: Vec<Arc<Pod>>) -> Result<(), Error> {
-        self.expectations.expect_deletions(key, pods.iter().map(|p| p.uid().to_owned()));
+    async fn delete(
+        &self,
+        key: &ObjectKey,
+        set: &ReplicaSet,
+        pods: Vec<Arc<Pod>>,
+    ) -> Result<(), Error> {
+        self.expectations
+            .expect_deletions(key, pods.iter().map(|p| p.uid().to_owned()));
         let api = self.pod_api.within(set.namespace());
         let results = join_all(pods.iter().map(|pod| {
             let api = api.clone();
@@ -288,13 +321,15 @@ impl Controller {
                 match &result {
                     Ok(()) => {
                         let message = format!("Deleted pod: {}", pod.name());
-                        self.events.event(&reference(set), false, "SuccessfulDelete", message);
+                        self.events
+                            .event(&reference(set), false, "SuccessfulDelete", message);
                     }
                     Err(e) => {
                         self.expectations.deletion_observed(key, pod.uid());
                         if !e.is_not_found() {
                             let message = format!("Error deleting: {e}");
-                            self.events.event(&reference(set), true, "FailedDelete", message);
+                            self.events
+                                .event(&reference(set), true, "FailedDelete", message);
                         }
                     }
                 }
@@ -306,7 +341,11 @@ impl Controller {
         failures.find(|e| !e.is_not_found()).map_or(Ok(()), Err)
     }
 
-    async fn update_status(&self, set: &ReplicaSet, status: &ReplicaSetStatus) -> Result<(), Error> {
+    async fn update_status(
+        &self,
+        set: &ReplicaSet,
+        status: &ReplicaSetStatus,
+    ) -> Result<(), Error> {
         if set.status.as_ref() == Some(status) {
             return Ok(());
         }
@@ -323,12 +362,18 @@ impl Controller {
         if live.uid() != set.uid() {
             return Ok(());
         }
-        self.set_api.replace_status(&with_status(&live)).await.map(drop)
+        self.set_api
+            .replace_status(&with_status(&live))
+            .await
+            .map(drop)
     }
 }
 
 fn own_reference(set: &ReplicaSet) -> OwnerReference {
-    new_controller_ref(&set.metadata, &GroupVersionKind::new("apps", "v1", "ReplicaSet"))
+    new_controller_ref(
+        &set.metadata,
+        &GroupVersionKind::new("apps", "v1", "ReplicaSet"),
+    )
 }
 
 fn selector(set: &ReplicaSet) -> Option<Selector> {

@@ -126,11 +126,18 @@ pub fn status(
     now: Timestamp,
 ) -> ReplicaSetStatus {
     let spec = rs.spec.clone().unwrap_or_default();
-    let template = spec.template.and_then(|t| t.metadata?.labels).unwrap_or_default();
+    let template = spec
+        .template
+        .and_then(|t| t.metadata?.labels)
+        .unwrap_or_default();
     let min_ready = spec.min_ready_seconds.unwrap_or(0);
     let count = |f: &dyn Fn(&Pod) -> bool| active.iter().filter(|p| f(p)).count() as i32;
     let nonzero = |n: i32| Some(n).filter(|n| *n != 0);
-    let fully_labeled = |p: &Pod| template.iter().all(|(k, v)| p.metadata.labels.get(k) == Some(v));
+    let fully_labeled = |p: &Pod| {
+        template
+            .iter()
+            .all(|(k, v)| p.metadata.labels.get(k) == Some(v))
+    };
 
     let old = rs.status.clone().unwrap_or_default();
     let mut conditions = old.conditions.clone().unwrap_or_default();
@@ -214,11 +221,20 @@ mod tests {
             pod("unready", "n1", "Running", false, json!({})),
             pod("pending", "n1", "Pending", false, json!({})),
             pod("unassigned", "", "Pending", false, json!({})),
-            pod("young", "n1", "Running", true, json!({"creationTimestamp": "2024-01-01T00:59:59Z"})),
+            pod(
+                "young",
+                "n1",
+                "Running",
+                true,
+                json!({"creationTimestamp": "2024-01-01T00:59:59Z"}),
+            ),
         ];
         let all = pods.clone();
         let deleted = names(manage(1, &pods, move || all, now()));
-        assert_eq!(deleted, ["unassigned", "pending", "unready", "cheap", "young"]);
+        assert_eq!(
+            deleted,
+            ["unassigned", "pending", "unready", "cheap", "young"]
+        );
     }
 
     #[test]
@@ -244,7 +260,9 @@ mod tests {
             pod("a", "n", "Running", true, json!({})),
             pod("b", "n", "Running", false, json!({"labels": {}})),
         ];
-        let failure = Failure { message: "quota".into() };
+        let failure = Failure {
+            message: "quota".into(),
+        };
         let got = status(&rs, &pods, 1, Some(&failure), now());
         assert_eq!(
             serde_json::to_value(&got).unwrap(),
@@ -255,7 +273,10 @@ mod tests {
                     "message": "quota", "lastTransitionTime": "2024-01-01T01:00:00Z"}],
             })
         );
-        let failed = ReplicaSet { status: Some(got), ..rs };
+        let failed = ReplicaSet {
+            status: Some(got),
+            ..rs
+        };
         assert_eq!(status(&failed, &pods, 0, None, now()).conditions, None);
     }
 }

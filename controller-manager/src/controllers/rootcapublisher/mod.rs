@@ -24,7 +24,9 @@ fn plan(current: Option<&ConfigMap>, namespace: &str, ca: &str) -> Option<(Confi
     let data: BTreeMap<String, String> = [("ca.crt".to_owned(), ca.to_owned())].into();
     let described = |m: &ConfigMap| {
         let annotations = m.metadata.annotations.as_ref();
-        annotations.and_then(|a| a.get(DESCRIPTION)).is_some_and(|d| !d.is_empty())
+        annotations
+            .and_then(|a| a.get(DESCRIPTION))
+            .is_some_and(|d| !d.is_empty())
     };
     if current.is_some_and(|m| m.data.as_ref() == Some(&data) && described(m)) {
         return None;
@@ -53,7 +55,9 @@ pub fn start(ctx: &Context) -> anyhow::Result<Option<Run>> {
             None => return Ok(None),
         }
     } else {
-        std::fs::read_to_string(file).with_context(|| format!("--root-ca-file {file}"))?.into()
+        std::fs::read_to_string(file)
+            .with_context(|| format!("--root-ca-file {file}"))?
+            .into()
     };
     let client = ctx.client("root-ca-cert-publisher")?;
     let selection = Selection::name("", NAME);
@@ -109,7 +113,10 @@ mod tests {
         assert!(new && made.metadata.namespace.as_deref() == Some("ns"));
         assert_eq!(plan(Some(&made), "ns", "CA"), None);
         let (changed, new) = plan(Some(&made), "ns", "CB").unwrap();
-        assert_eq!((changed.data.unwrap()["ca.crt"].as_str(), new), ("CB", false));
+        assert_eq!(
+            (changed.data.unwrap()["ca.crt"].as_str(), new),
+            ("CB", false)
+        );
         let mut bare = made;
         bare.metadata.annotations = None;
         assert!(plan(Some(&bare), "ns", "CA").is_some());

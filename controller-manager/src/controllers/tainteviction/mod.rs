@@ -78,7 +78,10 @@ pub fn start(ctx: &Context) -> anyhow::Result<Option<Run>> {
 
 fn no_execute(node: &Node) -> Vec<Taint> {
     let taints = node.spec.taints.iter();
-    taints.filter(|t| &*t.effect == "NoExecute").cloned().collect()
+    taints
+        .filter(|t| &*t.effect == "NoExecute")
+        .cloned()
+        .collect()
 }
 
 impl Controller {
@@ -122,16 +125,21 @@ impl Controller {
     fn cancel(&self, key: &ObjectKey) {
         if self.scheduled.lock().remove(key).is_some() {
             let message = format!("Cancelling deletion of Pod {key}");
-            self.events.event(&reference(key), false, "TaintManagerEviction", message);
+            self.events
+                .event(&reference(key), false, "TaintManagerEviction", message);
         }
     }
 
     async fn evict(&self, key: &ObjectKey, pod: &Pod) -> Result<Requeue, Error> {
         tracing::info!(pod = %key, "Deleting pod");
         let message = format!("Marking for deletion Pod {key}");
-        self.events.event(&reference(key), false, "TaintManagerEviction", message);
+        self.events
+            .event(&reference(key), false, "TaintManagerEviction", message);
         let api = self.api.within(key.namespace());
-        if pod.condition("DisruptionTarget").is_none_or(|c| &*c.status != "True") {
+        if pod
+            .condition("DisruptionTarget")
+            .is_none_or(|c| &*c.status != "True")
+        {
             let condition = json!({
                 "type": "DisruptionTarget", "status": "True",
                 "reason": "DeletionByTaintManager",
@@ -142,7 +150,9 @@ impl Controller {
             let patch = Patch::Strategic(json!({
                 "metadata": {"uid": pod.uid()}, "status": {"conditions": [condition]},
             }));
-            let patched = api.patch_status(key.name(), &patch, &PatchOptions::default()).await;
+            let patched = api
+                .patch_status(key.name(), &patch, &PatchOptions::default())
+                .await;
             if optional(patched)?.is_none() {
                 return Ok(Requeue::No);
             }

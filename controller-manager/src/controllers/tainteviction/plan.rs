@@ -45,7 +45,10 @@ pub fn plan(
     let mut shortest: Option<i64> = None;
     for taint in taints {
         let Some(toleration) = tolerations.iter().find(|t| tolerates(t, taint)) else {
-            return Action::Evict(Scheduled { since: now, at: now });
+            return Action::Evict(Scheduled {
+                since: now,
+                at: now,
+            });
         };
         if let Some(seconds) = toleration.toleration_seconds {
             let seconds = seconds.max(0);
@@ -87,8 +90,17 @@ mod tests {
 
     #[test]
     fn the_shortest_toleration_counts() {
-        let tolerations = [toleration("a", Some(300)), toleration("b", Some(60)), toleration("c", None)];
-        let evict = |seconds: i64| Action::Evict(Scheduled { since: at(0), at: at(seconds) });
+        let tolerations = [
+            toleration("a", Some(300)),
+            toleration("b", Some(60)),
+            toleration("c", None),
+        ];
+        let evict = |seconds: i64| {
+            Action::Evict(Scheduled {
+                since: at(0),
+                at: at(seconds),
+            })
+        };
         let run = |taints: &[Taint]| plan(&tolerations, taints, None, at(0));
         assert_eq!(run(&[]), Action::Stay);
         assert_eq!(run(&[taint("c")]), Action::Stay);
@@ -100,8 +112,14 @@ mod tests {
     #[test]
     fn a_second_look_does_not_begin_anew() {
         let tolerations = [toleration("a", Some(300))];
-        let first = Scheduled { since: at(0), at: at(300) };
-        assert_eq!(plan(&tolerations, &[taint("a")], Some(first), at(100)), Action::Keep);
+        let first = Scheduled {
+            since: at(0),
+            at: at(300),
+        };
+        assert_eq!(
+            plan(&tolerations, &[taint("a")], Some(first), at(100)),
+            Action::Keep
+        );
     }
 
     #[test]
@@ -111,7 +129,10 @@ mod tests {
             (json!({"operator": "Exists"}), true),
             (json!({"key": "k"}), true),
             (json!({"key": "k", "value": "v"}), false),
-            (json!({"key": "k", "operator": "Exists", "effect": "NoSchedule"}), false),
+            (
+                json!({"key": "k", "operator": "Exists", "effect": "NoSchedule"}),
+                false,
+            ),
             (json!({"key": "other", "operator": "Exists"}), false),
         ] {
             let toleration: Toleration = serde_json::from_value(value.clone()).unwrap();

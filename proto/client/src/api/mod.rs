@@ -116,6 +116,16 @@ impl Api<PartialObject> {
     }
 }
 
+impl<K: Object> Api<K> {
+    /// The metadata of any resource, as a type that reads still less of it than
+    /// [`PartialObject`].
+    pub fn metadata_as(client: &Client, resource: ResourceInfo) -> Self {
+        let mut api = Self::for_resource(client, resource);
+        api.partial = true;
+        api
+    }
+}
+
 impl<K> Api<K> {
     /// As the resource says, whatever the type is.
     pub fn for_resource(client: &Client, resource: ResourceInfo) -> Self {
