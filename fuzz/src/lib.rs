@@ -1,0 +1,11 @@
+//! What the fuzz targets share: the first byte of an input picks the kind that the rest
+//! is read as.
+
+use schema::Message;
+
+/// Splits an input into a kind's message and the bytes to read as that kind.
+pub fn kind(data: &[u8]) -> Option<(&'static Message, &[u8])> {
+    let (first, rest) = data.split_first()?;
+    let resources = schema::resources();
+    Some((resources[*first as usize % resources.len()].message, rest))
+}
