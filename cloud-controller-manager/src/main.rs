@@ -1,4 +1,19 @@
-//! cloud-controller-manager
+//! cloud-controller-manager: brings what a cloud knows of machines into the cluster.
+
 mod controllers;
+mod options;
 mod provider;
-fn main() {}
+mod server;
+
+use std::process::ExitCode;
+
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
+fn main() -> ExitCode {
+    let daemon = component::Daemon {
+        name: "cloud-controller-manager",
+        worker_threads: 1,
+    };
+    component::run(daemon, server::serve)
+}

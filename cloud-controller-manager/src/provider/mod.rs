@@ -1,7 +1,8 @@
 //! What a cloud tells and does: the seam that every provider implements.
 //!
-//! A provider answers for instances, load balancers and routes; `None` for a part
-//! means that the cloud has no such thing, and the controllers of it do not run.
+//! A provider answers for instances and load balancers; `None` for a part means that
+//! the cloud has no such thing, and the controllers of it do not run. (Upstream's third
+//! part, routes, comes with the first provider that has any.)
 //!
 //! What must not be here: the Kubernetes API; controllers hand over what is needed.
 
@@ -23,10 +24,6 @@ pub trait Provider: Send + Sync + 'static {
     }
 
     fn load_balancers(&self) -> Option<&dyn LoadBalancers> {
-        None
-    }
-
-    fn routes(&self) -> Option<&dyn Routes> {
         None
     }
 }
@@ -91,20 +88,6 @@ pub struct BalancedService {
     /// `spec.loadBalancerIP`, when asked for.
     pub requested: Option<std::net::IpAddr>,
     pub present: Vec<std::net::IpAddr>,
-}
-
-/// Routes to pods between nodes (`cloudprovider.Routes`).
-pub trait Routes: Send + Sync {
-    fn list(&self) -> BoxFuture<'_, Result<Vec<Route>, ProviderError>>;
-    fn create<'a>(&'a self, route: &'a Route) -> BoxFuture<'a, Result<(), ProviderError>>;
-    fn delete<'a>(&'a self, route: &'a Route) -> BoxFuture<'a, Result<(), ProviderError>>;
-}
-
-/// Where a node's pods are.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Route {
-    pub node: String,
-    pub destination: ipnet::IpNet,
 }
 
 #[derive(Debug, thiserror::Error)]
