@@ -28,7 +28,7 @@ use crate::reader::{self, Reader};
 use crate::registry::Registry;
 use crate::registry::store::Env;
 use crate::storage::cache::{Cache, Options as CacheOptions};
-use crate::storage::etcd::{Etcd, Transport};
+use crate::storage::etcd::{Compactor, Etcd, Probe, Transport};
 use crate::storage::keys::Keys;
 use crate::storage::{Storage, metrics::Metrics as StorageMetrics};
 use crate::{authn, authz};
@@ -62,9 +62,11 @@ pub async fn run(options: Options, stop: CancellationToken) -> anyhow::Result<()
         storage,
         cache,
         keys,
-        compaction,
+        health,
+        readiness,
+        tasks,
     } = storage(&etcd, &metrics)?;
-    tokio::spawn(compaction);
+    tasks.into_iter().for_each(|task| drop(tokio::spawn(task)));
 
     let reader = Arc::new(Reader::default());
     let lookup: Arc<dyn Lookup> = reader.clone();
@@ -131,6 +133,10 @@ pub async fn run(options: Options, stop: CancellationToken) -> anyhow::Result<()
     let stopping = CancellationToken::new();
     let ready = Checks::new();
     {
+        let (live, ready_too) = (health.clone(), health);
+        checks.add("etcd", move || live.check());
+        ready.add("etcd", move || ready_too.check());
+        ready.add("etcd-readiness", move || readiness.check());
         let cache = cache.clone();
         ready.add("informer-sync", move || match cache.revision() {
             0 => Err("the watch cache is being filled".to_owned()),
@@ -181,12 +187,18 @@ fn documents(discovery: Discovery) -> Mount {
     })
 }
 
+/// Upstream's default of `--etcd-db-metric-poll-interval`.
+const DB_METRIC_POLL_INTERVAL: std::time::Duration = std::time::Duration::from_secs(30);
+
 /// What comes of the etcd flags.
 struct Stored {
     storage: Arc<dyn Storage>,
     cache: Arc<Cache>,
     keys: Keys,
-    compaction: futures::future::BoxFuture<'static, ()>,
+    health: Arc<Probe>,
+    readiness: Arc<Probe>,
+    /// What goes on beside requests: compaction, probes, metrics.
+    tasks: Vec<futures::future::BoxFuture<'static, ()>>,
 }
 
 fn storage(options: &EtcdOptions, metrics: &Metrics) -> anyhow::Result<Stored> {
@@ -197,8 +209,8 @@ fn storage(options: &EtcdOptions, metrics: &Metrics) -> anyhow::Result<Stored> {
         etcd_keyfile,
         etcd_prefix,
         etcd_compaction_interval,
-        etcd_healthcheck_timeout: _,
-        etcd_readycheck_timeout: _,
+        etcd_healthcheck_timeout,
+        etcd_readycheck_timeout,
         event_ttl: _,
     } = options;
     let storage_metrics = StorageMetrics::new(metrics.inner(), etcd_prefix)?;
@@ -218,17 +230,29 @@ fn storage(options: &EtcdOptions, metrics: &Metrics) -> anyhow::Result<Stored> {
         },
         storage_metrics,
     );
+    let health = Probe::new(etcd.clone(), etcd_healthcheck_timeout.get());
+    let mut tasks: Vec<futures::future::BoxFuture<'static, ()>> =
+        vec![Box::pin(health.clone().run())];
+    let mut readiness = health.clone();
+    if etcd_readycheck_timeout.get() != etcd_healthcheck_timeout.get() {
+        readiness = Probe::new(etcd.clone(), etcd_readycheck_timeout.get());
+        tasks.push(Box::pin(readiness.clone().run()));
+    }
     let interval = etcd_compaction_interval.get();
-    let compactor = crate::storage::etcd::Compactor::new(etcd.clone());
+    if !interval.is_zero() {
+        tasks.push(Box::pin(Compactor::new(etcd.clone()).run(interval)));
+    }
+    let measured = etcd.clone();
+    tasks.push(Box::pin(async move {
+        measured.monitor(DB_METRIC_POLL_INTERVAL).await;
+    }));
     Ok(Stored {
         storage: etcd,
         cache,
         keys,
-        compaction: Box::pin(async move {
-            if !interval.is_zero() {
-                compactor.run(interval).await;
-            }
-        }),
+        health,
+        readiness,
+        tasks,
     })
 }
 

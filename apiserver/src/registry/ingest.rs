@@ -1,4 +1,4 @@
-//! How the watch cache reads stored bytes: uid, labels and selectable fields are picked out
+//! How the watch cache reads stored bytes: labels and selectable fields are picked out
 //! of the protobuf without building the object, and the resource version is put in.
 //!
 //! What must not be here: where objects are kept.
@@ -77,7 +77,6 @@ impl BuiltIn {
             other => other.to_string(),
         };
         Ok(Ingested {
-            uid: m.uid().to_owned(),
             labels: m
                 .get("labels")
                 .and_then(Value::as_object)
@@ -160,7 +159,6 @@ impl Ingest for BuiltIn {
         let unknown = envelope::decode(value).map_err(|e| e.to_string())?;
         let mut ingested = Ingested::default();
         let meta = ObjectMeta::of(unknown.raw).map_err(|e| e.to_string())?;
-        ingested.uid = meta.uid.to_owned();
         for label in meta.labels() {
             let (key, value) = label.map_err(|e| e.to_string())?;
             ingested.labels.push((key.to_owned(), value.to_owned()));
@@ -325,7 +323,6 @@ mod tests {
         let bytes = store::encode(pods(), &pod).unwrap();
         let ingest = BuiltIn::new(pods());
         let got = ingest.ingest(&bytes, 42).unwrap();
-        assert_eq!(got.uid, "u");
         assert_eq!(
             got.labels,
             [("x".into(), "1".into()), ("y".into(), String::new())]

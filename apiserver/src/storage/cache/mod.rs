@@ -39,9 +39,9 @@ use super::{Result, Revision, Storage};
 use encodings::Encodings;
 use freshness::Freshness;
 
-pub use object::{Labels, Object};
+pub use object::Object;
 pub use resource::ResourceCache;
-pub use selector::{FieldRef, FieldTerm, Selector, UnknownField};
+pub use selector::{FieldRef, Selector};
 pub use watch::Watcher;
 pub use writer::Cache;
 
@@ -63,7 +63,6 @@ pub trait Ingest: Send + Sync + 'static {
 pub struct Ingested {
     /// The stored form with the resource version spliced in; not a slice of the input.
     pub bytes: Bytes,
-    pub uid: String,
     pub labels: Vec<(String, String)>,
     /// The values of [`Definition::fields`], in that order.
     pub fields: Vec<String>,

@@ -22,7 +22,6 @@ pub struct Object {
     name: u32,
     revision: Revision,
     bytes: Bytes,
-    uid: Box<str>,
     labels: Strings,
     fields: Strings,
     encodings: Mutex<Vec<(u32, Bytes)>>,
@@ -49,7 +48,6 @@ impl Object {
             name: name as u32,
             revision,
             bytes: found.bytes,
-            uid: found.uid.into(),
             labels: labels
                 .iter()
                 .flat_map(|(k, v)| [k.as_str(), v.as_str()])
@@ -67,7 +65,6 @@ impl Object {
             name: self.name,
             revision,
             bytes,
-            uid: self.uid.clone(),
             labels: self.labels.clone(),
             fields: self.fields.clone(),
             encodings: Mutex::default(),
@@ -87,10 +84,6 @@ impl Object {
 
     pub fn name(&self) -> &str {
         &self.key[self.name as usize..]
-    }
-
-    pub fn uid(&self) -> &str {
-        &self.uid
     }
 
     /// etcd's mod revision; for an object that a watch sends as deleted, the revision at which
@@ -148,7 +141,6 @@ impl Object {
         std::mem::size_of::<Self>()
             + self.key.len()
             + self.bytes.len()
-            + self.uid.len()
             + self.labels.0.len()
             + self.fields.0.len()
     }

@@ -13,7 +13,7 @@ use tokio::time::Instant;
 
 use super::history::{Event, History};
 use super::object::Object;
-use super::selector::{FieldRef, Selector};
+use super::selector::Selector;
 use super::tree::{Cursor, Tree};
 use super::watch::Watcher;
 use super::watchers::{Channel, End, Watchers, indexed_term};
@@ -196,20 +196,6 @@ impl ResourceCache {
 
     pub fn definition(&self) -> &Definition {
         &self.definition
-    }
-
-    /// How selectors name a field; `None` for one that is not selectable.
-    pub fn field(&self, name: &str) -> Option<FieldRef> {
-        self.definition.field(name)
-    }
-
-    /// How many objects there are.
-    pub fn len(&self) -> usize {
-        self.state.read().objects.len()
-    }
-
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
     }
 
     /// One object by its relative key (`<namespace>/<name>` or `<name>`).

@@ -18,7 +18,6 @@ impl Ingest for Lines {
         let text = std::str::from_utf8(value).map_err(|_| "no text")?;
         let mut found = Ingested {
             bytes: self.restamp(value, revision)?,
-            uid: "uid".into(),
             fields: vec![String::new()],
             ..Ingested::default()
         };

@@ -29,11 +29,6 @@ pub struct Watcher {
 }
 
 impl Watcher {
-    /// The revision of the state that a watch begins with, or that it resumes after.
-    pub fn began_at(&self) -> Revision {
-        self.began
-    }
-
     fn item(&self, seen: Seen, event: &Event) -> Option<WatchItem> {
         Some(match seen {
             Seen::Added => WatchItem::Added(event.object.clone()?),

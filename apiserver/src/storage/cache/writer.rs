@@ -140,11 +140,6 @@ impl Cache {
         self.shared.freshness.revision()
     }
 
-    /// etcd's revision now (one quorum read for all who ask at the same time).
-    pub async fn latest(&self) -> Result<Revision> {
-        self.shared.freshness.latest(&*self.shared.storage).await
-    }
-
     /// Waits until the cache has seen a revision, a write's own for example.
     pub async fn wait_for(&self, revision: Revision) -> Result<()> {
         let patience = self.shared.options.freshness_timeout;

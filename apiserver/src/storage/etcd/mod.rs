@@ -9,6 +9,7 @@
 mod channel;
 mod compact;
 mod error;
+mod health;
 mod lease;
 mod status;
 mod watch;
@@ -31,7 +32,7 @@ use tonic::transport::Channel;
 
 pub use channel::{Transport, TransportError};
 pub use compact::Compactor;
-pub use status::MemberStatus;
+pub use health::Probe;
 
 use super::metrics::Metrics;
 use super::{KeyValue, Page, Result, Revision, Storage, StorageError, Watch, keys};

@@ -19,11 +19,9 @@ const STATUS_TIMEOUT: Duration = Duration::from_secs(5);
 /// One member's own word.
 #[derive(Debug, Clone)]
 pub struct MemberStatus {
-    pub server: String,
     pub version: String,
     /// The database file, in bytes (`apiserver_storage_size_bytes`).
     pub db_size: i64,
-    pub db_size_in_use: i64,
 }
 
 impl MemberStatus {
@@ -89,10 +87,8 @@ impl Etcd {
             .map_err(|status| storage_error(&status, 0))?
             .into_inner();
         Ok(MemberStatus {
-            server: member.server.clone(),
             version: status.version,
             db_size: status.db_size,
-            db_size_in_use: status.db_size_in_use,
         })
     }
 }
@@ -105,10 +101,8 @@ mod tests {
     fn progress_requests_need_a_version_that_answers_them_right() {
         let supports = |version: &str| {
             MemberStatus {
-                server: String::new(),
                 version: version.into(),
                 db_size: 0,
-                db_size_in_use: 0,
             }
             .supports_progress_requests()
         };

@@ -110,6 +110,7 @@ async fn etcd_restarts_and_nothing_is_lost() {
     let first = create(&subject, "ns/a", "v=1").await.unwrap();
     subject.cache.wait_for(first).await.unwrap();
     member.stop();
+    assert!(etcd.check(PATIENCE).await.is_err());
     let down = subject.get("ns/a", 0).await;
     assert!(
         matches!(down, Err(StorageError::Unavailable(_))),
