@@ -26,6 +26,7 @@ log_to() {
 # die MESSAGE...: end with a message and, where there is one, the log to read.
 die() {
   local see=${LOG:+ (log: $LOG)}
+  show_end
   printf 'error: %s%s\n' "$*" "$see" >&"$TERMINAL_ERR"
   FAILED_LOUDLY=1
   exit 1
@@ -34,7 +35,6 @@ die() {
 # die_of NAME MESSAGE...: likewise, but it is that process that is to blame.
 die_of() {
   LOG=$LOGS/$1.log
-  show_end
   shift
   die "$@"
 }
