@@ -4,6 +4,7 @@
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use component::features::FeatureGates;
@@ -12,6 +13,9 @@ use component::metrics::Registry as Metrics;
 use component::serving::{Bound, Limits, ServingCertificate, TlsFiles, TlsOptions, handler};
 use tokio_util::sync::CancellationToken;
 
+use crate::authn::Authenticator;
+use crate::authn::token_issuer::TokenIssuer;
+use crate::authz::Authorizer;
 use crate::discovery::{self, Addresses, Discovery};
 use crate::http::body;
 use crate::http::chain::{Chain, Connection};
@@ -25,8 +29,19 @@ use crate::options::{
     KubeletOptions, Options, ServiceOptions, ServingOptions,
 };
 use crate::reader::{self, Reader};
-use crate::registry::Registry;
+use crate::registry::certificate_requests::CertificateRequests;
+use crate::registry::events::Events;
+use crate::registry::jobs::Jobs;
+use crate::registry::namespaces::Namespaces;
+use crate::registry::pods::Pods;
+use crate::registry::pods::binding::Bindings;
+use crate::registry::pods::eviction::Evictions;
+use crate::registry::rest::Rest;
+use crate::registry::scale::Scale;
+use crate::registry::service_account_tokens::Tokens;
 use crate::registry::store::Env;
+use crate::registry::strategy::Strategy;
+use crate::registry::{Registry, Special, reviews};
 use crate::storage::cache::{Cache, Options as CacheOptions};
 use crate::storage::etcd::{Compactor, Etcd, Probe, Transport};
 use crate::storage::keys::Keys;
@@ -113,7 +128,8 @@ pub async fn run(options: Options, stop: CancellationToken) -> anyhow::Result<()
         random: rand::random,
     });
     let versions = discovery::served(&runtime_config.0, |gate| gates.enabled(gate))?;
-    let registry = Arc::new(Registry::new(&versions, &cache, &env, HashMap::new()));
+    let special = special(etcd.event_ttl.get());
+    let registry = Arc::new(Registry::new(&versions, &cache, &env, special));
     reader.connect(registry.clone());
     tokio::spawn(cache.clone().run());
     for observer in authorizer.observers() {
@@ -129,6 +145,14 @@ pub async fn run(options: Options, stop: CancellationToken) -> anyhow::Result<()
         external: format!("{external}:{}", serving.secure_port),
         internal: Vec::new(),
     };
+    let asked: (Arc<dyn Authenticator>, Arc<dyn Authorizer>) =
+        (authenticator.clone(), authorizer.clone());
+    let endpoints = endpoints(
+        &registry,
+        reviews::all(&asked.0, &asked.1),
+        token_issuer(&authentication, &clock)?,
+        &lookup,
+    )?;
     let checks = Checks::new();
     let stopping = CancellationToken::new();
     let ready = Checks::new();
@@ -150,7 +174,7 @@ pub async fn run(options: Options, stop: CancellationToken) -> anyhow::Result<()
     }
     let chain = Arc::new(Chain {
         registry,
-        endpoints: Arc::new(Endpoints::default()),
+        endpoints: Arc::new(endpoints),
         paths: Arc::new(NonResource {
             healthz: checks.clone(),
             livez: checks,
@@ -171,6 +195,112 @@ pub async fn run(options: Options, stop: CancellationToken) -> anyhow::Result<()
         stopping: stopping.clone(),
     });
     serve(serving, &authentication, chain, stop, stopping).await
+}
+
+/// The kinds with rules of their own.
+fn special(event_ttl: Duration) -> HashMap<(&'static str, &'static str), Special> {
+    let strategies: Vec<((&str, &str), Box<dyn Strategy>)> = vec![
+        (("", "events"), Box::new(Events { ttl: event_ttl })),
+        (("", "namespaces"), Box::new(Namespaces)),
+        (("", "pods"), Box::new(Pods)),
+        (("batch", "jobs"), Box::new(Jobs)),
+        (
+            ("certificates.k8s.io", "certificatesigningrequests"),
+            Box::new(CertificateRequests),
+        ),
+    ];
+    strategies
+        .into_iter()
+        .map(|(key, strategy)| {
+            let special = Special {
+                strategy: Some(strategy),
+                hooks: None,
+            };
+            (key, special)
+        })
+        .collect()
+}
+
+/// Endpoints that are not simply stored objects.
+fn endpoints(
+    registry: &Registry,
+    reviews: Vec<((&'static str, &'static str, &'static str), Arc<dyn Rest>)>,
+    tokens: Option<Arc<TokenIssuer>>,
+    lookup: &Arc<dyn Lookup>,
+) -> anyhow::Result<Endpoints> {
+    let store = |group: &str, plural: &str| {
+        registry
+            .store(group, plural)
+            .cloned()
+            .with_context(|| format!("{plural} are not served"))
+    };
+    let mut endpoints = Endpoints::default();
+    let rest = &mut endpoints.rest;
+    rest.extend(reviews);
+    let bindings: Arc<dyn Rest> = Arc::new(Bindings {
+        pods: store("", "pods")?,
+    });
+    rest.insert(("", "bindings", ""), bindings.clone());
+    rest.insert(("", "pods", "binding"), bindings);
+    rest.insert(
+        ("", "pods", "eviction"),
+        Arc::new(Evictions {
+            pods: store("", "pods")?,
+            budgets: store("policy", "poddisruptionbudgets")?,
+        }),
+    );
+    for (group, plural) in [
+        ("", "replicationcontrollers"),
+        ("apps", "deployments"),
+        ("apps", "replicasets"),
+        ("apps", "statefulsets"),
+    ] {
+        let scale = Scale {
+            workloads: store(group, plural)?,
+        };
+        rest.insert((group, plural, "scale"), Arc::new(scale));
+    }
+    if let Some(issuer) = tokens {
+        rest.insert(
+            ("", "serviceaccounts", "token"),
+            Arc::new(Tokens {
+                service_accounts: store("", "serviceaccounts")?,
+                issuer,
+                lookup: lookup.clone(),
+            }),
+        );
+    }
+    Ok(endpoints)
+}
+
+/// Issues service account tokens when there is a key to sign them with.
+fn token_issuer(
+    options: &AuthenticationOptions,
+    clock: &authn::Clock,
+) -> anyhow::Result<Option<Arc<TokenIssuer>>> {
+    let Some(file) = &options.service_account_signing_key_file else {
+        return Ok(None);
+    };
+    let pem = std::fs::read(file).with_context(|| format!("reading {}", file.display()))?;
+    let issuer = options
+        .service_account_issuer
+        .first()
+        .cloned()
+        .context("--service-account-issuer is required to sign tokens")?;
+    let audiences = match options.api_audiences.0.as_slice() {
+        [] => options.service_account_issuer.clone(),
+        given => given.to_vec(),
+    };
+    Ok(Some(Arc::new(TokenIssuer {
+        key: authn::keys::SigningKey::from_pem(&pem)
+            .with_context(|| format!("the key in {}", file.display()))?,
+        issuer,
+        audiences,
+        max_expiration: options.service_account_max_token_expiration.get().as_secs() as i64,
+        extend_expiration: options.service_account_extend_token_expiration,
+        clock: clock.clone(),
+        new_uuid: Arc::new(|| uuid::Uuid::new_v4().to_string()),
+    })))
 }
 
 /// Serves discovery documents.

@@ -39,16 +39,25 @@ pub enum GarbageCollection {
     Unsupported,
 }
 
-/// `grace` is what the strategy makes of the asked period; `None` for kinds (or objects)
-/// that are not deleted gracefully.
-pub fn plan(
-    object: &Value,
-    options: &DeleteOptions,
-    gc: GarbageCollection,
-    grace: Option<Duration>,
-    graceful_kind: bool,
-    now: Timestamp,
-) -> Plan {
+/// What a kind's strategy says of an object that is to be deleted.
+#[derive(Debug, Clone, Copy)]
+pub struct Kind {
+    pub gc: GarbageCollection,
+    /// Objects of the kind wait for a grace period.
+    pub graceful: bool,
+    /// What the strategy makes of the asked period; `None`: this object goes at once.
+    pub grace: Option<Duration>,
+    /// Held back by something else than `metadata.finalizers`.
+    pub held: bool,
+}
+
+pub fn plan(object: &Value, options: &DeleteOptions, kind: Kind, now: Timestamp) -> Plan {
+    let Kind {
+        gc,
+        graceful: graceful_kind,
+        grace,
+        held,
+    } = kind;
     let (mut marked, graceful) = match graceful(object, options, grace, graceful_kind, now) {
         Graceful::Pending => return Plan::Pending,
         Graceful::No => (None, None),
@@ -59,10 +68,14 @@ pub fn plan(
         Some(finalizers) => {
             let object = marked.get_or_insert_with(|| object.clone());
             set_finalizers(object, &finalizers);
-            !finalizers.is_empty()
+            held || !finalizers.is_empty()
         }
-        None => meta(current).has_finalizers(),
+        None => held || meta(current).has_finalizers(),
     };
+    if held && meta(object).is_deleting() && marked.is_none() {
+        // Nothing new to say.
+        return Plan::Pending;
+    }
     let marked = marked.unwrap_or_else(|| object.clone());
     match graceful {
         None if pending => Plan::Mark(as_deleting(marked, now)),
@@ -243,6 +256,12 @@ pub fn finished_by_update(new: &Value, old: &Value) -> bool {
 mod tests {
     use super::*;
 
+    const PLAIN: Kind = Kind {
+        gc: GarbageCollection::Dependents,
+        graceful: false,
+        grace: None,
+        held: false,
+    };
     const NOW: &str = "2024-01-01T00:00:00Z";
 
     fn now() -> Timestamp {
@@ -253,9 +272,7 @@ mod tests {
         plan(
             &object,
             &options,
-            GarbageCollection::Dependents,
-            None,
-            false,
+            PLAIN,
             now(),
         )
     }
@@ -269,9 +286,7 @@ mod tests {
         plan(
             &object,
             &options,
-            GarbageCollection::Dependents,
-            grace,
-            true,
+            Kind { graceful: true, grace, ..PLAIN },
             now(),
         )
     }
@@ -319,9 +334,10 @@ mod tests {
         let kept = plan(
             &json!({"metadata": {}}),
             &options(Propagation::Orphan),
-            GarbageCollection::Unsupported,
-            None,
-            false,
+            Kind {
+                gc: GarbageCollection::Unsupported,
+                ..PLAIN
+            },
             now(),
         );
         assert_eq!(kept, Plan::Remove);
@@ -368,6 +384,26 @@ mod tests {
         };
         assert_eq!(marked["metadata"]["deletionGracePeriodSeconds"], 1);
         assert_eq!(marked["metadata"]["deletionTimestamp"], NOW);
+    }
+
+    #[test]
+    fn what_is_held_is_marked_once() {
+        let held = Kind {
+            held: true,
+            ..PLAIN
+        };
+        let object = json!({"metadata": {"name": "ns"}});
+        let Plan::Mark(marked) = plan(&object, &DeleteOptions::default(), held, now()) else {
+            panic!("must mark");
+        };
+        assert_eq!(
+            plan(&marked, &DeleteOptions::default(), held, now()),
+            Plan::Pending
+        );
+        assert_eq!(
+            plan(&marked, &DeleteOptions::default(), PLAIN, now()),
+            Plan::Remove
+        );
     }
 
     #[test]

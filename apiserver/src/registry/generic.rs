@@ -8,10 +8,10 @@ use std::time::Duration;
 use api::validation;
 use meta::field::ErrorList;
 use schema::Resource;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::deletion::GarbageCollection;
-use super::object_meta::{keep, meta, semantically_equal, set_generation};
+use super::object_meta::{child_mut, keep, meta, semantically_equal, set_generation};
 use super::strategy::{Context, Strategy};
 
 /// What distinguishes kinds that need no code of their own.
@@ -26,6 +26,28 @@ struct Traits {
     unconditional_update: bool,
     returns_deleted: bool,
     gc: GarbageCollection,
+    on_create: OnCreate,
+    also: Also,
+}
+
+/// What becomes of the status that a client sends on create.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum OnCreate {
+    Reset,
+    /// A node's status is its own to say.
+    Keep,
+    /// Everything begins as this.
+    Phase(&'static str),
+}
+
+/// What else counts or is counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Also {
+    Nothing,
+    /// Annotations are copied to replica sets: they count as spec.
+    Annotations,
+    /// An annotation counts changes of the template.
+    TemplateGeneration,
 }
 
 const PLAIN: Traits = Traits {
@@ -36,6 +58,8 @@ const PLAIN: Traits = Traits {
     unconditional_update: true,
     returns_deleted: false,
     gc: GarbageCollection::Dependents,
+    on_create: OnCreate::Reset,
+    also: Also::Nothing,
 };
 
 const fn of(group: &'static str, plural: &'static str) -> Traits {
@@ -71,6 +95,12 @@ impl Traits {
             ..self
         }
     }
+    const fn on_create(self, on_create: OnCreate) -> Traits {
+        Traits { on_create, ..self }
+    }
+    const fn also(self, also: Also) -> Traits {
+        Traits { also, ..self }
+    }
     const fn orphans(self) -> Traits {
         Traits {
             gc: GarbageCollection::Orphan,
@@ -86,8 +116,13 @@ const ADMISSION: &str = "admissionregistration.k8s.io";
 const TRAITS: &[Traits] = &[
     of("", "endpoints").create_on_update(),
     of("", "limitranges").create_on_update(),
-    of("", "persistentvolumes").returns_deleted(),
-    of("", "persistentvolumeclaims").returns_deleted(),
+    of("", "nodes").on_create(OnCreate::Keep),
+    of("", "persistentvolumes")
+        .returns_deleted()
+        .on_create(OnCreate::Phase("Pending")),
+    of("", "persistentvolumeclaims")
+        .returns_deleted()
+        .on_create(OnCreate::Phase("Pending")),
     of("", "podtemplates").generation().returns_deleted(),
     of("", "replicationcontrollers").generation().orphans(),
     of("", "resourcequotas").returns_deleted(),
@@ -114,8 +149,12 @@ const TRAITS: &[Traits] = &[
         .generation()
         .conditional_update(),
     of("apiregistration.k8s.io", "apiservices").conditional_update(),
-    of("apps", "daemonsets").generation(),
-    of("apps", "deployments").generation(),
+    of("apps", "daemonsets")
+        .generation()
+        .also(Also::TemplateGeneration),
+    of("apps", "deployments")
+        .generation()
+        .also(Also::Annotations),
     of("apps", "replicasets").generation(),
     of("apps", "statefulsets").generation(),
     of("batch", "cronjobs").generation(),
@@ -177,6 +216,21 @@ const TRAITS: &[Traits] = &[
     of("storagemigration.k8s.io", "storageversionmigrations").conditional_update(),
 ];
 
+/// Where `apps/v1` keeps what was once `spec.templateGeneration`.
+const TEMPLATE_GENERATION: &str = "deprecated.daemonset.template.generation";
+
+fn template_generation(object: &Value) -> i64 {
+    meta(object)
+        .annotation(TEMPLATE_GENERATION)
+        .and_then(|text| text.parse().ok())
+        .unwrap_or(0)
+}
+
+fn set_template_generation(object: &mut Value, generation: i64) {
+    let annotations = child_mut(&mut object["metadata"], "annotations");
+    annotations.insert(TEMPLATE_GENERATION.into(), json!(generation.to_string()));
+}
+
 /// Serves any resource by its schema and the table above.
 #[derive(Debug)]
 pub struct Generic {
@@ -231,9 +285,21 @@ pub fn keep_all_but_status(object: &mut Value, old: &Value) {
 impl Strategy for Generic {
     fn prepare_create(&self, _cx: &Context<'_>, object: &mut Value) {
         if self.has_status
-            && let Some(object) = object.as_object_mut()
+            && let Some(members) = object.as_object_mut()
         {
-            object.remove("status");
+            match self.traits.on_create {
+                OnCreate::Keep => {}
+                OnCreate::Reset => {
+                    members.remove("status");
+                }
+                OnCreate::Phase(phase) => {
+                    members.insert("status".into(), json!({"phase": phase}));
+                }
+            }
+        }
+        if self.traits.also == Also::TemplateGeneration {
+            let generation = template_generation(object).max(1);
+            set_template_generation(object, generation);
         }
         set_generation(object, i64::from(self.traits.generation));
     }
@@ -251,7 +317,17 @@ impl Strategy for Generic {
         if self.has_status {
             keep(object, old, "status");
         }
-        if self.traits.generation && spec_changed(object, old) {
+        if self.traits.also == Also::TemplateGeneration {
+            let same =
+                semantically_equal(old["spec"].get("template"), object["spec"].get("template"));
+            set_template_generation(object, template_generation(old) + i64::from(!same));
+        }
+        let annotated = self.traits.also == Also::Annotations
+            && !semantically_equal(
+                meta(object).get("annotations"),
+                meta(old).get("annotations"),
+            );
+        if self.traits.generation && (annotated || spec_changed(object, old)) {
             set_generation(object, meta(old).generation() + 1);
         }
     }

@@ -3,14 +3,23 @@
 //!
 //! [`Registry`] knows every resource that is served. What must not be here: HTTP.
 
+pub mod certificate_requests;
 pub mod columns;
+pub mod conditions;
 pub mod convert;
 pub mod deletion;
+pub mod events;
 pub mod generic;
 pub mod ingest;
+pub mod jobs;
+pub mod namespaces;
 pub mod object_meta;
 pub mod options;
+pub mod pods;
 pub mod rest;
+pub mod reviews;
+pub mod scale;
+pub mod service_account_tokens;
 pub mod store;
 pub mod strategy;
 

@@ -65,10 +65,14 @@ pub trait Strategy: Send + Sync + 'static {
         None
     }
 
-    /// Keeps an object whose deletion is over (namespaces with `spec.finalizers`).
-    fn may_finish_deletion(&self, _object: &Value) -> bool {
-        true
+    /// Something beside `metadata.finalizers` holds the object back from being deleted
+    /// (`spec.finalizers` of a namespace).
+    fn is_held(&self, _object: &Value) -> bool {
+        false
     }
+
+    /// Says in the object itself that it is being deleted (a namespace's phase).
+    fn mark_deleting(&self, _object: &mut Value) {}
 
     fn garbage_collection(&self) -> GarbageCollection {
         GarbageCollection::Dependents

@@ -34,6 +34,7 @@ pub trait Connect: Send + Sync + 'static {
 }
 
 /// Endpoints beyond stored objects, by group, plural and subresource.
+/// Filled by the composition.
 #[derive(Default)]
 pub struct Endpoints {
     pub rest: HashMap<(&'static str, &'static str, &'static str), Arc<dyn Rest>>,

@@ -413,11 +413,7 @@ pub(super) async fn rest(
         _ => return Err(super::method_not_allowed()),
     };
     match reply {
-        Reply::Status(status) => {
-            let mut response = body::status(&status, &request.headers, accepted.pretty);
-            *response.status_mut() = code;
-            Ok(response)
-        }
+        Reply::Status(status) => Ok(body::status(&status, &request.headers, accepted.pretty)),
         Reply::Object(object) => {
             let (media, pretty) = (accepted.media, accepted.pretty);
             let bytes = encode::tree(

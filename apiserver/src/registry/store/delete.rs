@@ -4,7 +4,7 @@ use futures::StreamExt;
 use meta::Status;
 use serde_json::Value;
 
-use super::super::deletion::{self, Plan};
+use super::super::deletion::{self, Kind, Plan};
 use super::super::object_meta::meta;
 use super::super::options::DeleteOptions;
 use super::errors::During;
@@ -65,14 +65,13 @@ impl Store {
             .await?;
         self.validate_admission(write, Operation::Delete, write.name, None, Some(object))
             .await?;
-        let plan = deletion::plan(
-            object,
-            options,
-            self.strategy.garbage_collection(),
-            self.strategy.grace_period(object, options),
-            self.strategy.is_graceful(),
-            (self.env.now)(),
-        );
+        let kind = Kind {
+            gc: self.strategy.garbage_collection(),
+            graceful: self.strategy.is_graceful(),
+            grace: self.strategy.grace_period(object, options),
+            held: self.strategy.is_held(object),
+        };
+        let plan = deletion::plan(object, options, kind, (self.env.now)());
         let marks = matches!(plan, Plan::Mark(_));
         let (mark, remove) = match plan {
             Plan::Pending => {
@@ -87,6 +86,7 @@ impl Store {
             Plan::Remove => (None, true),
         };
         if let Some(mut marked) = mark {
+            self.strategy.mark_deleting(&mut marked);
             if !write.dry_run {
                 let bytes = self.stored_bytes(&marked)?;
                 let key = self.key(write.namespace, write.name);
@@ -112,7 +112,7 @@ impl Store {
             }
             current.object = marked;
         }
-        let gone = remove && self.strategy.may_finish_deletion(&current.object);
+        let gone = remove;
         if gone && !write.dry_run {
             match self.remove(write.namespace, write.name, &current).await {
                 Ok(revision) => set_resource_version(&mut current.object, revision),

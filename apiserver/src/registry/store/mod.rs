@@ -12,6 +12,7 @@ mod create;
 mod delete;
 pub mod errors;
 mod list;
+mod modify;
 mod update;
 
 use std::sync::Arc;
@@ -269,6 +270,20 @@ impl Store {
             }
         }
         Ok(())
+    }
+
+    /// Admission of an object that is posted to a subresource of this resource (a Binding,
+    /// an Eviction) and not stored itself.
+    pub async fn admit_subresource(
+        &self,
+        write: &Write<'_>,
+        object: &mut Value,
+    ) -> Result<(), Status> {
+        let operation = admission::Operation::Create;
+        self.admit(write, operation, write.name, Some(object), None)
+            .await?;
+        self.validate_admission(write, operation, write.name, Some(object), None)
+            .await
     }
 
     fn attributes<'a>(

@@ -143,7 +143,7 @@ impl Store {
             Some(old),
         )
         .await?;
-        if finished_by_update(object, old) && self.strategy.may_finish_deletion(object) {
+        if finished_by_update(object, old) && !self.strategy.is_held(object) {
             return self.remove_finished(write, current).await;
         }
         let bytes = self.stored_bytes(object)?;

@@ -1,0 +1,141 @@
+//! CertificateSigningRequests: who asks is who is authenticated; approving is a right of
+//! its own (`approval`), and so is signing (`status`).
+
+use api::validation;
+use meta::field::ErrorList;
+use serde_json::{Value, json};
+
+use super::generic::keep_all_but_status;
+use super::object_meta::{keep, time};
+use super::strategy::{Context, Strategy};
+
+const GROUP: &str = "certificates.k8s.io";
+const KIND: &str = "CertificateSigningRequest";
+
+#[derive(Debug)]
+pub struct CertificateRequests;
+
+/// Conditions that only `approval` writes.
+fn is_verdict(condition: &Value) -> bool {
+    matches!(condition["type"].as_str(), Some("Approved" | "Denied"))
+}
+
+fn conditions(request: &Value) -> Vec<Value> {
+    request["status"]["conditions"]
+        .as_array()
+        .cloned()
+        .unwrap_or_default()
+}
+
+/// Gives new conditions their times.
+fn stamp(request: &mut Value, old: &Value, now: jiff::Timestamp) {
+    let before = conditions(old);
+    let Some(list) = request["status"]["conditions"].as_array_mut() else {
+        return;
+    };
+    for condition in list {
+        let same = before
+            .iter()
+            .find(|b| b["type"] == condition["type"] && b["status"] == condition["status"]);
+        if condition.get("lastUpdateTime").is_none() {
+            condition["lastUpdateTime"] = time(now);
+        }
+        if condition.get("lastTransitionTime").is_none() {
+            condition["lastTransitionTime"] = same
+                .and_then(|b| b.get("lastTransitionTime").cloned())
+                .unwrap_or_else(|| time(now));
+        }
+    }
+}
+
+impl Strategy for CertificateRequests {
+    fn prepare_create(&self, cx: &Context<'_>, request: &mut Value) {
+        let spec = &mut request["spec"];
+        let user = cx.user;
+        spec["username"] = json!(user.name);
+        spec["uid"] = json!(user.uid);
+        spec["groups"] = json!(user.groups);
+        spec["extra"] = json!(user.extra);
+        if let Some(members) = request.as_object_mut() {
+            members.remove("status");
+        }
+    }
+
+    fn validate_create(&self, _cx: &Context<'_>, request: &Value) -> ErrorList {
+        validation::create(GROUP, KIND, false, request)
+    }
+
+    fn prepare_update(&self, cx: &Context<'_>, request: &mut Value, old: &Value) {
+        match cx.subresource {
+            "approval" => {
+                keep(request, old, "spec");
+                let asked = conditions(request);
+                keep(request, old, "status");
+                if !request["status"].is_object() {
+                    request["status"] = json!({});
+                }
+                request["status"]["conditions"] = Value::Array(asked);
+                stamp(request, old, cx.now);
+            }
+            "status" => {
+                keep_all_but_status(request, old);
+                // Verdicts are not the signer's to change.
+                let mut kept: Vec<Value> = conditions(old).into_iter().filter(is_verdict).collect();
+                kept.extend(conditions(request).into_iter().filter(|c| !is_verdict(c)));
+                if !request["status"].is_object() {
+                    request["status"] = json!({});
+                }
+                request["status"]["conditions"] = Value::Array(kept);
+                stamp(request, old, cx.now);
+            }
+            _ => {
+                keep(request, old, "spec");
+                keep(request, old, "status");
+            }
+        }
+    }
+
+    fn validate_update(&self, cx: &Context<'_>, request: &Value, old: &Value) -> ErrorList {
+        if cx.subresource.is_empty() {
+            validation::update(GROUP, KIND, request, old)
+        } else {
+            validation::update_status(GROUP, KIND, request, old)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_asks_is_who_is_known() {
+        let user = crate::authn::User {
+            name: "jane".into(),
+            groups: vec!["g".into()],
+            ..Default::default()
+        };
+        let cx = Context {
+            user: &user,
+            namespace: "",
+            now: jiff::Timestamp::UNIX_EPOCH,
+            dry_run: false,
+            subresource: "",
+        };
+        let mut request = json!({"spec": {"username": "root", "request": "x"}});
+        CertificateRequests.prepare_create(&cx, &mut request);
+        assert_eq!(request["spec"]["username"], "jane");
+        assert_eq!(request["spec"]["groups"], json!(["g"]));
+
+        let old =
+            json!({"spec": {}, "status": {"conditions": [{"type": "Approved", "status": "True"}]}});
+        let mut signed = json!({"spec": {}, "status": {"certificate": "c", "conditions": []}});
+        let cx = Context {
+            subresource: "status",
+            ..cx
+        };
+        CertificateRequests.prepare_update(&cx, &mut signed, &old);
+        assert_eq!(signed["status"]["conditions"][0]["type"], "Approved");
+        assert_eq!(signed["status"]["certificate"], "c");
+    }
+}

@@ -1,0 +1,232 @@
+//! Pods: their strategy, and what binds, evicts and measures them.
+
+pub mod binding;
+pub mod eviction;
+pub mod qos;
+
+use std::time::Duration;
+
+use api::validation;
+use meta::field::ErrorList;
+use serde_json::{Value, json};
+
+use super::conditions;
+use super::generic::{keep_all_but_status, spec_changed};
+use super::object_meta::{child_mut, keep, meta, meta_mut, set_generation};
+use super::options::DeleteOptions;
+use super::strategy::{Context, Strategy};
+
+#[derive(Debug)]
+pub struct Pods;
+
+impl Strategy for Pods {
+    fn prepare_create(&self, cx: &Context<'_>, pod: &mut Value) {
+        set_generation(pod, 1);
+        pod["status"] = json!({"phase": "Pending", "qosClass": qos::class(pod)});
+        if has_scheduling_gates(pod) {
+            conditions::set(
+                pod,
+                "PodScheduled",
+                "False",
+                "SchedulingGated",
+                "Scheduling is blocked due to non-empty scheduling gates",
+                cx.now,
+            );
+        }
+    }
+
+    fn validate_create(&self, _cx: &Context<'_>, pod: &Value) -> ErrorList {
+        validation::create("", "Pod", true, pod)
+    }
+
+    fn prepare_update(&self, cx: &Context<'_>, pod: &mut Value, old: &Value) {
+        match cx.subresource {
+            "status" => prepare_status(pod, old),
+            "ephemeralcontainers" => {
+                let added = pod["spec"].get("ephemeralContainers").cloned();
+                *pod = old.clone();
+                if let Some(added) = added {
+                    pod["spec"]["ephemeralContainers"] = added;
+                }
+            }
+            "resize" => prepare_resize(pod, old),
+            _ => keep(pod, old, "status"),
+        }
+        if cx.subresource != "status" && spec_changed(pod, old) {
+            set_generation(pod, meta(old).generation() + 1);
+        }
+    }
+
+    fn validate_update(&self, cx: &Context<'_>, pod: &Value, old: &Value) -> ErrorList {
+        match cx.subresource {
+            "status" => validation::update_status("", "Pod", pod, old),
+            // What these may change is cut out by prepare_update.
+            "ephemeralcontainers" | "resize" => ErrorList::default(),
+            _ => validation::update("", "Pod", pod, old),
+        }
+    }
+
+    fn is_graceful(&self) -> bool {
+        true
+    }
+
+    fn grace_period(&self, pod: &Value, options: &DeleteOptions) -> Option<Duration> {
+        let asked = options
+            .grace_period
+            .or_else(|| pod["spec"]["terminationGracePeriodSeconds"].as_i64())
+            .unwrap_or(0);
+        // Nobody runs it, or it has run: there is nothing to wait for.
+        let unscheduled = pod["spec"]["nodeName"].as_str().is_none_or(str::is_empty);
+        let over = matches!(
+            pod["status"]["phase"].as_str(),
+            Some("Succeeded" | "Failed")
+        );
+        let seconds = match asked {
+            _ if unscheduled || over => 0,
+            n if n < 0 => 1,
+            n => n as u64,
+        };
+        Some(Duration::from_secs(seconds))
+    }
+
+    fn returns_deleted(&self) -> bool {
+        true
+    }
+}
+
+fn has_scheduling_gates(pod: &Value) -> bool {
+    pod["spec"]["schedulingGates"]
+        .as_array()
+        .is_some_and(|gates| !gates.is_empty())
+}
+
+/// The status and nothing that decides whether and for whom the pod lives.
+fn prepare_status(pod: &mut Value, old: &Value) {
+    keep_all_but_status(pod, old);
+    let before = old.get("metadata").cloned().unwrap_or_default();
+    let m = &mut Value::Object(std::mem::take(meta_mut(pod)));
+    keep(m, &before, "ownerReferences");
+    keep(m, &before, "deletionTimestamp");
+    pod["metadata"] = m.take();
+    let class = old["status"]["qosClass"].clone();
+    let status = child_mut(pod, "status");
+    if status
+        .get("qosClass")
+        .and_then(Value::as_str)
+        .is_none_or(str::is_empty)
+        && class.is_string()
+    {
+        status.insert("qosClass".into(), class);
+    }
+}
+
+/// Resources of containers and nothing else.
+fn prepare_resize(pod: &mut Value, old: &Value) {
+    let asked = pod.take();
+    *pod = old.clone();
+    for list in ["containers", "initContainers"] {
+        let Some(containers) = pod["spec"][list].as_array_mut() else {
+            continue;
+        };
+        for container in containers {
+            let found = asked["spec"][list]
+                .as_array()
+                .into_iter()
+                .flatten()
+                .find(|c| c["name"] == container["name"]);
+            if let Some(found) = found {
+                keep(container, found, "resources");
+                keep(container, found, "resizePolicy");
+            }
+        }
+    }
+    let version = asked["metadata"]["resourceVersion"].clone();
+    if version.is_string() {
+        pod["metadata"]["resourceVersion"] = version;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn context<'a>(user: &'a crate::authn::User, subresource: &'a str) -> Context<'a> {
+        Context {
+            user,
+            namespace: "ns",
+            now: jiff::Timestamp::UNIX_EPOCH,
+            dry_run: false,
+            subresource,
+        }
+    }
+
+    #[test]
+    fn a_new_pod_is_pending_and_has_a_class() {
+        let user = Default::default();
+        let mut pod = json!({
+            "metadata": {"name": "a"},
+            "spec": {"containers": [{"name": "c"}], "schedulingGates": [{"name": "g"}]},
+            "status": {"phase": "Running", "podIP": "1.2.3.4"},
+        });
+        Pods.prepare_create(&context(&user, ""), &mut pod);
+        assert_eq!(pod["status"]["phase"], "Pending");
+        assert_eq!(pod["status"]["qosClass"], "BestEffort");
+        assert!(pod["status"].get("podIP").is_none());
+        assert_eq!(pod["status"]["conditions"][0]["reason"], "SchedulingGated");
+        assert_eq!(pod["metadata"]["generation"], 1);
+    }
+
+    #[test]
+    fn status_updates_leave_the_rest_alone() {
+        let user = Default::default();
+        let old = json!({"metadata": {"name": "a", "ownerReferences": [{"uid": "u"}]},
+                         "spec": {"nodeName": "n"}, "status": {"qosClass": "Burstable"}});
+        let mut pod = json!({"metadata": {"name": "a"}, "spec": {"nodeName": "other"},
+                             "status": {"phase": "Running"}});
+        Pods.prepare_update(&context(&user, "status"), &mut pod, &old);
+        assert_eq!(pod["spec"], old["spec"]);
+        assert_eq!(pod["metadata"], old["metadata"]);
+        assert_eq!(
+            pod["status"],
+            json!({"phase": "Running", "qosClass": "Burstable"})
+        );
+    }
+
+    #[test]
+    fn only_running_pods_are_waited_for() {
+        let grace = |pod: Value, asked| {
+            let options = DeleteOptions {
+                grace_period: asked,
+                ..Default::default()
+            };
+            Pods.grace_period(&pod, &options).unwrap().as_secs()
+        };
+        let spec = json!({"nodeName": "n", "terminationGracePeriodSeconds": 30});
+        assert_eq!(grace(json!({"spec": spec}), None), 30);
+        assert_eq!(grace(json!({"spec": spec}), Some(5)), 5);
+        assert_eq!(
+            grace(json!({"spec": spec, "status": {"phase": "Failed"}}), None),
+            0
+        );
+        assert_eq!(
+            grace(json!({"spec": {"terminationGracePeriodSeconds": 30}}), None),
+            0
+        );
+    }
+
+    #[test]
+    fn resize_changes_resources_only() {
+        let user = Default::default();
+        let old = json!({"metadata": {"name": "a", "generation": 1},
+            "spec": {"containers": [{"name": "c", "image": "i", "resources": {"requests": {"cpu": "1"}}}]}});
+        let mut pod = json!({"metadata": {"name": "a", "labels": {"x": "y"}},
+            "spec": {"containers": [{"name": "c", "image": "j", "resources": {"requests": {"cpu": "2"}}}]}});
+        Pods.prepare_update(&context(&user, "resize"), &mut pod, &old);
+        assert_eq!(
+            pod["spec"]["containers"][0],
+            json!({"name": "c", "image": "i", "resources": {"requests": {"cpu": "2"}}})
+        );
+        assert!(pod["metadata"].get("labels").is_none());
+        assert_eq!(pod["metadata"]["generation"], 2);
+    }
+}

@@ -1,0 +1,189 @@
+//! `SubjectAccessReview`, `LocalSubjectAccessReview` and `SelfSubjectAccessReview`: may
+//! somebody do something?
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use futures::future::BoxFuture;
+use meta::{ErrorList, FieldError, GroupKind, Path, Status};
+use serde_json::{Value, json};
+
+use super::super::object_meta::meta;
+use super::super::rest::{Reply, Rest, Target};
+use crate::authn::User;
+use crate::authz::{Attributes, Authorizer, Decision};
+
+/// About whom a review asks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scope {
+    Cluster,
+    /// In the namespace of the request only.
+    Local,
+    /// The one who asks.
+    Own,
+}
+
+impl Scope {
+    fn kind(self) -> &'static str {
+        match self {
+            Scope::Cluster => "SubjectAccessReview",
+            Scope::Local => "LocalSubjectAccessReview",
+            Scope::Own => "SelfSubjectAccessReview",
+        }
+    }
+}
+
+pub struct AccessReviews {
+    pub authorizer: Arc<dyn Authorizer>,
+    pub scope: Scope,
+}
+
+fn text<'a>(value: &'a Value, key: &str) -> &'a str {
+    value[key].as_str().unwrap_or_default()
+}
+
+fn texts(value: &Value) -> Vec<String> {
+    value
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(|v| v.as_str().map(str::to_owned))
+        .collect()
+}
+
+fn subject(spec: &Value) -> User {
+    let extra: BTreeMap<String, Vec<String>> = spec["extra"]
+        .as_object()
+        .into_iter()
+        .flatten()
+        .map(|(k, v)| (k.to_lowercase(), texts(v)))
+        .collect();
+    User {
+        name: text(spec, "user").to_owned(),
+        uid: text(spec, "uid").to_owned(),
+        groups: texts(&spec["groups"]),
+        extra,
+    }
+}
+
+fn validate(scope: Scope, spec: &Value) -> ErrorList {
+    let mut errs = ErrorList::default();
+    let path = Path::new("spec");
+    let (resource, other) = (
+        spec.get("resourceAttributes"),
+        spec.get("nonResourceAttributes"),
+    );
+    if resource.is_some() && other.is_some() {
+        errs.push(FieldError::invalid(
+            &path.child("nonResourceAttributes"),
+            meta::field::BadValue::Omitted,
+            "cannot be specified in combination with resourceAttributes",
+        ));
+    }
+    if resource.is_none() && other.is_none() {
+        errs.push(FieldError::invalid(
+            &path.child("resourceAttributes"),
+            meta::field::BadValue::Omitted,
+            "exactly one of nonResourceAttributes or resourceAttributes must be specified",
+        ));
+    }
+    if scope != Scope::Own && text(spec, "user").is_empty() && texts(&spec["groups"]).is_empty() {
+        errs.push(FieldError::invalid(
+            &path.child("user"),
+            text(spec, "user"),
+            "at least one of user or group must be specified",
+        ));
+    }
+    errs
+}
+
+impl AccessReviews {
+    fn decide(&self, spec: &Value, asking: &User) -> Decision {
+        let user = match self.scope {
+            Scope::Own => asking.clone(),
+            Scope::Cluster | Scope::Local => subject(spec),
+        };
+        let (resource, other) = (&spec["resourceAttributes"], &spec["nonResourceAttributes"]);
+        let is_resource = resource.is_object();
+        let attributes = Attributes {
+            user: &user,
+            verb: text(if is_resource { resource } else { other }, "verb"),
+            namespace: text(resource, "namespace"),
+            group: text(resource, "group"),
+            version: text(resource, "version"),
+            resource: text(resource, "resource"),
+            subresource: text(resource, "subresource"),
+            name: text(resource, "name"),
+            is_resource,
+            path: text(other, "path"),
+            field_selector: text(&resource["fieldSelector"], "rawSelector"),
+        };
+        self.authorizer.authorize(&attributes)
+    }
+}
+
+impl Rest for AccessReviews {
+    fn create<'a>(
+        &'a self,
+        target: Target<'a>,
+        mut review: Value,
+    ) -> BoxFuture<'a, Result<Reply, Status>> {
+        Box::pin(async move {
+            let spec = review["spec"].clone();
+            let errs = validate(self.scope, &spec);
+            if !errs.is_empty() {
+                let kind = GroupKind::new("authorization.k8s.io", self.scope.kind());
+                return Err(Status::invalid(&kind, "", &errs));
+            }
+            if self.scope == Scope::Local {
+                let own = meta(&review).namespace();
+                if !own.is_empty() && own != target.namespace {
+                    return Err(Status::bad_request(format!(
+                        "metadata.namespace must match the request namespace: {}",
+                        target.namespace
+                    )));
+                }
+                if text(&spec["resourceAttributes"], "namespace") != target.namespace {
+                    return Err(Status::bad_request(format!(
+                        "spec.resourceAttributes.namespace must match namespace: {}",
+                        target.namespace
+                    )));
+                }
+            }
+            let mut status = json!({"allowed": false});
+            let (reason, denied) = match self.decide(&spec, target.user) {
+                Decision::Allow(reason) => {
+                    status["allowed"] = json!(true);
+                    (reason, false)
+                }
+                Decision::Deny(reason) => (reason, true),
+                Decision::NoOpinion(reason) => (reason, false),
+            };
+            if denied {
+                status["denied"] = json!(true);
+            }
+            if !reason.is_empty() {
+                status["reason"] = json!(reason);
+            }
+            review["status"] = status;
+            Ok(Reply::Object(review))
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_question_is_about_one_thing_and_somebody() {
+        let both = json!({"user": "a", "resourceAttributes": {}, "nonResourceAttributes": {}});
+        assert_eq!(validate(Scope::Cluster, &both).len(), 1);
+        assert_eq!(validate(Scope::Cluster, &json!({})).len(), 2);
+        assert!(validate(Scope::Own, &json!({"resourceAttributes": {}})).is_empty());
+        assert_eq!(
+            subject(&json!({"user": "a", "extra": {"Key": ["v"]}})).extra["key"],
+            ["v"]
+        );
+    }
+}

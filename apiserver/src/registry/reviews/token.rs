@@ -1,0 +1,64 @@
+//! `TokenReview`: whose token is this?
+
+use std::sync::Arc;
+
+use futures::future::BoxFuture;
+use meta::{ErrorList, FieldError, Status};
+use serde_json::{Value, json};
+
+use super::super::rest::{Reply, Rest, Target};
+use super::who::user_info;
+use crate::authn::Authenticator;
+
+pub struct TokenReviews {
+    pub authenticator: Arc<dyn Authenticator>,
+}
+
+impl Rest for TokenReviews {
+    fn create<'a>(
+        &'a self,
+        target: Target<'a>,
+        mut review: Value,
+    ) -> BoxFuture<'a, Result<Reply, Status>> {
+        Box::pin(async move {
+            if target.namespace != "" {
+                return Err(Status::bad_request(format!(
+                    "namespace is not allowed on this type: {}",
+                    target.namespace
+                )));
+            }
+            let token = review["spec"]["token"]
+                .as_str()
+                .unwrap_or_default()
+                .to_owned();
+            if token.is_empty() {
+                let errs = ErrorList::from(vec![FieldError::required(
+                    &meta::Path::new("spec").child("token"),
+                    "token is required for TokenReview in authentication",
+                )]);
+                return Err(Status::bad_request(errs.to_string()));
+            }
+            let audiences: Vec<String> = review["spec"]["audiences"]
+                .as_array()
+                .into_iter()
+                .flatten()
+                .filter_map(|a| a.as_str().map(str::to_owned))
+                .collect();
+            let mut status = json!({});
+            match self.authenticator.review_token(&token, &audiences).await {
+                Ok(Some((user, audiences))) => {
+                    status["authenticated"] = json!(true);
+                    status["user"] = user_info(&user);
+                    if !audiences.is_empty() {
+                        status["audiences"] = json!(audiences);
+                    }
+                }
+                Ok(None) => {}
+                Err(e) => status["error"] = json!(e.to_string()),
+            }
+            review["status"] = status;
+            // Nobody needs to see the token again.
+            Ok(Reply::Object(review))
+        })
+    }
+}

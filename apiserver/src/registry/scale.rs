@@ -1,0 +1,164 @@
+//! `scale`: the number of replicas of a workload as an `autoscaling/v1` `Scale`.
+
+use std::sync::Arc;
+
+use futures::future::BoxFuture;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
+use meta::{ErrorList, FieldError, GroupKind, Path, Status, labels};
+use serde_json::{Value, json};
+
+use super::object_meta::meta;
+use super::rest::{Rest, Target};
+use super::store::{Change, Store, Update, Write};
+
+pub struct Scale {
+    pub workloads: Arc<Store>,
+}
+
+/// The scale of a workload.
+fn of(workload: &Value) -> Value {
+    let m = meta(workload);
+    let mut metadata = json!({
+        "name": m.name(),
+        "namespace": m.namespace(),
+        "uid": m.uid(),
+        "resourceVersion": m.resource_version(),
+    });
+    if let Some(created) = m.get("creationTimestamp") {
+        metadata["creationTimestamp"] = created.clone();
+    }
+    let mut scale = json!({
+        "apiVersion": "autoscaling/v1",
+        "kind": "Scale",
+        "metadata": metadata,
+        "spec": {"replicas": workload["spec"]["replicas"].as_i64().unwrap_or(0)},
+        "status": {"replicas": workload["status"]["replicas"].as_i64().unwrap_or(0)},
+    });
+    let selector = selector(&workload["spec"]["selector"]);
+    if !selector.is_empty() {
+        scale["status"]["selector"] = json!(selector);
+    }
+    scale
+}
+
+/// A workload's selector as text: a label selector, or the plain map of a
+/// ReplicationController.
+fn selector(value: &Value) -> String {
+    let Some(map) = value.as_object() else {
+        return String::new();
+    };
+    let parsed = if map.contains_key("matchLabels") || map.contains_key("matchExpressions") {
+        serde_json::from_value::<LabelSelector>(value.clone())
+            .ok()
+            .and_then(|s| labels::Selector::from_label_selector(Some(&s)).ok())
+    } else {
+        let set: Vec<(String, String)> = map
+            .iter()
+            .filter_map(|(k, v)| Some((k.clone(), v.as_str()?.to_owned())))
+            .collect();
+        Some(labels::Selector::from_set(set.iter().map(|(k, v)| (k, v))))
+    };
+    parsed.map(|s| s.to_string()).unwrap_or_default()
+}
+
+fn validate(scale: &Value) -> Result<(), Status> {
+    let replicas = &scale["spec"]["replicas"];
+    if replicas.as_i64().unwrap_or(0) >= 0 {
+        return Ok(());
+    }
+    let errs = ErrorList::from(vec![FieldError::invalid(
+        &Path::new("spec").child("replicas"),
+        replicas,
+        "must be greater than or equal to 0",
+    )]);
+    let kind = GroupKind::new("autoscaling", "Scale");
+    Err(Status::invalid(&kind, meta(scale).name(), &errs))
+}
+
+impl Rest for Scale {
+    fn get<'a>(&'a self, target: Target<'a>) -> BoxFuture<'a, Result<Value, Status>> {
+        Box::pin(async move {
+            let workload = self
+                .workloads
+                .get_tree(target.namespace, target.name)
+                .await?;
+            Ok(of(&workload))
+        })
+    }
+
+    fn update<'a>(
+        &'a self,
+        target: Target<'a>,
+        change: &'a Change<'a>,
+    ) -> BoxFuture<'a, Result<Value, Status>> {
+        Box::pin(async move {
+            let resource = target.group_resource();
+            let change = |current: Option<&Value>| {
+                let Some(workload) = current else {
+                    return Err(Status::not_found(&resource, target.name));
+                };
+                let before = of(workload);
+                let scale = change(Some(&before))?;
+                validate(&scale)?;
+                let asked = meta(&scale);
+                if !asked.uid().is_empty() && asked.uid() != meta(workload).uid() {
+                    return Err(Status::conflict(
+                        &resource,
+                        target.name,
+                        format!(
+                            "Precondition failed: UID in precondition: {}, UID in object meta: {}",
+                            asked.uid(),
+                            meta(workload).uid()
+                        ),
+                    ));
+                }
+                let mut workload = workload.clone();
+                workload["spec"]["replicas"] =
+                    json!(scale["spec"]["replicas"].as_i64().unwrap_or(0));
+                workload["metadata"]["resourceVersion"] = json!(asked.resource_version());
+                Ok(workload)
+            };
+            let write = Write {
+                user: target.user,
+                namespace: target.namespace,
+                name: target.name,
+                // The workload itself changes; its strategy must see it so.
+                subresource: "",
+                dry_run: target.dry_run,
+                options: target.options,
+                warnings: target.warnings,
+            };
+            let update = Update {
+                change: &change,
+                uid: None,
+                force_create: false,
+                may_create: &|| Ok(()),
+            };
+            let written = self.workloads.update(&write, &update).await?;
+            Ok(of(&written.object))
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_workload_is_shown_as_its_scale() {
+        let scale = of(&json!({
+            "metadata": {"name": "d", "namespace": "ns", "uid": "u", "resourceVersion": "5"},
+            "spec": {"replicas": 3, "selector": {"matchLabels": {"a": "b"}}},
+            "status": {"replicas": 2},
+        }));
+        assert_eq!(scale["spec"]["replicas"], 3);
+        assert_eq!(scale["status"], json!({"replicas": 2, "selector": "a=b"}));
+        assert_eq!(selector(&json!({"a": "b", "c": "d"})), "a=b,c=d");
+        assert_eq!(
+            validate(&json!({"spec": {"replicas": -1}}))
+                .unwrap_err()
+                .code,
+            422
+        );
+    }
+}
