@@ -94,6 +94,7 @@ get_packages() {
       rm -rf "$CACHE"/*/lists "$CACHE"/*/*.bin
       echo "$want" >"$CACHE/fetched"
     fi
+    phase "unpacking packages"
     unpack "$own"
     unpack "$NEWER"
     # A second kubectl next to the first, under its version's name.
