@@ -108,7 +108,7 @@ impl Object {
 
     /// Another form of the object (JSON, another version, a watch frame), made once and shared
     /// while the cache's byte budget lasts. `id` names the form among all that the caller makes
-    /// of this resource's objects.
+    /// of this resource's objects. `make` must not ask the same object for another form.
     pub fn encoding<E>(
         self: &Arc<Self>,
         id: u32,
