@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use client::workqueue::{Backoff, Key, MetricsProvider, Queue};
-use client::{Client, Informer, Informers, Kind, ObjectKey};
+use client::workqueue::{Backoff, Key, MetricsProvider, Queue, Requeue};
+use client::{Client, Error, Informer, Informers, Kind, ObjectKey};
 use futures::future::BoxFuture;
 use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
@@ -106,4 +106,15 @@ pub fn now() -> Timestamp {
 pub fn enqueue_all<K: Kind>(informer: &Informer<K>, queue: &Queue<ObjectKey>) {
     let queue = queue.clone();
     informer.add_handler(move |event| queue.add(event.key()));
+}
+
+/// A conflict is no failure: somebody was faster, and the key comes back to see what they did.
+pub fn retry_conflicts(result: Result<Requeue, Error>) -> Result<Requeue, Error> {
+    match result {
+        Err(e) if e.is_conflict() => {
+            tracing::debug!(%e, "conflict, trying again");
+            Ok(Requeue::Backoff)
+        }
+        other => other,
+    }
 }

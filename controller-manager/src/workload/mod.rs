@@ -9,3 +9,4 @@ pub mod index;
 pub mod int_or_percent;
 pub mod pods;
 pub mod template;
+pub mod written;

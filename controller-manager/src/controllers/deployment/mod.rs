@@ -24,10 +24,11 @@ use meta::labels::Selector;
 use meta::owner::{controller_of, new_controller_ref};
 
 use self::plan::{Event, Observed, Step};
-use crate::context::{Context, Run, enqueue_all, now};
+use crate::context::{Context, Run, enqueue_all, now, retry_conflicts};
 use crate::events::{Recorder, reference};
 use crate::kinds::Pod;
 use crate::workload::adopt::{Claimant, Claimed, claim_all, still_there};
+use crate::workload::written::Written;
 use crate::workload::{index, template};
 
 struct Controller {
@@ -38,6 +39,8 @@ struct Controller {
     deployment_api: Api<Deployment>,
     set_api: Api<ReplicaSet>,
     events: Recorder,
+    written_deployments: Written,
+    written_sets: Written,
     queue: Queue<ObjectKey>,
 }
 
@@ -55,6 +58,8 @@ pub fn start(ctx: &Context) -> anyhow::Result<Option<Run>> {
         deployment_api: Api::all(&client),
         set_api: Api::all(&client),
         events: ctx.recorder("deployment-controller"),
+        written_deployments: Written::default(),
+        written_sets: Written::default(),
         queue: ctx.queue("deployment"),
     });
     enqueue_all(&deployments, &controller.queue);
@@ -76,7 +81,7 @@ pub fn start(ctx: &Context) -> anyhow::Result<Option<Run>> {
         queue
             .run(workers, &stop, move |key| {
                 let controller = Arc::clone(&controller);
-                async move { controller.sync(&key).await }
+                async move { retry_conflicts(controller.sync(&key).await) }
             })
             .await;
     })))
@@ -90,6 +95,9 @@ impl Controller {
     }
 
     fn set_changed(&self, change: &Change<ReplicaSet>) {
+        if let Change::Deleted(set) = change {
+            self.written_sets.forget(&set.key());
+        }
         for set in [change.previous(), change.current()].into_iter().flatten() {
             if let Some(owner) = controller_of(&set.metadata)
                 && let Some(deployment) = self.resolve(set.namespace(), owner)
@@ -138,9 +146,16 @@ impl Controller {
 
     async fn sync(&self, key: &ObjectKey) -> Result<Requeue, Error> {
         let Some(deployment) = self.deployments.get_key(key) else {
+            self.written_deployments.forget(key);
             return Ok(Requeue::No);
         };
+        if self.written_deployments.is_ahead_of(&*deployment) {
+            return Ok(Requeue::No);
+        }
         let sets = self.claim(&deployment).await?;
+        if sets.iter().any(|s| self.written_sets.is_ahead_of(&**s)) {
+            return Ok(Requeue::No);
+        }
         let running_pods = if plan::is_recreate(&deployment) {
             sets.iter()
                 .map(|s| (s.uid().to_owned(), self.running_pods(s.uid())))
@@ -231,7 +246,8 @@ impl Controller {
                 Err(e) => return self.create_failed(deployment, &set, e).await,
             },
             Step::UpdateReplicaSet(set, events) => {
-                self.set_api.replace(&set).await?;
+                let new = self.set_api.replace(&set).await?;
+                self.written_sets.note(&new);
                 self.tell(deployment, events);
             }
             Step::DeleteReplicaSet { name } => {
@@ -239,11 +255,13 @@ impl Controller {
                 optional(api.delete(&name, &DeleteOptions::new()).await)?;
             }
             Step::UpdateDeployment(changed, events) => {
-                self.deployment_api.replace(&changed).await?;
+                let new = self.deployment_api.replace(&changed).await?;
+                self.written_deployments.note(&new);
                 self.tell(deployment, events);
             }
             Step::UpdateStatus(changed) => {
-                self.deployment_api.replace_status(&changed).await?;
+                let new = self.deployment_api.replace_status(&changed).await?;
+                self.written_deployments.note(&new);
             }
         }
         Ok(true)
@@ -288,7 +306,8 @@ impl Controller {
 
     async fn carry_out_status(&self, step: Step) -> Result<(), Error> {
         if let Step::UpdateStatus(changed) = step {
-            self.deployment_api.replace_status(&changed).await?;
+            let new = self.deployment_api.replace_status(&changed).await?;
+            self.written_deployments.note(&new);
         }
         Ok(())
     }

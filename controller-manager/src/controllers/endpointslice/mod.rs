@@ -182,7 +182,13 @@ impl Controller {
                 message,
             );
         }
-        result.map(|()| Requeue::No)
+        match result {
+            Err(SyncError::Stale) => {
+                tracing::debug!(service = %key, "the cache is behind our own writes, trying again");
+                Ok(Requeue::Backoff)
+            }
+            other => other.map(|()| Requeue::No),
+        }
     }
 
     async fn reconcile(

@@ -18,10 +18,11 @@ use meta::labels::Selector;
 use meta::owner::{controller_of, new_controller_ref};
 
 use self::plan::{Failure, Manage};
-use crate::context::{Context, Run, enqueue_all, now};
+use crate::context::{Context, Run, enqueue_all, now, retry_conflicts};
 use crate::events::{Recorder, reference};
 use crate::kinds::Pod;
 use crate::workload::adopt::{Claimant, Claimed, claim_all, still_there};
+use crate::workload::written::Written;
 use crate::workload::{index, pods};
 
 struct Controller {
@@ -33,6 +34,7 @@ struct Controller {
     full_pod_api: Api<FullPod>,
     events: Recorder,
     expectations: Expectations<ObjectKey>,
+    written: Written,
     queue: Queue<ObjectKey>,
 }
 
@@ -50,6 +52,7 @@ pub fn start(ctx: &Context) -> anyhow::Result<Option<Run>> {
         full_pod_api: Api::all(&client),
         events: ctx.recorder("replicaset-controller"),
         expectations: Expectations::new(),
+        written: Written::default(),
         queue: ctx.queue("replicaset"),
     });
     let c = Arc::clone(&controller);
@@ -75,7 +78,7 @@ pub fn start(ctx: &Context) -> anyhow::Result<Option<Run>> {
         queue
             .run(workers, &stop, move |key| {
                 let controller = Arc::clone(&controller);
-                async move { controller.sync(&key).await }
+                async move { retry_conflicts(controller.sync(&key).await) }
             })
             .await;
     })))
@@ -156,8 +159,12 @@ impl Controller {
     async fn sync(&self, key: &ObjectKey) -> Result<Requeue, Error> {
         let Some(set) = self.sets.get_key(key) else {
             self.expectations.forget(key);
+            self.written.forget(key);
             return Ok(Requeue::No);
         };
+        if self.written.is_ahead_of(&*set) {
+            return Ok(Requeue::No);
+        }
         let may_act = self.expectations.satisfied(key);
         let Some(selector) = selector(&set) else {
             tracing::error!(%key, "the pod selector is invalid");
@@ -355,7 +362,7 @@ impl Controller {
         };
         match self.set_api.replace_status(&with_status(set)).await {
             Err(e) if e.is_conflict() => {}
-            other => return other.map(drop),
+            other => return other.map(|new| self.written.note(&new)),
         }
         // The Deployment has written in between, most likely: the counts are still right.
         let live = self.set_api.within(set.namespace()).get(set.name()).await?;
@@ -365,7 +372,7 @@ impl Controller {
         self.set_api
             .replace_status(&with_status(&live))
             .await
-            .map(drop)
+            .map(|new| self.written.note(&new))
     }
 }
 
