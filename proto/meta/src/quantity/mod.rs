@@ -7,6 +7,7 @@ mod decimal;
 #[cfg(test)]
 mod tests;
 
+use std::borrow::Cow;
 use std::cmp::Ordering;
 use std::fmt;
 use std::str::FromStr;
@@ -195,17 +196,10 @@ impl Quantity {
             self.format = other.format;
         }
         self.text = None;
-        self.amount = match (&self.amount, &other.amount) {
-            (Amount::Small { value: a, exp: ea }, Amount::Small { value: b, exp: eb })
-                if ea == eb && a.checked_add(*b).is_some() =>
-            {
-                Amount::Small {
-                    value: a + b,
-                    exp: *ea,
-                }
-            }
-            (a, b) => Amount::from(a.decimal().add(&b.decimal())),
-        };
+        self.amount = self
+            .amount
+            .add_small(&other.amount)
+            .unwrap_or_else(|| Amount::from(self.amount.decimal().add(&other.amount.decimal())));
     }
 
     /// Takes `other` away. A zero takes the other's format, as upstream.
@@ -252,6 +246,11 @@ impl Quantity {
         if self.is_zero() {
             return "0".to_owned();
         }
+        if let Amount::Small { value, exp } = self.amount
+            && let Some(text) = small_text(value, exp, self.format)
+        {
+            return text;
+        }
         let mut dec = self.amount.decimal();
         let sign = if dec.negative { "-" } else { "" };
         let mut format = self.format;
@@ -265,13 +264,12 @@ impl Quantity {
             }
         }
         if format == Format::BinarySI {
-            const SUFFIXES: [&str; 7] = ["", "Ki", "Mi", "Gi", "Ti", "Pi", "Ei"];
             dec.lower_to(0);
             let mut power = 0;
-            while power + 1 < SUFFIXES.len() && dec.div_exact(1024) {
+            while power + 1 < BINARY_SUFFIXES.len() && dec.div_exact(1024) {
                 power += 1;
             }
-            return format!("{sign}{}{}", dec.digits_text(), SUFFIXES[power]);
+            return format!("{sign}{}{}", dec.digits_text(), BINARY_SUFFIXES[power]);
         }
         dec.strip_tens();
         let mut exp = dec.exp - dec.exp.rem_euclid(3);
@@ -289,6 +287,39 @@ impl Quantity {
     }
 }
 
+/// [`Quantity::canonical`] for what fits the machine's integers, which is nearly everything.
+fn small_text(value: i64, exp: i32, format: Format) -> Option<String> {
+    let sign = if value < 0 { "-" } else { "" };
+    let mut digits = u128::from(value.unsigned_abs());
+    let mut exp = exp;
+    if format == Format::BinarySI && exp == 0 && digits >= 1024 {
+        let mut power = 0;
+        while power + 1 < BINARY_SUFFIXES.len() && digits.is_multiple_of(1024) {
+            digits /= 1024;
+            power += 1;
+        }
+        return Some(format!("{sign}{digits}{}", BINARY_SUFFIXES[power]));
+    }
+    if format == Format::BinarySI && exp != 0 {
+        return None;
+    }
+    while digits.is_multiple_of(10) {
+        digits /= 10;
+        exp = exp.checked_add(1)?;
+    }
+    let shift = exp.rem_euclid(3);
+    digits *= 10u128.pow(shift as u32);
+    exp -= shift;
+    match (format, exp) {
+        (_, 0) => Some(format!("{sign}{digits}")),
+        (Format::DecimalExponent, exp) => Some(format!("{sign}{digits}e{exp}")),
+        (_, -9..=18) => Some(format!("{sign}{digits}{}", decimal_suffix(exp))),
+        _ => None,
+    }
+}
+
+const BINARY_SUFFIXES: [&str; 7] = ["", "Ki", "Mi", "Gi", "Ti", "Pi", "Ei"];
+
 fn decimal_suffix(exp: i32) -> &'static str {
     match exp {
         -9 => "n",
@@ -305,6 +336,29 @@ fn decimal_suffix(exp: i32) -> &'static str {
 }
 
 impl Amount {
+    /// Both values at the smaller power of ten, if that fits.
+    fn aligned(&self, other: &Self) -> Option<(i128, i128, i32)> {
+        let (Self::Small { value: a, exp: ea }, Self::Small { value: b, exp: eb }) = (self, other)
+        else {
+            return None;
+        };
+        let exp = *ea.min(eb);
+        let at = |value: i64, from: i32| {
+            // 19 digits of an `i64` and 19 more fit an `i128`.
+            let shift = u32::try_from(i64::from(from) - i64::from(exp)).ok()?;
+            (shift < 19).then(|| i128::from(value) * 10i128.pow(shift))
+        };
+        Some((at(*a, *ea)?, at(*b, *eb)?, exp))
+    }
+
+    fn add_small(&self, other: &Self) -> Option<Self> {
+        let (a, b, exp) = self.aligned(other)?;
+        Some(Self::Small {
+            value: i64::try_from(a + b).ok()?,
+            exp,
+        })
+    }
+
     fn decimal(&self) -> Decimal {
         match self {
             Self::Small { value, exp } => Decimal::new(*value, *exp),
@@ -506,7 +560,10 @@ fn parse_small(
         return Ok(None);
     }
     let exp10 = exp10 as i32;
-    let digits: String = [parts.whole, parts.fraction].concat();
+    let digits = match parts.fraction {
+        "" => Cow::Borrowed(parts.whole),
+        fraction => Cow::Owned([parts.whole, fraction].concat()),
+    };
     let number: i64 = digits.parse().map_err(|_| ParseQuantityError::Numeric)?;
     let Some(value) = number.checked_mul(multiplier) else {
         return Ok(None);
@@ -517,7 +574,11 @@ fn parse_small(
         Format::BinarySI => number & 0x07 != 0,
         _ => exp10 % 3 == 0 && !digits.ends_with("000") && !digits.starts_with('0'),
     };
-    if kept && q.canonical() != s {
+    // Such digits are canonical already, so only what surrounds them can differ.
+    let unsigned = s.strip_prefix('-').unwrap_or(s);
+    let plain = format != Format::DecimalExponent
+        && unsigned.strip_prefix(parts.whole) == Some(parts.suffix);
+    if kept && !plain && q.canonical() != s {
         q.text = Some(s.into());
     }
     Ok(Some(q))
@@ -540,13 +601,9 @@ impl Default for Quantity {
 
 impl Ord for Quantity {
     fn cmp(&self, other: &Self) -> Ordering {
-        match (&self.amount, &other.amount) {
-            (Amount::Small { value: a, exp: ea }, Amount::Small { value: b, exp: eb })
-                if ea == eb =>
-            {
-                a.cmp(b)
-            }
-            (a, b) => a.decimal().cmp(&b.decimal()),
+        match self.amount.aligned(&other.amount) {
+            Some((a, b, _)) => a.cmp(&b),
+            None => self.amount.decimal().cmp(&other.amount.decimal()),
         }
     }
 }

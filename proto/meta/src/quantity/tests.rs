@@ -176,6 +176,16 @@ proptest! {
     }
 
     #[test]
+    fn the_two_ways_to_a_text_agree(v in any::<i64>(), e in -9i32..12, binary in any::<bool>()) {
+        let format = if binary { Format::BinarySI } else { Format::DecimalSI };
+        let small = Quantity::scaled(v, e, format);
+        let big = Quantity { amount: Amount::Big(Box::new(Decimal::new(v, e))), ..small.clone() };
+        prop_assert_eq!(small.to_string(), big.to_string());
+        prop_assert_eq!(small.milli_value(), big.milli_value());
+        prop_assert_eq!(small.as_i64(), big.as_i64());
+    }
+
+    #[test]
     fn never_panics(s in "\\PC{0,12}") {
         let _ = s.parse::<Quantity>().map(|q| (q.to_string(), q.value()));
     }
