@@ -14,6 +14,7 @@ use serde::de::DeserializeOwned;
 use crate::config::{Config, ConfigError, ContentType, Impersonation};
 use crate::credentials::{Credentials, ServiceAccountTokens, TokenSource};
 use crate::error::Error;
+use crate::metrics::ClientMetrics;
 use crate::rate_limit::TokenBucket;
 use crate::transport::{BaseUri, Transport};
 use crate::wire;
@@ -35,6 +36,7 @@ struct Inner {
     credentials: Credentials,
     headers: HeaderMap,
     limiter: Option<Arc<TokenBucket>>,
+    metrics: Option<ClientMetrics>,
 }
 
 /// A request that [`Api`](crate::Api) has no method for.
@@ -97,6 +99,7 @@ impl Client {
                 .map(|qps| Arc::new(TokenBucket::new(qps.into(), config.burst))),
             headers,
             transport,
+            metrics: None,
             config,
         };
         Ok(Self {
@@ -116,6 +119,16 @@ impl Client {
 
     pub(crate) fn content_type(&self) -> ContentType {
         self.inner.config.content_type
+    }
+
+    /// Counts this client's requests, and those of clients made from it.
+    #[must_use]
+    pub fn with_metrics(&self, metrics: &ClientMetrics) -> Self {
+        let mut inner = (*self.inner).clone();
+        inner.metrics = Some(metrics.clone());
+        Self {
+            inner: Arc::new(inner),
+        }
     }
 
     /// The same user with another `User-Agent`: upstream's controllers each have their own.
@@ -160,7 +173,11 @@ impl Client {
     pub fn with_bearer_token(&self, token: &str) -> Result<Self, ConfigError> {
         let mut config = self.inner.config.clone().anonymous();
         config.auth = crate::config::Auth::Token(token.to_owned());
-        Self::new(config)
+        let mut inner = (*Self::new(config)?.inner).clone();
+        inner.metrics = self.inner.metrics.clone();
+        Ok(Self {
+            inner: Arc::new(inner),
+        })
     }
 
     /// As [`Client::with_bearer_token`], with tokens that change.
@@ -168,6 +185,7 @@ impl Client {
         let anonymous = Self::new(self.inner.config.clone().anonymous())?;
         let mut inner = (*anonymous.inner).clone();
         inner.credentials = Credentials::Source(source);
+        inner.metrics = self.inner.metrics.clone();
         Ok(Self {
             inner: Arc::new(inner),
         })
@@ -193,8 +211,20 @@ impl Client {
     /// other answer is an [`Error::Status`]. The body is still to be read.
     pub async fn send(&self, request: &Request) -> Result<Response<Incoming>, Error> {
         let mut retries = 0;
+        let mut resent = false;
         loop {
-            let response = self.send_once(request, false).await?;
+            let response = match self.send_once(request, false).await {
+                Ok(response) => response,
+                // A connection that was just being closed: what only reads is sent again.
+                Err(Error::Transport {
+                    connecting: false, ..
+                }) if request.method == Method::GET && !resent => {
+                    resent = true;
+                    self.count_retry("<error>", request);
+                    continue;
+                }
+                Err(err) => return Err(err),
+            };
             let code = response.status();
             if code.is_success() || code == StatusCode::SWITCHING_PROTOCOLS {
                 return Ok(response);
@@ -209,6 +239,7 @@ impl Client {
                 && retries < MAX_RETRIES
             {
                 retries += 1;
+                self.count_retry(code.as_str(), request);
                 tracing::debug!(%code, ?wait, path = %request.path, "the server asks to try again");
                 // Reading the rest lets HTTP/1.1 connections be used again.
                 let _ = response.into_body().collect().await;
@@ -284,7 +315,13 @@ impl Client {
     ) -> Result<Response<Incoming>, Error> {
         let inner = &*self.inner;
         if let Some(limiter) = &inner.limiter {
-            limiter.acquire().await;
+            let wait = limiter.reserve();
+            if let Some(metrics) = &inner.metrics {
+                metrics.held_back(request.method.as_str(), inner.base.host(), wait);
+            }
+            if !wait.is_zero() {
+                tokio::time::sleep(wait).await;
+            }
         }
         let (content_type, body) = request.body.clone().unzip();
         let mut out = http::Request::new(Full::new(body.unwrap_or_default()));
@@ -306,7 +343,25 @@ impl Client {
             map.insert(AUTHORIZATION, auth);
         }
         tracing::trace!(method = %request.method, path = %request.path, "request");
-        inner.transport.send(out, upgrade).await
+        let start = tokio::time::Instant::now();
+        let result = inner.transport.send(out, upgrade).await;
+        if let Some(metrics) = &inner.metrics {
+            let code = result.as_ref().map_or(None, |r| Some(r.status()));
+            let code = code.as_ref().map_or("<error>", StatusCode::as_str);
+            metrics.answered(
+                code,
+                request.method.as_str(),
+                inner.base.host(),
+                start.elapsed(),
+            );
+        }
+        result
+    }
+
+    fn count_retry(&self, code: &str, request: &Request) {
+        if let Some(metrics) = &self.inner.metrics {
+            metrics.retried(code, request.method.as_str(), self.inner.base.host());
+        }
     }
 
     async fn failure(

@@ -22,6 +22,8 @@ pub enum Error {
         message: String,
         /// Nobody listens there: the request was not carried out.
         refused: bool,
+        /// There was no connection yet: the request was not carried out.
+        connecting: bool,
         #[source]
         source: Option<Box<dyn std::error::Error + Send + Sync>>,
     },

@@ -14,6 +14,7 @@ pub mod events;
 pub mod expectations;
 pub mod informer;
 pub mod leader_election;
+pub mod metrics;
 mod object;
 pub mod rate_limit;
 mod tls;

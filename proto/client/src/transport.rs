@@ -70,7 +70,26 @@ impl Transport {
         } else {
             &connections.h2
         };
-        client.request(request).await.map_err(|e| self.error(e))
+        client.request(request).await.map_err(|e| {
+            // Whether anything was sent tells if it is safe to send again.
+            let connecting = e.is_connect();
+            match self.error(e) {
+                Error::Transport {
+                    server,
+                    message,
+                    refused,
+                    source,
+                    ..
+                } => Error::Transport {
+                    server,
+                    message,
+                    refused,
+                    connecting,
+                    source,
+                },
+                other => other,
+            }
+        })
     }
 
     fn reload(&self) {
@@ -114,6 +133,7 @@ impl Transport {
             server: self.config.server.clone(),
             message,
             refused,
+            connecting: false,
             source: Some(Box::new(err)),
         }
     }
@@ -191,6 +211,11 @@ pub(crate) struct BaseUri {
 }
 
 impl BaseUri {
+    /// `host:port`, for metrics.
+    pub fn host(&self) -> &str {
+        self.authority.as_str()
+    }
+
     pub fn parse(server: &str) -> Result<Self, ConfigError> {
         let bad = || ConfigError::Server(server.to_owned());
         // Upstream takes a bare host:port for plain HTTP.

@@ -182,6 +182,29 @@ async fn retry_after_is_obeyed() {
 }
 
 #[tokio::test]
+async fn requests_are_counted() {
+    let server = Server::start().await;
+    let registry = prometheus::Registry::new();
+    let metrics = client::metrics::ClientMetrics::register(&registry).unwrap();
+    let client = server.client().with_metrics(&metrics);
+    let api: Api<ConfigMap> = Api::namespaced(&client, "ns");
+    server.answer(Answer::Json(200, config_map("a", 1)));
+    server.answer(Answer::Json(404, failure(404, "NotFound")));
+    api.get("a").await.unwrap();
+    assert!(api.get_opt("b").await.unwrap().is_none());
+    let text = prometheus::TextEncoder::new()
+        .encode_to_string(&registry.gather())
+        .unwrap();
+    let host = server.address;
+    for code in [200, 404] {
+        let line = format!(
+            "rest_client_requests_total{{code=\"{code}\",host=\"{host}\",method=\"GET\"}} 1"
+        );
+        assert!(text.contains(&line), "{line} is not in\n{text}");
+    }
+}
+
+#[tokio::test]
 async fn paths_and_bodies_are_upstreams() {
     let server = Server::start().await;
     let api: Api<ConfigMap> = Api::all(&server.client());

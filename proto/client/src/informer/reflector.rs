@@ -217,6 +217,7 @@ mod tests {
             server: "s".into(),
             message: "m".into(),
             refused: true,
+            connecting: true,
             source: None,
         }
     }
