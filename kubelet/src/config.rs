@@ -3,17 +3,13 @@
 //! so that this is the only place that knows a default.
 
 use std::collections::BTreeMap;
-use std::time::Duration as StdDuration;
 
+use component::flags::GoDuration;
 use k8s_openapi::api::core::v1::Taint;
 use serde::{Deserialize, Serialize};
 
-mod duration;
-
-pub use duration::Duration;
-
-const fn seconds(n: u64) -> Duration {
-    Duration(StdDuration::from_secs(n))
+const fn seconds(n: i64) -> GoDuration {
+    GoDuration::from_secs(n)
 }
 
 /// Every field of the v1beta1 configuration. Fields that this kubelet does not act on are kept, so
@@ -25,9 +21,9 @@ pub struct KubeletConfiguration {
     #[serde(skip_serializing_if = "String::is_empty")]
     pub static_pod_path: String,
     pub pod_logs_dir: String,
-    pub sync_frequency: Duration,
-    pub file_check_frequency: Duration,
-    pub http_check_frequency: Duration,
+    pub sync_frequency: GoDuration,
+    pub file_check_frequency: GoDuration,
+    pub http_check_frequency: GoDuration,
     #[serde(rename = "staticPodURL", skip_serializing_if = "String::is_empty")]
     pub static_pod_url: String,
     pub address: String,
@@ -65,19 +61,19 @@ pub struct KubeletConfiguration {
     pub cluster_domain: String,
     #[serde(rename = "clusterDNS", skip_serializing_if = "Vec::is_empty")]
     pub cluster_dns: Vec<String>,
-    pub streaming_connection_idle_timeout: Duration,
-    pub node_status_update_frequency: Duration,
-    pub node_status_report_frequency: Duration,
+    pub streaming_connection_idle_timeout: GoDuration,
+    pub node_status_update_frequency: GoDuration,
+    pub node_status_report_frequency: GoDuration,
     pub node_lease_duration_seconds: i32,
     #[serde(rename = "imageMinimumGCAge")]
-    pub image_minimum_gc_age: Duration,
+    pub image_minimum_gc_age: GoDuration,
     #[serde(rename = "imageMaximumGCAge")]
-    pub image_maximum_gc_age: Duration,
+    pub image_maximum_gc_age: GoDuration,
     #[serde(rename = "imageGCHighThresholdPercent")]
     pub image_gc_high_threshold_percent: i32,
     #[serde(rename = "imageGCLowThresholdPercent")]
     pub image_gc_low_threshold_percent: i32,
-    pub volume_stats_agg_period: Duration,
+    pub volume_stats_agg_period: GoDuration,
     #[serde(skip_serializing_if = "String::is_empty")]
     pub cgroup_root: String,
     #[serde(rename = "cgroupsPerQOS")]
@@ -89,11 +85,11 @@ pub struct KubeletConfiguration {
         skip_serializing_if = "Option::is_none"
     )]
     pub single_process_oom_kill: Option<bool>,
-    pub cpu_manager_reconcile_period: Duration,
+    pub cpu_manager_reconcile_period: GoDuration,
     pub memory_manager_policy: String,
     pub topology_manager_policy: String,
     pub topology_manager_scope: String,
-    pub runtime_request_timeout: Duration,
+    pub runtime_request_timeout: GoDuration,
     pub hairpin_mode: String,
     pub max_pods: i64,
     #[serde(rename = "podCIDR", skip_serializing_if = "String::is_empty")]
@@ -103,7 +99,7 @@ pub struct KubeletConfiguration {
     #[serde(rename = "cpuCFSQuota")]
     pub cpu_cfs_quota: bool,
     #[serde(rename = "cpuCFSQuotaPeriod")]
-    pub cpu_cfs_quota_period: Duration,
+    pub cpu_cfs_quota_period: GoDuration,
     pub node_status_max_images: i32,
     pub max_open_files: u64,
     pub content_type: String,
@@ -116,7 +112,7 @@ pub struct KubeletConfiguration {
     pub max_parallel_image_pulls: Option<usize>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub eviction_hard: Option<BTreeMap<String, String>>,
-    pub eviction_pressure_transition_period: Duration,
+    pub eviction_pressure_transition_period: GoDuration,
     pub enable_controller_attach_detach: bool,
     pub protect_kernel_defaults: bool,
     #[serde(rename = "makeIPTablesUtilChains")]
@@ -128,7 +124,7 @@ pub struct KubeletConfiguration {
     pub container_log_max_size: String,
     pub container_log_max_files: i32,
     pub container_log_max_workers: i32,
-    pub container_log_monitor_interval: Duration,
+    pub container_log_monitor_interval: GoDuration,
     pub config_map_and_secret_change_detection_strategy: String,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub system_reserved: BTreeMap<String, String>,
@@ -148,8 +144,8 @@ pub struct KubeletConfiguration {
     pub logging: serde_json::Value,
     pub enable_system_log_handler: bool,
     pub enable_system_log_query: bool,
-    pub shutdown_grace_period: Duration,
-    pub shutdown_grace_period_critical_pods: Duration,
+    pub shutdown_grace_period: GoDuration,
+    pub shutdown_grace_period_critical_pods: GoDuration,
     pub crash_loop_back_off: CrashLoopBackOff,
     pub enable_profiling_handler: bool,
     pub enable_debug_flags_handler: bool,
@@ -192,7 +188,7 @@ pub struct X509 {
 pub struct WebhookAuthentication {
     pub enabled: bool,
     #[serde(rename = "cacheTTL")]
-    pub cache_ttl: Duration,
+    pub cache_ttl: GoDuration,
 }
 
 impl Default for WebhookAuthentication {
@@ -230,9 +226,9 @@ impl Default for Authorization {
 #[serde(default)]
 pub struct WebhookAuthorization {
     #[serde(rename = "cacheAuthorizedTTL")]
-    pub cache_authorized_ttl: Duration,
+    pub cache_authorized_ttl: GoDuration,
     #[serde(rename = "cacheUnauthorizedTTL")]
-    pub cache_unauthorized_ttl: Duration,
+    pub cache_unauthorized_ttl: GoDuration,
 }
 
 impl Default for WebhookAuthorization {
@@ -254,7 +250,7 @@ pub struct MemorySwap {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct CrashLoopBackOff {
-    pub max_container_restart_period: Duration,
+    pub max_container_restart_period: GoDuration,
 }
 
 impl Default for CrashLoopBackOff {
@@ -321,7 +317,7 @@ impl Default for KubeletConfiguration {
             pod_pids_limit: -1,
             resolv_conf: "/etc/resolv.conf".into(),
             cpu_cfs_quota: true,
-            cpu_cfs_quota_period: Duration(StdDuration::from_millis(100)),
+            cpu_cfs_quota_period: GoDuration::from_millis(100),
             node_status_max_images: 50,
             max_open_files: 1_000_000,
             content_type: "application/vnd.kubernetes.protobuf".into(),

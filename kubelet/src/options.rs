@@ -3,9 +3,11 @@
 //! flag, the field it sets, and how its text reads.
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::path::PathBuf;
 
-use clap::{Arg, ArgAction, ArgMatches, Command, parser::ValueSource};
+use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches};
+use component::flags::{Exit, is_set, parse_bool};
 use serde_json::{Value, json};
 use thiserror::Error;
 
@@ -46,7 +48,7 @@ pub struct Options {
     pub max_dead_containers_per_container: usize,
     /// `None`: as many as there are.
     pub max_dead_containers: Option<usize>,
-    pub verbosity: u8,
+    pub logs: component::logs::Options,
     pub config: KubeletConfiguration,
 }
 
@@ -267,19 +269,14 @@ const OWN_FLAGS: &[(&str, &str)] = &[
     ("minimum-container-ttl-duration", "0s"),
     ("runtime-cgroups", ""),
     ("kubelet-cgroups", ""),
-    ("v", "0"),
 ];
 
 fn command() -> Command {
-    let mut command = Command::new("kubelet")
-        .version(concat!("Kubernetes v", env!("CARGO_PKG_VERSION")))
-        .about("The node agent: runs the pods that are bound to its node");
+    let about = "The node agent: runs the pods that are bound to its node";
+    let mut command = component::logs::Options::augment_args(Command::new("kubelet").about(about));
     for (name, default) in OWN_FLAGS {
-        let arg = Arg::new(*name)
-            .long(*name)
-            .default_value(*default)
-            .action(ArgAction::Set);
-        command = command.arg(if *name == "v" { arg.short('v') } else { arg });
+        let arg = Arg::new(*name).long(*name).default_value(*default);
+        command = command.arg(arg.action(ArgAction::Set));
     }
     for (name, path, kind) in CONFIG_FLAGS {
         let arg = Arg::new(*name)
@@ -299,13 +296,14 @@ fn command() -> Command {
 }
 
 impl Options {
-    /// Reads the command line of this process, and the file it names. Ends the process for
-    /// `--help`, `--version` and flags that do not exist.
+    /// Reads a command line, its first word being the program, and the file it names.
     ///
     /// # Errors
-    /// When a value or the file does not make sense.
-    pub fn from_command_line() -> Result<Self, OptionsError> {
-        Self::from_matches(&command().get_matches())
+    /// For flags that do not exist, and where a value or the file does not make sense; and to end
+    /// the process after `--help` and `--version`.
+    pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Self, Exit> {
+        let matches = component::flags::matches(command(), args)?;
+        Self::from_matches(&matches).map_err(Exit::error)
     }
 
     fn from_matches(matches: &ArgMatches) -> Result<Self, OptionsError> {
@@ -370,7 +368,8 @@ impl Options {
                 .try_into()
                 .unwrap_or(0),
             max_dead_containers: number("maximum-dead-containers")?.try_into().ok(),
-            verbosity: number("v")?.clamp(0, 10).try_into().unwrap_or_default(),
+            logs: component::logs::Options::from_arg_matches(matches)
+                .map_err(|e| OptionsError::Invalid(e.to_string()))?,
             config: config.complete(),
         };
         options.validate()?;
@@ -446,7 +445,7 @@ fn strip_nulls(value: &mut Value) {
 
 fn overlay(matches: &ArgMatches, config: &mut Value) -> Result<(), OptionsError> {
     for (flag, path, kind) in CONFIG_FLAGS {
-        if matches.value_source(flag) != Some(ValueSource::CommandLine) {
+        if !is_set(matches, flag) {
             continue;
         }
         let given: Vec<&str> = matches
@@ -532,14 +531,6 @@ fn pairs(flag: &'static str, text: &str, separator: char) -> Result<Pairs, Optio
         .collect()
 }
 
-fn parse_bool(text: &str) -> Option<bool> {
-    match text {
-        "1" | "t" | "T" | "true" | "TRUE" | "True" => Some(true),
-        "0" | "f" | "F" | "false" | "FALSE" | "False" => Some(false),
-        _ => None,
-    }
-}
-
 fn taint(text: &str) -> Option<Value> {
     let (key, effect) = text.rsplit_once(':')?;
     let (key, value) = key.split_once('=').unwrap_or((key, ""));
@@ -553,12 +544,9 @@ mod tests {
 
     use super::*;
 
-    fn parse(args: &[&str]) -> Result<Options, OptionsError> {
-        Options::from_matches(
-            &command()
-                .try_get_matches_from([&["kubelet"], args].concat())
-                .unwrap(),
-        )
+    fn parse(args: &[&str]) -> Result<Options, Exit> {
+        let words = std::iter::once(&"kubelet").chain(args).map(OsString::from);
+        Options::parse(words)
     }
 
     #[test]
@@ -589,7 +577,7 @@ mod tests {
         assert!(!options.config.fail_swap_on && options.external_cloud_provider);
         assert_eq!(options.node_ips[0].to_string(), "10.0.0.1");
         assert_eq!(options.node_labels["x"], "y");
-        assert_eq!(options.verbosity, 2);
+        assert_eq!(options.logs.verbosity, 2);
         assert!(options.kubeconfig.is_none());
     }
 

@@ -49,13 +49,11 @@ pub struct ContainerStatus {
     pub restart_count: i32,
     pub image: String,
     pub image_ref: String,
-    pub created_at: i64,
     pub started_at: i64,
     pub finished_at: i64,
     pub exit_code: i32,
     pub reason: String,
     pub message: String,
-    pub log_path: String,
     pub resources: Option<cri::LinuxContainerResources>,
     pub user: Option<cri::LinuxContainerUser>,
 }
@@ -63,9 +61,6 @@ pub struct ContainerStatus {
 /// Everything the runtime holds for one pod.
 #[derive(Debug, Clone, Default)]
 pub struct PodStatus {
-    pub uid: String,
-    pub name: String,
-    pub namespace: String,
     /// Addresses of the newest ready sandbox, the primary first.
     pub ips: Vec<String>,
     /// Newest first.
@@ -93,14 +88,6 @@ impl PodStatus {
                 .iter()
                 .any(|c| c.name == name.as_ref() && self.active.contains(&c.id))
         })
-    }
-
-    /// Whether anything of the pod may still execute: a container that runs, or whose state the
-    /// runtime cannot tell.
-    pub fn may_run(&self) -> bool {
-        self.containers
-            .iter()
-            .any(|c| matches!(c.state, State::Running | State::Unknown))
     }
 }
 
@@ -139,7 +126,6 @@ pub fn container_status(
         restart_count: annotations.restart_count,
         image: status.image.map(|image| image.image).unwrap_or_default(),
         image_ref: status.image_ref,
-        created_at: status.created_at,
         started_at: if state == State::Created {
             0
         } else {
@@ -149,7 +135,6 @@ pub fn container_status(
         exit_code: if exited { status.exit_code } else { 0 },
         reason: if exited { status.reason } else { String::new() },
         message,
-        log_path: status.log_path,
         resources: status.resources.and_then(|r| r.linux),
         user: status.user.and_then(|u| u.linux),
     }

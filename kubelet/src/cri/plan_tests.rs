@@ -84,20 +84,17 @@ fn observed(sandboxes: Vec<cri::PodSandboxStatus>, containers: &str) -> PodStatu
                 restart_count: 0,
                 image: "img".into(),
                 image_ref: "sha256:1".into(),
-                created_at: 1,
                 started_at: 1,
                 finished_at: 0,
                 exit_code: code.parse().unwrap(),
                 reason: String::new(),
                 message: String::new(),
-                log_path: String::new(),
                 resources: None,
                 user: None,
             }
         })
         .collect();
     PodStatus {
-        uid: "u".into(),
         sandboxes,
         containers,
         ..Default::default()

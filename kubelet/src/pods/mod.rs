@@ -1,3 +1,10 @@
-//! Pods on this node: where they come from, and what becomes of them.
+//! Pods on this node: where they come from, what they are to become, and the work on each.
 
+pub mod admission;
+pub mod dirs;
+pub mod index;
+pub mod mirror;
 pub mod pod;
+pub mod source_file;
+pub mod sync;
+pub mod worker;

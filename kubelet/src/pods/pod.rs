@@ -4,7 +4,6 @@
 use k8s_openapi::api::core::v1::{
     Container, ContainerRestartRule, EphemeralContainer, Pod, PodSpec, PodStatus,
 };
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 /// Where a pod came from: `api`, `file` or `http`.
 pub const CONFIG_SOURCE: &str = "kubernetes.io/config.source";
@@ -21,7 +20,6 @@ pub type PodUid = std::sync::Arc<str>;
 
 /// Reading a pod without repeating what is optional on the wire and never absent in practice.
 pub trait PodExt {
-    fn meta(&self) -> &ObjectMeta;
     fn pod_spec(&self) -> &PodSpec;
     fn uid(&self) -> &str;
     fn name(&self) -> &str;
@@ -54,9 +52,6 @@ static EMPTY_SPEC: std::sync::LazyLock<PodSpec> = std::sync::LazyLock::new(PodSp
 const SYSTEM_CRITICAL_PRIORITY: i32 = 2_000_000_000;
 
 impl PodExt for Pod {
-    fn meta(&self) -> &ObjectMeta {
-        &self.metadata
-    }
     fn pod_spec(&self) -> &PodSpec {
         self.spec.as_ref().unwrap_or(&EMPTY_SPEC)
     }

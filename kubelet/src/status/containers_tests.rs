@@ -20,13 +20,11 @@ fn seen(name: &str, id: &str, state: State, restart_count: i32, exit_code: i32) 
         restart_count,
         image: "img".into(),
         image_ref: "img@sha256:1".into(),
-        created_at: 1,
         started_at: 1_000_000_000,
         finished_at: 2_000_000_000,
         exit_code,
         reason: if exit_code == 0 { "Completed" } else { "Error" }.into(),
         message: String::new(),
-        log_path: String::new(),
         resources: None,
         user: None,
     }

@@ -254,13 +254,11 @@ mod tests {
             restart_count: 0,
             image: "img".into(),
             image_ref: "img@sha256:1".into(),
-            created_at: 1,
             started_at: 1,
             finished_at: 0,
             exit_code: 0,
             reason: String::new(),
             message: String::new(),
-            log_path: String::new(),
             resources: None,
             user: None,
         };

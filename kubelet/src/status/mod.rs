@@ -4,5 +4,8 @@
 pub mod conditions;
 pub mod containers;
 pub mod generate;
+mod manager;
 pub mod merge;
 pub mod phase;
+
+pub use manager::StatusManager;

@@ -1,8 +1,16 @@
-//! Volumes: made and refreshed for a pod, and taken away with it.
+//! Volumes: made and refreshed for a pod, mounted into its containers, taken away with it.
 
 mod atomic_writer;
 mod empty_dir;
 mod host_path;
+mod manager;
+pub mod mounts;
+mod objects;
 mod ownership;
 mod projection;
 mod sub_path;
+mod tokens;
+
+pub use manager::{Mounted, MountedVolumes, VolumeContext, Volumes, make_pod_dirs};
+pub use objects::Objects;
+pub use tokens::Tokens;

@@ -1,0 +1,461 @@
+//! Talking to the runtime: every call with its deadline, and its errors in one type. Knows CRI,
+//! not pods.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use grpc::cri::{
+    self, image_service_client::ImageServiceClient, runtime_service_client::RuntimeServiceClient,
+};
+use thiserror::Error;
+use tonic::transport::Channel;
+use tonic::{Code, Request, Status, Streaming};
+
+use super::labels;
+
+/// Lists of a full node are larger than gRPC's usual 4 MiB.
+const MAX_MESSAGE: usize = 16 << 20;
+
+/// What the runtime answered instead.
+#[derive(Debug, Error, Clone)]
+#[error("rpc error: code = {code:?} desc = {message}")]
+pub struct CriError {
+    pub code: Code,
+    /// The runtime's words, without the wrapping.
+    pub message: String,
+}
+
+impl CriError {
+    fn missing(what: &str) -> Self {
+        Self {
+            code: Code::Unknown,
+            message: format!("the runtime's answer lacks {what}"),
+        }
+    }
+}
+
+impl From<Status> for CriError {
+    fn from(status: Status) -> Self {
+        Self {
+            code: status.code(),
+            message: status.message().to_owned(),
+        }
+    }
+}
+
+type Result<T> = std::result::Result<T, CriError>;
+
+/// The runtime and its images. Cheap to clone; clones share one connection.
+#[derive(Debug, Clone)]
+pub struct CriClient {
+    runtime: RuntimeServiceClient<Channel>,
+    images: ImageServiceClient<Channel>,
+    timeout: Duration,
+}
+
+/// Which sandboxes or containers to list.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Of<'a> {
+    pub pod_uid: Option<&'a str>,
+    /// Ready sandboxes or running containers only.
+    pub running: bool,
+}
+
+impl Of<'_> {
+    fn labels(&self) -> BTreeMap<String, String> {
+        self.pod_uid
+            .iter()
+            .map(|uid| (labels::POD_UID.to_owned(), (*uid).to_owned()))
+            .collect()
+    }
+}
+
+impl CriClient {
+    /// `timeout` is `runtimeRequestTimeout`. Connects on first use.
+    ///
+    /// # Errors
+    /// When an endpoint is no Unix socket.
+    pub fn new(
+        runtime: &str,
+        images: &str,
+        timeout: Duration,
+    ) -> std::result::Result<Self, grpc::EndpointError> {
+        let channel = grpc::connect_unix(runtime)?;
+        let image_channel = if images == runtime {
+            channel.clone()
+        } else {
+            grpc::connect_unix(images)?
+        };
+        Ok(Self {
+            runtime: RuntimeServiceClient::new(channel).max_decoding_message_size(MAX_MESSAGE),
+            images: ImageServiceClient::new(image_channel).max_decoding_message_size(MAX_MESSAGE),
+            timeout,
+        })
+    }
+
+    fn within<T>(&self, message: T) -> Request<T> {
+        Self::timed(message, self.timeout)
+    }
+
+    fn timed<T>(message: T, timeout: Duration) -> Request<T> {
+        let mut request = Request::new(message);
+        request.set_timeout(timeout);
+        request
+    }
+
+    pub async fn version(&self) -> Result<cri::VersionResponse> {
+        Ok(self
+            .runtime
+            .clone()
+            .version(self.within(cri::VersionRequest::default()))
+            .await?
+            .into_inner())
+    }
+
+    pub async fn status(&self) -> Result<cri::StatusResponse> {
+        Ok(self
+            .runtime
+            .clone()
+            .status(self.within(cri::StatusRequest::default()))
+            .await?
+            .into_inner())
+    }
+
+    pub async fn update_pod_cidr(&self, pod_cidr: &str) -> Result<()> {
+        let network_config = Some(cri::NetworkConfig {
+            pod_cidr: pod_cidr.to_owned(),
+        });
+        let runtime_config = Some(cri::RuntimeConfig { network_config });
+        let request = self.within(cri::UpdateRuntimeConfigRequest { runtime_config });
+        self.runtime.clone().update_runtime_config(request).await?;
+        Ok(())
+    }
+
+    // Sandboxes.
+
+    /// A sandbox's network may take long to set up: twice the usual time.
+    pub async fn run_sandbox(
+        &self,
+        config: cri::PodSandboxConfig,
+        runtime_handler: &str,
+    ) -> Result<String> {
+        let message = cri::RunPodSandboxRequest {
+            config: Some(config),
+            runtime_handler: runtime_handler.to_owned(),
+        };
+        let request = Self::timed(message, self.timeout * 2);
+        Ok(self
+            .runtime
+            .clone()
+            .run_pod_sandbox(request)
+            .await?
+            .into_inner()
+            .pod_sandbox_id)
+    }
+
+    /// A sandbox that is gone is stopped.
+    pub async fn stop_sandbox(&self, id: &str) -> Result<()> {
+        let request = self.within(cri::StopPodSandboxRequest {
+            pod_sandbox_id: id.to_owned(),
+        });
+        ignore_missing(self.runtime.clone().stop_pod_sandbox(request).await)
+    }
+
+    /// A sandbox that is gone is removed.
+    pub async fn remove_sandbox(&self, id: &str) -> Result<()> {
+        let request = self.within(cri::RemovePodSandboxRequest {
+            pod_sandbox_id: id.to_owned(),
+        });
+        ignore_missing(self.runtime.clone().remove_pod_sandbox(request).await)
+    }
+
+    /// `None`: it is gone. Where the runtime sends events, the answer has the containers as well.
+    pub async fn sandbox_status(&self, id: &str) -> Result<Option<cri::PodSandboxStatusResponse>> {
+        let message = cri::PodSandboxStatusRequest {
+            pod_sandbox_id: id.to_owned(),
+            verbose: false,
+        };
+        found(
+            self.runtime
+                .clone()
+                .pod_sandbox_status(self.within(message))
+                .await,
+        )
+    }
+
+    /// Newest first.
+    pub async fn list_sandboxes(&self, of: Of<'_>) -> Result<Vec<cri::PodSandbox>> {
+        let state = of.running.then(|| cri::PodSandboxStateValue {
+            state: cri::PodSandboxState::SandboxReady.into(),
+        });
+        let filter = Some(cri::PodSandboxFilter {
+            state,
+            label_selector: of.labels(),
+            ..Default::default()
+        });
+        let request = self.within(cri::ListPodSandboxRequest { filter });
+        let mut items = self
+            .runtime
+            .clone()
+            .list_pod_sandbox(request)
+            .await?
+            .into_inner()
+            .items;
+        items.sort_by(|a, b| {
+            let attempt = |s: &cri::PodSandbox| s.metadata.as_ref().map_or(0, |m| m.attempt);
+            (attempt(b), b.created_at)
+                .cmp(&(attempt(a), a.created_at))
+                .then_with(|| a.id.cmp(&b.id))
+        });
+        Ok(items)
+    }
+
+    // Containers.
+
+    pub async fn create_container(
+        &self,
+        sandbox_id: &str,
+        config: cri::ContainerConfig,
+        sandbox_config: cri::PodSandboxConfig,
+    ) -> Result<String> {
+        let request = self.within(cri::CreateContainerRequest {
+            pod_sandbox_id: sandbox_id.to_owned(),
+            config: Some(config),
+            sandbox_config: Some(sandbox_config),
+        });
+        Ok(self
+            .runtime
+            .clone()
+            .create_container(request)
+            .await?
+            .into_inner()
+            .container_id)
+    }
+
+    pub async fn start_container(&self, id: &str) -> Result<()> {
+        let request = self.within(cri::StartContainerRequest {
+            container_id: id.to_owned(),
+        });
+        self.runtime.clone().start_container(request).await?;
+        Ok(())
+    }
+
+    /// Asks it to stop, and kills it after `grace` seconds. One that is gone is stopped.
+    pub async fn stop_container(&self, id: &str, grace: i64) -> Result<()> {
+        let message = cri::StopContainerRequest {
+            container_id: id.to_owned(),
+            timeout: grace,
+        };
+        let wait = Duration::from_secs(grace.max(0).unsigned_abs());
+        ignore_missing(
+            self.runtime
+                .clone()
+                .stop_container(Self::timed(message, self.timeout + wait))
+                .await,
+        )
+    }
+
+    /// One that is gone is removed.
+    pub async fn remove_container(&self, id: &str) -> Result<()> {
+        let request = self.within(cri::RemoveContainerRequest {
+            container_id: id.to_owned(),
+        });
+        ignore_missing(self.runtime.clone().remove_container(request).await)
+    }
+
+    /// Newest first.
+    pub async fn list_containers(&self, of: Of<'_>) -> Result<Vec<cri::Container>> {
+        let state = of.running.then(|| cri::ContainerStateValue {
+            state: cri::ContainerState::ContainerRunning.into(),
+        });
+        let filter = Some(cri::ContainerFilter {
+            state,
+            label_selector: of.labels(),
+            ..Default::default()
+        });
+        let request = self.within(cri::ListContainersRequest { filter });
+        let mut containers = self
+            .runtime
+            .clone()
+            .list_containers(request)
+            .await?
+            .into_inner()
+            .containers;
+        containers.sort_by(|a, b| {
+            b.created_at
+                .cmp(&a.created_at)
+                .then_with(|| a.id.cmp(&b.id))
+        });
+        Ok(containers)
+    }
+
+    /// `None`: it is gone.
+    pub async fn container_status(&self, id: &str) -> Result<Option<cri::ContainerStatus>> {
+        let message = cri::ContainerStatusRequest {
+            container_id: id.to_owned(),
+            verbose: false,
+        };
+        let response = found(
+            self.runtime
+                .clone()
+                .container_status(self.within(message))
+                .await,
+        )?;
+        response
+            .map(|response| {
+                response
+                    .status
+                    .ok_or_else(|| CriError::missing("a container's status"))
+            })
+            .transpose()
+    }
+
+    pub async fn reopen_log(&self, id: &str) -> Result<()> {
+        let request = self.within(cri::ReopenContainerLogRequest {
+            container_id: id.to_owned(),
+        });
+        self.runtime.clone().reopen_container_log(request).await?;
+        Ok(())
+    }
+
+    /// Every change of a container or sandbox, as it happens.
+    pub async fn events(&self) -> Result<Streaming<cri::ContainerEventResponse>> {
+        Ok(self
+            .runtime
+            .clone()
+            .get_container_events(cri::GetEventsRequest::default())
+            .await?
+            .into_inner())
+    }
+
+    // Processes and streams.
+
+    /// Runs a command to its end. No timeout is the runtime's longest.
+    pub async fn exec_sync(
+        &self,
+        id: &str,
+        cmd: &[String],
+        timeout: Option<Duration>,
+    ) -> Result<cri::ExecSyncResponse> {
+        let seconds = timeout.map_or(0, |timeout| timeout.as_secs().max(1));
+        let message = cri::ExecSyncRequest {
+            container_id: id.to_owned(),
+            cmd: cmd.to_vec(),
+            timeout: i64::try_from(seconds).unwrap_or(i64::MAX),
+        };
+        // The runtime ends the command; its answer gets a moment more to arrive.
+        let request = match timeout {
+            Some(timeout) => Self::timed(message, timeout + self.timeout),
+            None => Request::new(message),
+        };
+        Ok(self.runtime.clone().exec_sync(request).await?.into_inner())
+    }
+
+    pub async fn exec_url(&self, request: cri::ExecRequest) -> Result<String> {
+        Ok(self
+            .runtime
+            .clone()
+            .exec(self.within(request))
+            .await?
+            .into_inner()
+            .url)
+    }
+
+    pub async fn attach_url(&self, request: cri::AttachRequest) -> Result<String> {
+        Ok(self
+            .runtime
+            .clone()
+            .attach(self.within(request))
+            .await?
+            .into_inner()
+            .url)
+    }
+
+    pub async fn port_forward_url(&self, sandbox_id: &str, port: Vec<i32>) -> Result<String> {
+        let request = self.within(cri::PortForwardRequest {
+            pod_sandbox_id: sandbox_id.to_owned(),
+            port,
+        });
+        Ok(self
+            .runtime
+            .clone()
+            .port_forward(request)
+            .await?
+            .into_inner()
+            .url)
+    }
+
+    // Usage.
+
+    pub async fn container_stats(&self) -> Result<Vec<cri::ContainerStats>> {
+        let request = self.within(cri::ListContainerStatsRequest::default());
+        Ok(self
+            .runtime
+            .clone()
+            .list_container_stats(request)
+            .await?
+            .into_inner()
+            .stats)
+    }
+
+    // Images.
+
+    pub async fn list_images(&self) -> Result<Vec<cri::Image>> {
+        let request = self.within(cri::ListImagesRequest::default());
+        Ok(self
+            .images
+            .clone()
+            .list_images(request)
+            .await?
+            .into_inner()
+            .images)
+    }
+
+    /// `None`: it is not on this node.
+    pub async fn image_status(&self, image: cri::ImageSpec) -> Result<Option<cri::Image>> {
+        let request = self.within(cri::ImageStatusRequest {
+            image: Some(image),
+            verbose: false,
+        });
+        Ok(self
+            .images
+            .clone()
+            .image_status(request)
+            .await?
+            .into_inner()
+            .image)
+    }
+
+    /// Takes as long as it takes: the runtime gives up where there is no progress.
+    pub async fn pull_image(
+        &self,
+        image: cri::ImageSpec,
+        auth: Option<cri::AuthConfig>,
+        sandbox_config: cri::PodSandboxConfig,
+    ) -> Result<String> {
+        let message = cri::PullImageRequest {
+            image: Some(image),
+            auth,
+            sandbox_config: Some(sandbox_config),
+        };
+        Ok(self
+            .images
+            .clone()
+            .pull_image(message)
+            .await?
+            .into_inner()
+            .image_ref)
+    }
+}
+
+fn ignore_missing<T>(result: std::result::Result<tonic::Response<T>, Status>) -> Result<()> {
+    found(result).map(|_| ())
+}
+
+fn found<T>(result: std::result::Result<tonic::Response<T>, Status>) -> Result<Option<T>> {
+    match result {
+        Ok(response) => Ok(Some(response.into_inner())),
+        Err(status) if status.code() == Code::NotFound => Ok(None),
+        Err(status) => Err(status.into()),
+    }
+}

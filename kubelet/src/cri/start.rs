@@ -1,0 +1,288 @@
+//! *Apply*: starting one container: image, configuration, create, start, hook.
+
+use std::collections::HashMap;
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use grpc::cri;
+use k8s_openapi::api::core::v1::{Container, Pod};
+use tracing::warn;
+
+use super::client::CriError;
+use super::container::{self, ContainerInput};
+use super::observed::PodStatus;
+use super::plan::{Kill, KillReason};
+use super::runtime::{Prepared, Runtime, Sandbox};
+use super::security::ImageUser;
+use super::{env, hooks, logs};
+use crate::events::Kind;
+use crate::images::{ImageError, PullRequest};
+use crate::pods::pod::PodExt;
+use crate::resources::downward::FieldContext;
+use crate::volumes::mounts::{self, MountInput};
+
+/// Why a container does not run: the reason and message of its waiting state.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("{reason}: {message}")]
+pub struct StartError {
+    pub reason: &'static str,
+    pub message: String,
+    pub retry_after: Option<Duration>,
+}
+
+impl StartError {
+    fn new(reason: &'static str, message: impl ToString) -> Self {
+        Self {
+            reason,
+            message: message.to_string(),
+            retry_after: None,
+        }
+    }
+}
+
+impl From<ImageError> for StartError {
+    fn from(error: ImageError) -> Self {
+        Self {
+            reason: error.reason,
+            message: error.message,
+            retry_after: error.retry_after,
+        }
+    }
+}
+
+impl Runtime {
+    #[allow(clippy::too_many_arguments)]
+    pub(super) async fn start(
+        &self,
+        pod: &Arc<Pod>,
+        container: &Container,
+        target: Option<String>,
+        observed: &PodStatus,
+        prepared: &Prepared<'_>,
+        sandbox: &Sandbox,
+        image_volumes: &HashMap<String, Result<cri::ImageSpec, StartError>>,
+    ) -> Result<(), StartError> {
+        self.hold_back(pod, container, observed)?;
+        let name = container.name.as_str();
+        let warn_event = |message: &str| {
+            self.events.container(
+                pod,
+                name,
+                Kind::Warning,
+                "Failed",
+                &format!("Error: {message}"),
+            )
+        };
+
+        let request = PullRequest {
+            pod,
+            container: Some(container),
+            image: container.image.as_deref().unwrap_or_default(),
+            policy: container
+                .image_pull_policy
+                .as_deref()
+                .unwrap_or("IfNotPresent"),
+            secrets: prepared.secrets,
+            sandbox: &sandbox.config,
+        };
+        let image_ref = self
+            .images
+            .ensure(&request)
+            .await
+            .map_err(StartError::from)
+            .inspect_err(|error| warn_event(error.reason))?;
+
+        let restart_count = match observed.newest(name) {
+            Some(last) => last.restart_count + 1,
+            None => restart_count_of_logs(&self.container_log_dir(pod, name)),
+        };
+        let config = self
+            .configure(
+                pod,
+                container,
+                target,
+                observed,
+                prepared,
+                sandbox,
+                image_volumes,
+                image_ref,
+                restart_count,
+            )
+            .await
+            .inspect_err(|error| warn_event(&error.message))?;
+
+        // No container id in events: it would make each of them another one.
+        let told = |error: &CriError, id: &str| match id {
+            "" => error.message.clone(),
+            id => error.message.replace(id, name),
+        };
+        let id = self
+            .client
+            .create_container(&sandbox.id, config, sandbox.config.clone())
+            .await
+            .map_err(|error| {
+                warn_event(&told(&error, ""));
+                StartError::new("CreateContainerError", &error.message)
+            })?;
+        self.events
+            .container(pod, name, Kind::Normal, "Created", "Container created");
+        self.client.start_container(&id).await.map_err(|error| {
+            warn_event(&told(&error, &id));
+            StartError::new("RunContainerError", &error.message)
+        })?;
+        self.events
+            .container(pod, name, Kind::Normal, "Started", "Container started");
+        self.link_log(pod, name, &id, restart_count);
+        self.post_start(pod, container, &id, sandbox).await
+    }
+
+    #[allow(clippy::too_many_arguments)]
+    async fn configure(
+        &self,
+        pod: &Arc<Pod>,
+        container: &Container,
+        target: Option<String>,
+        observed: &PodStatus,
+        prepared: &Prepared<'_>,
+        sandbox: &Sandbox,
+        image_volumes: &HashMap<String, Result<cri::ImageSpec, StartError>>,
+        image_ref: String,
+        restart_count: i32,
+    ) -> Result<cri::ContainerConfig, StartError> {
+        let wrong =
+            |error: &dyn std::fmt::Display| StartError::new("CreateContainerConfigError", error);
+        let target_id = match target.filter(|name| !name.is_empty()) {
+            None => None,
+            Some(name) => {
+                let status = observed.newest(&name);
+                Some(
+                    status
+                        .ok_or_else(|| wrong(&format!("unable to find target container {name}")))?
+                        .id
+                        .clone(),
+                )
+            }
+        };
+        let mut images = HashMap::new();
+        for mount in container.volume_mounts.iter().flatten() {
+            if let Some(image) = image_volumes.get(&mount.name) {
+                images.insert(mount.name.clone(), image.clone()?);
+            }
+        }
+        let sources = self.objects.for_environment(pod, container).await;
+        let fields = FieldContext {
+            pod_ips: &sandbox.ips,
+            host_ips: prepared.host_ips,
+            allocatable: Some(prepared.allocatable),
+        };
+        let env = env::environment(pod, container, &fields, prepared.services, &sources)
+            .map_err(|e| wrong(&e))?;
+        let dir = self.settings.root.pod(pod.uid());
+        let mounts = mounts::of_container(
+            pod,
+            container,
+            &MountInput {
+                dir: &dir,
+                volumes: prepared.volumes,
+                images: &images,
+                env: &env,
+                pod_ips: &sandbox.ips,
+                hostname: &sandbox.hostname,
+                domain: &sandbox.domain,
+                recursive_read_only: prepared.recursive_read_only,
+            },
+        )
+        .map_err(|e| wrong(&e))?;
+        fs::create_dir_all(self.container_log_dir(pod, &container.name)).map_err(|e| wrong(&e))?;
+        let image_user = self.image_user(&image_ref).await.map_err(|e| wrong(&e))?;
+        let input = ContainerInput {
+            restart_count,
+            image_ref,
+            image_user,
+            env,
+            mounts,
+            target_id,
+            security: &self.settings.security,
+            limits: &self.settings.limits,
+        };
+        container::config(pod, container, input).map_err(|e| wrong(&e))
+    }
+
+    async fn image_user(&self, image_ref: &str) -> Result<ImageUser, CriError> {
+        let spec = cri::ImageSpec {
+            image: image_ref.to_owned(),
+            ..Default::default()
+        };
+        Ok(match self.client.image_status(spec).await? {
+            Some(cri::Image { uid: Some(uid), .. }) => ImageUser::Id(uid.value),
+            Some(cri::Image { username, .. }) if !username.is_empty() => ImageUser::Name(username),
+            _ => ImageUser::Id(0),
+        })
+    }
+
+    /// Log collectors look for logs by pod and container name in one directory.
+    fn link_log(&self, pod: &Pod, container: &str, id: &str, restart_count: i32) {
+        let log = self
+            .container_log_dir(pod, container)
+            .join(format!("{restart_count}.log"));
+        let link = Path::new(logs::CONTAINERS_DIR).join(logs::link_name(
+            pod.name(),
+            pod.namespace(),
+            container,
+            id,
+        ));
+        if let Err(error) = std::os::unix::fs::symlink(&log, &link)
+            && error.kind() != std::io::ErrorKind::AlreadyExists
+        {
+            warn!(link = %link.display(), %error, "cannot link a container's log");
+        }
+    }
+
+    async fn post_start(
+        &self,
+        pod: &Pod,
+        container: &Container,
+        id: &str,
+        sandbox: &Sandbox,
+    ) -> Result<(), StartError> {
+        let Some(handler) = container
+            .lifecycle
+            .as_ref()
+            .and_then(|lifecycle| lifecycle.post_start.as_ref())
+        else {
+            return Ok(());
+        };
+        let pod_ip = sandbox.ips.first().map_or("", String::as_str);
+        let Err(error) = hooks::run(&self.client, handler, container, id, pod_ip).await else {
+            return Ok(());
+        };
+        warn!(pod = %pod.full_name(), container = container.name, error, "postStart hook failed");
+        self.events.container(
+            pod,
+            &container.name,
+            Kind::Warning,
+            "FailedPostStartHook",
+            "PostStartHook failed",
+        );
+        let kill = Kill {
+            id: id.to_owned(),
+            name: container.name.clone(),
+            message: "FailedPostStartHook".into(),
+            reason: KillReason::FailedPostStart,
+        };
+        if let Err(error) = self.kill_container(pod, &kill, pod_ip, None).await {
+            warn!(pod = %pod.full_name(), container = container.name, %error, "cannot kill a container whose postStart hook failed");
+        }
+        Err(StartError::new("PostStartHookError", error))
+    }
+}
+
+fn restart_count_of_logs(directory: &Path) -> i32 {
+    let entries = fs::read_dir(directory).into_iter().flatten().flatten();
+    let names: Vec<String> = entries
+        .filter_map(|entry| entry.file_name().into_string().ok())
+        .collect();
+    logs::next_restart_count(names.iter().map(String::as_str))
+}

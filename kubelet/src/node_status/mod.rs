@@ -1,0 +1,10 @@
+//! The node as the API server shows it: registered, kept up to date, and kept alive by its lease.
+
+pub mod facts;
+pub mod lease;
+mod patch;
+pub mod pressure;
+pub mod register;
+pub mod runtime_state;
+pub mod setters;
+pub mod updater;

@@ -1,0 +1,185 @@
+//! The pod lifecycle event generator: tells when something happened to a pod's containers.
+//!
+//! A runtime that sends events is listened to, and looked at now and then all the same; one that
+//! does not is looked at every second. Either way no more is told than whose containers to look at:
+//! the look itself is the sync's.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use tonic::Code;
+use tracing::{debug, info, warn};
+
+use crate::cri::client::{CriClient, CriError, Of};
+use crate::cri::labels::POD_UID;
+use crate::event::Event;
+use crate::pods::pod::PodUid;
+
+/// Between two looks at a runtime that sends no events.
+const POLL: Duration = Duration::from_secs(1);
+/// Between two looks at one that does: for what got lost.
+const SAFETY_NET: Duration = Duration::from_secs(60);
+/// Without a successful look for so long, the kubelet is not healthy.
+const UNHEALTHY_AFTER: Duration = Duration::from_secs(180);
+
+/// State of every sandbox and container by id: whose it is, and a number that changes with it.
+type States = HashMap<String, (PodUid, i32)>;
+
+/// Tells of changes in the runtime.
+pub struct Pleg {
+    runtime: CriClient,
+    told: mpsc::UnboundedSender<Event>,
+    last_look: Mutex<Instant>,
+}
+
+impl Pleg {
+    pub fn new(runtime: CriClient, told: mpsc::UnboundedSender<Event>) -> Arc<Self> {
+        Arc::new(Self {
+            runtime,
+            told,
+            last_look: Mutex::new(Instant::now()),
+        })
+    }
+
+    /// Why the runtime cannot be followed, if it cannot.
+    pub fn unhealthy(&self) -> Option<String> {
+        let since = self.last_look.lock().elapsed();
+        (since > UNHEALTHY_AFTER).then(|| {
+            format!(
+                "pleg was last seen active {}s ago; threshold is {}s",
+                since.as_secs(),
+                UNHEALTHY_AFTER.as_secs()
+            )
+        })
+    }
+
+    /// Follows the runtime until `stop`.
+    pub async fn run(self: Arc<Self>, stop: CancellationToken) {
+        let mut known = States::new();
+        let mut events = None;
+        let mut sends_events = true;
+        loop {
+            if sends_events && events.is_none() {
+                match self.runtime.events().await {
+                    Ok(stream) => {
+                        debug!("following the runtime's events");
+                        events = Some(stream);
+                    }
+                    Err(error) if error.code == Code::Unimplemented => {
+                        info!("the runtime sends no events: looking every second");
+                        sends_events = false;
+                    }
+                    Err(error) => debug!(%error, "cannot follow the runtime's events yet"),
+                }
+            }
+            // After the subscription, so that nothing falls in between.
+            self.look(&mut known).await;
+            let pause = if events.is_some() { SAFETY_NET } else { POLL };
+            let deadline = tokio::time::Instant::now() + pause;
+            loop {
+                let next = async {
+                    match &mut events {
+                        Some(stream) => stream.message().await,
+                        None => std::future::pending().await,
+                    }
+                };
+                tokio::select! {
+                    () = stop.cancelled() => return,
+                    () = tokio::time::sleep_until(deadline) => break,
+                    event = next => match event {
+                        Ok(Some(event)) => {
+                            let uid = event.pod_sandbox_status.and_then(|sandbox| sandbox.metadata).map(|m| m.uid);
+                            if let Some(uid) = uid.filter(|uid| !uid.is_empty()) {
+                                let _ = self.told.send(Event::Runtime(uid.into()));
+                            }
+                        }
+                        ended => {
+                            warn!(error = ?ended.err(), "the runtime's events have ended: looking instead");
+                            events = None;
+                            break;
+                        }
+                    },
+                }
+            }
+        }
+    }
+
+    async fn look(&self, known: &mut States) {
+        match self.states().await {
+            Ok(states) => {
+                for uid in changed(known, &states) {
+                    let _ = self.told.send(Event::Runtime(uid));
+                }
+                *known = states;
+                *self.last_look.lock() = Instant::now();
+            }
+            Err(error) => debug!(%error, "cannot look at the runtime"),
+        }
+    }
+
+    async fn states(&self) -> Result<States, CriError> {
+        let (sandboxes, containers) = futures::try_join!(
+            self.runtime.list_sandboxes(Of::default()),
+            self.runtime.list_containers(Of::default())
+        )?;
+        let mut uids: HashSet<PodUid> = HashSet::new();
+        let mut shared = |labels: &std::collections::BTreeMap<String, String>| {
+            let uid = labels.get(POD_UID).map_or("", String::as_str);
+            if let Some(uid) = uids.get(uid) {
+                return uid.clone();
+            }
+            let uid: PodUid = uid.into();
+            uids.insert(uid.clone());
+            uid
+        };
+        let mut states = States::with_capacity(sandboxes.len() + containers.len());
+        for sandbox in sandboxes {
+            states.insert(sandbox.id, (shared(&sandbox.labels), sandbox.state));
+        }
+        for container in containers {
+            states.insert(container.id, (shared(&container.labels), container.state));
+        }
+        Ok(states)
+    }
+}
+
+/// Pods with anything new, changed or gone.
+fn changed(old: &States, new: &States) -> HashSet<PodUid> {
+    let differs = new
+        .iter()
+        .filter(|(id, state)| old.get(*id) != Some(state))
+        .map(|(_, (uid, _))| uid);
+    let gone = old
+        .iter()
+        .filter(|(id, _)| !new.contains_key(*id))
+        .map(|(_, (uid, _))| uid);
+    differs
+        .chain(gone)
+        .filter(|uid| !uid.is_empty())
+        .cloned()
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whose_containers_to_look_at() {
+        let states = |list: &[(&str, &str, i32)]| -> States {
+            list.iter()
+                .map(|(id, uid, state)| ((*id).to_owned(), ((*uid).into(), *state)))
+                .collect()
+        };
+        let old = states(&[("1", "a", 1), ("2", "b", 1), ("3", "c", 1)]);
+        let new = states(&[("1", "a", 1), ("2", "b", 2), ("4", "d", 0), ("5", "", 0)]);
+        let mut uids: Vec<_> = changed(&old, &new).into_iter().collect();
+        uids.sort();
+        assert_eq!(uids, ["b".into(), "c".into(), "d".into()] as [PodUid; 3]);
+        assert!(changed(&new, &new).is_empty());
+    }
+}

@@ -1,0 +1,245 @@
+//! Whether this node takes a pod that was bound to it. The scheduler has decided before; this is
+//! for pods that were bound without it, and for what it could not know. Pure.
+
+use std::collections::{BTreeMap, HashSet};
+
+use k8s_openapi::api::core::v1::Pod;
+
+use super::pod::PodExt;
+use crate::resources::requests::{Amounts, ResourceList, amounts, pod_requests};
+
+/// Why a pod is not taken: the reason and message of its failure.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rejection {
+    pub reason: String,
+    pub message: String,
+}
+
+/// What the decision depends on.
+pub struct Input<'a> {
+    pub labels: &'a BTreeMap<String, String>,
+    pub allocatable: &'a ResourceList,
+    /// The pods that run here, or are to.
+    pub active: &'a [&'a Pod],
+    /// `allowedUnsafeSysctls`: names, or prefixes ending in `*`.
+    pub unsafe_sysctls: &'a [String],
+}
+
+/// Sysctls that are confined to a pod and harmless to others.
+const SAFE_SYSCTLS: [&str; 12] = [
+    "kernel.shm_rmid_forced",
+    "net.ipv4.ip_local_port_range",
+    "net.ipv4.tcp_syncookies",
+    "net.ipv4.ping_group_range",
+    "net.ipv4.ip_unprivileged_port_start",
+    "net.ipv4.ip_local_reserved_ports",
+    "net.ipv4.tcp_keepalive_time",
+    "net.ipv4.tcp_fin_timeout",
+    "net.ipv4.tcp_keepalive_intvl",
+    "net.ipv4.tcp_keepalive_probes",
+    "net.ipv4.tcp_rmem",
+    "net.ipv4.tcp_wmem",
+];
+
+/// # Errors
+/// When the pod cannot run here.
+pub fn admit(pod: &Pod, input: &Input<'_>) -> Result<(), Rejection> {
+    sysctls(pod, input)?;
+    if pod.is_static() {
+        return Ok(());
+    }
+    let predicate = |reason: &str| Rejection {
+        reason: reason.into(),
+        message: format!("Predicate {reason} failed"),
+    };
+    let spec = pod.pod_spec();
+    let selected = |(key, value): (&String, &String)| input.labels.get(key) == Some(value);
+    if !spec.node_selector.iter().flatten().all(selected) {
+        return Err(Rejection {
+            reason: "NodeAffinity".into(),
+            message:
+                "Predicate NodeAffinity failed: node(s) didn't match Pod's node affinity/selector"
+                    .into(),
+        });
+    }
+    if spec.os.as_ref().is_some_and(|os| os.name != "linux") {
+        return Err(Rejection {
+            reason: "PodOSNotSupported".into(),
+            message: "Failed to admit pod as the OS field doesn't match node OS".into(),
+        });
+    }
+    resources(pod, input)?;
+    let taken: HashSet<_> = input
+        .active
+        .iter()
+        .flat_map(|pod| host_ports(pod))
+        .collect();
+    if host_ports(pod).any(|port| taken.iter().any(|other| conflict(&port, other))) {
+        return Err(predicate("NodePorts"));
+    }
+    Ok(())
+}
+
+fn resources(pod: &Pod, input: &Input<'_>) -> Result<(), Rejection> {
+    let allocatable = amounts(Some(input.allocatable));
+    let mut used = Amounts::new();
+    for other in input.active {
+        for (name, amount) in pod_requests(other, true) {
+            *used.entry(name).or_default() += amount;
+        }
+    }
+    let out_of = |name: &str, requested: i64, used: i64, capacity: i64| Rejection {
+        reason: format!("OutOf{name}"),
+        message: format!(
+            "Node didn't have enough resource: {name}, requested: {requested}, used: {used}, capacity: {capacity}"
+        ),
+    };
+    if let Some(capacity) = allocatable.get("pods") {
+        let count = i64::try_from(input.active.len()).unwrap_or(i64::MAX);
+        if count + 1 > *capacity {
+            return Err(out_of("pods", 1, count, *capacity));
+        }
+    }
+    for (name, requested) in pod_requests(pod, true) {
+        let used = used.get(&name).copied().unwrap_or_default();
+        let capacity = allocatable.get(&name).copied().unwrap_or_default();
+        if requested > 0 && requested + used > capacity {
+            return Err(out_of(&name, requested, used, capacity));
+        }
+    }
+    Ok(())
+}
+
+fn sysctls(pod: &Pod, input: &Input<'_>) -> Result<(), Rejection> {
+    let wanted = pod
+        .pod_spec()
+        .security_context
+        .iter()
+        .flat_map(|sc| sc.sysctls.iter().flatten());
+    for sysctl in wanted {
+        let name = sysctl.name.replace('/', ".");
+        let allowed = |pattern: &String| match pattern.strip_suffix('*') {
+            Some(prefix) => name.starts_with(prefix),
+            None => *pattern == name,
+        };
+        if !SAFE_SYSCTLS.contains(&name.as_str()) && !input.unsafe_sysctls.iter().any(allowed) {
+            return Err(Rejection {
+                reason: "SysctlForbidden".into(),
+                message: format!("forbidden sysctl: {name:?} not allowlisted"),
+            });
+        }
+        let confined = if name.starts_with("net.") {
+            !pod.host_network()
+        } else {
+            pod.pod_spec().host_ipc != Some(true)
+        };
+        if !confined {
+            return Err(Rejection {
+                reason: "SysctlForbidden".into(),
+                message: format!(
+                    "forbidden sysctl: {name:?} not allowed with host net or ipc enabled"
+                ),
+            });
+        }
+    }
+    Ok(())
+}
+
+type HostPort = (String, String, i32);
+
+fn host_ports(pod: &Pod) -> impl Iterator<Item = HostPort> {
+    let ports = pod
+        .containers()
+        .iter()
+        .flat_map(|c| c.ports.iter().flatten());
+    ports
+        .filter(|port| port.host_port.is_some_and(|port| port > 0))
+        .map(|port| {
+            let ip = port
+                .host_ip
+                .clone()
+                .filter(|ip| !ip.is_empty())
+                .unwrap_or_else(|| "0.0.0.0".into());
+            (
+                ip,
+                port.protocol.clone().unwrap_or_else(|| "TCP".into()),
+                port.host_port.unwrap_or_default(),
+            )
+        })
+}
+
+fn conflict(a: &HostPort, b: &HostPort) -> bool {
+    let overlap = a.0 == b.0 || a.0 == "0.0.0.0" || b.0 == "0.0.0.0";
+    overlap && a.1 == b.1 && a.2 == b.2
+}
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+    use serde_json::json;
+
+    use super::*;
+
+    fn pod(spec: serde_json::Value) -> Pod {
+        serde_json::from_value(json!({"metadata": {"name": "p"}, "spec": spec})).unwrap()
+    }
+
+    fn verdict(spec: serde_json::Value) -> String {
+        let labels = BTreeMap::from([("disk".to_owned(), "ssd".to_owned())]);
+        let allocatable: ResourceList = [("cpu", "2"), ("memory", "1Gi"), ("pods", "2")]
+            .map(|(name, amount)| (name.to_owned(), Quantity(amount.into())))
+            .into();
+        let other = pod(
+            json!({"containers": [{"name": "c", "ports": [{"containerPort": 1, "hostPort": 80}],
+            "resources": {"requests": {"cpu": "1500m"}}}]}),
+        );
+        let input = Input {
+            labels: &labels,
+            allocatable: &allocatable,
+            active: &[&other],
+            unsafe_sysctls: &["net.core.*".into()],
+        };
+        admit(&pod(spec), &input)
+            .err()
+            .map(|r| r.reason)
+            .unwrap_or_default()
+    }
+
+    #[test]
+    fn verdicts() {
+        let c = json!([{"name": "c"}]);
+        let sysctl = |name: &str| json!({"containers": c, "securityContext": {"sysctls": [{"name": name, "value": "1"}]}});
+        for (spec, want) in [
+            (json!({"containers": c}), ""),
+            (
+                json!({"containers": c, "nodeSelector": {"disk": "ssd"}}),
+                "",
+            ),
+            (
+                json!({"containers": c, "nodeSelector": {"disk": "hdd"}}),
+                "NodeAffinity",
+            ),
+            (
+                json!({"containers": [{"name": "c", "resources": {"requests": {"cpu": "600m"}}}]}),
+                "OutOfcpu",
+            ),
+            (
+                json!({"containers": [{"name": "c", "resources": {"requests": {"x.io/gpu": "1"}}}]}),
+                "OutOfx.io/gpu",
+            ),
+            (
+                json!({"containers": [{"name": "c", "ports": [{"containerPort": 9, "hostPort": 80}]}]}),
+                "NodePorts",
+            ),
+            (
+                json!({"containers": c, "os": {"name": "windows"}}),
+                "PodOSNotSupported",
+            ),
+            (sysctl("kernel.shm_rmid_forced"), ""),
+            (sysctl("net/core/somaxconn"), ""),
+            (sysctl("kernel.msgmax"), "SysctlForbidden"),
+        ] {
+            assert_eq!(verdict(spec.clone()), want, "{spec}");
+        }
+    }
+}

@@ -1,0 +1,146 @@
+//! The pods that this node should have, as everyone may read them: by uid, by name, and static
+//! pods with their mirrors. Only the sync loop writes.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use k8s_openapi::api::core::v1::Pod;
+use parking_lot::RwLock;
+
+use super::pod::{PodExt, PodUid};
+
+#[derive(Default)]
+struct Inner {
+    pods: HashMap<PodUid, Arc<Pod>>,
+    /// Mirror pods by full name.
+    mirrors: HashMap<String, Arc<Pod>>,
+    /// Pods that may have containers running, as their workers know.
+    may_run: HashSet<PodUid>,
+}
+
+#[derive(Default)]
+pub struct PodIndex(RwLock<Inner>);
+
+impl PodIndex {
+    /// Adds or replaces a pod; a mirror goes with the mirrors.
+    pub fn set(&self, pod: Arc<Pod>) {
+        let mut inner = self.0.write();
+        if pod.is_mirror() {
+            inner.mirrors.insert(pod.full_name(), pod);
+        } else {
+            inner.pods.insert(pod.uid().into(), pod);
+        }
+    }
+
+    /// Removes exactly this pod: a mirror only if no later one took its name.
+    pub fn remove(&self, pod: &Pod) {
+        let mut inner = self.0.write();
+        if !pod.is_mirror() {
+            inner.pods.remove(pod.uid());
+        } else if inner
+            .mirrors
+            .get(&pod.full_name())
+            .is_some_and(|mirror| mirror.uid() == pod.uid())
+        {
+            inner.mirrors.remove(&pod.full_name());
+        }
+    }
+
+    pub fn get(&self, uid: &str) -> Option<Arc<Pod>> {
+        self.0.read().pods.get(uid).cloned()
+    }
+
+    /// The pod of this name; of a static pod the pod itself, not its mirror.
+    pub fn by_name(&self, namespace: &str, name: &str) -> Option<Arc<Pod>> {
+        self.0
+            .read()
+            .pods
+            .values()
+            .find(|pod| pod.name() == name && pod.namespace() == namespace)
+            .cloned()
+    }
+
+    pub fn all(&self) -> Vec<Arc<Pod>> {
+        self.0.read().pods.values().cloned().collect()
+    }
+
+    pub fn mirrors(&self) -> Vec<Arc<Pod>> {
+        self.0.read().mirrors.values().cloned().collect()
+    }
+
+    /// The mirror of a static pod.
+    pub fn mirror_of(&self, pod: &Pod) -> Option<Arc<Pod>> {
+        if !pod.is_static() {
+            return None;
+        }
+        self.0.read().mirrors.get(&pod.full_name()).cloned()
+    }
+
+    /// The static pod that a mirror shows.
+    pub fn static_of(&self, mirror: &Pod) -> Option<Arc<Pod>> {
+        self.by_name(mirror.namespace(), mirror.name())
+            .filter(|pod| pod.is_static())
+    }
+
+    /// The uid that the node knows a pod by, given the one that the API knows.
+    pub fn translate(&self, uid: &str) -> String {
+        let mirror = self
+            .0
+            .read()
+            .mirrors
+            .values()
+            .find(|mirror| mirror.uid() == uid)
+            .cloned();
+        let own = mirror
+            .and_then(|mirror| self.static_of(&mirror))
+            .map(|pod| pod.uid().to_owned());
+        own.unwrap_or_else(|| uid.to_owned())
+    }
+
+    pub fn set_may_run(&self, uid: &PodUid, may_run: bool) {
+        let mut inner = self.0.write();
+        if may_run {
+            inner.may_run.insert(uid.clone());
+        } else {
+            inner.may_run.remove(uid);
+        }
+    }
+
+    /// Whether containers of the pod may be running: then it has not ended, whatever its status.
+    pub fn may_run(&self, uid: &str) -> bool {
+        self.0.read().may_run.contains(uid)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn mirrors_are_told_from_what_they_show() {
+        let index = PodIndex::default();
+        let pod = |uid: &str, annotation: &str, value: &str| -> Arc<Pod> {
+            Arc::new(
+                serde_json::from_value(json!({"metadata": {"name": "p", "namespace": "n", "uid": uid, "annotations": {annotation: value}}}))
+                    .unwrap(),
+            )
+        };
+        let own = pod("hash", "kubernetes.io/config.source", "file");
+        let mirror = pod("api", "kubernetes.io/config.mirror", "hash");
+        index.set(own.clone());
+        index.set(mirror.clone());
+        assert_eq!(index.mirror_of(&own).unwrap().uid(), "api");
+        assert_eq!(index.static_of(&mirror).unwrap().uid(), "hash");
+        assert_eq!(index.translate("api"), "hash");
+        assert_eq!(index.by_name("n", "p").unwrap().uid(), "hash");
+        index.remove(&pod("older", "kubernetes.io/config.mirror", "hash"));
+        assert!(
+            index.mirror_of(&own).is_some(),
+            "another mirror of the same name"
+        );
+        index.remove(&mirror);
+        assert!(index.mirror_of(&own).is_none());
+    }
+}

@@ -1,0 +1,688 @@
+//! Puts the kubelet together: the only place that knows all rooms. Below it, in `server/`, the
+//! node's HTTP API.
+
+mod api;
+mod auth;
+mod logs;
+mod stats;
+mod streaming;
+
+use std::collections::HashSet;
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use client::events::{EventType, Recorder};
+use client::informer::{Event as Change, Selection};
+use client::{Api, Client, Informer};
+use component::health::Checks;
+use component::serving::{Bound, Limits, ServingCertificate, TlsFiles, TlsOptions, full, handler};
+use k8s_openapi::api::core::v1::{Node, Pod, Service};
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+use tokio::sync::{Notify, mpsc};
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use self::api::NodeApi;
+use self::auth::{Auth, AuthSettings};
+use self::stats::Stats;
+use crate::cgroups::{self, CgroupName, Hierarchy, PodCgroups};
+use crate::config::KubeletConfiguration;
+use crate::cri::backoff::Backoff;
+use crate::cri::client::CriClient;
+use crate::cri::dns::ClusterDns;
+use crate::cri::limits::{LimitDefaults, cpu_shares};
+use crate::cri::runtime::{Runtime, Settings as RuntimeSettings};
+use crate::cri::security::{SecurityDefaults, masked_paths};
+use crate::cri::{gc, log_rotation};
+use crate::event::{Event, Source};
+use crate::events::{Events, Kind};
+use crate::images::Images;
+use crate::node_status::facts::{Facts, NodeFacts};
+use crate::node_status::register::{Registration, register};
+use crate::node_status::setters::{self, NodeSettings};
+use crate::node_status::{lease, runtime_state, updater::Updater};
+use crate::options::Options;
+use crate::pleg::Pleg;
+use crate::pods::dirs::Root;
+use crate::pods::index::PodIndex;
+use crate::pods::mirror::Mirrors;
+use crate::pods::source_file;
+use crate::pods::sync::Syncer;
+use crate::pods::worker::Times;
+use crate::prober::Prober;
+use crate::resources::requests::{ResourceList, of, value};
+use crate::status::StatusManager;
+use crate::sync_loop::{self, SyncLoop};
+use crate::sys;
+use crate::sys::node::Machine;
+use crate::volumes::{Objects, Tokens, Volumes};
+
+/// Runs the kubelet until `stop`.
+///
+/// # Errors
+/// When it cannot start; once it runs, it goes on.
+pub async fn run(options: Options, stop: CancellationToken) -> anyhow::Result<()> {
+    let config = &options.config;
+    let machine = Machine::read();
+    tune_process(config);
+    check_swap(config, &machine)?;
+    let hierarchy = Hierarchy::detect()?;
+    if !hierarchy.is_v2() && config.fail_cgroup_v1 {
+        anyhow::bail!(
+            "kubelet is configured to not run on a host using cgroup v1. cgroup v1 support is in maintenance mode: set \
+             failCgroupV1 to false to run on it"
+        );
+    }
+    let root = Root::new(&options.root_dir);
+    make_root(&root, config)?;
+
+    let node = node_settings(&options, &machine);
+    info!(node = node.name, addresses = ?setters::host_ips(&node), cgroup_v2 = hierarchy.is_v2(), "starting");
+    let api = match &options.kubeconfig {
+        Some(path) => Some(connect(path, &options).await?),
+        None => None,
+    };
+    let recorder = api
+        .as_ref()
+        .map(|client| Recorder::start(client, "kubelet", &node.name, &stop));
+    let events = Arc::new(Events::new(recorder.map(sink), &node.name));
+
+    let runtime = CriClient::new(
+        &config.container_runtime_endpoint,
+        config.image_endpoint(),
+        config.runtime_request_timeout.get(),
+    )?;
+    let (runtime_name, runtime_version) = wait_for_runtime(&runtime, &stop).await?;
+
+    let root_fs = sys::fs::usage(root.path()).unwrap_or_default();
+    let (capacity, allocatable) = setters::resources(&machine, root_fs.capacity, &node);
+    let facts = Arc::new(NodeFacts::new(Facts {
+        host_ips: setters::host_ips(&node),
+        capacity: capacity.clone(),
+        allocatable: allocatable.clone(),
+        runtime_name: runtime_name.clone(),
+        runtime_version,
+        runtime_error: Some("container runtime status check may not have completed yet".into()),
+        network_error: Some("network state unknown".into()),
+        ..Facts::default()
+    }));
+    runtime_state::look(&runtime, &facts).await;
+
+    let cgroups = pod_cgroups(config, hierarchy.clone());
+    cgroups
+        .start(&all_pods_limits(config, &capacity, &node))
+        .context("cannot make the pods' cgroups")?;
+
+    // The loop's events, and everyone who tells of something.
+    let (told, heard) = mpsc::unbounded_channel();
+    let index = Arc::new(PodIndex::default());
+    let status = Arc::new(StatusManager::new(index.clone()));
+    status.set_runtime_name(&runtime_name);
+    let objects = {
+        let told = told.clone();
+        Arc::new(Objects::new(api.clone(), move |pods| {
+            let _ = told.send(Event::Objects(pods));
+        }))
+    };
+    let services = api.as_ref().map(|client| {
+        let services = Informer::<Service>::new(Api::all(client), &Selection::default());
+        services.set_transform(slim_service);
+        services.start(&stop);
+        services
+    });
+    let parallel = match config.serialize_image_pulls {
+        Some(false) => config.max_parallel_image_pulls.unwrap_or(usize::MAX),
+        _ => 1,
+    };
+    let syncer = Arc::new(Syncer {
+        runtime: Runtime {
+            client: runtime.clone(),
+            events: events.clone(),
+            images: Images::new(runtime.clone(), events.clone(), parallel),
+            cgroups,
+            settings: runtime_settings(config, &root, &machine, &node, &hierarchy),
+            objects: objects.clone(),
+            api: api.clone(),
+            backoff: Backoff::new(
+                Duration::from_secs(10),
+                config
+                    .crash_loop_back_off
+                    .max_container_restart_period
+                    .get(),
+            )
+            .into(),
+        },
+        volumes: Volumes::new(objects, Tokens::new(api.clone()), root.clone()),
+        prober: Prober::new(
+            runtime.clone(),
+            events.clone(),
+            status.clone(),
+            told.clone(),
+        ),
+        status: status.clone(),
+        index: index.clone(),
+        facts: facts.clone(),
+        services,
+        mirrors: api
+            .clone()
+            .map(|client| Mirrors::new(client, node.name.clone())),
+        failures: Default::default(),
+    });
+    let pleg = Pleg::new(runtime.clone(), told.clone());
+    let checks = health_checks(&pleg);
+    let servers = serve(
+        &options, &node, &api, &runtime, &index, &status, &checks, &stop,
+    )
+    .await?;
+
+    let mut sources = HashSet::new();
+    let node_changed = Arc::new(Notify::new());
+    if let Some(client) = &api {
+        sources.insert(Source::Api);
+        tokio::spawn(status.clone().run(client.clone(), stop.clone()));
+        let node_task = NodeTask {
+            client: client.clone(),
+            runtime: runtime.clone(),
+            machine,
+            settings: node.clone(),
+            registration: Registration {
+                taints: config.register_with_taints.clone(),
+                labels: options.node_labels.clone(),
+                provider_id: config.provider_id.clone(),
+                attach_detach: config.enable_controller_attach_detach,
+            },
+            register: config.register_node,
+            facts: facts.clone(),
+            events: events.clone(),
+            root_dir: options.root_dir.clone(),
+            wake: node_changed.clone(),
+            update_every: config.node_status_update_frequency.get(),
+            report_every: config.node_status_report_frequency.get(),
+            lease_seconds: config.node_lease_duration_seconds,
+        };
+        tokio::spawn(node_task.run(told.clone(), stop.clone()));
+    }
+    if !config.static_pod_path.is_empty() {
+        sources.insert(Source::File);
+        let path = PathBuf::from(&config.static_pod_path);
+        let every = config.file_check_frequency.get();
+        tokio::spawn(source_file::run(
+            path,
+            node.name.clone(),
+            every,
+            told.clone(),
+            stop.clone(),
+        ));
+    }
+    tokio::spawn(runtime_state::run(
+        runtime.clone(),
+        facts,
+        told.clone(),
+        stop.clone(),
+    ));
+    tokio::spawn(pleg.run(stop.clone()));
+    tokio::spawn(rotate_logs(runtime, config.clone(), stop.clone()));
+    events.node(Kind::Normal, "Starting", "Starting kubelet.");
+
+    let settings = sync_loop::Settings {
+        times: Times {
+            resync: config.sync_frequency.get(),
+            retry: Duration::from_secs(1),
+            max_retry: Duration::from_secs(10),
+        },
+        unsafe_sysctls: config.allowed_unsafe_sysctls.clone(),
+        sources,
+        gc: gc::Policy {
+            per_container: options.max_dead_containers_per_container,
+            total: options.max_dead_containers,
+        },
+        logs_root: PathBuf::from(&config.pod_logs_dir),
+    };
+    SyncLoop::new(syncer, settings, heard, told, node_changed)
+        .run(stop)
+        .await;
+    for server in servers {
+        let _ = server.await;
+    }
+    Ok(())
+}
+
+fn tune_process(config: &KubeletConfiguration) {
+    if let Err(error) = sys::process::set_oom_score_adj(config.oom_score_adj) {
+        warn!(%error, score = config.oom_score_adj, "cannot set the kubelet's oom_score_adj");
+    }
+    if let Err(error) = sys::process::set_max_open_files(config.max_open_files) {
+        warn!(%error, files = config.max_open_files, "cannot raise the number of files the kubelet may open");
+    }
+}
+
+fn check_swap(config: &KubeletConfiguration, machine: &Machine) -> anyhow::Result<()> {
+    if config.fail_swap_on && machine.swap > 0 {
+        anyhow::bail!(
+            "running with swap on is not supported, please disable swap or set failSwapOn to false"
+        );
+    }
+    Ok(())
+}
+
+fn make_root(root: &Root, config: &KubeletConfiguration) -> anyhow::Result<()> {
+    for path in [
+        root.pods(),
+        PathBuf::from(&config.pod_logs_dir),
+        PathBuf::from(crate::cri::logs::CONTAINERS_DIR),
+    ] {
+        std::fs::create_dir_all(&path)
+            .with_context(|| format!("cannot make {}", path.display()))?;
+    }
+    // What is mounted into a pod later must reach its containers.
+    if let Err(error) = sys::mount::make_shared(root.path()) {
+        tracing::debug!(%error, "the root directory is no mount point of its own");
+    }
+    Ok(())
+}
+
+fn node_settings(options: &Options, machine: &Machine) -> NodeSettings {
+    let config = &options.config;
+    let hostname = match options.hostname_override.trim() {
+        "" => machine.hostname.clone(),
+        name => name.to_owned(),
+    }
+    .to_lowercase();
+    let v6 = options.node_ips.first().is_some_and(IpAddr::is_ipv6);
+    let own = hostname.parse::<IpAddr>().ok();
+    let default_ips = own
+        .or_else(|| sys::node::default_address(v6))
+        .into_iter()
+        .collect();
+    let list = |map: &std::collections::BTreeMap<String, String>| -> ResourceList {
+        map.iter()
+            .map(|(name, amount)| (name.clone(), Quantity(amount.clone())))
+            .collect()
+    };
+    NodeSettings {
+        name: hostname.clone(),
+        hostname,
+        node_ips: options.node_ips.clone(),
+        default_ips,
+        external_cloud_provider: options.external_cloud_provider,
+        port: config.port,
+        max_pods: config.max_pods,
+        pods_per_core: config.pods_per_core,
+        max_images: config.node_status_max_images,
+        system_reserved: list(&config.system_reserved),
+        kube_reserved: list(&config.kube_reserved),
+        eviction_hard: config.eviction_hard.clone().unwrap_or_default(),
+    }
+}
+
+/// The client; with `--bootstrap-kubeconfig` the certificate is asked for first.
+async fn connect(path: &Path, options: &Options) -> anyhow::Result<Client> {
+    if !path.exists() && options.bootstrap_kubeconfig.is_some() {
+        anyhow::bail!(
+            "{} does not exist, and asking for a certificate with --bootstrap-kubeconfig is not implemented: make the \
+             node's kubeconfig first",
+            path.display()
+        );
+    }
+    let config = client::Config::from_kubeconfig(path)
+        .with_context(|| format!("cannot use {}", path.display()))?;
+    let config = config.user_agent("kubelet").rate_limit(
+        options.config.kube_api_qps as f32,
+        u32::try_from(options.config.kube_api_burst).unwrap_or(100),
+    );
+    Ok(Client::new(config)?)
+}
+
+fn sink(recorder: Recorder) -> crate::events::Sink {
+    Box::new(move |about, kind, reason, message| {
+        let kind = match kind {
+            Kind::Normal => EventType::Normal,
+            Kind::Warning => EventType::Warning,
+        };
+        recorder.event(about, kind, reason, message);
+    })
+}
+
+/// Name and version, once the runtime answers.
+async fn wait_for_runtime(
+    runtime: &CriClient,
+    stop: &CancellationToken,
+) -> anyhow::Result<(String, String)> {
+    let mut told = false;
+    loop {
+        match runtime.version().await {
+            Ok(version) => return Ok((version.runtime_name, version.runtime_version)),
+            Err(error) if !told => {
+                warn!(%error, "waiting for the container runtime");
+                told = true;
+            }
+            Err(_) => {}
+        }
+        tokio::select! {
+            () = stop.cancelled() => anyhow::bail!("stopped while waiting for the container runtime"),
+            () = tokio::time::sleep(Duration::from_secs(1)) => {}
+        }
+    }
+}
+
+fn pod_cgroups(config: &KubeletConfiguration, hierarchy: Hierarchy) -> PodCgroups {
+    let period = i64::try_from(config.cpu_cfs_quota_period.get().as_micros()).unwrap_or(100_000);
+    PodCgroups {
+        hierarchy,
+        names: CgroupName::new(&config.cgroup_root, config.cgroups_per_qos),
+        settings: cgroups::PodLimits {
+            cfs_quota: config.cpu_cfs_quota,
+            cfs_period: period,
+            pids: config.pod_pids_limit,
+        },
+        per_qos: config.cgroups_per_qos,
+    }
+}
+
+/// All pods together may use what is not reserved, if that is to be enforced.
+fn all_pods_limits(
+    config: &KubeletConfiguration,
+    capacity: &ResourceList,
+    node: &NodeSettings,
+) -> cgroups::Limits {
+    let enforced = config
+        .enforce_node_allocatable
+        .iter()
+        .any(|level| level == "pods");
+    let left = |name: &str| {
+        let reserved = of(Some(&node.system_reserved), name) + of(Some(&node.kube_reserved), name);
+        of(Some(capacity), name) - if enforced { reserved } else { 0 }
+    };
+    let pids = [&node.system_reserved, &node.kube_reserved]
+        .iter()
+        .filter_map(|list| list.get("pid"))
+        .map(value)
+        .sum::<i64>();
+    let (max, _) = sys::node::processes();
+    cgroups::Limits {
+        cpu_shares: Some(cpu_shares(left("cpu"))),
+        memory: Some(left("memory")),
+        pids: i64::try_from(max)
+            .ok()
+            .map(|max| max - pids)
+            .filter(|_| enforced && pids > 0),
+        ..cgroups::Limits::default()
+    }
+}
+
+fn runtime_settings(
+    config: &KubeletConfiguration,
+    root: &Root,
+    machine: &Machine,
+    node: &NodeSettings,
+    hierarchy: &Hierarchy,
+) -> RuntimeSettings {
+    RuntimeSettings {
+        root: root.clone(),
+        logs_root: config.pod_logs_dir.clone(),
+        resolv_conf: config.resolv_conf.clone(),
+        dns: ClusterDns {
+            servers: config.cluster_dns.clone(),
+            domain: config.cluster_domain.clone(),
+            has_resolv_conf: !config.resolv_conf.is_empty(),
+            ipv6: setters::host_ips(node)
+                .first()
+                .is_some_and(|ip| ip.contains(':')),
+        },
+        limits: LimitDefaults {
+            cfs_quota: config.cpu_cfs_quota,
+            cfs_period: i64::try_from(config.cpu_cfs_quota_period.get().as_micros())
+                .unwrap_or(100_000),
+            node_memory: i64::try_from(machine.memory).unwrap_or(i64::MAX),
+            oom_kills_group: hierarchy.is_v2() && config.single_process_oom_kill == Some(false),
+            hugepage_sizes: machine
+                .hugepage_sizes
+                .iter()
+                .map(sys::node::HugePages::cgroup_name)
+                .collect(),
+            swap: machine.swap > 0 && hierarchy.is_v2(),
+        },
+        security: SecurityDefaults {
+            seccomp_root: root.seccomp().to_string_lossy().into_owned(),
+            seccomp_default: config.seccomp_default,
+            masked_paths: masked_paths(sys::node::thermal_throttle_paths()),
+        },
+    }
+}
+
+/// Of a service, only what becomes environment variables is kept.
+fn slim_service(service: &mut Service) {
+    service.metadata.managed_fields = None;
+    service.metadata.annotations = None;
+    service.metadata.labels = None;
+    service.status = None;
+    if let Some(spec) = &mut service.spec {
+        spec.selector = None;
+    }
+}
+
+fn health_checks(pleg: &Arc<Pleg>) -> Checks {
+    let checks = Checks::new();
+    let pleg = pleg.clone();
+    checks.add("syncloop", move || pleg.unhealthy().map_or(Ok(()), Err));
+    checks
+}
+
+#[allow(clippy::too_many_arguments)]
+async fn serve(
+    options: &Options,
+    node: &NodeSettings,
+    api: &Option<Client>,
+    runtime: &CriClient,
+    index: &Arc<PodIndex>,
+    status: &Arc<StatusManager>,
+    checks: &Checks,
+    stop: &CancellationToken,
+) -> anyhow::Result<Vec<tokio::task::JoinHandle<()>>> {
+    let config = &options.config;
+    let mut tasks = Vec::new();
+    let address = |ip: &str, port: u16| -> anyhow::Result<SocketAddr> {
+        Ok(SocketAddr::new(
+            ip.parse()
+                .with_context(|| format!("{ip:?} is no address to serve on"))?,
+            port,
+        ))
+    };
+    let limits = Limits {
+        drain_timeout: Duration::from_secs(1),
+        ..Limits::default()
+    };
+    if config.healthz_port > 0 {
+        let bound = Bound::new(address(&config.healthz_bind_address, config.healthz_port)?)
+            .await
+            .with_context(|| format!("cannot serve health on port {}", config.healthz_port))?;
+        let checks = checks.clone();
+        let health = handler(move |request: http::Request<hyper::body::Incoming>, _| {
+            let (path, query) = (
+                request.uri().path().to_owned(),
+                request.uri().query().unwrap_or_default().to_owned(),
+            );
+            let answer = checks.respond("healthz", &path, &query).map(full);
+            async move { answer }
+        });
+        tasks.push(tokio::spawn(bound.serve(
+            None,
+            health,
+            limits.clone(),
+            stop.clone(),
+        )));
+    }
+    if !config.enable_server {
+        return Ok(tasks);
+    }
+    let settings = AuthSettings {
+        node_name: node.name.clone(),
+        anonymous: config.authentication.anonymous.enabled,
+        token_webhook: config.authentication.webhook.enabled,
+        token_ttl: config.authentication.webhook.cache_ttl.get(),
+        authorize: config.authorization.mode == "Webhook",
+        allowed_ttl: config.authorization.webhook.cache_authorized_ttl.get(),
+        denied_ttl: config.authorization.webhook.cache_unauthorized_ttl.get(),
+    };
+    let node_api = Arc::new(NodeApi {
+        auth: Auth::new(settings, api.clone()),
+        runtime: runtime.clone(),
+        index: index.clone(),
+        status: status.clone(),
+        stats: Stats::new(
+            runtime.clone(),
+            index.clone(),
+            node.name.clone(),
+            options.root_dir.clone(),
+        ),
+        checks: checks.clone(),
+        metrics: component::metrics::Registry::new(),
+        config: config.clone(),
+    });
+    let files = if config.tls_cert_file.is_empty() {
+        let names: Vec<String> = std::iter::once(node.hostname.clone())
+            .chain(setters::host_ips(node))
+            .collect();
+        TlsFiles::self_signed(&options.cert_dir, "kubelet", &names)?
+    } else {
+        TlsFiles {
+            certificate: config.tls_cert_file.clone().into(),
+            key: config.tls_private_key_file.clone().into(),
+        }
+    };
+    let client_ca =
+        Some(&config.authentication.x509.client_ca_file).filter(|path| !path.is_empty());
+    let certificate = ServingCertificate::load(TlsOptions {
+        default: Some(files),
+        client_ca: client_ca.map(PathBuf::from).into_iter().collect(),
+        only_tls13: config.tls_min_version == "VersionTLS13",
+        ..TlsOptions::default()
+    })?;
+    let bound = Bound::new(address(&config.address, config.port)?)
+        .await
+        .with_context(|| format!("cannot serve the node's API on port {}", config.port))?;
+    let full_api = node_api.clone();
+    let all = handler(move |request, peer| full_api.clone().handle(request, peer));
+    tasks.push(tokio::spawn(bound.serve(
+        Some(certificate),
+        all,
+        limits.clone(),
+        stop.clone(),
+    )));
+    if config.read_only_port > 0 {
+        let bound = Bound::new(address(&config.address, config.read_only_port)?)
+            .await
+            .with_context(|| format!("cannot serve on port {}", config.read_only_port))?;
+        let some = handler(move |request, _| node_api.clone().handle_read_only(request));
+        tasks.push(tokio::spawn(bound.serve(None, some, limits, stop.clone())));
+    }
+    Ok(tasks)
+}
+
+/// The node in the API server: registered first, then shown, kept alive, and its pods followed.
+struct NodeTask {
+    client: Client,
+    runtime: CriClient,
+    machine: Machine,
+    settings: NodeSettings,
+    registration: Registration,
+    register: bool,
+    facts: Arc<NodeFacts>,
+    events: Arc<Events>,
+    root_dir: PathBuf,
+    wake: Arc<Notify>,
+    update_every: Duration,
+    report_every: Duration,
+    lease_seconds: i32,
+}
+
+impl NodeTask {
+    async fn run(self, told: mpsc::UnboundedSender<Event>, stop: CancellationToken) {
+        if self.register {
+            register(
+                &self.client,
+                &self.machine,
+                &self.settings,
+                &self.registration,
+                &stop,
+            )
+            .await;
+        }
+        let name = self.settings.name.clone();
+        let node = Informer::<Node>::new(
+            Api::all(&self.client),
+            &Selection::fields(format!("metadata.name={name}")),
+        );
+        let wake = self.wake.clone();
+        node.add_handler(move |change| {
+            // The node's own heartbeats are no reason to look.
+            let spec = |node: Option<&Arc<Node>>| node.and_then(|node| node.spec.clone());
+            if spec(change.previous()) != spec(change.current()) {
+                wake.notify_one();
+            }
+        });
+        node.start(&stop);
+        node.wait_synced().await;
+        let known = node.store().get("", &name);
+        self.facts.update(|facts| facts.node.clone_from(&known));
+
+        let pods = Informer::<Pod>::new(
+            Api::all(&self.client),
+            &Selection::fields(format!("spec.nodeName={name}")),
+        );
+        let pod_events = told.clone();
+        pods.set_transform(|pod| pod.metadata.managed_fields = None);
+        pods.add_handler(move |change| {
+            let event = match change {
+                Change::Deleted { .. } => Event::PodGone(Source::Api, change.object().clone()),
+                _ => Event::PodSet(Source::Api, change.object().clone()),
+            };
+            let _ = pod_events.send(event);
+        });
+        pods.start(&stop);
+        tokio::spawn(async move {
+            pods.wait_synced().await;
+            let _ = told.send(Event::SourceReady(Source::Api));
+        });
+
+        tokio::spawn(lease::run(
+            self.client.clone(),
+            name,
+            self.lease_seconds,
+            stop.clone(),
+        ));
+        let updater = Updater {
+            client: self.client,
+            runtime: self.runtime,
+            machine: self.machine,
+            settings: self.settings,
+            facts: self.facts,
+            events: self.events,
+            node,
+            root_dir: self.root_dir,
+            wake: self.wake,
+            update_every: self.update_every,
+            report_every: self.report_every,
+        };
+        updater.run(stop).await;
+    }
+}
+
+async fn rotate_logs(runtime: CriClient, config: KubeletConfiguration, stop: CancellationToken) {
+    let policy = log_rotation::Policy {
+        max_size: u64::try_from(value(&Quantity(config.container_log_max_size.clone())))
+            .unwrap_or(u64::MAX),
+        max_files: usize::try_from(config.container_log_max_files).unwrap_or(usize::MAX),
+    };
+    let root = PathBuf::from(&config.pod_logs_dir);
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep(config.container_log_monitor_interval.get()) => {}
+        }
+        log_rotation::rotate(&runtime, &root, policy).await;
+    }
+}
