@@ -496,6 +496,7 @@ async fn serve(
             .cloned()
             .collect(),
         only_tls13: tls_min_version == "VersionTLS13",
+        ..TlsOptions::default()
     })?;
     let bound = Bound::new(SocketAddr::new(bind_address, secure_port))
         .await

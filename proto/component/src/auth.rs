@@ -4,8 +4,8 @@
 //!
 //! What must not be here: policy of our own. An unanswered question is a no.
 
-use std::collections::HashMap;
-use std::hash::{DefaultHasher, Hash, Hasher};
+use std::collections::{BTreeMap, HashMap};
+use std::hash::{BuildHasher as _, Hash, RandomState};
 use std::time::Duration;
 
 use client::{Api, Client};
@@ -26,6 +26,8 @@ pub struct User {
     pub name: String,
     pub uid: String,
     pub groups: Vec<String>,
+    /// What the authenticator knows besides; the authorizer may ask for it.
+    pub extra: BTreeMap<String, Vec<String>>,
 }
 
 const MASTERS: &str = "system:masters";
@@ -81,6 +83,7 @@ pub struct Delegated {
     access: Option<Api<SubjectAccessReview>>,
     anonymous: bool,
     times: CacheTimes,
+    keys: (RandomState, RandomState),
     users: Cache<Option<User>>,
     decisions: Cache<Result<(), String>>,
 }
@@ -98,6 +101,7 @@ impl Delegated {
             access: access.map(Api::all),
             anonymous,
             times,
+            keys: Default::default(),
             users: Cache::default(),
             decisions: Cache::default(),
         }
@@ -147,11 +151,17 @@ impl Delegated {
         Err(Refusal::Unauthenticated)
     }
 
+    /// A cache must not be a list of tokens, so it is keyed by hashes; by secret ones, so that
+    /// nobody can make a token that falls on another's.
+    fn key(&self, value: &impl Hash) -> (u64, u64) {
+        (self.keys.0.hash_one(value), self.keys.1.hash_one(value))
+    }
+
     async fn review(&self, token: &str) -> Result<Option<User>, Refusal> {
         let Some(api) = &self.tokens else {
             return Ok(None);
         };
-        let key = hash(&token);
+        let key = self.key(&token);
         if let Some(user) = self.users.get(key) {
             return Ok(user);
         }
@@ -174,6 +184,7 @@ impl Delegated {
                 name: user.username.unwrap_or_default(),
                 uid: user.uid.unwrap_or_default(),
                 groups: user.groups.unwrap_or_default(),
+                extra: user.extra.unwrap_or_default(),
             });
         self.users.put(key, user.clone(), self.times.token);
         Ok(user)
@@ -184,7 +195,7 @@ impl Delegated {
         if user.groups.iter().any(|group| group == MASTERS) {
             return Ok(());
         }
-        let key = hash(&(user, attributes));
+        let key = self.key(&(user, attributes));
         let known = self.decisions.get(key);
         let decision = match known {
             Some(decision) => decision,
@@ -214,6 +225,7 @@ impl Delegated {
             user: Some(user.name.clone()),
             uid: Some(user.uid.clone()).filter(|uid| !uid.is_empty()),
             groups: Some(user.groups.clone()),
+            extra: Some(user.extra.clone()).filter(|extra| !extra.is_empty()),
             ..SubjectAccessReviewSpec::default()
         };
         match attributes {
@@ -278,8 +290,8 @@ pub fn certificate_user(der: &[u8]) -> Option<User> {
     groups.push(AUTHENTICATED.to_owned());
     (!name.is_empty()).then(|| User {
         name,
-        uid: String::new(),
         groups,
+        ..User::default()
     })
 }
 
@@ -288,15 +300,6 @@ fn bearer(headers: &HeaderMap) -> Option<&str> {
     let (scheme, token) = value.split_once(' ')?;
     let token = token.trim();
     (scheme.eq_ignore_ascii_case("bearer") && !token.is_empty()).then_some(token)
-}
-
-/// Keys are hashes: a cache must not be a list of tokens.
-fn hash(value: &impl Hash) -> (u64, u64) {
-    let mut first = DefaultHasher::new();
-    value.hash(&mut first);
-    let mut second = DefaultHasher::new();
-    (1_u8, value).hash(&mut second);
-    (first.finish(), second.finish())
 }
 
 /// Answers for a while. A full cache starts afresh, which costs a few questions.

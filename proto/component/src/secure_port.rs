@@ -6,8 +6,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::Context as _;
+use client::informer::Selection;
+use client::{Api, Client, Config, Informer};
 use http::{HeaderValue, Request, Response, StatusCode};
 use hyper::body::Incoming;
+use k8s_openapi::api::core::v1::ConfigMap;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::auth::{Attributes, Delegated, Refusal};
@@ -47,7 +51,7 @@ impl SecurePort {
             return Ok(None);
         }
         let address = SocketAddr::new(serving.bind_address, port);
-        let tls = ServingCertificate::load(self.tls(serving, auth)?)
+        let tls = ServingCertificate::load(self.tls(serving, auth, stop)?)
             .context("cannot load the serving certificate")?;
         let bound = Bound::new(address)
             .await
@@ -72,6 +76,7 @@ impl SecurePort {
         &self,
         serving: &SecureServingFlags,
         auth: &DelegatedAuthFlags,
+        stop: &CancellationToken,
     ) -> anyhow::Result<TlsOptions> {
         let given = !serving.tls_cert_file.is_empty();
         let default = if given {
@@ -99,10 +104,44 @@ impl SecurePort {
         Ok(TlsOptions {
             default: Some(default),
             by_name: sni(&serving.tls_sni_cert_key)?,
+            published_ca: match client_ca {
+                None => published_ca(auth, self.name, stop)?,
+                Some(_) => None,
+            },
             client_ca: client_ca.map(Path::to_owned).into_iter().collect(),
             only_tls13: serving.tls_min_version == "VersionTLS13",
         })
     }
+}
+
+/// Without `--client-ca-file`, the authority for client certificates is the one that the API
+/// server publishes in `kube-system/extension-apiserver-authentication`; unless
+/// `--authentication-skip-lookup`. It is followed until `stop`.
+fn published_ca(
+    auth: &DelegatedAuthFlags,
+    component: &str,
+    stop: &CancellationToken,
+) -> anyhow::Result<Option<watch::Receiver<Vec<u8>>>> {
+    let Some(kubeconfig) = &auth.authentication_kubeconfig else {
+        return Ok(None);
+    };
+    if auth.authentication_skip_lookup {
+        return Ok(None);
+    }
+    let config = Config::from_kubeconfig(kubeconfig)
+        .context("--authentication-kubeconfig")?
+        .user_agent(component);
+    let client = Client::new(config).context("--authentication-kubeconfig")?;
+    let selection = Selection::name("kube-system", "extension-apiserver-authentication");
+    let published = Informer::<ConfigMap>::new(Api::all(&client), &selection);
+    let (sender, receiver) = watch::channel(Vec::new());
+    published.add_handler(move |event| {
+        let data = event.current().and_then(|map| map.data.as_ref());
+        let pem = data.and_then(|data| data.get("client-ca-file"));
+        sender.send_replace(pem.map(|pem| pem.clone().into_bytes()).unwrap_or_default());
+    });
+    published.start(stop);
+    Ok(Some(receiver))
 }
 
 /// `certificate,key` with optional `:pattern,…`: the certificates' own names decide here.

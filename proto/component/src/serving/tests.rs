@@ -9,8 +9,16 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Bound, Limits, ServingCertificate, TlsFiles, TlsOptions, full, handler};
 
-/// One request over TLS; the whole answer.
 async fn get(address: std::net::SocketAddr, ca: &std::path::Path) -> String {
+    get_as(address, ca, None).await
+}
+
+/// One request over TLS; the whole answer.
+async fn get_as(
+    address: std::net::SocketAddr,
+    ca: &std::path::Path,
+    user: Option<&TlsFiles>,
+) -> String {
     let mut roots = rustls::RootCertStore::empty();
     roots
         .add(CertificateDer::from_pem_file(ca).unwrap())
@@ -19,8 +27,15 @@ async fn get(address: std::net::SocketAddr, ca: &std::path::Path) -> String {
     let config = rustls::ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .unwrap()
-        .with_root_certificates(roots)
-        .with_no_client_auth();
+        .with_root_certificates(roots);
+    let config = match user {
+        None => config.with_no_client_auth(),
+        Some(files) => {
+            let chain = vec![CertificateDer::from_pem_file(&files.certificate).unwrap()];
+            let key = rustls_pki_types::PrivateKeyDer::from_pem_file(&files.key).unwrap();
+            config.with_client_auth_cert(chain, key).unwrap()
+        }
+    };
     let tcp = tokio::net::TcpStream::connect(address).await.unwrap();
     let name = ServerName::try_from("localhost").unwrap();
     let connector = tokio_rustls::TlsConnector::from(Arc::new(config));
@@ -81,4 +96,35 @@ async fn a_missing_certificate_is_named() {
         panic!("there is no such file")
     };
     assert!(error.to_string().contains("/nowhere/a.crt"), "{error}");
+}
+
+#[tokio::test]
+async fn published_authorities_are_taken_up() {
+    let directory = tempfile::tempdir().unwrap();
+    let server = TlsFiles::self_signed(directory.path(), "server", &["localhost".into()]).unwrap();
+    let user = TlsFiles::self_signed(directory.path(), "user", &["user".into()]).unwrap();
+    let (publish, published_ca) = tokio::sync::watch::channel(Vec::new());
+    let options = TlsOptions {
+        default: Some(server.clone()),
+        published_ca: Some(published_ca),
+        ..TlsOptions::default()
+    };
+    let tls = ServingCertificate::load(options).unwrap();
+    let bound = Bound::new("127.0.0.1:0".parse().unwrap()).await.unwrap();
+    let address = bound.address();
+    let stop = CancellationToken::new();
+    let handler =
+        handler(|_, peer| async move { Response::new(full(peer.certificates.len().to_string())) });
+    let serving = bound.serve(Some(tls), handler, Limits::default(), stop.clone());
+    let serving = tokio::spawn(serving);
+    // Nobody is asked for a certificate yet.
+    let answer = get_as(address, &server.certificate, Some(&user)).await;
+    assert!(answer.ends_with("\r\n0"), "{answer}");
+    publish.send_replace(std::fs::read(&user.certificate).unwrap());
+    while !get_as(address, &server.certificate, Some(&user))
+        .await
+        .ends_with("\r\n1")
+    {}
+    stop.cancel();
+    serving.await.unwrap();
 }

@@ -13,6 +13,7 @@ use rustls::{RootCertStore, ServerConfig};
 use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::net::TcpStream;
+use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
 
 use super::TlsStream;
@@ -91,6 +92,9 @@ pub struct TlsOptions {
     /// `--requestheader-client-ca-file`). Clients are asked for a certificate and may
     /// have none; one that is presented must verify.
     pub client_ca: Vec<PathBuf>,
+    /// Further authorities as PEM, which may change: those that a cluster publishes. Empty
+    /// while they are not known.
+    pub published_ca: Option<watch::Receiver<Vec<u8>>>,
     /// `--tls-min-version=VersionTLS13`.
     pub only_tls13: bool,
 }
@@ -102,6 +106,13 @@ impl TlsOptions {
             .chain(&self.by_name)
             .flat_map(|f| [f.certificate.as_path(), f.key.as_path()])
             .chain(self.client_ca.iter().map(PathBuf::as_path))
+    }
+
+    fn published(&self) -> Vec<u8> {
+        self.published_ca
+            .as_ref()
+            .map(|ca| ca.borrow().clone())
+            .unwrap_or_default()
     }
 
     /// When each file last changed.
@@ -123,15 +134,19 @@ impl ServingCertificate {
         let mut stamps = options.stamps();
         let current = Arc::new(ArcSwap::from_pointee(build(&options)?));
         let weak = Arc::downgrade(&current);
+        let mut published = options.published_ca.clone();
         tokio::spawn(async move {
             let mut ticks = tokio::time::interval(RELOAD_PERIOD);
             loop {
-                ticks.tick().await;
+                let republished = tokio::select! {
+                    _ = ticks.tick() => false,
+                    changed = changed(&mut published) => changed,
+                };
                 let Some(current) = weak.upgrade() else {
                     return;
                 };
                 let now = options.stamps();
-                if now == stamps {
+                if now == stamps && !republished {
                     continue;
                 }
                 match build(&options) {
@@ -160,6 +175,17 @@ impl ServingCertificate {
     }
 }
 
+/// Waits for a change of what is published; for ever if nothing is.
+async fn changed(published: &mut Option<watch::Receiver<Vec<u8>>>) -> bool {
+    if let Some(ca) = published
+        && ca.changed().await.is_ok()
+    {
+        return true;
+    }
+    *published = None;
+    std::future::pending().await
+}
+
 fn provider() -> Arc<rustls::crypto::CryptoProvider> {
     Arc::new(rustls::crypto::ring::default_provider())
 }
@@ -174,15 +200,19 @@ fn build(options: &TlsOptions) -> Result<ServerConfig, TlsError> {
     let builder = ServerConfig::builder_with_provider(provider())
         .with_protocol_versions(versions)
         .map_err(|e| config_error(&e))?;
-    let builder = if options.client_ca.is_empty() {
+    let mut roots = RootCertStore::empty();
+    for path in &options.client_ca {
+        for certificate in certificates(path)? {
+            roots.add(certificate).map_err(|e| config_error(&e))?;
+        }
+    }
+    for certificate in CertificateDer::pem_slice_iter(&options.published()) {
+        let certificate = certificate.map_err(|e| config_error(&e))?;
+        roots.add(certificate).map_err(|e| config_error(&e))?;
+    }
+    let builder = if roots.is_empty() {
         builder.with_no_client_auth()
     } else {
-        let mut roots = RootCertStore::empty();
-        for path in &options.client_ca {
-            for certificate in certificates(path)? {
-                roots.add(certificate).map_err(|e| config_error(&e))?;
-            }
-        }
         let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider())
             .allow_unauthenticated()
             .build()
