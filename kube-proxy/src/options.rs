@@ -82,7 +82,7 @@ impl Options {
     pub fn configuration(&self) -> anyhow::Result<KubeProxyConfiguration> {
         let mut config = match &self.config {
             Some(path) => config_file::load(path, config::VERSIONS, config::KIND)?,
-            None => self.from_flags(),
+            None => self.flags_configuration(),
         };
         if !self.hostname_override.is_empty() {
             config.hostname_override.clone_from(&self.hostname_override);
@@ -91,7 +91,7 @@ impl Options {
         Ok(config)
     }
 
-    fn from_flags(&self) -> KubeProxyConfiguration {
+    fn flags_configuration(&self) -> KubeProxyConfiguration {
         let mut config = KubeProxyConfiguration::default();
         config
             .client_connection

@@ -43,13 +43,13 @@ impl Options {
     pub fn configuration(&self) -> anyhow::Result<KubeSchedulerConfiguration> {
         let config = match &self.config {
             Some(path) => config_file::load(path, config::VERSIONS, config::KIND)?,
-            None => self.from_flags(),
+            None => self.flags_configuration(),
         };
         config.validate()?;
         Ok(config)
     }
 
-    fn from_flags(&self) -> KubeSchedulerConfiguration {
+    fn flags_configuration(&self) -> KubeSchedulerConfiguration {
         let mut config = KubeSchedulerConfiguration::default();
         let connection = &mut config.client_connection;
         if let Some(path) = &self.client.kubeconfig {

@@ -269,12 +269,7 @@ mod tests {
     }
 
     fn decide(object: Value, options: DeleteOptions) -> Plan {
-        plan(
-            &object,
-            &options,
-            PLAIN,
-            now(),
-        )
+        plan(&object, &options, PLAIN, now())
     }
 
     fn decide_pod(object: Value, asked: Option<i64>) -> Plan {
@@ -286,7 +281,11 @@ mod tests {
         plan(
             &object,
             &options,
-            Kind { graceful: true, grace, ..PLAIN },
+            Kind {
+                graceful: true,
+                grace,
+                ..PLAIN
+            },
             now(),
         )
     }

@@ -144,10 +144,9 @@ fn deployment(spec: &At<'_>, errors: &mut ErrorList) {
     }
     let deadline = spec.get("progressDeadlineSeconds");
     deadline.non_negative(errors);
-    if let (Some(seconds), ready) = (deadline.int(), spec.get("minReadySeconds").int()) {
-        if seconds <= ready.unwrap_or(0) {
-            deadline.invalid(errors, "must be greater than minReadySeconds");
-        }
+    let ready = spec.get("minReadySeconds").int().unwrap_or(0);
+    if deadline.int().is_some_and(|seconds| seconds <= ready) {
+        deadline.invalid(errors, "must be greater than minReadySeconds");
     }
 }
 
