@@ -78,22 +78,23 @@ fn replica_sets_replace_what_is_lost() {
         .kubectl("delete pod --wait=false")
         .args([&victim])
         .ok();
-    until("two pods without the one", || {
+    let pods = until("two pods without the one", || {
         let pods = namespace
             .kubectl("get pods --field-selector status.phase=Running -o name")
             .ok();
         if pods.lines().count() == 2 && !pods.contains(&victim) {
-            Ok(())
+            Ok(pods)
         } else {
             Err(pods)
         }
     });
 
     // A pod whose labels no longer match is let go, and another made.
-    let stray = namespace.kubectl("get pods -o").args([path]).ok();
+    let stray = pods.lines().next().unwrap_or_default();
+    let stray = stray.trim_start_matches("pod/");
     namespace
         .kubectl("label pod --overwrite")
-        .args([stray.as_str(), "app=stray"])
+        .args([stray, "app=stray"])
         .ok();
     until("two more", || {
         let count = namespace

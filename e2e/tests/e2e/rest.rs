@@ -458,7 +458,10 @@ async fn tokens_are_issued_reviewed_and_used() {
     );
 
     namespace
-        .kubectl("create rolebinding view --clusterrole=view")
+        .kubectl("create role viewer --verb=list --resource=pods")
+        .ok();
+    namespace
+        .kubectl("create rolebinding viewer --role=viewer")
         .args([format!("--serviceaccount={}:default", namespace.name)])
         .ok();
     e2e::until("the binding to be heeded", || {
