@@ -3,10 +3,12 @@
 mod admission;
 mod authn;
 mod authz;
+mod controlplane;
 mod discovery;
 mod http;
 mod lookup;
 mod options;
+mod proxy;
 mod reader;
 mod registry;
 mod server;

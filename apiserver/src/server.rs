@@ -1,21 +1,22 @@
 //! The composition of kube-apiserver: options in, a running server out. Only this file
 //! knows how the rooms fit together.
 
-use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use component::features::FeatureGates;
 use component::health::Checks;
 use component::metrics::Registry as Metrics;
 use component::serving::{Bound, Limits, ServingCertificate, TlsFiles, TlsOptions, handler};
+use ipnet::IpNet;
 use tokio_util::sync::CancellationToken;
 
+use crate::admission;
 use crate::authn::Authenticator;
 use crate::authn::token_issuer::TokenIssuer;
 use crate::authz::Authorizer;
+use crate::controlplane::{Authentication, ControlPlane, Local, MasterLeases, RequestHeader};
 use crate::discovery::{self, Addresses, Discovery};
 use crate::http::body;
 use crate::http::chain::{Chain, Connection};
@@ -29,24 +30,14 @@ use crate::options::{
     KubeletOptions, Options, ServiceOptions, ServingOptions,
 };
 use crate::reader::{self, Reader};
-use crate::registry::certificate_requests::CertificateRequests;
-use crate::registry::events::Events;
-use crate::registry::jobs::Jobs;
-use crate::registry::namespaces::Namespaces;
-use crate::registry::pods::Pods;
-use crate::registry::pods::binding::Bindings;
-use crate::registry::pods::eviction::Evictions;
-use crate::registry::rest::Rest;
-use crate::registry::scale::Scale;
-use crate::registry::service_account_tokens::Tokens;
-use crate::registry::store::Env;
-use crate::registry::strategy::Strategy;
-use crate::registry::{Registry, Special, reviews};
+use crate::registry::services::repair;
+use crate::registry::store::{Env, Store};
+use crate::registry::{Registry, reviews, special};
 use crate::storage::cache::{Cache, Options as CacheOptions};
 use crate::storage::etcd::{Compactor, Etcd, Probe, Transport};
 use crate::storage::keys::Keys;
 use crate::storage::{Storage, metrics::Metrics as StorageMetrics};
-use crate::{authn, authz};
+use crate::{authn, authz, proxy};
 
 /// Starts everything and serves until `stop`.
 pub async fn run(options: Options, stop: CancellationToken) -> anyhow::Result<()> {
@@ -91,27 +82,34 @@ pub async fn run(options: Options, stop: CancellationToken) -> anyhow::Result<()
     let modes = authz::Mode::parse_list(&authorization_mode.0)?;
     let authorizer = Arc::new(authz::build(&modes));
 
-    let AdmissionOptions {
-        enable_admission_plugins: _,
-        disable_admission_plugins: _,
-        admission_control: _,
-        default_not_ready_toleration_seconds: _,
-        default_unreachable_toleration_seconds: _,
-        allow_privileged: _,
-    } = admission;
     let ServiceOptions {
-        service_cluster_ip_range: _,
-        service_node_port_range: _,
-        kubernetes_service_node_port: _,
-        endpoint_reconciler_type: _,
+        service_cluster_ip_range,
+        service_node_port_range,
+        kubernetes_service_node_port,
+        endpoint_reconciler_type,
     } = services;
+    let service_ranges = service_cluster_ip_range
+        .0
+        .iter()
+        .map(|range| range.parse())
+        .collect::<Result<Vec<IpNet>, _>>()
+        .context("--service-cluster-ip-range")?;
     let KubeletOptions {
-        kubelet_client_certificate: _,
-        kubelet_client_key: _,
-        kubelet_certificate_authority: _,
-        kubelet_preferred_address_types: _,
+        kubelet_client_certificate,
+        kubelet_client_key,
+        kubelet_certificate_authority,
+        kubelet_preferred_address_types,
+        // A kubelet that does not answer is noticed by the request's own deadline.
         kubelet_timeout: _,
     } = kubelet;
+    let kubelet = proxy::Options {
+        files: proxy::Files {
+            certificate: kubelet_client_certificate,
+            key: kubelet_client_key,
+            ca: kubelet_certificate_authority,
+        },
+        address_types: kubelet_preferred_address_types.0,
+    };
     let ApiOptions {
         runtime_config,
         feature_gates,
@@ -120,17 +118,31 @@ pub async fn run(options: Options, stop: CancellationToken) -> anyhow::Result<()
         enable_aggregator_routing: _,
     } = api;
     let gates = FeatureGates::parse(&feature_gates)?;
+    let deps = admission::Deps {
+        lookup: lookup.clone(),
+        authorizer: authorizer.clone(),
+        clock: clock.clone(),
+        random: Arc::new(rand::random::<u64>),
+        not_ready_toleration_seconds: admission.default_not_ready_toleration_seconds,
+        unreachable_toleration_seconds: admission.default_unreachable_toleration_seconds,
+    };
     let env = Arc::new(Env {
         storage: storage.clone(),
-        keys,
-        admission: Vec::new(),
+        keys: keys.clone(),
+        admission: plugins(&admission, &deps)?,
         now: jiff::Timestamp::now,
         random: rand::random,
     });
     let versions = discovery::served(&runtime_config.0, |gate| gates.enabled(gate))?;
-    let special = special(etcd.event_ttl.get());
-    let registry = Arc::new(Registry::new(&versions, &cache, &env, special));
+    let strategies = special::strategies(etcd.event_ttl.get());
+    let registry = Arc::new(Registry::new(&versions, &cache, &env, strategies));
     reader.connect(registry.clone());
+    let allocators = special::allocate_for_services(
+        &registry,
+        &env,
+        service_ranges.clone(),
+        service_node_port_range,
+    )?;
     tokio::spawn(cache.clone().run());
     for observer in authorizer.observers() {
         tokio::spawn(reader::feed(registry.clone(), observer));
@@ -147,12 +159,22 @@ pub async fn run(options: Options, stop: CancellationToken) -> anyhow::Result<()
     };
     let asked: (Arc<dyn Authenticator>, Arc<dyn Authorizer>) =
         (authenticator.clone(), authorizer.clone());
-    let endpoints = endpoints(
-        &registry,
-        reviews::all(&asked.0, &asked.1),
-        token_issuer(&authentication, &clock)?,
-        &lookup,
-    )?;
+    let tokens = token_issuer(&authentication, &clock)?;
+    let stores = proxy::Stores {
+        pods: store(&registry, "pods")?.clone(),
+        nodes: store(&registry, "nodes")?.clone(),
+        services: store(&registry, "services")?.clone(),
+        slices: registry
+            .store("discovery.k8s.io", "endpointslices")
+            .cloned()
+            .context("endpointslices must be served")?,
+    };
+    let kubelets = Arc::new(proxy::Kubelets::new(stores.nodes.clone(), kubelet));
+    let mut endpoints = Endpoints {
+        rest: special::endpoints(&registry, tokens, &lookup)?,
+        connect: proxy::endpoints(&stores, &kubelets, &asked.1),
+    };
+    endpoints.rest.extend(reviews::all(&asked.0, &asked.1));
     let checks = Checks::new();
     let stopping = CancellationToken::new();
     let ready = Checks::new();
@@ -172,6 +194,33 @@ pub async fn run(options: Options, stop: CancellationToken) -> anyhow::Result<()
             false => Ok(()),
         });
     }
+    let advertise = serving.advertise_address.unwrap_or(serving.bind_address);
+    let control_plane = ControlPlane {
+        local: Arc::new(Local::new(registry.clone())),
+        cache: cache.clone(),
+        leases: MasterLeases {
+            storage: storage.clone(),
+            keys,
+            endpoints: store(&registry, "endpoints")?.resource,
+        },
+        advertise,
+        secure_port: serving.secure_port,
+        service_ranges,
+        service_node_port: kubernetes_service_node_port,
+        reconcile_endpoints: endpoint_reconciler_type != "none",
+        authentication: published(&authenticator),
+        bootstrap_rbac: authorizer.rbac().is_some(),
+        hostname: hostname(),
+    };
+    let left = control_plane.start(&ready, stop.clone());
+    tokio::spawn({
+        let services = store(&registry, "services")?.clone();
+        let cache = cache.clone();
+        async move {
+            cache.synced().await;
+            repair(services, allocators.addresses, allocators.ports).await;
+        }
+    });
     let chain = Arc::new(Chain {
         registry,
         endpoints: Arc::new(endpoints),
@@ -194,83 +243,63 @@ pub async fn run(options: Options, stop: CancellationToken) -> anyhow::Result<()
         random: rand::random,
         stopping: stopping.clone(),
     });
-    serve(serving, &authentication, chain, stop, stopping).await
+    serve(serving, &authentication, chain, stop, stopping).await?;
+    left.await;
+    Ok(())
 }
 
-/// The kinds with rules of their own.
-fn special(event_ttl: Duration) -> HashMap<(&'static str, &'static str), Special> {
-    let strategies: Vec<((&str, &str), Box<dyn Strategy>)> = vec![
-        (("", "events"), Box::new(Events { ttl: event_ttl })),
-        (("", "namespaces"), Box::new(Namespaces)),
-        (("", "pods"), Box::new(Pods)),
-        (("batch", "jobs"), Box::new(Jobs)),
-        (
-            ("certificates.k8s.io", "certificatesigningrequests"),
-            Box::new(CertificateRequests),
-        ),
-    ];
-    strategies
-        .into_iter()
-        .map(|(key, strategy)| {
-            let special = Special {
-                strategy: Some(strategy),
-                hooks: None,
-            };
-            (key, special)
-        })
-        .collect()
+/// A store of the core group.
+fn store<'a>(registry: &'a Registry, plural: &str) -> anyhow::Result<&'a Arc<Store>> {
+    registry
+        .store("", plural)
+        .with_context(|| format!("{plural} must be served"))
 }
 
-/// Endpoints that are not simply stored objects.
-fn endpoints(
-    registry: &Registry,
-    reviews: Vec<((&'static str, &'static str, &'static str), Arc<dyn Rest>)>,
-    tokens: Option<Arc<TokenIssuer>>,
-    lookup: &Arc<dyn Lookup>,
-) -> anyhow::Result<Endpoints> {
-    let store = |group: &str, plural: &str| {
-        registry
-            .store(group, plural)
-            .cloned()
-            .with_context(|| format!("{plural} are not served"))
-    };
-    let mut endpoints = Endpoints::default();
-    let rest = &mut endpoints.rest;
-    rest.extend(reviews);
-    let bindings: Arc<dyn Rest> = Arc::new(Bindings {
-        pods: store("", "pods")?,
-    });
-    rest.insert(("", "bindings", ""), bindings.clone());
-    rest.insert(("", "pods", "binding"), bindings);
-    rest.insert(
-        ("", "pods", "eviction"),
-        Arc::new(Evictions {
-            pods: store("", "pods")?,
-            budgets: store("policy", "poddisruptionbudgets")?,
-        }),
-    );
-    for (group, plural) in [
-        ("", "replicationcontrollers"),
-        ("apps", "deployments"),
-        ("apps", "replicasets"),
-        ("apps", "statefulsets"),
-    ] {
-        let scale = Scale {
-            workloads: store(group, plural)?,
-        };
-        rest.insert((group, plural, "scale"), Arc::new(scale));
-    }
-    if let Some(issuer) = tokens {
-        rest.insert(
-            ("", "serviceaccounts", "token"),
-            Arc::new(Tokens {
-                service_accounts: store("", "serviceaccounts")?,
-                issuer,
-                lookup: lookup.clone(),
+/// The admission chain of the flags.
+fn plugins(
+    options: &AdmissionOptions,
+    deps: &admission::Deps,
+) -> anyhow::Result<Vec<Arc<dyn admission::Plugin>>> {
+    let AdmissionOptions {
+        enable_admission_plugins,
+        disable_admission_plugins,
+        admission_control,
+        default_not_ready_toleration_seconds: _,
+        default_unreachable_toleration_seconds: _,
+        // Privileged containers are Pod Security's business nowadays.
+        allow_privileged: _,
+    } = options;
+    let enable: Vec<&String> = enable_admission_plugins
+        .0
+        .iter()
+        .chain(&admission_control.0)
+        .collect();
+    let disable: Vec<&String> = disable_admission_plugins.0.iter().collect();
+    Ok(admission::chain(&enable, &disable, deps)?)
+}
+
+/// What aggregated servers are told of authentication.
+fn published(authenticator: &authn::Authn) -> Authentication {
+    let text = |pem: Vec<u8>| String::from_utf8_lossy(&pem).into_owned();
+    Authentication {
+        client_ca: authenticator.client_ca_pem().map(text),
+        request_header: authenticator
+            .request_header()
+            .map(|(ca, headers)| RequestHeader {
+                ca: text(ca),
+                allowed_names: headers.allowed_names.clone(),
+                extra_prefixes: headers.extra_prefixes.clone(),
+                group: headers.group.clone(),
+                uid: headers.uid.clone(),
+                username: headers.username.clone(),
             }),
-        );
     }
-    Ok(endpoints)
+}
+
+fn hostname() -> String {
+    std::fs::read_to_string("/proc/sys/kernel/hostname")
+        .map(|name| name.trim().to_owned())
+        .unwrap_or_else(|_| "localhost".to_owned())
 }
 
 /// Issues service account tokens when there is a key to sign them with.

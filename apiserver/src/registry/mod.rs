@@ -20,6 +20,8 @@ pub mod rest;
 pub mod reviews;
 pub mod scale;
 pub mod service_account_tokens;
+pub mod services;
+pub mod special;
 pub mod store;
 pub mod strategy;
 
@@ -30,7 +32,7 @@ use schema::Resource;
 
 use crate::storage::cache::Cache;
 use store::{Env, Store};
-use strategy::{Hooks, Strategy};
+use strategy::Strategy;
 
 /// Every resource that is served, and where its objects are.
 pub struct Registry {
@@ -42,18 +44,15 @@ pub struct Registry {
     index: HashMap<(&'static str, &'static str, &'static str), usize>,
 }
 
-/// What is special about kinds: given by the composition, by group and plural.
-pub struct Special {
-    pub strategy: Option<Box<dyn Strategy>>,
-    pub hooks: Option<Arc<dyn Hooks>>,
-}
+/// The strategies of kinds that are special, by group and plural.
+pub type Strategies = HashMap<(&'static str, &'static str), Box<dyn Strategy>>;
 
 impl Registry {
     pub fn new(
         versions: &[crate::discovery::Version],
         cache: &Arc<Cache>,
         env: &Arc<Env>,
-        mut special: HashMap<(&'static str, &'static str), Special>,
+        mut strategies: Strategies,
     ) -> Registry {
         let served: Vec<&'static Resource> = versions
             .iter()
@@ -74,15 +73,11 @@ impl Registry {
             if store_index.contains_key(&key) {
                 continue;
             }
-            let special = special.remove(&key);
-            let (strategy, hooks) = special.map_or((None, None), |s| (s.strategy, s.hooks));
-            let store = Store::new(
-                stored,
-                cache.register(ingest::definition(stored)),
-                strategy.unwrap_or_else(|| Box::new(generic::Generic::new(stored))),
-                hooks,
-                env.clone(),
-            );
+            let strategy = strategies
+                .remove(&key)
+                .unwrap_or_else(|| Box::new(generic::Generic::new(stored)));
+            let cached = cache.register(ingest::definition(stored));
+            let store = Store::new(stored, cached, strategy, env.clone());
             store_index.insert(key, stores.len());
             stores.push(Arc::new(store));
         }

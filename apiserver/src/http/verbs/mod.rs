@@ -131,7 +131,7 @@ fn check_verb(
 }
 
 /// 405 as the router says it.
-pub(super) fn method_not_allowed() -> Status {
+pub fn method_not_allowed() -> Status {
     let mut status = Status::path_not_found();
     status.code = 405;
     status.reason = meta::Reason::MethodNotAllowed;

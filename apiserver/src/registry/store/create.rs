@@ -80,7 +80,7 @@ impl Store {
         mut object: Value,
     ) -> Result<(Value, Option<Undo>), Status> {
         let cx = self.context(write);
-        let undo = match &self.hooks {
+        let undo = match self.hooks.get() {
             Some(hooks) => hooks.begin_create(&cx, &mut object).await?,
             None => None,
         };

@@ -138,7 +138,7 @@ impl Store {
         let key = self.key(namespace, name);
         match self.env.storage.delete(&key, current.revision).await {
             Ok(revision) => {
-                if let Some(hooks) = &self.hooks {
+                if let Some(hooks) = self.hooks.get() {
                     hooks.after_delete(&current.object).await;
                 }
                 Ok(revision)

@@ -15,7 +15,7 @@ mod list;
 mod modify;
 mod update;
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use jiff::Timestamp;
@@ -113,7 +113,7 @@ pub struct Store {
     pub resource: &'static Resource,
     pub cache: Arc<ResourceCache>,
     pub strategy: Box<dyn Strategy>,
-    hooks: Option<Arc<dyn Hooks>>,
+    hooks: OnceLock<Arc<dyn Hooks>>,
     env: Arc<Env>,
 }
 
@@ -122,15 +122,22 @@ impl Store {
         resource: &'static Resource,
         cache: Arc<ResourceCache>,
         strategy: Box<dyn Strategy>,
-        hooks: Option<Arc<dyn Hooks>>,
         env: Arc<Env>,
     ) -> Store {
         Store {
             resource,
             cache,
             strategy,
-            hooks,
+            hooks: OnceLock::new(),
             env,
+        }
+    }
+
+    /// Gives the kind its hooks, once, before anything is written. They come later than the
+    /// store because they use other stores.
+    pub fn set_hooks(&self, hooks: Arc<dyn Hooks>) {
+        if self.hooks.set(hooks).is_err() {
+            tracing::error!(resource = self.resource.plural, "has hooks already");
         }
     }
 

@@ -102,7 +102,7 @@ impl Store {
         self.check_resource_version(write, &mut object, current)?;
 
         let cx = self.context(write);
-        let undo = match &self.hooks {
+        let undo = match self.hooks.get() {
             Some(hooks) => hooks.begin_update(&cx, &mut object, old).await?,
             None => None,
         };
@@ -111,7 +111,7 @@ impl Store {
             if let Some(undo) = undo {
                 undo().await;
             }
-        } else if let Some(hooks) = &self.hooks {
+        } else if let Some(hooks) = self.hooks.get() {
             hooks.after_update(&object, old).await;
         }
         match result? {

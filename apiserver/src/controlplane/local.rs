@@ -1,0 +1,207 @@
+//! Reads and writes objects as the API server itself (`system:apiserver`), without HTTP.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use futures::future::BoxFuture;
+use meta::Status;
+use serde_json::{Value, json};
+
+use crate::authn::{ALL_AUTHENTICATED, MASTERS, User};
+use crate::authz::bootstrap::reconcile::Objects;
+use crate::registry::Registry;
+use crate::registry::convert::api_version;
+use crate::registry::object_meta::meta;
+use crate::registry::options::DeleteOptions;
+use crate::registry::store::{Store, Update, Warnings, Write};
+
+pub struct Local {
+    registry: Arc<Registry>,
+    user: User,
+    warnings: Warnings,
+    options: Value,
+}
+
+impl Local {
+    pub fn new(registry: Arc<Registry>) -> Local {
+        Local {
+            registry,
+            user: User {
+                name: "system:apiserver".to_owned(),
+                uid: String::new(),
+                groups: vec![ALL_AUTHENTICATED.to_owned(), MASTERS.to_owned()],
+                extra: BTreeMap::new(),
+            },
+            warnings: Warnings::default(),
+            options: json!({}),
+        }
+    }
+
+    fn store(&self, group: &str, plural: &str) -> Result<&Arc<Store>, Status> {
+        self.registry
+            .store(group, plural)
+            .ok_or_else(Status::path_not_found)
+    }
+
+    fn write<'a>(&'a self, namespace: &'a str, name: &'a str) -> Write<'a> {
+        Write {
+            user: &self.user,
+            namespace,
+            name,
+            subresource: "",
+            dry_run: false,
+            options: &self.options,
+            warnings: &self.warnings,
+        }
+    }
+
+    pub async fn get(
+        &self,
+        group: &str,
+        plural: &str,
+        namespace: &str,
+        name: &str,
+    ) -> Result<Option<Value>, Status> {
+        match self.store(group, plural)?.get_tree(namespace, name).await {
+            Ok(object) => Ok(Some(object)),
+            Err(e) if e.is_not_found() => Ok(None),
+            Err(e) => Err(e),
+        }
+    }
+
+    /// Defaults are applied.
+    pub async fn create(
+        &self,
+        group: &str,
+        plural: &str,
+        namespace: &str,
+        mut object: Value,
+    ) -> Result<Value, Status> {
+        let store = self.store(group, plural)?;
+        object["apiVersion"] = json!(api_version(store.resource));
+        object["kind"] = json!(store.resource.kind);
+        api::defaults::apply(store.resource.message, &mut object);
+        let write = self.write(namespace, "");
+        Ok(store.create(&write, object).await?.object)
+    }
+
+    /// The object carries the resourceVersion that it replaces.
+    pub async fn update(
+        &self,
+        group: &str,
+        plural: &str,
+        namespace: &str,
+        mut object: Value,
+    ) -> Result<Value, Status> {
+        let store = self.store(group, plural)?;
+        api::defaults::apply(store.resource.message, &mut object);
+        let name = meta(&object).name().to_owned();
+        let update = Update {
+            change: &|_: Option<&Value>| Ok(object.clone()),
+            uid: None,
+            force_create: false,
+            may_create: &|| Ok(()),
+        };
+        let write = self.write(namespace, &name);
+        Ok(store.update(&write, &update).await?.object)
+    }
+
+    pub async fn delete(
+        &self,
+        group: &str,
+        plural: &str,
+        namespace: &str,
+        name: &str,
+    ) -> Result<(), Status> {
+        let store = self.store(group, plural)?;
+        let write = self.write(namespace, name);
+        store
+            .delete(&write, &DeleteOptions::default())
+            .await
+            .map(drop)
+    }
+
+    /// Sets a condition of a cluster-scoped object to true.
+    pub async fn set_condition(
+        &self,
+        (group, plural): (&str, &str),
+        name: &str,
+        ty: &str,
+        message: &str,
+    ) -> Result<(), Status> {
+        let now = jiff::Timestamp::now();
+        self.store(group, plural)?
+            .modify("", name, false, &|object| {
+                crate::registry::conditions::set(object, ty, "True", "", message, now);
+                Ok(())
+            })
+            .await
+            .map(drop)
+    }
+
+    /// Creates what is not there; somebody else having done it meanwhile is as good.
+    pub async fn ensure(
+        &self,
+        group: &str,
+        plural: &str,
+        namespace: &str,
+        object: Value,
+    ) -> Result<(), Status> {
+        let name = meta(&object).name().to_owned();
+        if self.get(group, plural, namespace, &name).await?.is_some() {
+            return Ok(());
+        }
+        match self.create(group, plural, namespace, object).await {
+            Err(e) if !e.is_already_exists() => Err(e),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Objects for Local {
+    fn get<'a>(
+        &'a self,
+        group: &'a str,
+        resource: &'a str,
+        namespace: &'a str,
+        name: &'a str,
+    ) -> BoxFuture<'a, Result<Option<Value>, Status>> {
+        Box::pin(Local::get(self, group, resource, namespace, name))
+    }
+
+    fn create<'a>(
+        &'a self,
+        group: &'a str,
+        resource: &'a str,
+        namespace: &'a str,
+        object: Value,
+    ) -> BoxFuture<'a, Result<(), Status>> {
+        Box::pin(async move {
+            Local::create(self, group, resource, namespace, object).await?;
+            Ok(())
+        })
+    }
+
+    fn update<'a>(
+        &'a self,
+        group: &'a str,
+        resource: &'a str,
+        namespace: &'a str,
+        object: Value,
+    ) -> BoxFuture<'a, Result<(), Status>> {
+        Box::pin(async move {
+            Local::update(self, group, resource, namespace, object).await?;
+            Ok(())
+        })
+    }
+
+    fn delete<'a>(
+        &'a self,
+        group: &'a str,
+        resource: &'a str,
+        namespace: &'a str,
+        name: &'a str,
+    ) -> BoxFuture<'a, Result<(), Status>> {
+        Box::pin(Local::delete(self, group, resource, namespace, name))
+    }
+}

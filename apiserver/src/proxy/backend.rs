@@ -1,0 +1,190 @@
+//! One request to one backend over a connection of its own, and its answer back: as a
+//! stream, or as a tunnel when both sides agree to upgrade.
+
+use std::time::Duration;
+
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use http::{Method, Request, Response, StatusCode};
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
+use hyper::upgrade::OnUpgrade;
+use hyper_util::rt::TokioIo;
+use meta::Status;
+use rustls_pki_types::ServerName;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+
+use super::tls::ClientTls;
+use crate::http::body::{Body, BoxError};
+
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// An address, and how to speak to it.
+pub struct Backend<'a> {
+    pub host: String,
+    pub port: u16,
+    /// `None`: plain HTTP.
+    pub tls: Option<&'a ClientTls>,
+}
+
+/// What is sent.
+pub struct Outgoing {
+    pub method: Method,
+    /// Path and query.
+    pub target: String,
+    pub headers: HeaderMap,
+    pub body: Option<Incoming>,
+    /// The client's connection, if it wants to upgrade.
+    pub upgrade: Option<OnUpgrade>,
+}
+
+/// Headers that are between two neighbours and not passed on. Upgrades keep `Connection`
+/// and `Upgrade`.
+const HOP_BY_HOP: [HeaderName; 5] = [
+    header::PROXY_AUTHENTICATE,
+    header::PROXY_AUTHORIZATION,
+    header::TE,
+    header::TRAILER,
+    header::TRANSFER_ENCODING,
+];
+
+pub fn wants_upgrade(headers: &HeaderMap) -> bool {
+    headers.contains_key(header::UPGRADE)
+        && headers
+            .get_all(header::CONNECTION)
+            .iter()
+            .filter_map(|v| v.to_str().ok())
+            .flat_map(|v| v.split(','))
+            .any(|token| token.trim().eq_ignore_ascii_case("upgrade"))
+}
+
+fn strip(headers: &mut HeaderMap, upgrading: bool) {
+    for name in HOP_BY_HOP {
+        headers.remove(name);
+    }
+    headers.remove("keep-alive");
+    if !upgrading {
+        headers.remove(header::CONNECTION);
+        headers.remove(header::UPGRADE);
+    }
+}
+
+impl Backend<'_> {
+    fn authority(&self) -> String {
+        if self.host.contains(':') {
+            format!("[{}]:{}", self.host, self.port)
+        } else {
+            format!("{}:{}", self.host, self.port)
+        }
+    }
+
+    /// Sends the request. 503 when the backend cannot be reached.
+    pub async fn send(&self, outgoing: Outgoing) -> Result<Response<Body>, Status> {
+        let unreachable = |e: &dyn std::fmt::Display| {
+            Status::service_unavailable(format!(
+                "error trying to reach service: dial tcp {}: {e}",
+                self.authority()
+            ))
+        };
+        let connect = TcpStream::connect((self.host.as_str(), self.port));
+        let stream = tokio::time::timeout(CONNECT_TIMEOUT, connect)
+            .await
+            .map_err(|_| unreachable(&"i/o timeout"))?
+            .map_err(|e| unreachable(&e))?;
+        let _ = stream.set_nodelay(true);
+        let Some(tls) = self.tls else {
+            return self.exchange(stream, outgoing).await;
+        };
+        let config = tls.config().map_err(Status::internal)?;
+        let name = ServerName::try_from(self.host.clone()).map_err(Status::internal)?;
+        let stream = tokio_rustls::TlsConnector::from(config)
+            .connect(name, stream)
+            .await
+            .map_err(|e| unreachable(&e))?;
+        self.exchange(stream, outgoing).await
+    }
+
+    async fn exchange<S>(&self, stream: S, outgoing: Outgoing) -> Result<Response<Body>, Status>
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let failed = |e: &dyn std::fmt::Display| {
+            Status::service_unavailable(format!("error trying to reach service: {e}"))
+        };
+        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
+            .await
+            .map_err(|e| failed(&e))?;
+        tokio::spawn(async move {
+            if let Err(e) = connection.with_upgrades().await {
+                tracing::debug!(error = %e, "connection to a backend");
+            }
+        });
+        let Outgoing {
+            method,
+            target,
+            mut headers,
+            body,
+            upgrade,
+        } = outgoing;
+        let upgrading = upgrade.is_some() && wants_upgrade(&headers);
+        strip(&mut headers, upgrading);
+        headers.insert(
+            header::HOST,
+            HeaderValue::from_str(&self.authority()).map_err(Status::internal)?,
+        );
+        let body: Body = match body {
+            Some(body) => body.map_err(|e| -> BoxError { Box::new(e) }).boxed_unsync(),
+            None => crate::http::body::empty(),
+        };
+        let mut request = Request::new(body);
+        *request.method_mut() = method;
+        *request.uri_mut() = target.parse().map_err(Status::internal)?;
+        *request.headers_mut() = headers;
+        let mut response = sender.send_request(request).await.map_err(|e| failed(&e))?;
+
+        if response.status() == StatusCode::SWITCHING_PROTOCOLS
+            && let Some(client) = upgrade
+        {
+            let backend = hyper::upgrade::on(&mut response);
+            tokio::spawn(tunnel(client, backend));
+            let (parts, _) = response.into_parts();
+            return Ok(Response::from_parts(parts, crate::http::body::empty()));
+        }
+        strip(response.headers_mut(), false);
+        Ok(response.map(|body| body.map_err(|e| -> BoxError { Box::new(e) }).boxed_unsync()))
+    }
+}
+
+/// Copies bytes both ways until one side ends.
+async fn tunnel(client: OnUpgrade, backend: OnUpgrade) {
+    let (client, backend) = match tokio::join!(client, backend) {
+        (Ok(client), Ok(backend)) => (client, backend),
+        (Err(e), _) | (_, Err(e)) => {
+            tracing::debug!(error = %e, "an upgrade was not completed");
+            return;
+        }
+    };
+    let (mut client, mut backend) = (TokioIo::new(client), TokioIo::new(backend));
+    if let Err(e) = tokio::io::copy_bidirectional(&mut client, &mut backend).await {
+        tracing::debug!(error = %e, "a tunnel ended");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn upgrades_are_recognised() {
+        let mut headers = HeaderMap::new();
+        assert!(!wants_upgrade(&headers));
+        headers.insert(header::UPGRADE, HeaderValue::from_static("SPDY/3.1"));
+        headers.insert(
+            header::CONNECTION,
+            HeaderValue::from_static("keep-alive, Upgrade"),
+        );
+        assert!(wants_upgrade(&headers));
+        strip(&mut headers, false);
+        assert!(headers.is_empty());
+    }
+}

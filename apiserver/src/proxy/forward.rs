@@ -1,0 +1,302 @@
+//! `nodes/proxy`, `pods/proxy` and `services/proxy`: HTTP to whatever listens there.
+
+use std::sync::Arc;
+
+use futures::future::BoxFuture;
+use http::Response;
+use http::header::{HeaderName, HeaderValue};
+use meta::Status;
+use serde_json::Value;
+
+use super::backend::{Backend, Outgoing};
+use super::kubelet::Kubelets;
+use super::tls::{ClientTls, Files};
+use crate::http::body::Body;
+use crate::http::context::RequestContext;
+use crate::http::verbs::Connect;
+use crate::registry::object_meta::meta;
+use crate::registry::store::Store;
+use crate::storage::cache::{At, ListQuery, Selector};
+
+pub struct NodeProxy {
+    pub kubelets: Arc<Kubelets>,
+}
+
+pub struct PodProxy {
+    pub pods: Arc<Store>,
+}
+
+pub struct ServiceProxy {
+    pub services: Arc<Store>,
+    pub slices: Arc<Store>,
+}
+
+/// `[<scheme>:]<name>[:<port>]`, as the name part of a proxy path may be.
+#[derive(Debug, PartialEq, Eq)]
+struct Address<'a> {
+    https: bool,
+    name: &'a str,
+    port: &'a str,
+}
+
+impl<'a> Address<'a> {
+    fn parse(text: &'a str) -> Option<Address<'a>> {
+        let parts: Vec<&str> = text.split(':').collect();
+        let (scheme, name, port) = match parts.as_slice() {
+            [name] => ("", *name, ""),
+            [name, port] => ("", *name, *port),
+            [scheme, name, port] => (*scheme, *name, *port),
+            _ => return None,
+        };
+        matches!(scheme, "" | "http" | "https").then_some(Address {
+            https: scheme == "https",
+            name,
+            port,
+        })
+    }
+}
+
+/// The path behind `…/proxy`, with the query.
+fn rest(request: &RequestContext) -> String {
+    let parts = &request.info.parts;
+    // `/proxy/` as a verb in the path has no subresource between name and rest.
+    let skip = if request.info.verb == "proxy" { 2 } else { 3 };
+    let mut path = format!("/{}", parts.get(skip..).unwrap_or_default().join("/"));
+    if request.info.path.ends_with('/') && !path.ends_with('/') {
+        path.push('/');
+    }
+    match request.uri.query() {
+        Some(query) => format!("{path}?{query}"),
+        None => path,
+    }
+}
+
+async fn forward(
+    backend: Backend<'_>,
+    request: &mut RequestContext,
+) -> Result<Response<Body>, Status> {
+    let target = rest(request);
+    let mut headers = std::mem::take(&mut request.headers);
+    let forwarded = HeaderName::from_static("x-forwarded-for");
+    if let Ok(peer) = HeaderValue::from_str(&request.peer.to_string()) {
+        headers.append(forwarded, peer);
+    }
+    backend
+        .send(Outgoing {
+            method: request.method.clone(),
+            target,
+            headers,
+            body: request.body.take(),
+            upgrade: request.upgrade.take(),
+        })
+        .await
+}
+
+impl Connect for NodeProxy {
+    fn connect<'a>(
+        &'a self,
+        request: &'a mut RequestContext,
+    ) -> BoxFuture<'a, Result<Response<Body>, Status>> {
+        Box::pin(async move {
+            let name = request.info.name.clone();
+            let invalid = || Status::bad_request(format!("invalid node request {name:?}"));
+            let address = Address::parse(&name).ok_or_else(invalid)?;
+            let mut backend = self.kubelets.of(address.name).await?;
+            if !address.port.is_empty() {
+                let port: u16 = address.port.parse().map_err(|_| invalid())?;
+                if port != backend.port {
+                    backend.port = port;
+                    backend.tls = backend.tls.filter(|_| address.https);
+                }
+            }
+            forward(backend, request).await
+        })
+    }
+}
+
+impl Connect for PodProxy {
+    fn connect<'a>(
+        &'a self,
+        request: &'a mut RequestContext,
+    ) -> BoxFuture<'a, Result<Response<Body>, Status>> {
+        Box::pin(async move {
+            let name = request.info.name.clone();
+            let invalid = || Status::bad_request(format!("invalid pod request {name:?}"));
+            let address = Address::parse(&name).ok_or_else(invalid)?;
+            let pod = self
+                .pods
+                .get_tree(&request.info.namespace, address.name)
+                .await?;
+            let port: u16 = match address.port {
+                "" => first_port(&pod).ok_or_else(invalid)?,
+                port => port.parse().map_err(|_| invalid())?,
+            };
+            let host = pod["status"]["podIP"].as_str().unwrap_or_default();
+            if host.is_empty() {
+                return Err(Status::bad_request(format!(
+                    "address not allowed: pod {} has no address",
+                    meta(&pod).name()
+                )));
+            }
+            let tls = ClientTls::new(Files::default());
+            let backend = Backend {
+                host: host.to_owned(),
+                port,
+                tls: address.https.then_some(&tls),
+            };
+            forward(backend, request).await
+        })
+    }
+}
+
+/// The first port that a pod's containers declare.
+fn first_port(pod: &Value) -> Option<u16> {
+    pod["spec"]["containers"]
+        .as_array()?
+        .iter()
+        .filter_map(|c| c["ports"].as_array())
+        .flatten()
+        .find_map(|p| p["containerPort"].as_u64())
+        .and_then(|p| u16::try_from(p).ok())
+}
+
+impl Connect for ServiceProxy {
+    fn connect<'a>(
+        &'a self,
+        request: &'a mut RequestContext,
+    ) -> BoxFuture<'a, Result<Response<Body>, Status>> {
+        Box::pin(async move {
+            let name = request.info.name.clone();
+            let address = Address::parse(&name)
+                .ok_or_else(|| Status::bad_request(format!("invalid service request {name:?}")))?;
+            let namespace = request.info.namespace.clone();
+            let service = self.services.get_tree(&namespace, address.name).await?;
+            let port_name = service_port(&service, address.port).ok_or_else(|| {
+                Status::service_unavailable(format!(
+                    "no service port {:?} found for service {:?}",
+                    address.port, address.name
+                ))
+            })?;
+            let (host, port) = self
+                .endpoint(&namespace, address.name, &port_name)
+                .await?
+                .ok_or_else(|| {
+                    Status::service_unavailable(format!(
+                        "no endpoints available for service {name:?}"
+                    ))
+                })?;
+            let tls = ClientTls::new(Files::default());
+            let backend = Backend {
+                host,
+                port,
+                tls: address.https.then_some(&tls),
+            };
+            forward(backend, request).await
+        })
+    }
+}
+
+/// The name of the port that is asked for: by name, by number, or the only one.
+fn service_port(service: &Value, asked: &str) -> Option<String> {
+    let ports = service["spec"]["ports"].as_array()?;
+    let found = match asked {
+        "" if ports.len() == 1 => ports.first(),
+        "" => ports
+            .iter()
+            .find(|p| p["name"].as_str().is_none_or(str::is_empty)),
+        asked => ports.iter().find(|p| {
+            p["name"] == asked || p["port"].as_u64().is_some_and(|n| n.to_string() == asked)
+        }),
+    }?;
+    Some(found["name"].as_str().unwrap_or_default().to_owned())
+}
+
+impl ServiceProxy {
+    /// A ready endpoint, another one each time.
+    async fn endpoint(
+        &self,
+        namespace: &str,
+        service: &str,
+        port_name: &str,
+    ) -> Result<Option<(String, u16)>, Status> {
+        let selector = Selector {
+            namespace: namespace.to_owned(),
+            labels: meta::labels::Selector::parse(&format!("kubernetes.io/service-name={service}"))
+                .map_err(Status::internal)?,
+            ..Selector::default()
+        };
+        let query = ListQuery {
+            selector: &selector,
+            at: At::Any,
+            limit: 0,
+            start: "",
+        };
+        let list = self
+            .slices
+            .cache
+            .list(&query)
+            .await
+            .map_err(Status::internal)?;
+        let mut found = Vec::new();
+        for object in &list.objects {
+            let slice = self.slices.tree(object.bytes(), object.revision())?;
+            found.extend(ready(&slice, port_name));
+        }
+        if found.is_empty() {
+            return Ok(None);
+        }
+        let at = rand::random::<u64>() as usize % found.len();
+        Ok(Some(found.swap_remove(at)))
+    }
+}
+
+/// The ready endpoints of a slice that have the port.
+fn ready(slice: &Value, port_name: &str) -> Vec<(String, u16)> {
+    let port = slice["ports"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .find(|p| p["name"].as_str().unwrap_or_default() == port_name)
+        .and_then(|p| p["port"].as_u64())
+        .and_then(|p| u16::try_from(p).ok());
+    let Some(port) = port else {
+        return Vec::new();
+    };
+    slice["endpoints"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter(|e| e["conditions"]["ready"] != false)
+        .filter_map(|e| Some((e["addresses"][0].as_str()?.to_owned(), port)))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn names_carry_scheme_and_port() {
+        let parse = |t| Address::parse(t).map(|a| (a.https, a.name, a.port));
+        assert_eq!(parse("web"), Some((false, "web", "")));
+        assert_eq!(parse("web:http"), Some((false, "web", "http")));
+        assert_eq!(parse("https:web:443"), Some((true, "web", "443")));
+        assert_eq!(parse("ftp:web:21"), None);
+    }
+
+    #[test]
+    fn ports_and_endpoints_are_chosen() {
+        let service =
+            json!({"spec": {"ports": [{"name": "a", "port": 80}, {"name": "b", "port": 81}]}});
+        assert_eq!(service_port(&service, "81").as_deref(), Some("b"));
+        assert_eq!(service_port(&service, "a").as_deref(), Some("a"));
+        assert_eq!(service_port(&service, ""), None);
+        let slice = json!({"ports": [{"name": "a", "port": 8080}], "endpoints": [
+            {"addresses": ["10.0.0.1"]}, {"addresses": ["10.0.0.2"], "conditions": {"ready": false}},
+        ]});
+        assert_eq!(ready(&slice, "a"), [("10.0.0.1".to_owned(), 8080)]);
+        assert!(ready(&slice, "x").is_empty());
+    }
+}

@@ -1,0 +1,88 @@
+//! Where a node's kubelet is, and a request to it.
+
+use std::sync::Arc;
+
+use meta::Status;
+use serde_json::Value;
+
+use super::backend::Backend;
+use super::tls::{ClientTls, Files};
+use crate::registry::store::Store;
+
+const DEFAULT_PORT: u16 = 10250;
+
+/// `--kubelet-*`.
+#[derive(Debug, Clone, Default)]
+pub struct Options {
+    pub files: Files,
+    /// `--kubelet-preferred-address-types`
+    pub address_types: Vec<String>,
+}
+
+pub struct Kubelets {
+    nodes: Arc<Store>,
+    address_types: Vec<String>,
+    tls: ClientTls,
+}
+
+impl Kubelets {
+    pub fn new(nodes: Arc<Store>, options: Options) -> Kubelets {
+        Kubelets {
+            nodes,
+            address_types: options.address_types,
+            tls: ClientTls::new(options.files),
+        }
+    }
+
+    /// The kubelet of a node.
+    pub async fn of(&self, node: &str) -> Result<Backend<'_>, Status> {
+        let object = self.nodes.get("", node, "0").await?;
+        let object = self.nodes.tree(object.bytes(), object.revision())?;
+        let host = address(&object, &self.address_types).ok_or_else(|| {
+            Status::internal(format!(
+                "no preferred addresses found; known addresses: {}",
+                object["status"]["addresses"]
+            ))
+        })?;
+        let port = object["status"]["daemonEndpoints"]["kubeletEndpoint"]["Port"]
+            .as_u64()
+            .and_then(|p| u16::try_from(p).ok())
+            .filter(|p| *p > 0)
+            .unwrap_or(DEFAULT_PORT);
+        Ok(Backend {
+            host,
+            port,
+            tls: Some(&self.tls),
+        })
+    }
+}
+
+/// The first address of the type that is preferred most.
+fn address(node: &Value, types: &[String]) -> Option<String> {
+    let addresses = node["status"]["addresses"].as_array()?;
+    types
+        .iter()
+        .find_map(|ty| addresses.iter().find(|a| a["type"] == ty.as_str()))
+        .and_then(|a| a["address"].as_str())
+        .map(str::to_owned)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn the_preferred_address_is_taken() {
+        let node = json!({"status": {"addresses": [
+            {"type": "Hostname", "address": "n1"}, {"type": "InternalIP", "address": "10.0.0.1"},
+        ]}});
+        let types = |t: &[&str]| t.iter().map(|s| (*s).to_owned()).collect::<Vec<_>>();
+        assert_eq!(
+            address(&node, &types(&["InternalIP", "Hostname"])).as_deref(),
+            Some("10.0.0.1")
+        );
+        assert_eq!(address(&node, &types(&["ExternalIP"])), None);
+    }
+}

@@ -1,0 +1,74 @@
+//! Requests that end somewhere else: logs and streams of containers at their kubelet, and
+//! HTTP to nodes, pods and services.
+//!
+//! [`backend`] carries one request to one address; the other files decide to which.
+//! Upgrades (SPDY, WebSocket) are tunnelled as bytes: what client and kubelet agree on is
+//! theirs. A kubelet that does not know a client's newest protocol refuses the upgrade, and
+//! the client falls back, as kubectl does.
+
+mod backend;
+mod forward;
+mod kubelet;
+mod streams;
+mod tls;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+pub use forward::{NodeProxy, PodProxy, ServiceProxy};
+pub use kubelet::{Kubelets, Options};
+pub use streams::{Logs, Stream, Streams};
+pub use tls::Files;
+
+use crate::authz::Authorizer;
+use crate::http::verbs::Connect;
+use crate::registry::store::Store;
+
+/// Where pods, nodes and services are looked up.
+pub struct Stores {
+    pub pods: Arc<Store>,
+    pub nodes: Arc<Store>,
+    pub services: Arc<Store>,
+    pub slices: Arc<Store>,
+}
+
+/// Every such endpoint of the core group, by plural and subresource.
+pub fn endpoints(
+    stores: &Stores,
+    kubelets: &Arc<Kubelets>,
+    authorizer: &Arc<dyn Authorizer>,
+) -> HashMap<(&'static str, &'static str, &'static str), Arc<dyn Connect>> {
+    let mut all: HashMap<_, Arc<dyn Connect>> = HashMap::new();
+    for (name, stream) in [
+        ("exec", Stream::Exec),
+        ("attach", Stream::Attach),
+        ("portforward", Stream::PortForward),
+    ] {
+        let streams = Streams {
+            stream,
+            pods: stores.pods.clone(),
+            kubelets: kubelets.clone(),
+            authorizer: authorizer.clone(),
+        };
+        all.insert(("", "pods", name), Arc::new(streams));
+    }
+    let logs = Logs {
+        pods: stores.pods.clone(),
+        kubelets: kubelets.clone(),
+    };
+    all.insert(("", "pods", "log"), Arc::new(logs));
+    let nodes = NodeProxy {
+        kubelets: kubelets.clone(),
+    };
+    all.insert(("", "nodes", "proxy"), Arc::new(nodes));
+    let pods = PodProxy {
+        pods: stores.pods.clone(),
+    };
+    all.insert(("", "pods", "proxy"), Arc::new(pods));
+    let services = ServiceProxy {
+        services: stores.services.clone(),
+        slices: stores.slices.clone(),
+    };
+    all.insert(("", "services", "proxy"), Arc::new(services));
+    all
+}

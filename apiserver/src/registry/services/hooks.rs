@@ -1,0 +1,375 @@
+//! What writing a Service allocates and releases.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use futures::future::BoxFuture;
+use meta::field::BadValue;
+use meta::{ErrorList, FieldError, GroupKind, Path, Status};
+use serde_json::{Value, json};
+
+use super::super::object_meta::meta;
+use super::super::strategy::{Context, Hooks, Undo};
+use super::addresses::{Addresses, family};
+use super::fields;
+use super::ports::NodePorts;
+
+pub struct ServiceHooks {
+    pub addresses: Arc<Addresses>,
+    pub ports: Arc<NodePorts>,
+}
+
+/// What has been taken for a write that may yet fail.
+#[derive(Debug, Default)]
+struct Taken {
+    addresses: Vec<IpAddr>,
+    ports: Vec<u16>,
+}
+
+fn invalid(service: &Value, error: FieldError) -> Status {
+    Status::invalid(
+        &GroupKind::new("", "Service"),
+        meta(service).name(),
+        &ErrorList::from(vec![error]),
+    )
+}
+
+fn spec() -> Path {
+    Path::new("spec")
+}
+
+/// Go prints the list of addresses as it prints a `[]string`.
+fn go_strings(items: &[String]) -> BadValue {
+    let quoted: Vec<String> = items.iter().map(|i| format!("{i:?}")).collect();
+    BadValue::Raw(format!("[{}]", quoted.join(",")))
+}
+
+impl ServiceHooks {
+    /// `ipFamilyPolicy` and `ipFamilies`, as far as the client left them open.
+    fn families(&self, service: &mut Value, old: Option<&Value>) -> Result<(), Status> {
+        if !fields::needs_cluster_ip(service) {
+            return Ok(());
+        }
+        let headless_selectorless = fields::is_headless(service) && !fields::has_selector(service);
+        if service["spec"]["ipFamilyPolicy"].as_str().is_none() {
+            let inherited = old.and_then(|o| o["spec"]["ipFamilyPolicy"].as_str());
+            let policy = match inherited {
+                Some(policy) => policy,
+                None if headless_selectorless => "RequireDualStack",
+                None => "SingleStack",
+            };
+            let policy = json!(policy);
+            fields::spec_mut(service).insert("ipFamilyPolicy".into(), policy);
+        }
+        let policy = service["spec"]["ipFamilyPolicy"]
+            .as_str()
+            .unwrap_or_default()
+            .to_owned();
+        let single = policy == "SingleStack";
+        if let Some(old) = old.filter(|_| single) {
+            // Going to a single family gives up the second of each.
+            for (key, now, before) in [
+                (
+                    "clusterIPs",
+                    fields::cluster_ips(service),
+                    fields::cluster_ips(old),
+                ),
+                (
+                    "ipFamilies",
+                    fields::families(service),
+                    fields::families(old),
+                ),
+            ] {
+                if now == before && now.len() > 1 {
+                    fields::spec_mut(service).insert(key.into(), json!(now[..1]));
+                }
+            }
+        }
+        let mut families = fields::families(service);
+        for (i, ip) in fields::cluster_ips(service).iter().enumerate() {
+            if ip == "None" {
+                break;
+            }
+            let Ok(ip) = ip.parse::<IpAddr>() else {
+                continue;
+            };
+            if i >= families.len() {
+                if !self.addresses.has_family(family(ip)) {
+                    let path = spec().child("clusterIPs").index(i);
+                    let value = go_strings(&fields::cluster_ips(service));
+                    let detail = format!("{} is not configured on this cluster", family(ip));
+                    return Err(invalid(service, FieldError::invalid(&path, value, detail)));
+                }
+                families.push(family(ip).to_owned());
+            }
+        }
+        if single && families.len() > 1 {
+            let error = FieldError::invalid(
+                &spec().child("ipFamilyPolicy"),
+                policy.as_str(),
+                "must be 'RequireDualStack' or 'PreferDualStack' when multiple IP families are specified",
+            );
+            return Err(invalid(service, error));
+        }
+        if families.is_empty() {
+            families.push(self.addresses.default_family().to_owned());
+        }
+        let other = match families[0].as_str() {
+            "IPv4" => "IPv6",
+            _ => "IPv4",
+        };
+        if headless_selectorless {
+            if !single && families.len() < 2 {
+                families.push(other.to_owned());
+            }
+        } else {
+            for (i, wanted) in families.iter().enumerate() {
+                if !self.addresses.has_family(wanted) {
+                    let path = spec().child("ipFamilies").index(i);
+                    let detail = "not configured on this cluster";
+                    return Err(invalid(
+                        service,
+                        FieldError::invalid(&path, wanted.as_str(), detail),
+                    ));
+                }
+            }
+            if !single && families.len() < 2 {
+                if self.addresses.has_family(other) {
+                    families.push(other.to_owned());
+                } else if policy == "RequireDualStack" {
+                    let error = FieldError::invalid(
+                        &spec().child("ipFamilyPolicy"),
+                        policy.as_str(),
+                        "this cluster is not configured for dual-stack services",
+                    );
+                    return Err(invalid(service, error));
+                }
+            }
+        }
+        fields::spec_mut(service).insert("ipFamilies".into(), json!(families));
+        Ok(())
+    }
+
+    /// Addresses for every family, beyond those that the Service has had.
+    async fn cluster_ips(
+        &self,
+        service: &mut Value,
+        held: &BTreeSet<IpAddr>,
+        dry_run: bool,
+        taken: &mut Taken,
+    ) -> Result<(), Status> {
+        if !fields::needs_cluster_ip(service) || fields::is_headless(service) {
+            return Ok(());
+        }
+        let mut ips = fields::cluster_ips(service);
+        for (i, wanted) in fields::families(service).iter().enumerate() {
+            let asked = ips.get(i).cloned().unwrap_or_default();
+            if !asked.is_empty() {
+                let Ok(ip) = asked.parse::<IpAddr>() else {
+                    continue; // validation says so
+                };
+                if held.contains(&ip) {
+                    continue;
+                }
+                let value = go_strings(&ips);
+                self.addresses
+                    .take(ip, service, dry_run)
+                    .await
+                    .map_err(|e| {
+                        let detail = format!("failed to allocate IP {ip}: {e}");
+                        let path = spec().child("clusterIPs");
+                        invalid(service, FieldError::invalid(&path, value, detail))
+                    })?;
+                taken.addresses.push(ip);
+                continue;
+            }
+            let ip = self
+                .addresses
+                .take_any(wanted, service, dry_run)
+                .await
+                .map_err(|e| Status::internal(format!("failed to allocate a serviceIP: {e}")))?;
+            taken.addresses.push(ip);
+            let text = ip.to_string();
+            match ips.get_mut(i) {
+                Some(slot) => *slot = text,
+                None => ips.push(text),
+            }
+        }
+        if let Some(first) = ips.first().cloned() {
+            let spec = fields::spec_mut(service);
+            spec.insert("clusterIP".into(), json!(first));
+            spec.insert("clusterIPs".into(), json!(ips));
+        }
+        Ok(())
+    }
+
+    async fn node_ports(
+        &self,
+        service: &mut Value,
+        held: &BTreeSet<u16>,
+        dry_run: bool,
+        taken: &mut Taken,
+    ) -> Result<(), Status> {
+        let needs = fields::needs_node_ports(service);
+        if needs || fields::may_have_node_ports(service) {
+            // A number may serve two protocols of one Service (DNS over UDP and TCP).
+            let mut own: Vec<fields::NodePort> = Vec::new();
+            for i in 0..fields::ports(service).len() {
+                let port = &fields::ports(service)[i];
+                let (number, protocol) = (fields::port_number(port), fields::protocol(port));
+                let path = spec().child("ports").index(i).child("nodePort");
+                if number != 0 {
+                    let shared = own.iter().any(|(n, p)| *n == number && *p != protocol);
+                    if !shared && !held.contains(&number) {
+                        self.ports.take(number, dry_run).await.map_err(|e| {
+                            let value = BadValue::Raw(number.to_string());
+                            invalid(service, FieldError::invalid(&path, value, e.to_string()))
+                        })?;
+                        taken.ports.push(number);
+                    }
+                    own.push((number, protocol));
+                    continue;
+                }
+                if !needs {
+                    continue;
+                }
+                let same_port = fields::ports(service)[..i].iter().find_map(|earlier| {
+                    let number = fields::port_number(earlier);
+                    (number != 0
+                        && earlier["port"] == port["port"]
+                        && fields::protocol(earlier) != protocol)
+                        .then_some(number)
+                });
+                let number = match same_port {
+                    Some(number) => number,
+                    None => {
+                        let number = self.ports.take_any(dry_run).await.map_err(|e| {
+                            Status::internal(format!("failed to allocate a nodePort: {e}"))
+                        })?;
+                        taken.ports.push(number);
+                        number
+                    }
+                };
+                service["spec"]["ports"][i]["nodePort"] = json!(number);
+                own.push((number, protocol));
+            }
+        }
+        if fields::needs_health_check_port(service) {
+            let asked = fields::health_check_port(service);
+            if asked == 0 {
+                let number = self.ports.take_any(dry_run).await.map_err(|e| {
+                    Status::internal(format!("failed to allocate a HealthCheck NodePort: {e}"))
+                })?;
+                taken.ports.push(number);
+                fields::spec_mut(service).insert("healthCheckNodePort".into(), json!(number));
+            } else if !held.contains(&asked) {
+                self.ports.take(asked, dry_run).await.map_err(|e| {
+                    Status::internal(format!(
+                        "failed to allocate requested HealthCheck NodePort {asked}: {e}"
+                    ))
+                })?;
+                taken.ports.push(asked);
+            }
+        }
+        Ok(())
+    }
+
+    async fn allocate(
+        &self,
+        service: &mut Value,
+        old: Option<&Value>,
+        dry_run: bool,
+    ) -> Result<Option<Undo>, Status> {
+        self.families(service, old)?;
+        let held = old.map(fields::addresses).unwrap_or_default();
+        let held_ports = old.map(fields::node_ports).unwrap_or_default();
+        let mut taken = Taken::default();
+        let mut done = self.cluster_ips(service, &held, dry_run, &mut taken).await;
+        if done.is_ok() {
+            done = self
+                .node_ports(service, &held_ports, dry_run, &mut taken)
+                .await;
+        }
+        let undo = (!dry_run).then(|| self.undo(service, taken));
+        match done {
+            Ok(()) => Ok(undo),
+            Err(e) => {
+                if let Some(undo) = undo {
+                    undo().await;
+                }
+                Err(e)
+            }
+        }
+    }
+
+    fn undo(&self, service: &Value, taken: Taken) -> Undo {
+        let (addresses, ports) = (self.addresses.clone(), self.ports.clone());
+        let m = meta(service);
+        let (namespace, name) = (m.namespace().to_owned(), m.name().to_owned());
+        Box::new(move || {
+            Box::pin(async move {
+                for ip in taken.addresses {
+                    addresses.release(ip, &namespace, &name).await;
+                }
+                ports.release(taken.ports).await;
+            })
+        })
+    }
+
+    async fn release(&self, service: &Value, addresses: BTreeSet<IpAddr>, ports: BTreeSet<u16>) {
+        let m = meta(service);
+        for ip in addresses {
+            self.addresses.release(ip, m.namespace(), m.name()).await;
+        }
+        self.ports.release(ports).await;
+    }
+}
+
+impl Hooks for ServiceHooks {
+    fn begin_create<'a>(
+        &'a self,
+        cx: &'a Context<'a>,
+        service: &'a mut Value,
+    ) -> BoxFuture<'a, Result<Option<Undo>, Status>> {
+        Box::pin(async move {
+            fields::normalize_cluster_ips(service, None);
+            self.allocate(service, None, cx.dry_run).await
+        })
+    }
+
+    fn begin_update<'a>(
+        &'a self,
+        cx: &'a Context<'a>,
+        service: &'a mut Value,
+        old: &'a Value,
+    ) -> BoxFuture<'a, Result<Option<Undo>, Status>> {
+        Box::pin(async move {
+            if !cx.subresource.is_empty() {
+                return Ok(None);
+            }
+            fields::patch_allocated(service, old);
+            fields::normalize_cluster_ips(service, Some(old));
+            self.allocate(service, Some(old), cx.dry_run).await
+        })
+    }
+
+    fn after_update<'a>(&'a self, service: &'a Value, old: &'a Value) -> BoxFuture<'a, ()> {
+        Box::pin(async move {
+            let addresses = &fields::addresses(old) - &fields::addresses(service);
+            let ports = &fields::node_ports(old) - &fields::node_ports(service);
+            self.release(old, addresses, ports).await;
+        })
+    }
+
+    fn after_delete<'a>(&'a self, service: &'a Value) -> BoxFuture<'a, ()> {
+        Box::pin(async move {
+            self.release(
+                service,
+                fields::addresses(service),
+                fields::node_ports(service),
+            )
+            .await;
+        })
+    }
+}

@@ -1,0 +1,137 @@
+//! Which kinds have rules of their own, and which endpoints are not simply stored objects:
+//! one line registers each.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ipnet::IpNet;
+
+use super::certificate_requests::CertificateRequests;
+use super::events::Events;
+use super::jobs::Jobs;
+use super::namespaces::Namespaces;
+use super::pods::Pods;
+use super::pods::binding::Bindings;
+use super::pods::eviction::Evictions;
+use super::rest::Rest;
+use super::scale::Scale;
+use super::service_account_tokens::Tokens;
+use super::services::{Addresses, NodePorts, ServiceHooks, Services};
+use super::store::Env;
+use super::strategy::Strategy;
+use super::{Registry, Strategies};
+use crate::authn::token_issuer::TokenIssuer;
+use crate::lookup::Lookup;
+use crate::options::PortRange;
+
+/// Group, plural and subresource.
+pub type Endpoint = (&'static str, &'static str, &'static str);
+
+pub fn strategies(event_ttl: Duration) -> Strategies {
+    let strategies: Vec<((&str, &str), Box<dyn Strategy>)> = vec![
+        (("", "events"), Box::new(Events { ttl: event_ttl })),
+        (("", "namespaces"), Box::new(Namespaces)),
+        (("", "pods"), Box::new(Pods)),
+        (("", "services"), Box::new(Services)),
+        (("batch", "jobs"), Box::new(Jobs)),
+        (
+            ("certificates.k8s.io", "certificatesigningrequests"),
+            Box::new(CertificateRequests),
+        ),
+    ];
+    strategies.into_iter().collect()
+}
+
+/// A resource that something else is built on is switched off (`--runtime-config`).
+#[derive(Debug, thiserror::Error)]
+#[error("{0} must be served: others depend on it")]
+pub struct NotServed(&'static str);
+
+/// Subresources that speak another kind.
+pub fn endpoints(
+    registry: &Registry,
+    tokens: Option<Arc<TokenIssuer>>,
+    lookup: &Arc<dyn Lookup>,
+) -> Result<HashMap<Endpoint, Arc<dyn Rest>>, NotServed> {
+    let store = |group: &str, plural: &'static str| {
+        registry
+            .store(group, plural)
+            .cloned()
+            .ok_or(NotServed(plural))
+    };
+    let mut rest: HashMap<Endpoint, Arc<dyn Rest>> = HashMap::new();
+    let bindings: Arc<dyn Rest> = Arc::new(Bindings {
+        pods: store("", "pods")?,
+    });
+    rest.insert(("", "bindings", ""), bindings.clone());
+    rest.insert(("", "pods", "binding"), bindings);
+    rest.insert(
+        ("", "pods", "eviction"),
+        Arc::new(Evictions {
+            pods: store("", "pods")?,
+            budgets: store("policy", "poddisruptionbudgets")?,
+        }),
+    );
+    for (group, plural) in [
+        ("", "replicationcontrollers"),
+        ("apps", "deployments"),
+        ("apps", "replicasets"),
+        ("apps", "statefulsets"),
+    ] {
+        let scale = Scale {
+            workloads: store(group, plural)?,
+        };
+        rest.insert((group, plural, "scale"), Arc::new(scale));
+    }
+    if let Some(issuer) = tokens {
+        rest.insert(
+            ("", "serviceaccounts", "token"),
+            Arc::new(Tokens {
+                service_accounts: store("", "serviceaccounts")?,
+                issuer,
+                lookup: lookup.clone(),
+            }),
+        );
+    }
+    Ok(rest)
+}
+
+/// What Services allocate from.
+pub struct ServiceAllocators {
+    pub addresses: Arc<Addresses>,
+    pub ports: Arc<NodePorts>,
+}
+
+/// Makes Services allocate addresses and ports.
+pub fn allocate_for_services(
+    registry: &Registry,
+    env: &Env,
+    ranges: Vec<IpNet>,
+    port_range: PortRange,
+) -> Result<ServiceAllocators, NotServed> {
+    const NETWORKING: &str = "networking.k8s.io";
+    let store = |group: &str, plural: &'static str| {
+        registry
+            .store(group, plural)
+            .cloned()
+            .ok_or(NotServed(plural))
+    };
+    let addresses = Arc::new(Addresses {
+        objects: store(NETWORKING, "ipaddresses")?,
+        cidrs: store(NETWORKING, "servicecidrs")?,
+        ranges,
+        random: env.random,
+    });
+    let ports = Arc::new(NodePorts {
+        storage: env.storage.clone(),
+        keys: env.keys.clone(),
+        range: port_range,
+        random: env.random,
+    });
+    store("", "services")?.set_hooks(Arc::new(ServiceHooks {
+        addresses: addresses.clone(),
+        ports: ports.clone(),
+    }));
+    Ok(ServiceAllocators { addresses, ports })
+}
