@@ -7,6 +7,7 @@ mod controlplane;
 mod discovery;
 mod http;
 mod lookup;
+mod openapi;
 mod options;
 mod proxy;
 mod reader;

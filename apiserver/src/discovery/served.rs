@@ -22,7 +22,7 @@ pub enum RuntimeConfigError {
 }
 
 /// A group version with what is served of it.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Version {
     pub group: &'static str,
     pub version: &'static str,
