@@ -3,8 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::api::core::v1::{Container, ContainerPort, LifecycleHandler, Pod};
-use tracing::warn;
+use k8s_openapi::api::core::v1::{Container, Pod};
 
 use super::hash;
 use crate::pods::pod::PodExt;
@@ -93,12 +92,8 @@ pub fn container_annotations(
 pub struct ContainerAnnotations {
     pub hash: u64,
     pub restart_count: i32,
-    pub deletion_grace: Option<i64>,
-    pub termination_grace: Option<i64>,
     pub termination_message_path: String,
     pub termination_message_policy: String,
-    pub pre_stop: Option<LifecycleHandler>,
-    pub ports: Vec<ContainerPort>,
 }
 
 impl ContainerAnnotations {
@@ -113,26 +108,10 @@ impl ContainerAnnotations {
             restart_count: number(RESTART_COUNT)
                 .and_then(|n: i64| n.try_into().ok())
                 .unwrap_or_default(),
-            deletion_grace: number(DELETION_GRACE),
-            termination_grace: number(TERMINATION_GRACE),
             termination_message_path: text(TERMINATION_MESSAGE_PATH),
             termination_message_policy: text(TERMINATION_MESSAGE_POLICY),
-            pre_stop: json(annotations, PRE_STOP),
-            ports: json(annotations, PORTS).unwrap_or_default(),
         }
     }
-}
-
-fn json<T: serde::de::DeserializeOwned>(
-    annotations: &BTreeMap<String, String>,
-    key: &str,
-) -> Option<T> {
-    let text = annotations.get(key)?;
-    serde_json::from_str(text)
-        .inspect_err(
-            |error| warn!(%error, annotation = key, "ignoring a container's malformed annotation"),
-        )
-        .ok()
 }
 
 #[cfg(test)]
@@ -150,16 +129,14 @@ mod tests {
             }]},
         }))
         .unwrap();
-        let read =
-            ContainerAnnotations::read(&container_annotations(&pod.containers()[0], &pod, 3));
+        let annotations = container_annotations(&pod.containers()[0], &pod, 3);
+        let read = ContainerAnnotations::read(&annotations);
         assert_eq!(read.restart_count, 3);
         assert_eq!(read.hash, hash::container(&pod.containers()[0]));
-        assert_eq!(
-            (read.deletion_grace, read.termination_grace),
-            (Some(5), Some(30))
-        );
-        assert_eq!(read.ports[0].container_port, 80);
-        assert!(read.pre_stop.unwrap().exec.is_some());
         assert_eq!(read.termination_message_path, "/dev/termination-log");
+        assert_eq!(annotations[DELETION_GRACE], "5");
+        assert_eq!(annotations[TERMINATION_GRACE], "30");
+        assert_eq!(annotations[PORTS], r#"[{"containerPort":80}]"#);
+        assert_eq!(annotations[PRE_STOP], r#"{"exec":{"command":["true"]}}"#);
     }
 }

@@ -146,7 +146,7 @@ async fn attempt(
     }
     let existing = nodes.get(&settings.name).await?;
     if let Some(patch) = reconcile(&existing, node, settings, registration) {
-        let patch = Patch::Strategic(patch.to_string().into());
+        let patch = Patch::Strategic(patch);
         nodes
             .patch(&settings.name, &patch, &PatchOptions::default())
             .await?;

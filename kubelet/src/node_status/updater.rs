@@ -119,7 +119,7 @@ impl Updater {
         self.tell(state, &status);
         if let Some(patch) = patch::status(&shown, &status).unwrap_or_default() {
             debug!(%patch, "updating the node's status");
-            let patch = Patch::Strategic(patch.to_string().into());
+            let patch = Patch::Strategic(patch);
             nodes
                 .patch_status(&self.settings.name, &patch, &PatchOptions::default())
                 .await?;

@@ -65,16 +65,6 @@ fn pod_level(name: &str) -> bool {
     matches!(name, "cpu" | "memory") || name.starts_with("hugepages-")
 }
 
-/// Whether the pod's spec sets requests or limits for the pod as a whole.
-pub fn has_pod_level(pod: &Pod) -> bool {
-    let resources = pod.pod_spec().resources.as_ref();
-    let lists = resources
-        .into_iter()
-        .flat_map(|r| [r.requests.as_ref(), r.limits.as_ref()])
-        .flatten();
-    lists.flat_map(BTreeMap::keys).any(|name| pod_level(name))
-}
-
 /// What the whole pod requests; `overhead` adds the runtime class's.
 pub fn pod_requests(pod: &Pod, overhead: bool) -> Amounts {
     let own = pod
@@ -206,7 +196,6 @@ mod tests {
             pod_requests(&p, false),
             Amounts::from([("cpu".into(), 5000), ("memory".into(), 1 << 30)])
         );
-        assert!(has_pod_level(&p));
     }
 
     #[test]

@@ -308,7 +308,7 @@ impl StatusManager {
         let mut phase = api.phase.clone().unwrap_or_default();
         if let Some(patch) = patch {
             debug!(pod = %shown.full_name(), %patch, "sending a status");
-            let patch = Patch::Strategic(patch.to_string().into());
+            let patch = Patch::Strategic(patch);
             let answer = pods
                 .patch_status(shown.name(), &patch, &PatchOptions::default())
                 .await;

@@ -3,7 +3,6 @@
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::os::unix::fs::MetadataExt;
 use std::path::{Component, Path, PathBuf};
 
 use nix::fcntl::{OFlag, open, openat};
@@ -47,30 +46,6 @@ pub fn set_owner(path: &Path, uid: Option<u32>, gid: Option<u32>) -> io::Result<
 /// As `lchown(2)`.
 pub fn set_link_owner(path: &Path, uid: Option<u32>, gid: Option<u32>) -> io::Result<()> {
     std::os::unix::fs::lchown(path, uid, gid)
-}
-
-/// Bytes on disk of everything below `path` on its file system, and the number of files.
-pub fn disk_usage(path: &Path) -> (u64, u64) {
-    let Ok(top) = path.symlink_metadata() else {
-        return (0, 0);
-    };
-    let (mut bytes, mut files) = (0, 0);
-    let mut pending = vec![(path.to_owned(), top.dev())];
-    while let Some((path, device)) = pending.pop() {
-        let Ok(metadata) = path.symlink_metadata() else {
-            continue;
-        };
-        if metadata.dev() != device {
-            continue;
-        }
-        bytes += metadata.blocks() * 512;
-        files += 1;
-        if metadata.is_dir() {
-            let entries = std::fs::read_dir(&path).into_iter().flatten().flatten();
-            pending.extend(entries.map(|entry| (entry.path(), device)));
-        }
-    }
-    (bytes, files)
 }
 
 /// Opens `relative` below `root` without following any link, making missing directories with
@@ -135,13 +110,5 @@ mod tests {
         assert!(open_beneath(root.path(), Path::new("a/link/passwd"), None).is_err());
         assert!(open_beneath(root.path(), Path::new("../x"), None).is_err());
         assert!(open_beneath(root.path(), Path::new("a/none"), None).is_err());
-    }
-
-    #[test]
-    fn usage_counts_files() {
-        let root = tempfile::tempdir().unwrap();
-        std::fs::write(root.path().join("f"), vec![1; 10_000]).unwrap();
-        let (bytes, files) = disk_usage(root.path());
-        assert!(bytes >= 10_000 && files == 2, "{bytes} {files}");
     }
 }

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io;
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use crate::sys;
@@ -39,17 +39,6 @@ pub fn set_group(path: &Path, gid: u32, readonly: bool) -> io::Result<()> {
     Ok(())
 }
 
-/// Whether the top of the volume already is as [`set_group`] would make it
-/// (`fsGroupChangePolicy: OnRootMismatch`).
-pub fn root_matches(path: &Path, gid: u32, readonly: bool) -> bool {
-    path.metadata().is_ok_and(|metadata| {
-        let wanted = wanted(true, readonly);
-        metadata.is_dir()
-            && metadata.gid() == gid
-            && metadata.permissions().mode() & wanted == wanted
-    })
-}
-
 fn wanted(directory: bool, readonly: bool) -> u32 {
     let files = if readonly { READ_ONLY } else { READ_WRITE };
     if directory {
@@ -61,6 +50,8 @@ fn wanted(directory: bool, readonly: bool) -> u32 {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::MetadataExt;
+
     use super::*;
 
     #[test]
@@ -69,9 +60,11 @@ mod tests {
         let gid = dir.path().metadata().unwrap().gid();
         fs::write(dir.path().join("f"), "").unwrap();
         fs::set_permissions(dir.path().join("f"), PermissionsExt::from_mode(0o600)).unwrap();
-        assert!(!root_matches(dir.path(), gid, false));
         set_group(dir.path(), gid, false).unwrap();
-        assert!(root_matches(dir.path(), gid, false));
+        assert_eq!(
+            dir.path().metadata().unwrap().permissions().mode() & 0o2070,
+            0o2070
+        );
         assert_eq!(
             dir.path()
                 .join("f")
