@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::admission;
 use crate::authn::Authenticator;
+use crate::authn::oidc_discovery::{self, Documents};
 use crate::authn::token_issuer::TokenIssuer;
 use crate::authz::Authorizer;
 use crate::controlplane::{Authentication, ControlPlane, Local, MasterLeases, RequestHeader};
@@ -25,6 +26,7 @@ use crate::http::metrics::Metrics as RequestMetrics;
 use crate::http::paths::{Mount, NonResource};
 use crate::http::verbs::Endpoints;
 use crate::lookup::Lookup;
+use crate::openapi::OpenApi;
 use crate::options::{
     AdmissionOptions, ApiOptions, AuthenticationOptions, AuthorizationOptions, EtcdOptions,
     KubeletOptions, Options, ServiceOptions, ServingOptions,
@@ -38,6 +40,9 @@ use crate::storage::etcd::{Compactor, Etcd, Probe, Transport};
 use crate::storage::keys::Keys;
 use crate::storage::{Storage, metrics::Metrics as StorageMetrics};
 use crate::{authn, authz, proxy};
+
+/// How often changed CA files are noticed.
+const CA_RELOAD_INTERVAL: std::time::Duration = std::time::Duration::from_secs(60);
 
 /// Starts everything and serves until `stop`.
 pub async fn run(options: Options, stop: CancellationToken) -> anyhow::Result<()> {
@@ -78,6 +83,16 @@ pub async fn run(options: Options, stop: CancellationToken) -> anyhow::Result<()
     let lookup: Arc<dyn Lookup> = reader.clone();
     let clock: authn::Clock = Arc::new(jiff::Timestamp::now);
     let authenticator = authenticator(&authentication, &lookup, &clock)?;
+    tokio::spawn({
+        let authenticator = authenticator.clone();
+        async move {
+            let mut tick = tokio::time::interval(CA_RELOAD_INTERVAL);
+            loop {
+                tick.tick().await;
+                authenticator.refresh();
+            }
+        }
+    });
     let AuthorizationOptions { authorization_mode } = authorization;
     let modes = authz::Mode::parse_list(&authorization_mode.0)?;
     let authorizer = Arc::new(authz::build(&modes));
@@ -129,7 +144,7 @@ pub async fn run(options: Options, stop: CancellationToken) -> anyhow::Result<()
     let env = Arc::new(Env {
         storage: storage.clone(),
         keys: keys.clone(),
-        admission: plugins(&admission, &deps)?,
+        admission: plugins(&admission, &deps, &authorizer)?,
         now: jiff::Timestamp::now,
         random: rand::random,
     });
@@ -221,6 +236,12 @@ pub async fn run(options: Options, stop: CancellationToken) -> anyhow::Result<()
             repair(services, allocators.addresses, allocators.ports).await;
         }
     });
+    let mut mounts = vec![openapi(OpenApi::new(
+        versions.clone(),
+        jiff::Timestamp::now,
+    ))];
+    mounts.extend(issuer(&authentication, &addresses.external, &authenticator));
+    mounts.push(documents(Discovery::new(versions, addresses)));
     let chain = Arc::new(Chain {
         registry,
         endpoints: Arc::new(endpoints),
@@ -229,7 +250,7 @@ pub async fn run(options: Options, stop: CancellationToken) -> anyhow::Result<()
             livez: checks,
             readyz: ready,
             metrics: metrics.clone(),
-            mounts: vec![documents(Discovery::new(versions, addresses))],
+            mounts,
         }),
         authenticator,
         authorizer,
@@ -259,6 +280,7 @@ fn store<'a>(registry: &'a Registry, plural: &str) -> anyhow::Result<&'a Arc<Sto
 fn plugins(
     options: &AdmissionOptions,
     deps: &admission::Deps,
+    authz: &Arc<authz::Authz>,
 ) -> anyhow::Result<Vec<Arc<dyn admission::Plugin>>> {
     let AdmissionOptions {
         enable_admission_plugins,
@@ -275,7 +297,9 @@ fn plugins(
         .chain(&admission_control.0)
         .collect();
     let disable: Vec<&String> = disable_admission_plugins.0.iter().collect();
-    Ok(admission::chain(&enable, &disable, deps)?)
+    let mut plugins = admission::chain(&enable, &disable, deps)?;
+    plugins.insert(0, Arc::new(admission::RbacEscalation(authz.clone())));
+    Ok(plugins)
 }
 
 /// What aggregated servers are told of authentication.
@@ -344,6 +368,64 @@ fn documents(discovery: Discovery) -> Mount {
             Err(status) => body::status(&status, &request.headers, false),
         })
     })
+}
+
+/// Serves OpenAPI documents.
+fn openapi(openapi: OpenApi) -> Mount {
+    Box::new(move |request| {
+        if !matches!(request.method, http::Method::GET | http::Method::HEAD) {
+            return None;
+        }
+        let query = request.uri.query().unwrap_or_default();
+        let found = openapi.get(&request.info.path, query, &request.headers)?;
+        Some(found.map(body::full))
+    })
+}
+
+/// Serves what others need to verify service account tokens, when the issuer is a URL under
+/// which it can be found.
+fn issuer(
+    options: &AuthenticationOptions,
+    external: &str,
+    authenticator: &authn::Authn,
+) -> Option<Mount> {
+    let issuer = options.service_account_issuer.first()?;
+    let jwks_uri = options.service_account_jwks_uri.as_deref().unwrap_or("");
+    let keys = authenticator.service_account_keys();
+    let documents = match Documents::render(issuer, jwks_uri, external, keys) {
+        Ok(documents) => documents,
+        Err(error) => {
+            tracing::warn!(%error, "not serving the service account issuer's documents");
+            return None;
+        }
+    };
+    let documents = [
+        (
+            oidc_discovery::CONFIGURATION_PATH,
+            oidc_discovery::CONFIGURATION_TYPE,
+            bytes::Bytes::from(documents.configuration),
+        ),
+        (
+            oidc_discovery::JWKS_PATH,
+            oidc_discovery::JWKS_TYPE,
+            bytes::Bytes::from(documents.jwks),
+        ),
+    ];
+    Some(Box::new(move |request| {
+        let path = request.info.path.trim_end_matches('/');
+        let (_, content_type, document) = documents.iter().find(|(p, ..)| *p == path)?;
+        if !matches!(request.method, http::Method::GET | http::Method::HEAD) {
+            return None;
+        }
+        let mut response = http::Response::new(body::full(document.clone()));
+        let headers = response.headers_mut();
+        headers.insert(http::header::CONTENT_TYPE, body::value(content_type));
+        headers.insert(
+            http::header::CACHE_CONTROL,
+            body::value(oidc_discovery::CACHE_CONTROL),
+        );
+        Some(response)
+    }))
 }
 
 /// Upstream's default of `--etcd-db-metric-poll-interval`.

@@ -13,13 +13,15 @@ mod node_restriction;
 mod persistent_volume_claim_resize;
 mod pod_topology_labels;
 mod priority;
+mod rbac_escalation;
 mod runtime_class;
 mod service_account;
 mod simple;
 mod storage_object_in_use_protection;
 mod taint_nodes_by_condition;
 
-pub use chain::{ChainError, Deps, chain};
+pub use chain::{Deps, chain};
+pub use rbac_escalation::RbacEscalation;
 
 use futures::future::BoxFuture;
 use meta::{GroupResource, Status};

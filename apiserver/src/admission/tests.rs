@@ -6,6 +6,7 @@ use futures::FutureExt as _;
 use parking_lot::Mutex;
 use serde_json::json;
 
+use super::chain::ChainError;
 use super::*;
 use crate::authn::{Clock, User};
 use crate::authz::{self, Mode};

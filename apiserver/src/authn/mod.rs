@@ -18,7 +18,7 @@ mod token_file;
 pub mod token_issuer;
 pub mod x509;
 
-pub use chain::{Authn, BuildError, Config, ServiceAccounts, build};
+pub use chain::{Authn, Config, ServiceAccounts, build};
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -4,13 +4,11 @@
 //! What must not be here: who the user is (`authn/`), changing objects (`admission/`).
 
 pub mod bootstrap;
-mod forbidden;
 mod modes;
 pub mod node;
 pub mod rbac;
 
-pub use forbidden::forbidden;
-pub use modes::{Authz, Mode, ModeError, build};
+pub use modes::{Authz, Mode, build};
 
 use crate::authn::User;
 

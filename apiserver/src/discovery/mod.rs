@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha512};
 
 use crate::http::negotiate::{self, Media};
-pub use served::{RuntimeConfigError, Version, served};
+pub use served::{Version, served};
 
 const AGGREGATED_GROUP: &str = "apidiscovery.k8s.io";
 const AGGREGATED_VERSION: &str = "v2";
