@@ -82,7 +82,7 @@ pub const CONTROLLERS: &[Descriptor] = &[
         "endpointslicemirroring",
     ),
     absent("replicationcontroller-controller", "replicationcontroller"),
-    absent("pod-garbage-collector-controller", "podgc"),
+    ours("pod-garbage-collector-controller", "podgc", c::podgc::start),
     absent("resourcequota-controller", "resourcequota"),
     absent("daemonset-controller", "daemonset"),
     absent("job-controller", "job"),
@@ -113,17 +113,14 @@ pub const CONTROLLERS: &[Descriptor] = &[
         "persistentvolume-expander-controller",
         "persistentvolume-expander",
     ),
-    absent(
-        "clusterrole-aggregation-controller",
-        "clusterrole-aggregation",
-    ),
+    ours("clusterrole-aggregation-controller", "clusterrole-aggregation", c::clusterroleaggregation::start),
     absent(
         "persistentvolumeclaim-protection-controller",
         "pvc-protection",
     ),
     absent("persistentvolume-protection-controller", "pv-protection"),
     absent("podgroup-protection-controller", ""),
-    absent("ttl-after-finished-controller", "ttl-after-finished"),
+    ours("ttl-after-finished-controller", "ttl-after-finished", c::ttlafterfinished::start),
     absent(
         "service-ca-certificate-publisher-controller",
         "service-ca-cert-publisher",

@@ -1,6 +1,7 @@
 //! One folder per controller: its plan (pure), what it remembers, and the wiring that observes
 //! and applies.
 
+pub mod clusterroleaggregation;
 pub mod deployment;
 pub mod endpoints;
 pub mod endpointslice;
@@ -8,7 +9,9 @@ pub mod garbagecollector;
 pub mod namespace;
 pub mod nodeipam;
 pub mod nodelifecycle;
+pub mod podgc;
 pub mod replicaset;
 pub mod rootcapublisher;
 pub mod serviceaccount;
 pub mod tainteviction;
+pub mod ttlafterfinished;

@@ -90,8 +90,6 @@ pub struct AbsentControllerFlags {
     pv_recycler_timeout_increment_hostpath: i32,
     #[arg(long, default_value = "15s")]
     pvclaimbinder_sync_period: GoDuration,
-    #[arg(long, default_value_t = 12500)]
-    terminated_pod_gc_threshold: i32,
     #[arg(long, default_value_t = 5)]
     concurrent_rc_syncs: usize,
     #[arg(long, default_value_t = 5)]
@@ -100,8 +98,6 @@ pub struct AbsentControllerFlags {
     resource_quota_sync_period: GoDuration,
     #[arg(long, default_value_t = 1)]
     concurrent_service_syncs: usize,
-    #[arg(long, default_value_t = 5)]
-    concurrent_ttl_after_finished_syncs: usize,
     #[arg(long, default_value_t = 5)]
     concurrent_validating_admission_policy_status_syncs: usize,
 }

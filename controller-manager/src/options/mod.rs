@@ -54,6 +54,10 @@ pub struct Options {
     #[command(flatten)]
     pub serviceaccount: ServiceAccountFlags,
     #[command(flatten)]
+    pub podgc: PodGcFlags,
+    #[command(flatten)]
+    pub ttl_after_finished: TtlAfterFinishedFlags,
+    #[command(flatten)]
     pub absent: AbsentControllerFlags,
 }
 
@@ -253,6 +257,22 @@ pub struct ServiceAccountFlags {
     pub concurrent_serviceaccount_token_syncs: usize,
     #[arg(long, default_value = "8760h0m0s")]
     pub legacy_service_account_token_clean_up_period: GoDuration,
+}
+
+#[derive(Args, Debug)]
+#[group(skip)]
+pub struct PodGcFlags {
+    /// Number of terminated pods that can exist before the terminated pod garbage collector starts deleting terminated pods. If <= 0, the terminated pod garbage collector is disabled.
+    #[arg(long, default_value_t = 12500)]
+    pub terminated_pod_gc_threshold: i32,
+}
+
+#[derive(Args, Debug)]
+#[group(skip)]
+pub struct TtlAfterFinishedFlags {
+    /// The number of ttl-after-finished-controller workers that are allowed to sync concurrently.
+    #[arg(long, default_value_t = 5)]
+    pub concurrent_ttl_after_finished_syncs: usize,
 }
 
 /// What is wrong with the flags.
