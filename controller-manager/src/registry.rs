@@ -84,7 +84,7 @@ pub const CONTROLLERS: &[Descriptor] = &[
     absent("replicationcontroller-controller", "replicationcontroller"),
     ours("pod-garbage-collector-controller", "podgc", c::podgc::start),
     absent("resourcequota-controller", "resourcequota"),
-    absent("daemonset-controller", "daemonset"),
+    ours("daemonset-controller", "daemonset", c::daemonset::start),
     absent("job-controller", "job"),
     absent(
         "horizontal-pod-autoscaler-controller",
@@ -113,14 +113,22 @@ pub const CONTROLLERS: &[Descriptor] = &[
         "persistentvolume-expander-controller",
         "persistentvolume-expander",
     ),
-    ours("clusterrole-aggregation-controller", "clusterrole-aggregation", c::clusterroleaggregation::start),
+    ours(
+        "clusterrole-aggregation-controller",
+        "clusterrole-aggregation",
+        c::clusterroleaggregation::start,
+    ),
     absent(
         "persistentvolumeclaim-protection-controller",
         "pvc-protection",
     ),
     absent("persistentvolume-protection-controller", "pv-protection"),
     absent("podgroup-protection-controller", ""),
-    ours("ttl-after-finished-controller", "ttl-after-finished", c::ttlafterfinished::start),
+    ours(
+        "ttl-after-finished-controller",
+        "ttl-after-finished",
+        c::ttlafterfinished::start,
+    ),
     absent(
         "service-ca-certificate-publisher-controller",
         "service-ca-cert-publisher",

@@ -27,6 +27,42 @@ pub struct PodSpec {
     pub init_containers: Vec<Container>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub tolerations: Vec<Toleration>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub affinity: Option<Box<Affinity>>,
+}
+
+/// Of a pod's affinity only what pins daemon pods to their nodes.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Affinity {
+    pub node_affinity: NodeAffinity,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct NodeAffinity {
+    #[serde(rename = "requiredDuringSchedulingIgnoredDuringExecution")]
+    pub required: NodeSelector,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct NodeSelector {
+    pub node_selector_terms: Vec<NodeSelectorTerm>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct NodeSelectorTerm {
+    pub match_fields: Vec<FieldRequirement>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct FieldRequirement {
+    pub key: Box<str>,
+    pub operator: Box<str>,
+    pub values: Vec<Box<str>>,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -99,6 +135,22 @@ pub struct PodCondition {
 pub struct ContainerStatus {
     pub name: Box<str>,
     pub restart_count: i32,
+    pub state: ContainerState,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ContainerState {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub terminated: Option<Terminated>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Terminated {
+    pub exit_code: i32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub finished_at: Option<Time>,
 }
 
 impl Object for Pod {
@@ -179,6 +231,26 @@ impl Pod {
         left.is_positive().then_some(left)
     }
 
+    /// The node that the pod is on, or the only one that it may go to.
+    pub fn target_node(&self) -> Option<&str> {
+        if !self.spec.node_name.is_empty() {
+            return Some(&self.spec.node_name);
+        }
+        let terms = &self
+            .spec
+            .affinity
+            .as_ref()?
+            .node_affinity
+            .required
+            .node_selector_terms;
+        let fields = terms.iter().flat_map(|t| &t.match_fields);
+        let mut names = fields.filter(|f| &*f.key == "metadata.name" && &*f.operator == "In");
+        match &names.next()?.values[..] {
+            [name] => Some(name),
+            _ => None,
+        }
+    }
+
     /// Ended, for good or bad.
     pub fn is_terminal(&self) -> bool {
         matches!(&*self.status.phase, "Succeeded" | "Failed")
@@ -207,6 +279,32 @@ impl Pod {
         });
         let most = |m: i32, s: &ContainerStatus| m.max(s.restart_count);
         (regular.fold(0, most), sidecars.fold(0, most))
+    }
+
+    pub fn has_finalizer(&self, finalizer: &str) -> bool {
+        self.metadata.finalizers.iter().any(|f| f == finalizer)
+    }
+
+    /// When the last container ended; else when the pod was not ready any more, else when its
+    /// deletion began, else when it was created.
+    pub fn finished_at(&self) -> Option<Timestamp> {
+        let sidecar = |s: &&ContainerStatus| {
+            let mut inits = self.spec.init_containers.iter();
+            inits.any(|c| c.name == s.name && c.is_sidecar())
+        };
+        let sidecars = self.status.init_container_statuses.iter().filter(sidecar);
+        let all = self.status.container_statuses.iter().chain(sidecars);
+        let ends: Option<Vec<Timestamp>> = all
+            .map(|s| Some(s.state.terminated.as_ref()?.finished_at.as_ref()?.0))
+            .collect();
+        let not_ready = || {
+            let ready = self.condition("Ready").filter(|c| &*c.status == "False")?;
+            Some(ready.last_transition_time.as_ref()?.0)
+        };
+        let last = ends.and_then(|e| e.into_iter().max());
+        last.or_else(not_ready)
+            .or_else(|| self.metadata.deletion_timestamp.as_ref().map(|t| t.0))
+            .or_else(|| self.metadata.creation_timestamp.as_ref().map(|t| t.0))
     }
 
     /// `controller.kubernetes.io/pod-deletion-cost`; what is no number counts as 0.

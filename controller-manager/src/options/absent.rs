@@ -41,8 +41,6 @@ pub struct AbsentControllerFlags {
     concurrent_resourceclaim_syncs: usize,
     #[arg(long, default_value_t = 5)]
     concurrent_statefulset_syncs: usize,
-    #[arg(long, default_value_t = 2)]
-    concurrent_daemonset_syncs: usize,
     #[arg(long, default_value_t = 5)]
     mirroring_concurrent_service_endpoint_syncs: usize,
     #[arg(long, default_value = "0s")]
@@ -63,8 +61,6 @@ pub struct AbsentControllerFlags {
     horizontal_pod_autoscaler_sync_period: GoDuration,
     #[arg(long, default_value_t = 0.1)]
     horizontal_pod_autoscaler_tolerance: f64,
-    #[arg(long, default_value_t = 5)]
-    concurrent_job_syncs: usize,
     #[arg(long, default_value_t = 5)]
     concurrent_cron_job_syncs: usize,
     #[arg(long, default_value_t = true, action = ArgAction::Set)]

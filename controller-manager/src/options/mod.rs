@@ -54,6 +54,10 @@ pub struct Options {
     #[command(flatten)]
     pub serviceaccount: ServiceAccountFlags,
     #[command(flatten)]
+    pub daemonset: DaemonSetFlags,
+    #[command(flatten)]
+    pub job: JobFlags,
+    #[command(flatten)]
     pub podgc: PodGcFlags,
     #[command(flatten)]
     pub ttl_after_finished: TtlAfterFinishedFlags,
@@ -257,6 +261,22 @@ pub struct ServiceAccountFlags {
     pub concurrent_serviceaccount_token_syncs: usize,
     #[arg(long, default_value = "8760h0m0s")]
     pub legacy_service_account_token_clean_up_period: GoDuration,
+}
+
+#[derive(Args, Debug)]
+#[group(skip)]
+pub struct DaemonSetFlags {
+    /// The number of daemonset objects that are allowed to sync concurrently.
+    #[arg(long, default_value_t = 2)]
+    pub concurrent_daemonset_syncs: usize,
+}
+
+#[derive(Args, Debug)]
+#[group(skip)]
+pub struct JobFlags {
+    /// The number of job objects that are allowed to sync concurrently.
+    #[arg(long, default_value_t = 5)]
+    pub concurrent_job_syncs: usize,
 }
 
 #[derive(Args, Debug)]

@@ -46,7 +46,11 @@ pub fn start(ctx: &Context) -> anyhow::Result<Option<Run>> {
 
 /// The rules that the role should have; `None` if it does not aggregate, or has them.
 fn plan(role: &ClusterRole, all: &[Arc<ClusterRole>]) -> Option<Vec<PolicyRule>> {
-    let selectors = role.aggregation_rule.as_ref()?.cluster_role_selectors.as_ref();
+    let selectors = role
+        .aggregation_rule
+        .as_ref()?
+        .cluster_role_selectors
+        .as_ref();
     let mut roles: Vec<&ClusterRole> = all.iter().map(|r| &**r).collect();
     roles.sort_by_key(|r| r.name());
     let mut rules: Vec<PolicyRule> = Vec::new();
@@ -131,8 +135,14 @@ mod tests {
             view.clone(),
         ];
         let rules = plan(&view, &all).unwrap();
-        assert_eq!(serde_json::to_value(&rules).unwrap(), json!([rule("pods"), rule("nodes")]));
-        let right = ClusterRole { rules: Some(rules), ..ClusterRole::clone(&view) };
+        assert_eq!(
+            serde_json::to_value(&rules).unwrap(),
+            json!([rule("pods"), rule("nodes")])
+        );
+        let right = ClusterRole {
+            rules: Some(rules),
+            ..ClusterRole::clone(&view)
+        };
         assert_eq!(plan(&right, &all), None);
         assert_eq!(plan(&all[0], &all), None);
     }

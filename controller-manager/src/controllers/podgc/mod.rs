@@ -77,7 +77,8 @@ impl Controller {
         tracing::info!(pod = %pod.key(), reason = ?doomed.reason, "PodGC is force deleting Pod");
         let api = self.pod_api.within(pod.namespace());
         if !pod.is_terminal() {
-            let mut status = json!({"phase": "Failed", "observedGeneration": pod.metadata.generation});
+            let mut status =
+                json!({"phase": "Failed", "observedGeneration": pod.metadata.generation});
             if doomed.reason == Reason::NodeGone {
                 status["conditions"] = json!([{
                     "type": "DisruptionTarget", "status": "True", "reason": "DeletionByPodGC",
@@ -86,7 +87,12 @@ impl Controller {
                 }]);
             }
             let patch = Patch::Strategic(json!({"metadata": {"uid": pod.uid()}, "status": status}));
-            if optional(api.patch_status(pod.name(), &patch, &PatchOptions::default()).await)?.is_none() {
+            if optional(
+                api.patch_status(pod.name(), &patch, &PatchOptions::default())
+                    .await,
+            )?
+            .is_none()
+            {
                 return Ok(());
             }
         }

@@ -39,40 +39,65 @@ pub fn overdue(
     now: Timestamp,
 ) -> Vec<String> {
     let existing: HashSet<&str> = nodes.iter().map(|n| n.name()).collect();
-    let named = pods.iter().map(|p| &*p.spec.node_name).filter(|n| !n.is_empty());
+    let named = pods
+        .iter()
+        .map(|p| &*p.spec.node_name)
+        .filter(|n| !n.is_empty());
     let absent: HashSet<&str> = named.filter(|n| !existing.contains(n)).collect();
     missing.retain(|name, _| absent.contains(name.as_str()));
     for name in absent {
         missing.entry(name.to_owned()).or_insert(now);
     }
     let long = |since: &Timestamp| now.duration_since(*since) >= QUARANTINE;
-    missing.iter().filter(|(_, since)| long(since)).map(|(name, _)| name.clone()).collect()
+    missing
+        .iter()
+        .filter(|(_, since)| long(since))
+        .map(|(name, _)| name.clone())
+        .collect()
 }
 
 /// Makes the plan. `gone`: nodes that are known not to exist. Pods that have ended are kept up
 /// to `threshold`; 0 keeps all.
-pub fn plan(pods: &[Arc<Pod>], nodes: &[Arc<Node>], gone: &[String], threshold: usize) -> Vec<Doomed> {
+pub fn plan(
+    pods: &[Arc<Pod>],
+    nodes: &[Arc<Node>],
+    gone: &[String],
+    threshold: usize,
+) -> Vec<Doomed> {
     let mut doomed = Vec::new();
     let mut seen = HashSet::new();
     let mut add = |pod: &Arc<Pod>, reason| {
         if seen.insert(pod.metadata.uid.clone()) {
-            doomed.push(Doomed { pod: Arc::clone(pod), reason });
+            doomed.push(Doomed {
+                pod: Arc::clone(pod),
+                reason,
+            });
         }
     };
     let mut ended: Vec<&Arc<Pod>> = pods.iter().filter(|p| p.is_terminal()).collect();
     if threshold > 0 && ended.len() > threshold {
         ended.sort_by(|a, b| {
-            let order = |p: &Pod| (p.metadata.creation_timestamp.clone(), p.metadata.name.clone());
+            let order = |p: &Pod| {
+                (
+                    p.metadata.creation_timestamp.clone(),
+                    p.metadata.name.clone(),
+                )
+            };
             order(a).cmp(&order(b))
         });
         let excess = ended.len() - threshold;
-        ended.iter().take(excess).for_each(|pod| add(pod, Reason::Terminated));
+        ended
+            .iter()
+            .take(excess)
+            .for_each(|pod| add(pod, Reason::Terminated));
     }
     let by_name: HashMap<&str, &Arc<Node>> = nodes.iter().map(|n| (n.name(), n)).collect();
     for pod in pods {
         let node_name = &*pod.spec.node_name;
         let out_of_service = by_name.get(node_name).is_some_and(|node| {
-            let ready = node.condition("Ready").is_some_and(|c| &*c.status == "True");
+            let ready = node
+                .condition("Ready")
+                .is_some_and(|c| &*c.status == "True");
             !ready && node.spec.taints.iter().any(|t| &*t.key == OUT_OF_SERVICE)
         });
         if pod.is_deleting() && out_of_service {
@@ -125,8 +150,12 @@ mod tests {
         let plan = plan(&pods, &nodes, &["gone".to_owned()], 1);
         assert_eq!(
             names(&plan),
-            [("old", Reason::Terminated), ("stuck", Reason::OutOfService), ("orphan", Reason::NodeGone),
-             ("nowhere", Reason::Unscheduled)]
+            [
+                ("old", Reason::Terminated),
+                ("stuck", Reason::OutOfService),
+                ("orphan", Reason::NodeGone),
+                ("nowhere", Reason::Unscheduled)
+            ]
         );
     }
 

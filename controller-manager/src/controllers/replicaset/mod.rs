@@ -8,10 +8,8 @@ use std::time::Duration;
 use client::expectations::Expectations;
 use client::informer::{Event as Change, Index, Store};
 use client::workqueue::{Queue, Requeue};
-use client::{Api, DeleteOptions, Error, Object as _, ObjectKey};
-use futures::future::join_all;
+use client::{Api, Error, Object as _, ObjectKey};
 use k8s_openapi::api::apps::v1::{ReplicaSet, ReplicaSetStatus};
-use k8s_openapi::api::core::v1::Pod as FullPod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use meta::GroupVersionKind;
 use meta::labels::Selector;
@@ -19,9 +17,10 @@ use meta::owner::{controller_of, new_controller_ref};
 
 use self::plan::{Failure, Manage};
 use crate::context::{Context, Run, enqueue_all, now, retry_conflicts};
-use crate::events::{Recorder, reference};
+use crate::events::reference;
 use crate::kinds::Pod;
 use crate::workload::adopt::{Claimant, Claimed, claim_all, still_there};
+use crate::workload::pod_control::{Parent, PodControl};
 use crate::workload::written::Written;
 use crate::workload::{index, pods};
 
@@ -30,9 +29,7 @@ struct Controller {
     sets_by_owner: Index<ReplicaSet>,
     pods_by_owner: Index<Pod>,
     set_api: Api<ReplicaSet>,
-    pod_api: Api<Pod>,
-    full_pod_api: Api<FullPod>,
-    events: Recorder,
+    pods: PodControl,
     expectations: Expectations<ObjectKey>,
     written: Written,
     queue: Queue<ObjectKey>,
@@ -48,9 +45,7 @@ pub fn start(ctx: &Context) -> anyhow::Result<Option<Run>> {
         sets_by_owner: index::by_owner(&sets),
         pods_by_owner: index::pods_by_owner(&pods),
         set_api: Api::all(&client),
-        pod_api: Api::all(&client),
-        full_pod_api: Api::all(&client),
-        events: ctx.recorder("replicaset-controller"),
+        pods: PodControl::new(&client, ctx.recorder("replicaset-controller")),
         expectations: Expectations::new(),
         written: Written::default(),
         queue: ctx.queue("replicaset"),
@@ -223,7 +218,7 @@ impl Controller {
             deleting: set.metadata.deletion_timestamp.is_some(),
         };
         claim_all(
-            &self.pod_api,
+            &self.pods.api,
             &claimant,
             pods,
             |pod| Claimed {
@@ -247,10 +242,19 @@ impl Controller {
         active: &[Arc<Pod>],
     ) -> Result<(), Error> {
         let wanted = set.spec.as_ref().and_then(|s| s.replicas).unwrap_or(0);
+        let parent = Parent {
+            key,
+            reference: reference(set),
+            expectations: &self.expectations,
+        };
         match plan::manage(wanted, active, || self.related_pods(set), now()) {
             Manage::Nothing => Ok(()),
-            Manage::Create(count) => self.create(key, set, count).await,
-            Manage::Delete(pods) => self.delete(key, set, pods).await,
+            Manage::Create(count) => self.create(&parent, set, count).await,
+            Manage::Delete(pods) => {
+                let uids = pods.iter().map(|p| p.uid().to_owned());
+                self.expectations.expect_deletions(key, uids);
+                self.pods.delete(&parent, &pods).await.map_err(Error::from)
+            }
         }
     }
 
@@ -265,87 +269,17 @@ impl Controller {
             .collect()
     }
 
-    /// Creates pods in batches that double: when all of them fail for the same reason, such as
-    /// a quota, only a few requests are wasted.
-    async fn create(&self, key: &ObjectKey, set: &ReplicaSet, count: usize) -> Result<(), Error> {
-        self.expectations.expect_creations(key, count);
+    async fn create(
+        &self,
+        parent: &Parent<'_>,
+        set: &ReplicaSet,
+        count: usize,
+    ) -> Result<(), Error> {
+        self.expectations.expect_creations(parent.key, count);
         let template = set.spec.as_ref().and_then(|s| s.template.as_ref());
         let pod = pods::from_template(set.namespace(), set.name(), template, own_reference(set));
-        let mut remaining = count;
-        let mut batch = 1.min(count);
-        while batch > 0 {
-            let results = join_all((0..batch).map(|_| self.create_one(set, &pod))).await;
-            let mut failed = 0;
-            let mut failure = None;
-            for error in results.into_iter().filter_map(Result::err) {
-                failed += 1;
-                failure = Some(error);
-            }
-            if let Some(error) = failure {
-                // What failed and what is not tried any more will not be seen.
-                self.expectations
-                    .creations_observed(key, failed + (remaining - batch));
-                return Err(error);
-            }
-            remaining -= batch;
-            batch = (2 * batch).min(remaining);
-        }
-        Ok(())
-    }
-
-    async fn create_one(&self, set: &ReplicaSet, pod: &FullPod) -> Result<(), Error> {
-        match self.full_pod_api.create(pod).await {
-            Ok(created) => {
-                let message = format!("Created pod: {}", created.name());
-                self.events
-                    .event(&reference(set), false, "SuccessfulCreate", message);
-                Ok(())
-            }
-            // The expectation stays; the ReplicaSet itself is about to go.
-            Err(e) if e.is_namespace_terminating() => Ok(()),
-            Err(e) => {
-                let message = format!("Error creating: {e}");
-                self.events
-                    .event(&reference(set), true, "FailedCreate", message);
-                Err(e)
-            }
-        }
-    }
-
-    async fn delete(
-        &self,
-        key: &ObjectKey,
-        set: &ReplicaSet,
-        pods: Vec<Arc<Pod>>,
-    ) -> Result<(), Error> {
-        self.expectations
-            .expect_deletions(key, pods.iter().map(|p| p.uid().to_owned()));
-        let api = self.pod_api.within(set.namespace());
-        let results = join_all(pods.iter().map(|pod| {
-            let api = api.clone();
-            async move {
-                let result = api.delete(pod.name(), &DeleteOptions::new()).await;
-                match &result {
-                    Ok(()) => {
-                        let message = format!("Deleted pod: {}", pod.name());
-                        self.events
-                            .event(&reference(set), false, "SuccessfulDelete", message);
-                    }
-                    Err(e) => {
-                        self.expectations.deletion_observed(key, pod.uid());
-                        if !e.is_not_found() {
-                            let message = format!("Error deleting: {e}");
-                            self.events
-                                .event(&reference(set), true, "FailedDelete", message);
-                        }
-                    }
-                }
-                result
-            }
-        }))
-        .await;
-        let mut failures = results.into_iter().filter_map(Result::err);
-        failures.find(|e| !e.is_not_found()).map_or(Ok(()), Err)
+        let (_, failure) = self.pods.create(parent, &vec![pod; count]).await;
+        failure.map_or(Ok(()), Err)
     }
 
     async fn update_status(

@@ -16,7 +16,10 @@ pub fn start(ctx: &Context) -> anyhow::Result<Option<Run>> {
     let queue: Queue<ObjectKey> = ctx.queue("ttl_jobs_to_delete");
     enqueue_all(&jobs, &queue);
     let api: Api<Job> = Api::all(&client);
-    let workers = ctx.options.ttl_after_finished.concurrent_ttl_after_finished_syncs;
+    let workers = ctx
+        .options
+        .ttl_after_finished
+        .concurrent_ttl_after_finished_syncs;
     let stop = ctx.stop.clone();
     Ok(Some(Box::pin(async move {
         jobs.wait_synced().await;
@@ -85,8 +88,15 @@ mod tests {
             }))
             .unwrap()
         };
-        assert_eq!(time_left(&job(Some(30), "True"), at(10)), Some(SignedDuration::from_secs(20)));
-        assert!(time_left(&job(Some(30), "True"), at(31)).unwrap().is_negative());
+        assert_eq!(
+            time_left(&job(Some(30), "True"), at(10)),
+            Some(SignedDuration::from_secs(20))
+        );
+        assert!(
+            time_left(&job(Some(30), "True"), at(31))
+                .unwrap()
+                .is_negative()
+        );
         assert_eq!(time_left(&job(None, "True"), at(31)), None);
         assert_eq!(time_left(&job(Some(30), "False"), at(31)), None);
     }
