@@ -10,7 +10,7 @@ use schema::Resource;
 use serde_json::{Value, json};
 
 use crate::registry::store;
-use crate::storage::keys::Keys;
+use crate::storage::keys::{self, Keys};
 use crate::storage::{Storage, StorageError};
 
 const PREFIX: &str = "masterleases";
@@ -37,7 +37,7 @@ impl MasterLeases {
         let prefix = self.keys.resource(PREFIX);
         let page = self
             .storage
-            .range(&prefix, &prefix, 0, 0)
+            .range(&prefix, &keys::prefix_end(&prefix), 0, 0)
             .await
             .map_err(failed)?;
         Ok(page
