@@ -1,6 +1,6 @@
 //! [`Client`]: requests to one API server as one user.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -37,6 +37,8 @@ struct Inner {
     headers: HeaderMap,
     limiter: Option<Arc<TokenBucket>>,
     metrics: Option<ClientMetrics>,
+    /// Connections without a client certificate, shared by all users of tokens.
+    anonymous: Arc<OnceLock<Arc<Transport>>>,
 }
 
 /// A request that [`Api`](crate::Api) has no method for.
@@ -100,6 +102,7 @@ impl Client {
             headers,
             transport,
             metrics: None,
+            anonymous: Arc::default(),
             config,
         };
         Ok(Self {
@@ -168,24 +171,21 @@ impl Client {
         }
     }
 
-    /// The same server as the user of a bearer token. The new client has connections and a
-    /// rate limit of its own, and no client certificate.
-    pub fn with_bearer_token(&self, token: &str) -> Result<Self, ConfigError> {
-        let mut config = self.inner.config.clone().anonymous();
-        config.auth = crate::config::Auth::Token(token.to_owned());
-        let mut inner = (*Self::new(config)?.inner).clone();
-        inner.metrics = self.inner.metrics.clone();
-        Ok(Self {
-            inner: Arc::new(inner),
-        })
-    }
-
-    /// As [`Client::with_bearer_token`], with tokens that change.
+    /// The same server as the user of a bearer token, without our client certificate. All
+    /// clients that are made so share one connection; each has a rate limit of its own.
     pub fn with_token_source(&self, source: Arc<dyn TokenSource>) -> Result<Self, ConfigError> {
-        let anonymous = Self::new(self.inner.config.clone().anonymous())?;
-        let mut inner = (*anonymous.inner).clone();
+        let config = self.inner.config.clone().anonymous();
+        let transport = match self.inner.anonymous.get() {
+            Some(transport) => Arc::clone(transport),
+            None => {
+                let transport = Arc::new(Transport::new(&config)?);
+                Arc::clone(self.inner.anonymous.get_or_init(|| transport))
+            }
+        };
+        let mut inner = (*Self::with_transport(config, transport)?.inner).clone();
         inner.credentials = Credentials::Source(source);
         inner.metrics = self.inner.metrics.clone();
+        inner.anonymous = Arc::clone(&self.inner.anonymous);
         Ok(Self {
             inner: Arc::new(inner),
         })
@@ -197,23 +197,13 @@ impl Client {
         self.with_token_source(Arc::new(ServiceAccountTokens::new(self, namespace, name)))
     }
 
-    /// The same credentials, acting as someone else.
-    pub fn impersonating(&self, impersonation: Impersonation) -> Result<Self, ConfigError> {
-        let mut inner = (*self.inner).clone();
-        impersonate(&mut inner.headers, &impersonation)?;
-        inner.config.impersonate = Some(impersonation);
-        Ok(Self {
-            inner: Arc::new(inner),
-        })
-    }
-
     /// Sends a request and returns the answer once its head is there and is a success; any
     /// other answer is an [`Error::Status`]. The body is still to be read.
     pub async fn send(&self, request: &Request) -> Result<Response<Incoming>, Error> {
         let mut retries = 0;
         let mut resent = false;
         loop {
-            let response = match self.send_once(request, false).await {
+            let response = match self.send_once(request).await {
                 Ok(response) => response,
                 // A connection that was just being closed: what only reads is sent again.
                 Err(Error::Transport {
@@ -226,7 +216,7 @@ impl Client {
                 Err(err) => return Err(err),
             };
             let code = response.status();
-            if code.is_success() || code == StatusCode::SWITCHING_PROTOCOLS {
+            if code.is_success() {
                 return Ok(response);
             }
             if code == StatusCode::UNAUTHORIZED {
@@ -288,31 +278,7 @@ impl Client {
         Ok(String::from_utf8_lossy(&bytes).into_owned())
     }
 
-    /// Sends a request that takes the connection over (`Upgrade`), over HTTP/1.1, with further
-    /// headers. The answer is as it comes, most often `101 Switching Protocols`; its upgrade
-    /// is had from `hyper::upgrade::on`.
-    pub async fn upgrade(
-        &self,
-        request: &Request,
-        headers: HeaderMap,
-    ) -> Result<Response<Incoming>, Error> {
-        self.send_with(request, true, headers).await
-    }
-
-    async fn send_once(
-        &self,
-        request: &Request,
-        upgrade: bool,
-    ) -> Result<Response<Incoming>, Error> {
-        self.send_with(request, upgrade, HeaderMap::new()).await
-    }
-
-    async fn send_with(
-        &self,
-        request: &Request,
-        upgrade: bool,
-        headers: HeaderMap,
-    ) -> Result<Response<Incoming>, Error> {
+    async fn send_once(&self, request: &Request) -> Result<Response<Incoming>, Error> {
         let inner = &*self.inner;
         if let Some(limiter) = &inner.limiter {
             let wait = limiter.reserve();
@@ -329,7 +295,6 @@ impl Client {
         *out.uri_mut() = inner.base.join(&request.path)?;
         let map = out.headers_mut();
         map.clone_from(&inner.headers);
-        map.extend(headers);
         let value = |s: &str| {
             HeaderValue::from_str(s).map_err(|_| Error::Request(format!("{s:?} is no header")))
         };
@@ -344,7 +309,7 @@ impl Client {
         }
         tracing::trace!(method = %request.method, path = %request.path, "request");
         let start = tokio::time::Instant::now();
-        let result = inner.transport.send(out, upgrade).await;
+        let result = inner.transport.send(out).await;
         if let Some(metrics) = &inner.metrics {
             let code = result.as_ref().map_or(None, |r| Some(r.status()));
             let code = code.as_ref().map_or("<error>", StatusCode::as_str);

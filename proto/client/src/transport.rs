@@ -1,5 +1,4 @@
-//! Connections to one API server: HTTP/2 for everything, HTTP/1.1 where a connection is to
-//! be taken over (upgrades).
+//! Connections to one API server.
 //!
 //! One HTTP/2 connection carries all requests. It is pinged, so that a server that vanished
 //! without a word is noticed in about 45 seconds, watches included. When certificate files
@@ -41,8 +40,7 @@ pub(crate) struct Transport {
 
 struct Connections {
     material: Material,
-    h2: Hyper,
-    h1: Hyper,
+    client: Hyper,
 }
 
 impl Transport {
@@ -57,20 +55,10 @@ impl Transport {
     }
 
     /// Sends a request with an absolute URI and waits for the head of the answer.
-    /// `upgrade` asks for an HTTP/1.1 connection.
-    pub async fn send(
-        &self,
-        request: Request<Full<Bytes>>,
-        upgrade: bool,
-    ) -> Result<Response<Incoming>, Error> {
+    pub async fn send(&self, request: Request<Full<Bytes>>) -> Result<Response<Incoming>, Error> {
         self.reload();
         let connections = self.current.load_full();
-        let client = if upgrade {
-            &connections.h1
-        } else {
-            &connections.h2
-        };
-        client.request(request).await.map_err(|e| {
+        connections.client.request(request).await.map_err(|e| {
             // Whether anything was sent tells if it is safe to send again.
             let connecting = e.is_connect();
             match self.error(e) {
@@ -145,12 +133,6 @@ impl Transport {
 
 impl Connections {
     fn new(config: &Config, material: Material) -> Result<Self, ConfigError> {
-        let h2 = Self::client(config, &material, true)?;
-        let h1 = Self::client(config, &material, false)?;
-        Ok(Self { material, h2, h1 })
-    }
-
-    fn client(config: &Config, material: &Material, h2: bool) -> Result<Hyper, ConfigError> {
         let mut http = HttpConnector::new();
         http.enforce_http(false);
         http.set_nodelay(true);
@@ -184,20 +166,16 @@ impl Connections {
             })?;
             builder = builder.with_server_name_resolver(FixedServerNameResolver::new(name));
         }
-        let builder = builder.enable_http1();
-        let connector = if h2 {
-            builder.enable_http2().wrap_connector(http)
-        } else {
-            builder.wrap_connector(http)
-        };
-        Ok(legacy::Client::builder(TokioExecutor::new())
+        let connector = builder.enable_http1().enable_http2().wrap_connector(http);
+        let client = legacy::Client::builder(TokioExecutor::new())
             .timer(TokioTimer::new())
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(Duration::from_secs(90))
             .http2_keep_alive_interval(PING_INTERVAL)
             .http2_keep_alive_timeout(PING_TIMEOUT)
             .http2_keep_alive_while_idle(true)
-            .build(connector))
+            .build(connector);
+        Ok(Self { material, client })
     }
 }
 

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::fmt;
 use std::future::Future;
 use std::hash::Hash;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -119,7 +119,8 @@ impl<T: Key> Queue<T> {
     }
 
     pub fn with(backoff: Backoff, metrics: Option<QueueMetrics>) -> Self {
-        Self {
+        let watched = metrics.as_ref().map(|m| Arc::clone(&m.watched));
+        let queue = Self {
             shared: Arc::new(Shared {
                 state: Mutex::new(State {
                     ready: VecDeque::new(),
@@ -136,7 +137,12 @@ impl<T: Key> Queue<T> {
                 backoff,
                 metrics,
             }),
+        };
+        if let Some(watched) = watched {
+            let shared: Arc<dyn Unfinished> = queue.shared.clone();
+            watched.lock().push(Arc::downgrade(&shared));
         }
+        queue
     }
 
     fn metrics(&self) -> Option<&QueueMetrics> {
@@ -294,20 +300,6 @@ impl<T: Key> Queue<T> {
         }
     }
 
-    /// Brings the gauges of unfinished work up to date; call it before metrics are collected.
-    pub fn update_unfinished(&self) {
-        if let Some(m) = self.metrics() {
-            let state = self.shared.state.lock();
-            let ages = state
-                .processing
-                .values()
-                .map(|since| since.elapsed().as_secs_f64());
-            let (sum, longest) = ages.fold((0.0, 0.0f64), |(s, l), age| (s + age, l.max(age)));
-            m.unfinished.set(sum);
-            m.longest.set(longest);
-        }
-    }
-
     /// Runs `workers` tasks that hand keys to `sync` until `stop`, then waits for those under
     /// way. A failure is logged and the key comes back after its delay.
     ///
@@ -344,6 +336,28 @@ impl<T: Key> Queue<T> {
         }
     }
 }
+
+/// Work under way, which only shows when it is asked for.
+trait Unfinished: Send + Sync {
+    fn update(&self);
+}
+
+impl<T: Key> Unfinished for Shared<T> {
+    fn update(&self) {
+        if let Some(m) = &self.metrics {
+            let state = self.state.lock();
+            let ages = state
+                .processing
+                .values()
+                .map(|since| since.elapsed().as_secs_f64());
+            let (sum, longest) = ages.fold((0.0, 0.0f64), |(s, l), age| (s + age, l.max(age)));
+            m.unfinished.set(sum);
+            m.longest.set(longest);
+        }
+    }
+}
+
+type Watched = Arc<Mutex<Vec<Weak<dyn Unfinished>>>>;
 
 impl<T: Key> Default for Queue<T> {
     fn default() -> Self {
@@ -408,6 +422,7 @@ pub struct MetricsProvider {
     unfinished: GaugeVec,
     longest: GaugeVec,
     retries: IntCounterVec,
+    watched: Watched,
 }
 
 /// One queue's metrics, made by [`MetricsProvider::queue`].
@@ -419,6 +434,7 @@ pub struct QueueMetrics {
     unfinished: Gauge,
     longest: Gauge,
     retries: IntCounter,
+    watched: Watched,
 }
 
 impl MetricsProvider {
@@ -465,6 +481,7 @@ impl MetricsProvider {
                 ),
                 &["name"],
             )?,
+            watched: Watched::default(),
         };
         registry.register(Box::new(provider.depth.clone()))?;
         registry.register(Box::new(provider.adds.clone()))?;
@@ -474,6 +491,18 @@ impl MetricsProvider {
         registry.register(Box::new(provider.longest.clone()))?;
         registry.register(Box::new(provider.retries.clone()))?;
         Ok(provider)
+    }
+
+    /// Brings the gauges of unfinished work up to date; to be called before metrics are gathered.
+    pub fn update_unfinished(&self) {
+        let mut watched = self.watched.lock();
+        watched.retain(|queue| match queue.upgrade() {
+            Some(queue) => {
+                queue.update();
+                true
+            }
+            None => false,
+        });
     }
 
     /// The metrics of the queue `name`.
@@ -487,6 +516,7 @@ impl MetricsProvider {
             unfinished: self.unfinished.with_label_values(name),
             longest: self.longest.with_label_values(name),
             retries: self.retries.with_label_values(name),
+            watched: Arc::clone(&self.watched),
         }
     }
 }
@@ -631,7 +661,7 @@ mod tests {
         q.add("b");
         let work = q.next().await.unwrap();
         advance(Duration::from_secs(3)).await;
-        q.update_unfinished();
+        provider.update_unfinished();
         let text = prometheus::TextEncoder::new()
             .encode_to_string(&registry.gather())
             .unwrap();

@@ -425,7 +425,9 @@ async fn service_accounts_authenticate() {
         .list(&ListOptions::new())
         .await;
     assert!(err.unwrap_err().is_forbidden());
-    let bad = client.with_bearer_token("no-token").unwrap();
+    let mut bad = client.config().clone().anonymous();
+    bad.auth = client::config::Auth::Token("no-token".into());
+    let bad = Client::new(bad).unwrap();
     let err = Api::<ConfigMap>::namespaced(&bad, &ns)
         .list(&ListOptions::new())
         .await;

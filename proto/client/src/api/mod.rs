@@ -317,18 +317,6 @@ impl<K: Object + Serialize> Api<K> {
             .await
     }
 
-    /// As [`Api::replace`] or [`Api::replace_subresource`] (when not empty), with options.
-    pub async fn replace_with(
-        &self,
-        subresource: &str,
-        object: &K,
-        options: &WriteOptions,
-    ) -> Result<K> {
-        let own = self.own(object);
-        let path = own.object_path(object.name(), subresource)?;
-        own.write(Method::PUT, path, object, options).await
-    }
-
     /// Where the object itself lives.
     fn own(&self, object: &K) -> Self {
         if self.namespace.is_empty() {
@@ -455,20 +443,6 @@ impl<K> Api<K> {
             .request(Method::POST, path, name)
             .body(content_type, bytes);
         Ok((request, resource))
-    }
-
-    /// GETs a subresource as another type, such as `scale`.
-    pub async fn get_subresource<B>(&self, name: &str, subresource: &str) -> Result<B>
-    where
-        B: k8s_openapi::Resource + DeserializeOwned,
-    {
-        let resource = ResourceInfo::of(B::GROUP, B::VERSION, B::KIND, B::URL_PATH_SEGMENT, true);
-        let path = self.object_path(name, subresource)?;
-        let (content_type, bytes) = self
-            .client
-            .fetch(&self.request(Method::GET, path, name))
-            .await?;
-        wire::decode(&resource, &content_type, &bytes)
     }
 }
 

@@ -38,6 +38,9 @@ fn message(name: &'static str, fields: Vec<Field>) -> &'static Message {
         fields: fields.leak(),
         by_number: &[],
         by_json: by_json.leak(),
+        atomic: false,
+        unions: &[],
+        gvks: &[],
     }))
 }
 
