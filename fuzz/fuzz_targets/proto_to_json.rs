@@ -12,6 +12,6 @@ fuzz_target!(|data: &[u8]| {
     if codec::transcode::proto_to_json(msg, raw, Some(("Kind", "v1")), &mut out).is_ok() {
         std::str::from_utf8(&out).expect("JSON is UTF-8");
         let mut proto = Vec::new();
-        codec::transcode::json_to_proto(msg, &out, &mut proto).expect("what was written is read");
+        fuzz::expect_read(codec::transcode::json_to_proto(msg, &out, &mut proto));
     }
 });

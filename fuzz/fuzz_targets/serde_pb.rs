@@ -9,11 +9,11 @@ fuzz_target!(|data: &[u8]| {
         return;
     };
     if let Ok(tree) = codec::tree::from_proto(msg, raw) {
-        codec::tree::to_proto(msg, &tree, &mut Vec::new()).expect("a tree is protobuf");
+        fuzz::expect_read(codec::tree::to_proto(msg, &tree, &mut Vec::new()));
     }
     use k8s_openapi::api::core::v1::Pod;
     let pod = schema::kind("", "v1", "Pod").expect("the schema has pods");
     if let Ok(typed) = codec::serde_pb::from_slice_with_type_meta::<Pod>(pod, raw, "v1", "Pod") {
-        codec::serde_pb::to_vec(pod, &typed).expect("a typed object is protobuf");
+        fuzz::expect_read(codec::serde_pb::to_vec(pod, &typed));
     }
 });

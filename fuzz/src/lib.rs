@@ -9,3 +9,12 @@ pub fn kind(data: &[u8]) -> Option<(&'static Message, &[u8])> {
     let resources = schema::resources();
     Some((resources[*first as usize % resources.len()].message, rest))
 }
+
+/// Expects that what was written is read. Only times after the year 9999 are written as
+/// nobody reads them, by us as by Go.
+pub fn expect_read<T>(result: Result<T, codec::Error>) {
+    if let Err(error) = result {
+        let text = error.to_string();
+        assert!(text.starts_with("parsing time "), "{text}");
+    }
+}

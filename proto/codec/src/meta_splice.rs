@@ -22,7 +22,14 @@ struct Cut<'a> {
     tail: &'a [u8],
 }
 
+/// Legal protobuf, but not what any Kubernetes encoder writes; the last one would count,
+/// or both together.
+fn twice(field: &'static str) -> Error {
+    Error::value(format!("proto: field {field} occurs more than once"))
+}
+
 fn cut(raw: &[u8]) -> Result<Cut<'_>> {
+    let mut found = None;
     let mut r = Reader::new(raw);
     while !r.done() {
         let start = r.pos();
@@ -37,39 +44,42 @@ fn cut(raw: &[u8]) -> Result<Cut<'_>> {
         }
         let meta = r.bytes()?;
         let (from, to) = find_version(meta)?;
-        return Ok(Cut {
+        let cut = Cut {
             head: &raw[..start],
             before: &meta[..from],
             after: &meta[to..],
             tail: &raw[r.pos()..],
-        });
+        };
+        if found.replace(cut).is_some() {
+            return Err(twice("metadata"));
+        }
     }
-    Ok(Cut {
+    Ok(found.unwrap_or(Cut {
         head: &[],
         before: &[],
         after: &[],
         tail: raw,
-    })
+    }))
 }
 
 /// Where the resourceVersion's field begins and ends in the metadata; an empty range
 /// where it belongs if there is none.
 fn find_version(meta: &[u8]) -> Result<(usize, usize)> {
-    let mut place = None;
+    let (mut found, mut place) = (None, None);
     let mut r = Reader::new(meta);
     while !r.done() {
         let start = r.pos();
         let (number, wire) = r.tag()?;
         r.skip(wire)?;
-        if number == RESOURCE_VERSION {
-            return Ok((start, r.pos()));
+        if number == RESOURCE_VERSION && found.replace((start, r.pos())).is_some() {
+            return Err(twice("resourceVersion"));
         }
         if number > RESOURCE_VERSION && place.is_none() {
             place = Some(start);
         }
     }
     let place = place.unwrap_or(meta.len());
-    Ok((place, place))
+    Ok(found.unwrap_or((place, place)))
 }
 
 impl Cut<'_> {
@@ -315,6 +325,9 @@ mod tests {
         let mut out = Vec::new();
         set_resource_version(&[0x12, 0], "9", &mut out).unwrap();
         assert_eq!(out, [0x0a, 3, 0x32, 1, b'9', 0x12, 0]);
+        for raw in [&[0x0a, 4, 0x32, 0, 0x32, 0][..], &[0x0a, 0, 0x0a, 0]] {
+            assert!(set_resource_version(raw, "9", &mut Vec::new()).is_err());
+        }
     }
 
     #[test]
