@@ -17,37 +17,98 @@ const INLINE: usize = 4;
 /// Where a field belongs: the numbers of the inlined messages around it, then its own.
 pub type Place = [u32; INLINE];
 
-/// Finds the field of a JSON name, looking through inlined messages.
-pub fn find(msg: &'static Message, json: &str) -> Option<(&'static Field, Place)> {
-    let mut place = [0; INLINE];
-    let field = find_at(msg, json, &mut place, 0)?;
-    Some((field, place))
+/// Finds the fields of one object's members. Members mostly come in the schema's order or
+/// in that of their names, so the next one is guessed before it is searched for.
+#[derive(Clone, Copy)]
+pub struct Finder {
+    msg: &'static Message,
+    /// The guess by the schema's order, an index into the message's fields.
+    field: usize,
+    /// The guess by name, an index into the message's names.
+    name: usize,
 }
 
-fn find_at(
+impl Finder {
+    pub fn new(msg: &'static Message) -> Self {
+        Finder {
+            msg,
+            field: 0,
+            name: 0,
+        }
+    }
+
+    /// The field of a JSON name, looking through inlined messages.
+    #[inline]
+    pub fn find(&mut self, json: &str) -> Option<(&'static Field, Place)> {
+        if let Some(field) = self.direct(json) {
+            return Some((field, [field.number, 0, 0, 0]));
+        }
+        let mut place = [0; INLINE];
+        let field = inlined(self.msg, json, &mut place, 0)?;
+        Some((field, place))
+    }
+
+    /// The field of a JSON name that is the message's own.
+    #[inline]
+    pub fn direct(&mut self, json: &str) -> Option<&'static Field> {
+        let (fields, names) = (self.msg.fields, self.msg.by_json);
+        let guesses = fields.iter().enumerate().skip(self.field).take(3);
+        for (i, field) in guesses {
+            if field.json == json && !json.is_empty() {
+                self.field = i + 1;
+                return Some(field);
+            }
+        }
+        let guesses = names.iter().enumerate().skip(self.name).take(3);
+        for (i, &index) in guesses {
+            let field = &fields[index as usize];
+            if field.json == json && !json.is_empty() {
+                self.name = i + 1;
+                return Some(field);
+            }
+        }
+        let name = by_name(self.msg, json)?;
+        let index = names[name] as usize;
+        (self.field, self.name) = (index + 1, name + 1);
+        Some(&fields[index])
+    }
+}
+
+/// Where a name is among a message's own.
+fn by_name(msg: &'static Message, json: &str) -> Option<usize> {
+    let cmp = |i: &u16| msg.fields[*i as usize].json.cmp(json);
+    // The name of an inlined message is empty, and is no name.
+    msg.by_json
+        .binary_search_by(cmp)
+        .ok()
+        .filter(|_| !json.is_empty())
+}
+
+/// Finds a field in the messages that are inlined in one.
+fn inlined(
     msg: &'static Message,
     json: &str,
     place: &mut Place,
     level: usize,
 ) -> Option<&'static Field> {
-    if level == INLINE {
+    if level + 1 == INLINE {
         return None;
     }
-    let by_json = |i: &u16| msg.fields[*i as usize].json.cmp(json);
-    if let Ok(i) = msg.by_json.binary_search_by(by_json) {
-        let field = &msg.fields[msg.by_json[i] as usize];
-        // The name of an inlined message is empty, and is no name.
-        if !field.json.is_empty() {
-            place[level] = field.number;
-            return Some(field);
-        }
-    }
     for field in msg.fields.iter().filter(|f| f.json.is_empty()) {
-        if let Type::Message(inlined) = field.ty
-            && let Some(found) = find_at(inlined, json, place, level + 1)
-        {
+        let Type::Message(inner) = field.ty else {
+            continue;
+        };
+        let found = match by_name(inner, json) {
+            Some(name) => {
+                let found = &inner.fields[inner.by_json[name] as usize];
+                place[level + 1] = found.number;
+                Some(found)
+            }
+            None => inlined(inner, json, place, level + 1),
+        };
+        if found.is_some() {
             place[level] = field.number;
-            return Some(found);
+            return found;
         }
     }
     None

@@ -11,10 +11,11 @@ use crate::wire::{FIXED64, LEN, Reader, VARINT};
 pub struct Slot {
     /// The first occurrence's tag.
     first: u32,
-    /// The last occurrence's value.
-    last: u32,
     /// How many occurrences there are.
     pub count: u32,
+    /// The last occurrence's value: the number itself, or where the bytes begin (in the
+    /// upper half) and end.
+    last: u64,
 }
 
 impl Slot {
@@ -41,6 +42,7 @@ impl<'a> Raw<'a> {
 }
 
 /// The wire type of a single value.
+#[inline]
 pub fn wire_type(ty: &Type) -> u8 {
     match ty {
         Type::Bool | Type::Int32 | Type::Int64 => VARINT,
@@ -76,13 +78,21 @@ pub fn scan(msg: &'static Message, raw: &[u8], slots: &mut Vec<Slot>) -> Result<
         if slot.count == 0 {
             slot.first = tag;
         }
-        slot.last = r.pos() as u32;
         slot.count += 1;
-        r.skip(wire)?;
+        slot.last = match wire {
+            VARINT => r.varint()?,
+            FIXED64 => r.fixed64()?,
+            _ => {
+                let len = r.bytes()?.len();
+                let end = r.pos();
+                ((end - len) as u64) << 32 | end as u64
+            }
+        };
     }
     Ok(())
 }
 
+#[inline]
 fn expected(field: &Field) -> u8 {
     match field.cardinality {
         Cardinality::Map => LEN,
@@ -105,6 +115,7 @@ fn find(msg: &'static Message, number: u32, at: &mut usize) -> Option<usize> {
     None
 }
 
+#[inline]
 fn value<'a>(r: &mut Reader<'a>, wire: u8) -> Result<Raw<'a>> {
     Ok(match wire {
         VARINT => Raw::Int(r.varint()?),
@@ -115,8 +126,16 @@ fn value<'a>(r: &mut Reader<'a>, wire: u8) -> Result<Raw<'a>> {
 
 /// The last occurrence of a field that is there; the earlier ones do not count, except
 /// for messages (see [`merged`]).
-pub fn last<'a>(field: &Field, raw: &'a [u8], slot: Slot) -> Result<Raw<'a>> {
-    value(&mut Reader::at(raw, slot.last as usize), expected(field))
+#[inline]
+pub fn last<'a>(field: &Field, raw: &'a [u8], slot: Slot) -> Raw<'a> {
+    match expected(field) {
+        VARINT => Raw::Int(slot.last),
+        FIXED64 => Raw::Fixed(slot.last),
+        _ => {
+            let range = (slot.last >> 32) as usize..slot.last as u32 as usize;
+            Raw::Bytes(raw.get(range).unwrap_or_default())
+        }
+    }
 }
 
 /// A singular message that occurs more than once is the concatenation of its parts.
@@ -228,7 +247,7 @@ pub fn zero_field(field: &Field, raw: &[u8], slot: Slot, depth: usize) -> Result
     if field.pointer || field.cardinality != Cardinality::One {
         return Ok(false);
     }
-    Ok(match (&field.ty, last(field, raw, slot)?) {
+    Ok(match (&field.ty, last(field, raw, slot)) {
         (Type::Message(msg), Raw::Bytes(bytes)) => is_zero(msg, bytes, depth + 1)?,
         (Type::Special(special), Raw::Bytes(bytes)) => {
             let mut zero = Vec::new();

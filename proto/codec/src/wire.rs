@@ -34,7 +34,7 @@ impl<'a> Reader<'a> {
         self.pos
     }
 
-    #[inline]
+    #[inline(always)]
     pub fn varint(&mut self) -> Result<u64> {
         match self.buf.get(self.pos) {
             Some(&b) if b < 0x80 => {
@@ -45,6 +45,7 @@ impl<'a> Reader<'a> {
         }
     }
 
+    #[inline(never)]
     fn long_varint(&mut self) -> Result<u64> {
         let mut value = 0u64;
         for shift in (0..64).step_by(7) {
@@ -59,7 +60,7 @@ impl<'a> Reader<'a> {
     }
 
     /// The next field's number and wire type.
-    #[inline]
+    #[inline(always)]
     pub fn tag(&mut self) -> Result<(u32, u8)> {
         let tag = self.varint()?;
         let (number, wire) = (tag >> 3, (tag & 7) as u8);
@@ -69,7 +70,7 @@ impl<'a> Reader<'a> {
         Ok((number as u32, wire))
     }
 
-    #[inline]
+    #[inline(always)]
     pub fn bytes(&mut self) -> Result<&'a [u8]> {
         let len = usize::try_from(self.varint()?).map_err(|_| Error::Overflow)?;
         let end = self.pos.checked_add(len).ok_or(Error::Overflow)?;

@@ -8,7 +8,7 @@ use schema::{Cardinality, Field, Message, Special, Type};
 use serde_json::{Map, Value};
 
 use super::{DecodeError, Decoded, Strictness};
-use crate::assemble::{decode_base64, go_name};
+use crate::assemble::{Finder, decode_base64, go_name};
 use crate::error::{Error, Result};
 use crate::json::read::{Kind, Reader};
 use crate::special;
@@ -81,26 +81,23 @@ fn struct_name(msg: &Message) -> &'static str {
     msg.name.rsplit('.').next().unwrap_or_default()
 }
 
-/// Finds a field and notes the Go names of the inlined structs on the way to it.
-fn find(msg: &'static Message, key: &str, names: &mut Vec<&'static str>) -> Option<&'static Field> {
-    let direct = msg
-        .by_json
-        .binary_search_by(|i| msg.fields[*i as usize].json.cmp(key));
-    if let Ok(i) = direct {
-        let field = &msg.fields[msg.by_json[i] as usize];
-        if !field.json.is_empty() {
-            return Some(field);
-        }
-    }
+/// Finds a field in inlined structs and notes their Go names on the way to it.
+fn inlined(
+    msg: &'static Message,
+    key: &str,
+    names: &mut Vec<&'static str>,
+) -> Option<&'static Field> {
     msg.fields
         .iter()
         .filter(|f| f.json.is_empty())
         .find_map(|f| {
-            let Type::Message(inlined) = &f.ty else {
+            let Type::Message(inner) = &f.ty else {
                 return None;
             };
-            names.push(struct_name(inlined));
-            let found = find(inlined, key, names);
+            names.push(struct_name(inner));
+            let found = Finder::new(inner)
+                .direct(key)
+                .or_else(|| inlined(inner, key, names));
             if found.is_none() {
                 names.pop();
             }
@@ -200,11 +197,15 @@ impl Decoder<'_> {
 
     fn members(&mut self, msg: &'static Message, into: &mut Map<String, Value>) -> Result<()> {
         self.json.object()?;
+        let mut finder = Finder::new(msg);
         let mut seen: Vec<&'static str> = Vec::new();
         let mut first = true;
         while let Some(key) = self.json.key(&mut first)? {
             let depth = self.names.len();
-            let Some(field) = find(msg, &key, &mut self.names) else {
+            let Some(field) = finder
+                .direct(&key)
+                .or_else(|| inlined(msg, &key, &mut self.names))
+            else {
                 self.strict_error("unknown field", &key);
                 self.json.skip()?;
                 continue;

@@ -180,7 +180,10 @@ impl<'a> Reader<'a> {
         if escaped {
             return Ok(Cow::Owned(unescape(body)));
         }
-        Ok(String::from_utf8_lossy(body))
+        match std::str::from_utf8(body) {
+            Ok(text) => Ok(Cow::Borrowed(text)),
+            Err(_) => Ok(String::from_utf8_lossy(body)),
+        }
     }
 
     /// Passes over a string and says where its body is and whether it holds escapes.

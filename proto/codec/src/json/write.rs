@@ -45,10 +45,22 @@ fn special(b: u8) -> bool {
 }
 
 /// A quoted string. Bytes that are no UTF-8 come out as `\ufffd`.
+#[inline]
 pub fn string(out: &mut Vec<u8>, s: &[u8]) {
+    let special = find_special(s, 0);
+    if special < s.len() {
+        return escaped(out, s, special);
+    }
+    out.reserve(s.len() + 2);
+    out.push(b'"');
+    out.extend_from_slice(s);
+    out.push(b'"');
+}
+
+/// A string that has a byte at `i` that needs attention, and none before it.
+fn escaped(out: &mut Vec<u8>, s: &[u8], mut i: usize) {
     out.push(b'"');
     let mut copied = 0;
-    let mut i = find_special(s, 0);
     while i < s.len() {
         let next = match s[i] {
             b if b < 0x80 => {

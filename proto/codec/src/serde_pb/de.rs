@@ -175,7 +175,7 @@ fn single<'de>(field: &Field, raw: &'de [u8], slot: Slot) -> Result<Raw<'de>> {
             field.json
         )));
     }
-    index::last(field, raw, slot)
+    Ok(index::last(field, raw, slot))
 }
 
 /// Whether JSON has the field, and not as `null`.
@@ -200,7 +200,7 @@ fn shown(field: &'static Field, raw: &[u8], slot: Slot) -> Result<bool> {
         }
         Type::Message(_) => true,
         ty => {
-            let value = index::last(field, raw, slot)?;
+            let value = index::last(field, raw, slot);
             let null = match (ty, value) {
                 (Type::Special(special), Raw::Bytes(raw)) => is_null(*special, raw)?,
                 _ => false,
@@ -210,14 +210,20 @@ fn shown(field: &'static Field, raw: &[u8], slot: Slot) -> Result<bool> {
     })
 }
 
-/// Whether the value is `null` in JSON. Only for the types that can be is it read.
+/// Whether the value is `null` in JSON.
 fn is_null(special: Special, raw: &[u8]) -> Result<bool> {
     Ok(match special {
-        Special::Quantity
-        | Special::IntOrString
-        | Special::Duration
-        | Special::JsonSchemaPropsOrBool => false,
-        special => matches!(special::read(special, raw)?, Plain::Null),
+        Special::Time | Special::MicroTime => {
+            special::time::Instant::decode(raw, special == Special::MicroTime)?.is_none()
+        }
+        Special::RawExtension
+        | Special::FieldsV1
+        | Special::Json
+        | Special::JsonSchemaPropsOrArray
+        | Special::JsonSchemaPropsOrStringArray => {
+            raw.is_empty() || matches!(special::read(special, raw)?, Plain::Null)
+        }
+        _ => false,
     })
 }
 

@@ -4,7 +4,7 @@
 use schema::{Cardinality, Message, Special, Type};
 use serde::ser::{self, Impossible, Serialize};
 
-use crate::assemble::{self, Assembler, Begun, BegunEntry};
+use crate::assemble::{self, Assembler, Begun, Finder};
 use crate::error::{Error, Result};
 use crate::{MAX_DEPTH, special, wire};
 
@@ -19,6 +19,7 @@ pub fn to_writer<T: Serialize + ?Sized>(
     let object = Object {
         to: &mut to,
         msg,
+        finder: Finder::new(msg),
         begun,
         end: End::Root,
         depth: 0,
@@ -273,8 +274,8 @@ impl<'x, 'o> ser::Serializer for Place<'x, 'o> {
                     ty,
                     parent: self.parent,
                     begun,
-                    entry: None,
                     depth,
+                    key: String::new(),
                 }));
             }
             (Cardinality::One, Type::Message(msg)) => (*msg, None),
@@ -301,6 +302,7 @@ impl<'x, 'o> ser::Serializer for Place<'x, 'o> {
         Ok(Members::Object(Object {
             to: self.to,
             msg,
+            finder: Finder::new(msg),
             begun,
             end,
             depth,
@@ -334,6 +336,7 @@ impl ser::SerializeSeq for Sequence<'_, '_> {
             return value.serialize(Root(Object {
                 to: self.to,
                 msg: self.parent,
+                finder: Finder::new(self.parent),
                 begun,
                 end: End::Field(self.number),
                 depth: self.depth + 1,
@@ -388,6 +391,7 @@ enum End {
 pub struct Object<'x, 'o> {
     to: &'x mut Assembler<'o>,
     msg: &'static Message,
+    finder: Finder,
     begun: Begun,
     end: End,
     depth: usize,
@@ -396,7 +400,7 @@ pub struct Object<'x, 'o> {
 
 impl Object<'_, '_> {
     fn member<T: Serialize + ?Sized>(&mut self, json: &str, value: &T) -> Result<()> {
-        let Some((field, place)) = assemble::find(self.msg, json) else {
+        let Some((field, place)) = self.finder.find(json) else {
             return Ok(());
         };
         if field.number == 0 {
@@ -438,16 +442,13 @@ pub struct Map<'x, 'o> {
     ty: &'static Type,
     parent: &'static Message,
     begun: Begun,
-    entry: Option<BegunEntry>,
     depth: usize,
+    key: String,
 }
 
 impl Map<'_, '_> {
-    fn key(&mut self, key: &str) {
-        self.entry = Some(self.to.begin_entry(self.number, key));
-    }
-
-    fn value<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<()> {
+    fn entry<T: Serialize + ?Sized>(&mut self, key: &str, value: &T) -> Result<()> {
+        let entry = self.to.begin_entry(self.number, key);
         Place {
             to: self.to,
             number: 2,
@@ -458,9 +459,7 @@ impl Map<'_, '_> {
             depth: self.depth,
         }
         .put(value)?;
-        if let Some(entry) = self.entry.take() {
-            self.to.end_entry(entry);
-        }
+        self.to.end_entry(entry);
         Ok(())
     }
 }
@@ -475,21 +474,28 @@ impl ser::SerializeMap for Members<'_, '_> {
     type Error = Error;
 
     fn serialize_key<T: Serialize + ?Sized>(&mut self, key: &T) -> Result<()> {
-        let key = key.serialize(Key)?;
-        match self {
-            Members::Object(object) => object.key = key,
-            Members::Map(map) => map.key(&key),
-        }
-        Ok(())
+        let buffer = match self {
+            Members::Object(object) => &mut object.key,
+            Members::Map(map) => &mut map.key,
+        };
+        buffer.clear();
+        key.serialize(Key(buffer))
     }
 
     fn serialize_value<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<()> {
         match self {
             Members::Object(object) => {
                 let key = std::mem::take(&mut object.key);
-                object.member(&key, value)
+                let done = object.member(&key, value);
+                object.key = key;
+                done
             }
-            Members::Map(map) => map.value(value),
+            Members::Map(map) => {
+                let key = std::mem::take(&mut map.key);
+                let done = map.entry(&key, value);
+                map.key = key;
+                done
+            }
         }
     }
 
@@ -513,10 +519,7 @@ impl ser::SerializeStruct for Members<'_, '_> {
     ) -> Result<()> {
         match self {
             Members::Object(object) => object.member(key, value),
-            Members::Map(map) => {
-                map.key(key);
-                map.value(value)
-            }
+            Members::Map(map) => map.entry(key, value),
         }
     }
 
@@ -613,13 +616,15 @@ impl<'x, 'o> ser::Serializer for Root<'x, 'o> {
     }
 }
 
-/// Turns a map's key into text.
-struct Key;
+/// Writes a map's key into a buffer.
+struct Key<'k>(&'k mut String);
 
 macro_rules! shown_keys {
     ($($method:ident: $ty:ty),*) => {$(
-        fn $method(self, v: $ty) -> Result<String> {
-            Ok(v.to_string())
+        fn $method(self, v: $ty) -> Result<()> {
+            use std::fmt::Write as _;
+            let _ = write!(self.0, "{v}");
+            Ok(())
         }
     )*};
 }
@@ -632,27 +637,27 @@ macro_rules! no_keys {
     )*};
 }
 
-impl ser::Serializer for Key {
-    type Ok = String;
+impl ser::Serializer for Key<'_> {
+    type Ok = ();
     type Error = Error;
-    type SerializeSeq = Impossible<String, Error>;
-    type SerializeTuple = Impossible<String, Error>;
-    type SerializeTupleStruct = Impossible<String, Error>;
-    type SerializeTupleVariant = Impossible<String, Error>;
-    type SerializeMap = Impossible<String, Error>;
-    type SerializeStruct = Impossible<String, Error>;
-    type SerializeStructVariant = Impossible<String, Error>;
+    type SerializeSeq = Impossible<(), Error>;
+    type SerializeTuple = Impossible<(), Error>;
+    type SerializeTupleStruct = Impossible<(), Error>;
+    type SerializeTupleVariant = Impossible<(), Error>;
+    type SerializeMap = Impossible<(), Error>;
+    type SerializeStruct = Impossible<(), Error>;
+    type SerializeStructVariant = Impossible<(), Error>;
 
-    shown_keys!(serialize_bool: bool, serialize_char: char, serialize_str: &str);
+    shown_keys!(serialize_bool: bool, serialize_char: char);
     shown_keys!(serialize_i8: i8, serialize_i16: i16, serialize_i32: i32, serialize_i64: i64);
     shown_keys!(serialize_u8: u8, serialize_u16: u16, serialize_u32: u32, serialize_u64: u64);
     no_keys! {
-        serialize_f32(f32) -> String;
-        serialize_f64(f64) -> String;
-        serialize_bytes(&[u8]) -> String;
-        serialize_none() -> String;
-        serialize_unit() -> String;
-        serialize_unit_struct(&'static str) -> String;
+        serialize_f32(f32) -> ();
+        serialize_f64(f64) -> ();
+        serialize_bytes(&[u8]) -> ();
+        serialize_none() -> ();
+        serialize_unit() -> ();
+        serialize_unit_struct(&'static str) -> ();
         serialize_seq(Option<usize>) -> Self::SerializeSeq;
         serialize_tuple(usize) -> Self::SerializeTuple;
         serialize_tuple_struct(&'static str, usize) -> Self::SerializeTupleStruct;
@@ -662,11 +667,16 @@ impl ser::Serializer for Key {
         serialize_struct_variant(&'static str, u32, &'static str, usize) -> Self::SerializeStructVariant;
     }
 
-    fn serialize_unit_variant(self, _: &'static str, _: u32, name: &'static str) -> Result<String> {
-        Ok(name.to_owned())
+    fn serialize_unit_variant(self, _: &'static str, _: u32, name: &'static str) -> Result<()> {
+        self.serialize_str(name)
     }
 
-    fn serialize_some<T: Serialize + ?Sized>(self, value: &T) -> Result<String> {
+    fn serialize_str(self, v: &str) -> Result<()> {
+        self.0.push_str(v);
+        Ok(())
+    }
+
+    fn serialize_some<T: Serialize + ?Sized>(self, value: &T) -> Result<()> {
         value.serialize(self)
     }
 
@@ -674,7 +684,7 @@ impl ser::Serializer for Key {
         self,
         _: &'static str,
         value: &T,
-    ) -> Result<String> {
+    ) -> Result<()> {
         value.serialize(self)
     }
 
@@ -684,7 +694,7 @@ impl ser::Serializer for Key {
         _: u32,
         _: &'static str,
         _: &T,
-    ) -> Result<String> {
+    ) -> Result<()> {
         Err(ser::Error::custom("map keys are strings"))
     }
 }

@@ -25,6 +25,8 @@ pub fn proto_to_json(
     type_meta: Option<(&str, &str)>,
     out: &mut Vec<u8>,
 ) -> Result<()> {
+    // JSON is about this much longer, field names included.
+    out.reserve(raw.len() * 5 / 2);
     let mut writer = Writer {
         out,
         slots: Vec::with_capacity(256),
@@ -64,6 +66,7 @@ impl Writer<'_> {
     /// A member's name; `start` is where the first member of the object begins.
     #[inline]
     fn name(&mut self, name: &str, start: usize) {
+        self.out.reserve(name.len() + 4);
         if self.out.len() > start {
             self.out.push(b',');
         }
@@ -106,13 +109,16 @@ impl Writer<'_> {
             // TypeMeta, which protobuf does not carry.
             return Ok(());
         }
+        // Most fields of most objects: a pointer, list or map that is not there.
+        let nothing = field.pointer || field.cardinality != Cardinality::One;
+        if !slot.present() && nothing && field.omit != Omit::Never {
+            return Ok(());
+        }
         match field.cardinality {
             Cardinality::One => self.single(field, parent, raw, slot, start, depth),
             _ if !slot.present() => {
-                if field.omit == Omit::Never {
-                    self.name(field.json, start);
-                    self.out.extend_from_slice(b"null");
-                }
+                self.name(field.json, start);
+                self.out.extend_from_slice(b"null");
                 Ok(())
             }
             Cardinality::List => {
@@ -151,7 +157,7 @@ impl Writer<'_> {
             Type::Message(msg) => {
                 let merged;
                 let bytes = match slot.count {
-                    1 => index::last(field, raw, slot)?.bytes(),
+                    1 => index::last(field, raw, slot).bytes(),
                     _ => {
                         merged = index::merged(field, raw, slot)?;
                         &merged[..]
@@ -170,7 +176,7 @@ impl Writer<'_> {
                 self.object(msg, bytes, None, depth + 1)
             }
             ty => {
-                let value = index::last(field, raw, slot)?;
+                let value = index::last(field, raw, slot);
                 if omitted(field, value)? {
                     return Ok(());
                 }

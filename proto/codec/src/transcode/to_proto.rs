@@ -4,7 +4,7 @@
 
 use schema::{Cardinality, Field, Message, Special, Type};
 
-use crate::assemble::{self, Assembler, Begun, Place};
+use crate::assemble::{self, Assembler, Begun, Finder, Place};
 use crate::error::{Error, Result};
 use crate::json::read::{Kind, Reader};
 use crate::{decode, tree, wire};
@@ -49,9 +49,10 @@ struct Writer<'a, 'o> {
 impl Writer<'_, '_> {
     fn members(&mut self, msg: &'static Message, begun: Begun) -> Result<()> {
         self.json.object()?;
+        let mut finder = Finder::new(msg);
         let mut first = true;
         while let Some(key) = self.json.key(&mut first)? {
-            match assemble::find(msg, &key) {
+            match finder.find(&key) {
                 Some((field, place)) if field.number != 0 => {
                     self.twice |= self.to.has(begun, place);
                     self.field(field, msg, place)?;
