@@ -63,13 +63,13 @@ impl Events {
     }
 
     fn record(&self, about: ObjectReference, kind: Kind, reason: &str, message: &str) {
-        let name = about.name.as_deref().unwrap_or_default();
-        match kind {
-            Kind::Normal => tracing::debug!(name, reason, message, "event"),
-            Kind::Warning => tracing::info!(name, reason, message, "event"),
-        }
-        if let Some(sink) = &self.sink {
-            sink(&about, kind, reason, message);
+        match &self.sink {
+            // It logs what it records.
+            Some(sink) => sink(&about, kind, reason, message),
+            None => {
+                let name = about.name.as_deref().unwrap_or_default();
+                tracing::info!(name, reason, message, "event");
+            }
         }
     }
 }
