@@ -21,7 +21,7 @@ impl Rest for Tokens {
     fn create<'a>(
         &'a self,
         target: Target<'a>,
-        request: Value,
+        mut request: Value,
     ) -> BoxFuture<'a, Result<Reply, Status>> {
         Box::pin(async move {
             let write = Write {
@@ -33,10 +33,11 @@ impl Rest for Tokens {
                 options: target.options,
                 warnings: target.warnings,
             };
-            let admit = |mut request: Value| async move {
-                self.service_accounts
-                    .admit_subresource(&write, &mut request)
-                    .await
+            let accounts = &self.service_accounts;
+            // Before defaults: NodeRestriction looks at what the kubelet itself asks for.
+            accounts.mutate_subresource(&write, &mut request).await?;
+            let admit = |request: Value| async move {
+                accounts.validate_subresource(&write, &request).await
             };
             let issued = self
                 .issuer

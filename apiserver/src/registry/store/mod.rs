@@ -286,9 +286,28 @@ impl Store {
         write: &Write<'_>,
         object: &mut Value,
     ) -> Result<(), Status> {
+        self.mutate_subresource(write, object).await?;
+        self.validate_subresource(write, object).await
+    }
+
+    /// The first half of [`Store::admit_subresource`].
+    pub async fn mutate_subresource(
+        &self,
+        write: &Write<'_>,
+        object: &mut Value,
+    ) -> Result<(), Status> {
         let operation = admission::Operation::Create;
         self.admit(write, operation, write.name, Some(object), None)
-            .await?;
+            .await
+    }
+
+    /// The second half of [`Store::admit_subresource`].
+    pub async fn validate_subresource(
+        &self,
+        write: &Write<'_>,
+        object: &Value,
+    ) -> Result<(), Status> {
+        let operation = admission::Operation::Create;
         self.validate_admission(write, operation, write.name, Some(object), None)
             .await
     }
