@@ -174,7 +174,7 @@ pub async fn run(options: Options, stop: CancellationToken) -> anyhow::Result<()
     let pleg = Pleg::new(runtime.clone(), told.clone());
     let checks = health_checks(&pleg);
     let servers = serve(
-        &options, &node, &api, &runtime, &index, &status, &checks, &stop,
+        &options, &node, &api, &runtime, &pleg, &index, &status, &checks, &stop,
     )
     .await?;
 
@@ -477,6 +477,7 @@ async fn serve(
     node: &NodeSettings,
     api: &Option<Client>,
     runtime: &CriClient,
+    pleg: &Arc<Pleg>,
     index: &Arc<PodIndex>,
     status: &Arc<StatusManager>,
     checks: &Checks,
@@ -530,6 +531,7 @@ async fn serve(
     let node_api = Arc::new(NodeApi {
         auth: Auth::new(settings, api.clone()),
         runtime: runtime.clone(),
+        pleg: pleg.clone(),
         index: index.clone(),
         status: status.clone(),
         stats: Stats::new(

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
-use tokio::sync::mpsc;
+use tokio::sync::{broadcast, mpsc};
 use tokio_util::sync::CancellationToken;
 use tonic::Code;
 use tracing::{debug, info, warn};
@@ -23,6 +23,8 @@ use crate::pods::pod::PodUid;
 const POLL: Duration = Duration::from_secs(1);
 /// Between two looks at one that does: for what got lost.
 const SAFETY_NET: Duration = Duration::from_secs(60);
+/// Changes that a follower may be behind before it has to look for itself.
+const FOLLOWERS_BACKLOG: usize = 64;
 /// Without a successful look for so long, the kubelet is not healthy.
 const UNHEALTHY_AFTER: Duration = Duration::from_secs(180);
 
@@ -33,6 +35,7 @@ type States = HashMap<String, (PodUid, i32)>;
 pub struct Pleg {
     runtime: CriClient,
     told: mpsc::UnboundedSender<Event>,
+    followed: broadcast::Sender<PodUid>,
     last_look: Mutex<Instant>,
 }
 
@@ -41,8 +44,23 @@ impl Pleg {
         Arc::new(Self {
             runtime,
             told,
+            followed: broadcast::Sender::new(FOLLOWERS_BACKLOG),
             last_look: Mutex::new(Instant::now()),
         })
+    }
+
+    /// For those that wait for one pod's containers to change, from now on.
+    pub fn follow(&self, uid: PodUid) -> PodChanges {
+        PodChanges {
+            uid,
+            changes: self.followed.subscribe(),
+        }
+    }
+
+    fn tell(&self, uid: PodUid) {
+        // Nobody follows: nobody to tell.
+        let _ = self.followed.send(uid.clone());
+        let _ = self.told.send(Event::Runtime(uid));
     }
 
     /// Why the runtime cannot be followed, if it cannot.
@@ -94,7 +112,7 @@ impl Pleg {
                         Ok(Some(event)) => {
                             let uid = event.pod_sandbox_status.and_then(|sandbox| sandbox.metadata).map(|m| m.uid);
                             if let Some(uid) = uid.filter(|uid| !uid.is_empty()) {
-                                let _ = self.told.send(Event::Runtime(uid.into()));
+                                self.tell(uid.into());
                             }
                         }
                         ended => {
@@ -112,7 +130,7 @@ impl Pleg {
         match self.states().await {
             Ok(states) => {
                 for uid in changed(known, &states) {
-                    let _ = self.told.send(Event::Runtime(uid));
+                    self.tell(uid);
                 }
                 *known = states;
                 *self.last_look.lock() = Instant::now();
@@ -144,6 +162,26 @@ impl Pleg {
             states.insert(container.id, (shared(&container.labels), container.state));
         }
         Ok(states)
+    }
+}
+
+/// Tells when something happened to one pod's containers.
+pub struct PodChanges {
+    uid: PodUid,
+    changes: broadcast::Receiver<PodUid>,
+}
+
+impl PodChanges {
+    /// Waits for the next change, or for one that may have been missed. Never, once the kubelet stops.
+    pub async fn next(&mut self) {
+        loop {
+            match self.changes.recv().await {
+                Ok(uid) if uid == self.uid => return,
+                Ok(_) => {}
+                Err(broadcast::error::RecvError::Lagged(_)) => return,
+                Err(broadcast::error::RecvError::Closed) => std::future::pending().await,
+            }
+        }
     }
 }
 

@@ -26,6 +26,7 @@ use super::streaming::{self, Streams};
 use crate::config::KubeletConfiguration;
 use crate::cri::client::{CriClient, CriError, Of};
 use crate::cri::labels;
+use crate::pleg::Pleg;
 use crate::pods::index::PodIndex;
 use crate::pods::pod::PodExt;
 use crate::status::StatusManager;
@@ -35,6 +36,7 @@ use crate::status::containers::runtime_id;
 pub struct NodeApi {
     pub auth: Arc<Auth>,
     pub runtime: CriClient,
+    pub pleg: Arc<Pleg>,
     pub index: Arc<PodIndex>,
     pub status: Arc<StatusManager>,
     pub stats: Stats,
@@ -290,15 +292,14 @@ impl NodeApi {
         let status = status.unwrap_or_else(|| pod.status_or_default());
         let bad = |text: String| (StatusCode::BAD_REQUEST, text);
         let id = container_with_logs(&status, container, name, options.previous).map_err(bad)?;
+        let changes = self.pleg.follow(pod.uid().into());
         let known = self.runtime.container_status(&id).await.ok().flatten();
         let known =
             known.ok_or_else(|| bad(format!("unable to retrieve container logs for {id}")))?;
         // Only a running container has more to come.
         let running = known.state() == grpc::cri::ContainerState::ContainerRunning;
-        let options = LogOptions {
-            follow: options.follow && running,
-            ..options
-        };
+        let ended =
+            (options.follow && running).then(|| logs::ended(self.runtime.clone(), id, changes));
         let path = PathBuf::from(known.log_path);
         if !path.exists() {
             return Err(bad(format!(
@@ -306,7 +307,7 @@ impl NodeApi {
             )));
         }
         let (send, receive) = tokio::sync::mpsc::channel(4);
-        tokio::spawn(logs::stream(self.runtime.clone(), id, path, options, send));
+        tokio::spawn(logs::stream(path, options, ended, send));
         let frames =
             ReceiverStream::new(receive).map(|piece| piece.map(Frame::data).map_err(Into::into));
         let mut response = Response::new(StreamBody::new(frames).boxed_unsync());

@@ -228,15 +228,14 @@ impl Auth {
                     ..Default::default()
                 }),
                 ..Default::default()
-            }
-            .into(),
+            },
             ..Default::default()
         };
         let answer = Api::<SubjectAccessReview>::all(client)
             .create(&review)
             .await
             .map_err(|error| error.to_string())?;
-        let allowed = answer.status.is_some_and(|status| status.allowed.into());
+        let allowed = answer.status.is_some_and(|status| status.allowed);
         let ttl = if allowed {
             self.settings.allowed_ttl
         } else {

@@ -4,15 +4,21 @@
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use grpc::cri::ContainerState;
 use jiff::Timestamp;
 use notify::{RecursiveMode, Watcher};
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 
 use crate::cri::client::CriClient;
 use crate::cri::logs::Line;
+use crate::pleg::PodChanges;
+
+/// Between two questions to a runtime that does not answer.
+const RUNTIME_RETRY: Duration = Duration::from_secs(1);
 
 /// `PodLogOptions`, as far as they concern one file.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -179,73 +185,99 @@ fn start_of_tail(file: &mut File, lines: usize) -> io::Result<u64> {
     Ok(if lines == 0 { end } else { 0 })
 }
 
-/// Reads a log and sends it on. Ends with the file, or if it is followed, with the container.
+/// Waits until a container has ended. Its log is complete by then: the runtime closes the log before
+/// it calls a container exited. `changes` are from before the container was seen to be running.
+pub async fn ended(runtime: CriClient, container_id: String, mut changes: PodChanges) {
+    loop {
+        changes.next().await;
+        loop {
+            match runtime.container_status(&container_id).await {
+                Ok(Some(status)) if status.state() == ContainerState::ContainerRunning => break,
+                Ok(_) => return,
+                // A runtime that is being restarted is no container that has ended.
+                Err(_) => tokio::time::sleep(RUNTIME_RETRY).await,
+            }
+        }
+    }
+}
+
+/// Reads a log and sends it on, to its end or, if it is followed, until nothing more can come.
 pub async fn stream(
-    runtime: CriClient,
-    container_id: String,
     path: PathBuf,
     options: LogOptions,
+    followed_until: Option<impl Future<Output = ()>>,
     out: mpsc::Sender<io::Result<Bytes>>,
 ) {
-    if let Err(error) = copy(&runtime, &container_id, &path, options, &out).await {
+    let copied = tokio::select! {
+        copied = copy(&path, options, followed_until, &out) => copied,
+        () = out.closed() => return,
+    };
+    if let Err(error) = copied {
         let _ = out.send(Err(error)).await;
     }
 }
 
 async fn copy(
-    runtime: &CriClient,
-    container_id: &str,
     path: &Path,
     options: LogOptions,
+    followed_until: Option<impl Future<Output = ()>>,
     out: &mpsc::Sender<io::Result<Bytes>>,
 ) -> io::Result<()> {
-    let (changed, mut changes) = mpsc::channel::<()>(1);
-    let directory = path.parent().unwrap_or(Path::new("/"));
-    let _watcher = options.follow.then(|| watch(directory, changed)).flatten();
+    let written = Arc::new(Notify::new());
+    let _watcher = match &followed_until {
+        Some(_) => Some(watch(path, written.clone()).map_err(io::Error::other)?),
+        None => None,
+    };
     let mut file = File::open(path)?;
     let start = match options.tail_lines {
         Some(lines) => start_of_tail(&mut file, lines)?,
         None => 0,
     };
     file.seek(SeekFrom::Start(start))?;
-    let follow = options.follow;
-    let mut formatter = Formatter::new(options);
     let mut reader = BufReader::new(file);
     let mut record = Vec::new();
-    let mut ended = false;
-    loop {
-        let more = read_some(&mut reader, &mut record, &mut formatter, out).await?;
-        if formatter.is_done() || out.is_closed() {
-            return Ok(());
-        }
-        if more {
-            continue;
-        }
-        if !follow || ended {
-            return Ok(());
-        }
-        // The log was put aside and a new one begun.
-        let rotated = path
-            .metadata()
-            .ok()
-            .zip(reader.get_ref().metadata().ok())
-            .is_some_and(|(now, open)| {
-                use std::os::unix::fs::MetadataExt;
-                now.ino() != open.ino()
-            });
-        if rotated {
-            reader = BufReader::new(File::open(path)?);
-            continue;
-        }
+    let mut formatter = Formatter::new(options);
+    let mut drain = async |reader: &mut BufReader<File>| {
+        while read_some(reader, &mut record, &mut formatter, out).await? {}
+        io::Result::Ok(formatter.is_done())
+    };
+    if drain(&mut reader).await? {
+        return Ok(());
+    }
+    let Some(ended) = followed_until else {
+        return Ok(());
+    };
+    tokio::pin!(ended);
+    let mut over = false;
+    while !over {
         tokio::select! {
-            _ = changes.recv() => {}
-            () = out.closed() => return Ok(()),
-            () = tokio::time::sleep(Duration::from_secs(1)) => {
-                // What it wrote last is read after it is known to have ended.
-                let status = runtime.container_status(container_id).await.ok().flatten();
-                ended = status.is_none_or(|status| status.state() != grpc::cri::ContainerState::ContainerRunning);
+            () = written.notified() => {}
+            () = &mut ended => over = true,
+        }
+        // Once there is a new log, or the container has ended, nothing more is written to this one:
+        // that is found out first, and the rest read then.
+        let next = successor(path, reader.get_ref())?;
+        if drain(&mut reader).await? {
+            return Ok(());
+        }
+        if let Some(next) = next {
+            reader = BufReader::new(next);
+            if drain(&mut reader).await? {
+                return Ok(());
             }
         }
+    }
+    Ok(())
+}
+
+/// The log that was begun when `current` was put aside, if it was.
+fn successor(path: &Path, current: &File) -> io::Result<Option<File>> {
+    use std::os::unix::fs::MetadataExt;
+    // Between the two steps of a rotation there is none at the path.
+    match File::open(path) {
+        Ok(file) if file.metadata()?.ino() != current.metadata()?.ino() => Ok(Some(file)),
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(None),
     }
 }
 
@@ -276,14 +308,21 @@ async fn read_some(
     Ok(more && !formatter.is_done())
 }
 
-fn watch(directory: &Path, changed: mpsc::Sender<()>) -> Option<notify::RecommendedWatcher> {
-    let mut watcher = notify::recommended_watcher(move |_| {
-        // Full: a look is due already.
-        let _ = changed.try_send(());
-    })
-    .ok()?;
-    watcher.watch(directory, RecursiveMode::NonRecursive).ok()?;
-    Some(watcher)
+/// Tells of everything that is done to the file at this path, whichever file that is.
+fn watch(path: &Path, written: Arc<Notify>) -> notify::Result<notify::RecommendedWatcher> {
+    let directory = path.parent().unwrap_or(Path::new("/"));
+    let path = path.to_owned();
+    let mut watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
+        // Reading it is no change; and beside it lie the logs of the container's other lives.
+        let matters = event.map_or(true, |event| {
+            !event.kind.is_access() && (event.need_rescan() || event.paths.contains(&path))
+        });
+        if matters {
+            written.notify_one();
+        }
+    })?;
+    watcher.watch(directory, RecursiveMode::NonRecursive)?;
+    Ok(watcher)
 }
 
 #[cfg(test)]
@@ -313,7 +352,44 @@ mod tests {
         assert_eq!(options(&[("tail", "all")]).unwrap().tail_lines, None);
         assert_eq!(options(&[("limitBytes", "0")]).unwrap_err().0, 422);
         assert_eq!(options(&[("tailLines", "x")]).unwrap_err().0, 400);
-        assert_eq!(options(&[("stream", "Stderr")]).unwrap().stdout, false);
+        assert!(!options(&[("stream", "Stderr")]).unwrap().stdout);
+    }
+
+    #[tokio::test]
+    async fn a_followed_log_is_read_to_its_end_and_through_rotations() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("0.log");
+        let record = |text: &str| format!("2026-01-01T00:00:01Z stdout F {text}\n");
+        let mut file = File::create(&path).unwrap();
+        file.write_all(record("one").as_bytes()).unwrap();
+        let (end, ended) = tokio::sync::oneshot::channel::<()>();
+        let (send, mut receive) = mpsc::channel(4);
+        let ended = async { ended.await.unwrap() };
+        let following = tokio::spawn(stream(
+            path.clone(),
+            LogOptions {
+                stdout: true,
+                ..LogOptions::default()
+            },
+            Some(ended),
+            send,
+        ));
+        let mut next = async || String::from_utf8(receive.recv().await?.unwrap().into()).ok();
+        assert_eq!(next().await.unwrap(), "one\n");
+        file.write_all(record("two").as_bytes()).unwrap();
+        assert_eq!(next().await.unwrap(), "two\n");
+        // Put aside, still written to for a moment, and begun anew; then another life's log.
+        std::fs::rename(&path, dir.path().join("0.log.old")).unwrap();
+        file.write_all(record("three").as_bytes()).unwrap();
+        std::fs::write(&path, record("four")).unwrap();
+        std::fs::write(dir.path().join("1.log"), record("another")).unwrap();
+        let mut rest = String::new();
+        while rest != "three\nfour\n" {
+            rest += &next().await.unwrap();
+        }
+        end.send(()).unwrap();
+        assert_eq!(next().await, None);
+        following.await.unwrap();
     }
 
     #[test]
