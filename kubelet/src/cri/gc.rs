@@ -76,7 +76,8 @@ fn plan(
         let uid = uid(&sandbox.labels);
         let is_newest = newest.insert(uid.clone());
         let ready = sandbox.state() == cri::PodSandboxState::SandboxReady;
-        !ready && !occupied.contains(sandbox.id.as_str()) && !(is_newest && exists(&uid))
+        let needed = occupied.contains(sandbox.id.as_str()) || is_newest && exists(&uid);
+        !ready && !needed
     });
     let idle = idle.map(|sandbox| sandbox.id.clone()).collect();
     (removed.into_iter().map(str::to_owned).collect(), idle)

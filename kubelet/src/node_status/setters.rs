@@ -336,7 +336,6 @@ pub fn features(response: &cri::StatusResponse) -> Option<NodeFeatures> {
     let features = response.features.as_ref()?;
     Some(NodeFeatures {
         supplemental_groups_policy: Some(features.supplemental_groups_policy),
-        ..Default::default()
     })
 }
 

@@ -25,14 +25,14 @@ pub fn carry_over(pod: &Pod, old: &PodStatus, new: &mut PodStatus, now: Timestam
                 .find(|c| c.type_ == condition.type_ && c.status == condition.status);
             condition.last_transition_time = before
                 .and_then(|c| c.last_transition_time.clone())
-                .or_else(|| Some(Time(now)));
+                .or(Some(Time(now)));
         }
     }
     new.start_time = old
         .start_time
         .clone()
         .or_else(|| new.start_time.take())
-        .or_else(|| Some(Time(now)));
+        .or(Some(Time(now)));
     new.observed_generation = new.observed_generation.max(old.observed_generation);
     normalize(pod, new);
 }
