@@ -7,6 +7,7 @@ mod cri;
 mod event;
 mod events;
 mod images;
+mod metrics;
 mod node_status;
 mod options;
 mod pleg;

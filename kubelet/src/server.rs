@@ -16,6 +16,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use client::events::{EventType, Recorder};
 use client::informer::{Event as Change, Selection};
+use client::metrics::ClientMetrics;
 use client::{Api, Client, Informer};
 use component::health::Checks;
 use component::serving::{Bound, Limits, ServingCertificate, TlsFiles, TlsOptions, full, handler};
@@ -40,6 +41,7 @@ use crate::cri::{gc, log_rotation};
 use crate::event::{Event, Source};
 use crate::events::{Events, Kind};
 use crate::images::Images;
+use crate::metrics::Metrics;
 use crate::node_status::facts::{Facts, NodeFacts};
 use crate::node_status::register::{Registration, register};
 use crate::node_status::setters::{self, NodeSettings};
@@ -81,8 +83,9 @@ pub async fn run(options: Options, stop: CancellationToken) -> anyhow::Result<()
 
     let node = node_settings(&options, &machine);
     info!(node = node.name, addresses = ?setters::host_ips(&node), cgroup_v2 = hierarchy.is_v2(), "starting");
+    let metrics = Arc::new(Metrics::new(&node.name, hierarchy.is_v2())?);
     let api = match &options.kubeconfig {
-        Some(path) => Some(connect(path, &options).await?),
+        Some(path) => Some(connect(path, &options, &metrics).await?),
         None => None,
     };
     let recorder = api
@@ -94,6 +97,7 @@ pub async fn run(options: Options, stop: CancellationToken) -> anyhow::Result<()
         &config.container_runtime_endpoint,
         config.image_endpoint(),
         config.runtime_request_timeout.get(),
+        &metrics,
     )?;
     let (runtime_name, runtime_version) = wait_for_runtime(&runtime, &stop).await?;
 
@@ -154,6 +158,7 @@ pub async fn run(options: Options, stop: CancellationToken) -> anyhow::Result<()
                     .get(),
             )
             .into(),
+            metrics: metrics.clone(),
         },
         volumes: Volumes::new(objects, Tokens::new(api.clone()), root.clone()),
         prober: Prober::new(
@@ -161,6 +166,7 @@ pub async fn run(options: Options, stop: CancellationToken) -> anyhow::Result<()
             events.clone(),
             status.clone(),
             told.clone(),
+            metrics.clone(),
         ),
         status: status.clone(),
         index: index.clone(),
@@ -171,10 +177,10 @@ pub async fn run(options: Options, stop: CancellationToken) -> anyhow::Result<()
             .map(|client| Mirrors::new(client, node.name.clone())),
         failures: Default::default(),
     });
-    let pleg = Pleg::new(runtime.clone(), told.clone());
+    let pleg = Pleg::new(runtime.clone(), told.clone(), metrics.clone());
     let checks = health_checks(&pleg);
     let servers = serve(
-        &options, &node, &api, &runtime, &pleg, &index, &status, &checks, &stop,
+        &options, &node, &api, &runtime, &pleg, &index, &status, &checks, metrics, &stop,
     )
     .await?;
 
@@ -319,7 +325,7 @@ fn node_settings(options: &Options, machine: &Machine) -> NodeSettings {
 }
 
 /// The client; with `--bootstrap-kubeconfig` the certificate is asked for first.
-async fn connect(path: &Path, options: &Options) -> anyhow::Result<Client> {
+async fn connect(path: &Path, options: &Options, metrics: &Metrics) -> anyhow::Result<Client> {
     if !path.exists() && options.bootstrap_kubeconfig.is_some() {
         anyhow::bail!(
             "{} does not exist, and asking for a certificate with --bootstrap-kubeconfig is not implemented: make the \
@@ -333,7 +339,8 @@ async fn connect(path: &Path, options: &Options) -> anyhow::Result<Client> {
         options.config.kube_api_qps as f32,
         u32::try_from(options.config.kube_api_burst).unwrap_or(100),
     );
-    Ok(Client::new(config)?)
+    let requests = ClientMetrics::register(metrics.registry.inner())?;
+    Ok(Client::new(config)?.with_metrics(&requests))
 }
 
 fn sink(recorder: Recorder) -> crate::events::Sink {
@@ -481,6 +488,7 @@ async fn serve(
     index: &Arc<PodIndex>,
     status: &Arc<StatusManager>,
     checks: &Checks,
+    metrics: Arc<Metrics>,
     stop: &CancellationToken,
 ) -> anyhow::Result<Vec<tokio::task::JoinHandle<()>>> {
     let config = &options.config;
@@ -541,7 +549,7 @@ async fn serve(
             options.root_dir.clone(),
         ),
         checks: checks.clone(),
-        metrics: component::metrics::Registry::new(),
+        metrics,
         config: config.clone(),
     });
     let files = if config.tls_cert_file.is_empty() {

@@ -18,7 +18,7 @@ use crate::event::{Event, ProbeKind, Source};
 use crate::pods::admission::{self, admit};
 use crate::pods::pod::{PodExt, PodUid, is_terminal_phase};
 use crate::pods::sync::Syncer;
-use crate::pods::worker::{Phase, Times, Worker};
+use crate::pods::worker::{Phase, Times, Work, Worker};
 
 /// How the loop is set up.
 pub struct Settings {
@@ -118,6 +118,7 @@ impl SyncLoop {
             },
             Event::Orphan(pod) => {
                 info!(pod = %pod.full_name(), uid = pod.uid(), "ending a pod that nobody asks for");
+                self.syncer.runtime.metrics.orphaned_runtime_pods.inc();
                 let uid: PodUid = pod.uid().into();
                 // Its source may have told of it meanwhile.
                 self.workers
@@ -388,13 +389,28 @@ impl SyncLoop {
     fn start_work(&mut self) {
         let now = Instant::now();
         for (uid, worker) in &mut self.workers {
+            let first = worker.is_new();
             let Some((work, token)) = worker.next(now) else {
                 continue;
             };
             let (syncer, told, uid) = (self.syncer.clone(), self.told.clone(), uid.clone());
             let (pod, orphan) = (worker.pod.clone(), worker.orphan);
             tokio::spawn(async move {
+                let metrics = &syncer.runtime.metrics;
+                let operation = match work {
+                    Work::Sync if first => "create",
+                    Work::Sync => "sync",
+                    Work::Terminate { .. } => "kill",
+                    Work::Finish => "terminated",
+                };
+                if let Some(seen) = syncer.index.seen(&uid).filter(|_| first) {
+                    let waited = seen.elapsed().as_secs_f64();
+                    metrics.pod_worker_start.observe(waited);
+                }
+                let begun = Instant::now();
                 let outcome = syncer.run(&pod, orphan, &work, &token).await;
+                let took = metrics.pod_worker.with_label_values(&[operation]);
+                took.observe(begun.elapsed().as_secs_f64());
                 // The loop is gone only when the process is about to be.
                 let _ = told.send(Event::Done(uid, outcome));
             });

@@ -2,16 +2,18 @@
 //! not pods.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use grpc::cri::{
     self, image_service_client::ImageServiceClient, runtime_service_client::RuntimeServiceClient,
 };
 use thiserror::Error;
-use tonic::transport::Channel;
 use tonic::{Code, Request, Status, Streaming};
 
 use super::labels;
+use super::measured::Measured;
+use crate::metrics::Metrics;
 
 /// Lists of a full node are larger than gRPC's usual 4 MiB.
 const MAX_MESSAGE: usize = 16 << 20;
@@ -46,10 +48,10 @@ impl From<Status> for CriError {
 type Result<T> = std::result::Result<T, CriError>;
 
 /// The runtime and its images. Cheap to clone; clones share one connection.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct CriClient {
-    runtime: RuntimeServiceClient<Channel>,
-    images: ImageServiceClient<Channel>,
+    runtime: RuntimeServiceClient<Measured>,
+    images: ImageServiceClient<Measured>,
     timeout: Duration,
 }
 
@@ -79,12 +81,16 @@ impl CriClient {
         runtime: &str,
         images: &str,
         timeout: Duration,
+        metrics: &Arc<Metrics>,
     ) -> std::result::Result<Self, grpc::EndpointError> {
-        let channel = grpc::connect_unix(runtime)?;
+        let connect = |endpoint| {
+            grpc::connect_unix(endpoint).map(|channel| Measured::new(channel, metrics.clone()))
+        };
+        let channel = connect(runtime)?;
         let image_channel = if images == runtime {
             channel.clone()
         } else {
-            grpc::connect_unix(images)?
+            connect(images)?
         };
         Ok(Self {
             runtime: RuntimeServiceClient::new(channel).max_decoding_message_size(MAX_MESSAGE),

@@ -17,6 +17,7 @@ pub mod labels;
 pub mod limits;
 pub mod log_rotation;
 pub mod logs;
+mod measured;
 pub mod observe;
 pub mod observed;
 pub mod plan;

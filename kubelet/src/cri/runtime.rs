@@ -29,6 +29,7 @@ use super::{hosts, logs};
 use crate::cgroups::PodCgroups;
 use crate::events::{Events, Kind};
 use crate::images::{Images, PullRequest};
+use crate::metrics::Metrics;
 use crate::pods::dirs::Root;
 use crate::pods::pod::{PodExt, as_container, is_sidecar};
 use crate::status::containers::StartFailures;
@@ -57,6 +58,7 @@ pub struct Runtime {
     /// For runtime classes; `None` without an API server.
     pub api: Option<Client>,
     pub backoff: Mutex<Backoff>,
+    pub metrics: Arc<Metrics>,
 }
 
 /// What a pod needs to be there before its containers can start.
@@ -228,7 +230,9 @@ impl Runtime {
                 domain,
             });
         }
+        self.metrics.started_pods.inc();
         let failed = |error: String| {
+            self.metrics.started_pods_errors.inc();
             self.events.pod(
                 pod,
                 Kind::Warning,
@@ -243,11 +247,15 @@ impl Runtime {
         std::fs::create_dir_all(&config.log_directory)
             .map_err(|error| failed(error.to_string()))?;
         let handler = self.runtime_handler(pod).await.map_err(failed)?;
-        let id = self
-            .client
-            .run_sandbox(config.clone(), &handler)
-            .await
-            .map_err(|error| failed(error.to_string()))?;
+        let timer = self.metrics.run_sandbox.with_label_values(&[&handler]);
+        let timer = timer.start_timer();
+        let id = self.client.run_sandbox(config.clone(), &handler).await;
+        timer.observe_duration();
+        let id = id.map_err(|error| {
+            let errors = &self.metrics.run_sandbox_errors;
+            errors.with_label_values(&[&handler]).inc();
+            failed(error.to_string())
+        })?;
 
         let status = self
             .client

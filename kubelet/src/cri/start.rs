@@ -65,6 +65,44 @@ impl Runtime {
         image_volumes: &HashMap<String, Result<cri::ImageSpec, StartError>>,
     ) -> Result<(), StartError> {
         self.hold_back(pod, container, observed)?;
+        let kind = if has(pod.init_containers(), container) {
+            "init_container"
+        } else if has(pod.containers(), container) {
+            "container"
+        } else {
+            "ephemeral_container"
+        };
+        let tried = &self.metrics.started_containers;
+        tried.with_label_values(&[kind]).inc();
+        let started = self
+            .start_now(
+                pod,
+                container,
+                target,
+                observed,
+                prepared,
+                sandbox,
+                image_volumes,
+            )
+            .await;
+        if let Err(error) = &started {
+            let errors = &self.metrics.started_containers_errors;
+            errors.with_label_values(&[kind, error.reason]).inc();
+        }
+        started
+    }
+
+    #[allow(clippy::too_many_arguments)]
+    async fn start_now(
+        &self,
+        pod: &Arc<Pod>,
+        container: &Container,
+        target: Option<String>,
+        observed: &PodStatus,
+        prepared: &Prepared<'_>,
+        sandbox: &Sandbox,
+        image_volumes: &HashMap<String, Result<cri::ImageSpec, StartError>>,
+    ) -> Result<(), StartError> {
         let name = container.name.as_str();
         let warn_event = |message: &str| {
             self.events.container(
@@ -277,6 +315,10 @@ impl Runtime {
         }
         Err(StartError::new("PostStartHookError", error))
     }
+}
+
+fn has(list: &[Container], container: &Container) -> bool {
+    list.iter().any(|c| c.name == container.name)
 }
 
 fn restart_count_of_logs(directory: &Path) -> i32 {

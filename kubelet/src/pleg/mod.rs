@@ -17,6 +17,7 @@ use tracing::{debug, info, warn};
 use crate::cri::client::{CriClient, CriError, Of};
 use crate::cri::labels::POD_UID;
 use crate::event::Event;
+use crate::metrics::Metrics;
 use crate::pods::pod::PodUid;
 
 /// Between two looks at a runtime that sends no events.
@@ -37,15 +38,21 @@ pub struct Pleg {
     told: mpsc::UnboundedSender<Event>,
     followed: broadcast::Sender<PodUid>,
     last_look: Mutex<Instant>,
+    metrics: Arc<Metrics>,
 }
 
 impl Pleg {
-    pub fn new(runtime: CriClient, told: mpsc::UnboundedSender<Event>) -> Arc<Self> {
+    pub fn new(
+        runtime: CriClient,
+        told: mpsc::UnboundedSender<Event>,
+        metrics: Arc<Metrics>,
+    ) -> Arc<Self> {
         Arc::new(Self {
             runtime,
             told,
             followed: broadcast::Sender::new(FOLLOWERS_BACKLOG),
             last_look: Mutex::new(Instant::now()),
+            metrics,
         })
     }
 
@@ -127,13 +134,21 @@ impl Pleg {
     }
 
     async fn look(&self, known: &mut States) {
-        match self.states().await {
+        let begun = Instant::now();
+        let seen = self.states().await;
+        let took = begun.elapsed().as_secs_f64();
+        self.metrics.pleg_relist.observe(took);
+        match seen {
             Ok(states) => {
                 for uid in changed(known, &states) {
                     self.tell(uid);
                 }
                 *known = states;
-                *self.last_look.lock() = Instant::now();
+                let before = std::mem::replace(&mut *self.last_look.lock(), Instant::now());
+                let interval = before.elapsed().as_secs_f64();
+                self.metrics.pleg_interval.observe(interval);
+                let now = jiff::Timestamp::now().as_second();
+                self.metrics.pleg_last_seen.set(now as f64);
             }
             Err(error) => debug!(%error, "cannot look at the runtime"),
         }

@@ -3,6 +3,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+use std::time::Instant;
 
 use k8s_openapi::api::core::v1::Pod;
 use parking_lot::RwLock;
@@ -16,6 +17,8 @@ struct Inner {
     mirrors: HashMap<String, Arc<Pod>>,
     /// Pods that may have containers running, as their workers know.
     may_run: HashSet<PodUid>,
+    /// When each pod was first heard of.
+    seen: HashMap<PodUid, Instant>,
 }
 
 #[derive(Default)]
@@ -28,7 +31,9 @@ impl PodIndex {
         if pod.is_mirror() {
             inner.mirrors.insert(pod.full_name(), pod);
         } else {
-            inner.pods.insert(pod.uid().into(), pod);
+            let uid: PodUid = pod.uid().into();
+            inner.seen.entry(uid.clone()).or_insert_with(Instant::now);
+            inner.pods.insert(uid, pod);
         }
     }
 
@@ -37,6 +42,7 @@ impl PodIndex {
         let mut inner = self.0.write();
         if !pod.is_mirror() {
             inner.pods.remove(pod.uid());
+            inner.seen.remove(pod.uid());
         } else if inner
             .mirrors
             .get(&pod.full_name())
@@ -48,6 +54,11 @@ impl PodIndex {
 
     pub fn get(&self, uid: &str) -> Option<Arc<Pod>> {
         self.0.read().pods.get(uid).cloned()
+    }
+
+    /// When this kubelet first heard of a pod.
+    pub fn seen(&self, uid: &str) -> Option<Instant> {
+        self.0.read().seen.get(uid).copied()
     }
 
     /// The pod of this name; of a static pod the pod itself, not its mirror.

@@ -124,7 +124,25 @@ impl Syncer {
                 status.message.as_deref().unwrap_or_default(),
             );
         }
-        self.status.set(pod, status)
+        let ran = old.phase.as_deref().is_some_and(|phase| phase != "Pending");
+        let status = self.status.set(pod, status);
+        if !ran && status.phase.as_deref() == Some("Running") {
+            self.count_start(pod);
+        }
+        status
+    }
+
+    /// The pod runs, and did not before.
+    fn count_start(&self, pod: &Pod) {
+        let metrics = &self.runtime.metrics;
+        if let Some(seen) = self.index.seen(pod.uid()) {
+            metrics.pod_start.observe(seen.elapsed().as_secs_f64());
+        }
+        if let Some(created) = &pod.metadata.creation_timestamp {
+            let took = Timestamp::now().duration_since(created.0);
+            let total = metrics.pod_start_total.with_label_values::<&str>(&[]);
+            total.observe(took.as_secs_f64().max(0.0));
+        }
     }
 
     async fn sync(&self, pod: &Arc<Pod>, stop: &CancellationToken) -> Outcome {

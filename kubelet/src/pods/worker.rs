@@ -77,6 +77,8 @@ pub struct Worker {
     pending: bool,
     due: Option<Instant>,
     failures: u32,
+    /// No work has been started yet.
+    new: bool,
 }
 
 impl Worker {
@@ -92,6 +94,7 @@ impl Worker {
             pending: true,
             due: None,
             failures: 0,
+            new: true,
         };
         worker.update(pod);
         worker
@@ -109,6 +112,11 @@ impl Worker {
 
     pub fn phase(&self) -> Phase {
         self.phase
+    }
+
+    /// Whether no work has been started for it yet.
+    pub fn is_new(&self) -> bool {
+        self.new
     }
 
     /// Whether containers may be running: before they have been seen to be stopped.
@@ -185,6 +193,7 @@ impl Worker {
             Phase::Finished => return None,
         };
         self.pending = false;
+        self.new = false;
         self.due = None;
         let token = CancellationToken::new();
         self.busy = Some(token.clone());

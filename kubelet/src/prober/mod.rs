@@ -7,7 +7,7 @@ mod worker;
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{Container, ContainerStatus, Pod, Probe};
@@ -21,6 +21,7 @@ use crate::cri::client::CriClient;
 use crate::cri::plan::{Health, Probed};
 use crate::event::{Event, ProbeKind};
 use crate::events::{Events, Kind};
+use crate::metrics::{Metrics, ProbeOf};
 use crate::pods::pod::{PodExt, PodUid, is_sidecar};
 use crate::status::StatusManager;
 use crate::status::containers::runtime_id;
@@ -46,6 +47,7 @@ struct Shared {
     status: Arc<StatusManager>,
     verdicts: Mutex<HashMap<(ProbeKind, String), Health>>,
     told: mpsc::UnboundedSender<Event>,
+    metrics: Arc<Metrics>,
     started: Timestamp,
 }
 
@@ -60,6 +62,7 @@ impl Prober {
         events: Arc<Events>,
         status: Arc<StatusManager>,
         told: mpsc::UnboundedSender<Event>,
+        metrics: Arc<Metrics>,
     ) -> Self {
         let shared = Shared {
             runtime,
@@ -67,6 +70,7 @@ impl Prober {
             status,
             verdicts: Mutex::default(),
             told,
+            metrics,
             started: Timestamp::now(),
         };
         Self {
@@ -280,10 +284,18 @@ impl Task {
                 let pod_ip = status
                     .and_then(|status| status.pod_ip.clone())
                     .unwrap_or_default();
+                let begun = Instant::now();
                 let outcome = tokio::select! {
                     () = self.handle.stop.cancelled() => break,
                     outcome = self.check(worker.container_id(), &pod_ip) => outcome,
                 };
+                let success = match outcome {
+                    Outcome::Success | Outcome::Warning(_) => Some(true),
+                    Outcome::Failure(_) => Some(false),
+                    Outcome::Error(_) => None,
+                };
+                let metrics = &self.shared.metrics;
+                metrics.probed(self.labels(), success, begun.elapsed());
                 self.report(&outcome);
                 worker.record(&outcome, &mut verdicts);
             }
@@ -293,6 +305,25 @@ impl Task {
             }
         }
         self.publish(vec![(worker.container_id().to_owned(), None)]);
+        self.shared.metrics.probe_over(self.labels());
+    }
+
+    fn name(&self) -> &'static str {
+        match self.kind {
+            ProbeKind::Startup => "Startup",
+            ProbeKind::Liveness => "Liveness",
+            ProbeKind::Readiness => "Readiness",
+        }
+    }
+
+    fn labels(&self) -> ProbeOf<'_> {
+        ProbeOf {
+            probe_type: self.name(),
+            container: &self.container.name,
+            pod: self.pod.name(),
+            namespace: self.pod.namespace(),
+            pod_uid: &self.uid,
+        }
     }
 
     async fn check(&self, container_id: &str, pod_ip: &str) -> Outcome {
@@ -312,11 +343,7 @@ impl Task {
     }
 
     fn report(&self, outcome: &Outcome) {
-        let name = match self.kind {
-            ProbeKind::Startup => "Startup",
-            ProbeKind::Liveness => "Liveness",
-            ProbeKind::Readiness => "Readiness",
-        };
+        let name = self.name();
         let (reason, message) = match outcome {
             Outcome::Success => return,
             Outcome::Warning(text) => ("ProbeWarning", format!("{name} probe warning: {text}")),

@@ -4,11 +4,13 @@
 use std::collections::BTreeMap;
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
+use std::time::Instant;
 
 use bytes::Bytes;
 use component::health::Checks;
 use component::serving::{Body, Peer, full};
 use futures::StreamExt;
+use grpc::cri::ContainerState as RuntimeState;
 use http::header::CONTENT_TYPE;
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, StreamBody};
@@ -26,6 +28,7 @@ use super::streaming::{self, Streams};
 use crate::config::KubeletConfiguration;
 use crate::cri::client::{CriClient, CriError, Of};
 use crate::cri::labels;
+use crate::metrics::Metrics;
 use crate::pleg::Pleg;
 use crate::pods::index::PodIndex;
 use crate::pods::pod::PodExt;
@@ -41,7 +44,7 @@ pub struct NodeApi {
     pub status: Arc<StatusManager>,
     pub stats: Stats,
     pub checks: Checks,
-    pub metrics: component::metrics::Registry,
+    pub metrics: Arc<Metrics>,
     pub config: KubeletConfiguration,
 }
 
@@ -95,6 +98,8 @@ fn parse_query(query: Option<&str>) -> Query {
 impl NodeApi {
     /// Answers a request of someone who may ask for it.
     pub async fn handle(self: Arc<Self>, request: Request<Incoming>, peer: Peer) -> Response<Body> {
+        let begun = Instant::now();
+        let (method, path) = (request.method().clone(), request.uri().path().to_owned());
         let refused = self
             .auth
             .check(
@@ -108,16 +113,22 @@ impl NodeApi {
             Ok(()) => self.route(request).await,
             Err(refusal) => Err(refusal),
         };
+        let took = begun.elapsed();
+        self.metrics.requested(&method, &path, "readwrite", took);
         answered.unwrap_or_else(|(status, body)| answer(status, "text/plain; charset=utf-8", body))
     }
 
     /// Answers on the port without authentication: no more than what reveals nothing.
     pub async fn handle_read_only(self: Arc<Self>, request: Request<Incoming>) -> Response<Body> {
-        let top = request.uri().path().split('/').nth(1).unwrap_or_default();
+        let begun = Instant::now();
+        let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+        let top = path.split('/').nth(1).unwrap_or_default();
         let answered = match top {
             "pods" | "stats" | "metrics" | "healthz" => self.route(request).await,
             _ => Err((StatusCode::NOT_FOUND, "404 page not found\n".into())),
         };
+        let took = begun.elapsed();
+        self.metrics.requested(&method, &path, "readonly", took);
         answered.unwrap_or_else(|(status, body)| answer(status, "text/plain; charset=utf-8", body))
     }
 
@@ -135,7 +146,8 @@ impl NodeApi {
             ["runningpods"] if read && debugging => self.running_pods().await,
             ["configz"] if read => Ok(as_json(&json!({"kubeletconfig": self.config}))),
             ["metrics"] if read => {
-                let (body, content_type) = self.metrics.render();
+                self.take_stock().await;
+                let (body, content_type) = self.metrics.registry.render();
                 Ok(answer(StatusCode::OK, content_type, body))
             }
             ["metrics", "resource"] if read => self
@@ -150,7 +162,13 @@ impl NodeApi {
                 .await
                 .map(text)
                 .map_err(runtime_failed),
-            ["metrics", "probes"] if read => Ok(text("")),
+            ["metrics", "probes"] if read => Ok(answer(
+                StatusCode::OK,
+                prometheus::TEXT_FORMAT,
+                prometheus::TextEncoder::new()
+                    .encode_to_string(&self.metrics.probe_registry.gather())
+                    .unwrap_or_default(),
+            )),
             ["stats", "summary"] => {
                 let only = query
                     .iter()
@@ -198,6 +216,42 @@ impl NodeApi {
         self.checks
             .respond("healthz", path, query.unwrap_or_default())
             .map(full)
+    }
+
+    /// Counts what there is: pods wanted, and what of them the runtime has.
+    async fn take_stock(&self) {
+        let metrics = &self.metrics;
+        let pods = self.index.all();
+        for kind in [true, false] {
+            let of_kind = || pods.iter().filter(|pod| pod.is_static() == kind);
+            let active = of_kind().filter(|pod| self.index.may_run(pod.uid()));
+            let label = &[if kind { "true" } else { "" }];
+            let desired = metrics.desired_pods.with_label_values(label);
+            desired.set(count(of_kind()));
+            let actives = metrics.active_pods.with_label_values(label);
+            actives.set(count(active));
+        }
+        metrics.mirror_pods.set(count(self.index.mirrors().iter()));
+        let ready = Of {
+            pod_uid: None,
+            running: true,
+        };
+        // Without an answer the last count stands, and the failed call has been counted.
+        if let Ok(sandboxes) = self.runtime.list_sandboxes(ready).await {
+            metrics.running_pods.set(count(sandboxes.iter()));
+        }
+        if let Ok(containers) = self.runtime.list_containers(Of::default()).await {
+            for (state, name) in [
+                (RuntimeState::ContainerCreated, "created"),
+                (RuntimeState::ContainerRunning, "running"),
+                (RuntimeState::ContainerExited, "exited"),
+                (RuntimeState::ContainerUnknown, "unknown"),
+            ] {
+                let number = count(containers.iter().filter(|c| c.state() == state));
+                let gauge = metrics.running_containers.with_label_values(&[name]);
+                gauge.set(number);
+            }
+        }
     }
 
     /// The pods of this node with their statuses as the node knows them.
@@ -297,7 +351,7 @@ impl NodeApi {
         let known =
             known.ok_or_else(|| bad(format!("unable to retrieve container logs for {id}")))?;
         // Only a running container has more to come.
-        let running = known.state() == grpc::cri::ContainerState::ContainerRunning;
+        let running = known.state() == RuntimeState::ContainerRunning;
         let ended =
             (options.follow && running).then(|| logs::ended(self.runtime.clone(), id, changes));
         let path = PathBuf::from(known.log_path);
@@ -481,6 +535,10 @@ impl NodeApi {
             ))
         }
     }
+}
+
+fn count<T>(items: impl Iterator<Item = T>) -> i64 {
+    i64::try_from(items.count()).unwrap_or(i64::MAX)
 }
 
 /// The uid in paths that have one, which are one part longer.

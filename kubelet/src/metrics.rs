@@ -1,0 +1,453 @@
+//! The kubelet's metrics, under upstream's names and labels. What they count is told by the rooms;
+//! what is worked out only when somebody asks is set by the node's API.
+
+use std::time::{Duration, Instant};
+
+use component::metrics::Registry;
+use prometheus::core::Collector;
+use prometheus::{
+    DEFAULT_BUCKETS, Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec,
+    IntGauge, IntGaugeVec, Opts, exponential_buckets,
+};
+
+/// What operators look at. Every field is registered.
+pub struct Metrics {
+    /// `/metrics`.
+    pub registry: Registry,
+    /// `/metrics/probes`, which has a series per probe and is scraped apart.
+    pub probe_registry: prometheus::Registry,
+
+    pub running_pods: IntGauge,
+    pub running_containers: IntGaugeVec,
+    pub desired_pods: IntGaugeVec,
+    pub active_pods: IntGaugeVec,
+    pub mirror_pods: IntGauge,
+    pub orphaned_runtime_pods: IntCounter,
+
+    pub pod_start: Histogram,
+    pub pod_start_total: HistogramVec,
+    pub pod_worker: HistogramVec,
+    pub pod_worker_start: Histogram,
+
+    pub started_pods: IntCounter,
+    pub started_pods_errors: IntCounter,
+    pub started_containers: IntCounterVec,
+    pub started_containers_errors: IntCounterVec,
+    pub run_sandbox: HistogramVec,
+    pub run_sandbox_errors: IntCounterVec,
+
+    runtime_operations: IntCounterVec,
+    runtime_operations_errors: IntCounterVec,
+    runtime_operations_duration: HistogramVec,
+
+    pub pleg_relist: Histogram,
+    pub pleg_interval: Histogram,
+    pub pleg_last_seen: Gauge,
+
+    http_requests: IntCounterVec,
+    http_requests_duration: HistogramVec,
+
+    probes: IntCounterVec,
+    probe_duration: HistogramVec,
+}
+
+/// Seconds; as fine as a pod's start is usually judged.
+const POD_START_BUCKETS: [f64; 25] = [
+    0.5, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0, 20.0, 30.0, 45.0, 60.0, 120.0, 180.0, 240.0,
+    300.0, 360.0, 480.0, 600.0, 900.0, 1200.0, 1800.0, 2700.0, 3600.0,
+];
+const HTTP_LABELS: [&str; 4] = ["method", "path", "server_type", "long_running"];
+const PROBE_LABELS: [&str; 6] = [
+    "probe_type",
+    "result",
+    "container",
+    "pod",
+    "namespace",
+    "pod_uid",
+];
+/// Every way that a probe can come out.
+const PROBE_RESULTS: [&str; 3] = ["successful", "failed", "unknown"];
+
+/// Whose probe it is: the labels of its series.
+#[derive(Debug, Clone, Copy)]
+pub struct ProbeOf<'a> {
+    pub probe_type: &'a str,
+    pub container: &'a str,
+    pub pod: &'a str,
+    pub namespace: &'a str,
+    pub pod_uid: &'a str,
+}
+
+impl Metrics {
+    /// Makes and registers all of them, and those that never change.
+    ///
+    /// # Errors
+    /// When two have one name: a mistake in this file.
+    pub fn new(node_name: &str, cgroup_v2: bool) -> prometheus::Result<Self> {
+        let registry = Registry::new();
+        let probe_registry = prometheus::Registry::new();
+        let add = Add(registry.inner());
+        let add_probe = Add(&probe_registry);
+
+        let node = add.gauges(
+            "kubelet_node_name",
+            "The node's name, as a label; the value is 1.",
+            &["node"],
+        )?;
+        node.with_label_values(&[node_name]).set(1);
+        add.gauge(
+            "kubelet_cgroup_version",
+            "Version of the control groups on this node.",
+        )?
+        .set(if cgroup_v2 { 2 } else { 1 });
+        let provider = add.gauges(
+            "kubelet_metrics_provider",
+            "Where containers' usage is read from; the value is 1.",
+            &["provider"],
+        )?;
+        provider.with_label_values(&["cri"]).set(1);
+
+        let http = "by method, path, server, and whether it is open for long.";
+        Ok(Self {
+            running_pods: add.gauge(
+                "kubelet_running_pods",
+                "Number of pods whose sandbox is ready.",
+            )?,
+            running_containers: add.gauges(
+                "kubelet_running_containers",
+                "Number of containers in the runtime, by their state.",
+                &["container_state"],
+            )?,
+            desired_pods: add.gauges(
+                "kubelet_desired_pods",
+                "Number of pods that this node is asked to run.",
+                &["static"],
+            )?,
+            active_pods: add.gauges(
+                "kubelet_active_pods",
+                "Number of pods that may have containers running.",
+                &["static"],
+            )?,
+            mirror_pods: add.gauge(
+                "kubelet_mirror_pods",
+                "Number of static pods that the API server shows.",
+            )?,
+            orphaned_runtime_pods: add.counter(
+                "kubelet_orphaned_runtime_pods_total",
+                "Number of pods found in the runtime that nobody asked for.",
+            )?,
+            pod_start: add.histogram(
+                "kubelet_pod_start_duration_seconds",
+                "Seconds from when the kubelet first saw a pod until it ran.",
+                &POD_START_BUCKETS,
+            )?,
+            pod_start_total: add.histograms(
+                "kubelet_pod_start_total_duration_seconds",
+                "Seconds from a pod's creation until it ran, with pulling images and initialization.",
+                &POD_START_BUCKETS,
+                &[],
+            )?,
+            pod_worker: add.histograms(
+                "kubelet_pod_worker_duration_seconds",
+                "Seconds that one piece of work on a pod took, by its kind.",
+                DEFAULT_BUCKETS,
+                &["operation_type"],
+            )?,
+            pod_worker_start: add.histogram(
+                "kubelet_pod_worker_start_duration_seconds",
+                "Seconds from when the kubelet first saw a pod until work on it began.",
+                DEFAULT_BUCKETS,
+            )?,
+            started_pods: add.counter(
+                "kubelet_started_pods_total",
+                "Number of pod sandboxes whose start was tried.",
+            )?,
+            started_pods_errors: add.counter(
+                "kubelet_started_pods_errors_total",
+                "Number of pod sandboxes that could not be started.",
+            )?,
+            started_containers: add.counters(
+                "kubelet_started_containers_total",
+                "Number of containers whose start was tried, by their kind.",
+                &["container_type"],
+            )?,
+            started_containers_errors: add.counters(
+                "kubelet_started_containers_errors_total",
+                "Number of containers that could not be started, by their kind and the reason.",
+                &["container_type", "code"],
+            )?,
+            run_sandbox: add.histograms(
+                "kubelet_run_podsandbox_duration_seconds",
+                "Seconds that starting a sandbox took, by its runtime handler.",
+                DEFAULT_BUCKETS,
+                &["runtime_handler"],
+            )?,
+            run_sandbox_errors: add.counters(
+                "kubelet_run_podsandbox_errors_total",
+                "Number of sandboxes that could not be started, by their runtime handler.",
+                &["runtime_handler"],
+            )?,
+            runtime_operations: add.counters(
+                "kubelet_runtime_operations_total",
+                "Number of calls of the container runtime.",
+                &["operation_type"],
+            )?,
+            runtime_operations_errors: add.counters(
+                "kubelet_runtime_operations_errors_total",
+                "Number of calls of the container runtime that failed.",
+                &["operation_type"],
+            )?,
+            runtime_operations_duration: add.histograms(
+                "kubelet_runtime_operations_duration_seconds",
+                "Seconds that calls of the container runtime took.",
+                &exponential_buckets(0.005, 2.5, 14)?,
+                &["operation_type"],
+            )?,
+            pleg_relist: add.histogram(
+                "kubelet_pleg_relist_duration_seconds",
+                "Seconds that a look at everything in the runtime took.",
+                DEFAULT_BUCKETS,
+            )?,
+            pleg_interval: add.histogram(
+                "kubelet_pleg_relist_interval_seconds",
+                "Seconds between two looks at everything in the runtime.",
+                DEFAULT_BUCKETS,
+            )?,
+            pleg_last_seen: add.register(Gauge::new(
+                "kubelet_pleg_last_seen_seconds",
+                "When the runtime was last looked at with success, in seconds since 1970.",
+            )?)?,
+            http_requests: add.counters(
+                "kubelet_http_requests_total",
+                &format!("Number of requests, {http}"),
+                &HTTP_LABELS,
+            )?,
+            http_requests_duration: add.histograms(
+                "kubelet_http_requests_duration_seconds",
+                &format!("Seconds until a request's answer began, {http}"),
+                DEFAULT_BUCKETS,
+                &HTTP_LABELS,
+            )?,
+            probes: add_probe.counters(
+                "prober_probe_total",
+                "Number of probes of a container, by their result.",
+                &PROBE_LABELS,
+            )?,
+            probe_duration: add_probe.histograms(
+                "prober_probe_duration_seconds",
+                "Seconds that probes took.",
+                DEFAULT_BUCKETS,
+                &["probe_type", "container", "pod", "namespace"],
+            )?,
+            registry,
+            probe_registry,
+        })
+    }
+
+    /// Counts a call of the runtime. `since` is none for those whose length says nothing.
+    pub fn runtime_called(&self, operation: &str, since: Option<Instant>, failed: bool) {
+        let of = &[operation];
+        self.runtime_operations.with_label_values(of).inc();
+        if let Some(since) = since {
+            let took = since.elapsed().as_secs_f64();
+            self.runtime_operations_duration
+                .with_label_values(of)
+                .observe(took);
+        }
+        if failed {
+            self.runtime_operations_errors.with_label_values(of).inc();
+        }
+    }
+
+    /// Counts a request of the node's API. `server` is `readwrite` or `readonly`.
+    pub fn requested(&self, method: &http::Method, path: &str, server: &str, took: Duration) {
+        let path = path_label(path);
+        let long = matches!(path, "exec" | "attach" | "portForward").to_string();
+        let method = match method.as_str() {
+            known @ ("GET" | "HEAD" | "POST" | "PUT" | "DELETE" | "TRACE" | "OPTIONS") => known,
+            _ => "other",
+        };
+        let labels = &[method, path, server, &long];
+        self.http_requests.with_label_values(labels).inc();
+        self.http_requests_duration
+            .with_label_values(labels)
+            .observe(took.as_secs_f64());
+    }
+
+    /// Counts a probe that came out well (`Some(true)`), badly, or not at all.
+    pub fn probed(&self, of: ProbeOf<'_>, success: Option<bool>, took: Duration) {
+        let result = match success {
+            Some(true) => PROBE_RESULTS[0],
+            Some(false) => PROBE_RESULTS[1],
+            None => PROBE_RESULTS[2],
+        };
+        self.probes.with_label_values(&of.with(result)).inc();
+        if success != Some(false) {
+            self.probe_duration
+                .with_label_values(&of.without_result())
+                .observe(took.as_secs_f64());
+        }
+    }
+
+    /// Removes the series of a probe that is over.
+    pub fn probe_over(&self, of: ProbeOf<'_>) {
+        // A result that never came out has no series.
+        for result in PROBE_RESULTS {
+            let _ = self.probes.remove_label_values(&of.with(result));
+        }
+        let _ = self
+            .probe_duration
+            .remove_label_values(&of.without_result());
+    }
+}
+
+impl<'a> ProbeOf<'a> {
+    fn with(&self, result: &'a str) -> [&'a str; 6] {
+        [
+            self.probe_type,
+            result,
+            self.container,
+            self.pod,
+            self.namespace,
+            self.pod_uid,
+        ]
+    }
+
+    fn without_result(&self) -> [&'a str; 4] {
+        [self.probe_type, self.container, self.pod, self.namespace]
+    }
+}
+
+/// A path without what would make each request a series of its own.
+fn path_label(path: &str) -> &str {
+    const TWO: [&str; 4] = [
+        "metrics/cadvisor",
+        "metrics/probes",
+        "metrics/resource",
+        "stats/summary",
+    ];
+    const ONE: [&str; 12] = [
+        "pods",
+        "runningpods",
+        "healthz",
+        "metrics",
+        "configz",
+        "containerLogs",
+        "exec",
+        "attach",
+        "portForward",
+        "run",
+        "logs",
+        "stats",
+    ];
+    let path = path.trim_start_matches('/');
+    if let Some(known) = TWO
+        .iter()
+        .find(|known| path.trim_end_matches('/') == **known)
+    {
+        return known;
+    }
+    let first = path.split('/').next().unwrap_or_default();
+    ONE.iter()
+        .find(|known| first == **known)
+        .map_or("other", |known| known)
+}
+
+/// Makes metrics and registers them at once.
+struct Add<'a>(&'a prometheus::Registry);
+
+impl Add<'_> {
+    fn register<M: Collector + Clone + 'static>(&self, metric: M) -> prometheus::Result<M> {
+        self.0.register(Box::new(metric.clone()))?;
+        Ok(metric)
+    }
+
+    fn gauge(&self, name: &str, help: &str) -> prometheus::Result<IntGauge> {
+        self.register(IntGauge::new(name, help)?)
+    }
+
+    fn gauges(&self, name: &str, help: &str, labels: &[&str]) -> prometheus::Result<IntGaugeVec> {
+        self.register(IntGaugeVec::new(Opts::new(name, help), labels)?)
+    }
+
+    fn counter(&self, name: &str, help: &str) -> prometheus::Result<IntCounter> {
+        self.register(IntCounter::new(name, help)?)
+    }
+
+    fn counters(
+        &self,
+        name: &str,
+        help: &str,
+        labels: &[&str],
+    ) -> prometheus::Result<IntCounterVec> {
+        self.register(IntCounterVec::new(Opts::new(name, help), labels)?)
+    }
+
+    fn histogram(&self, name: &str, help: &str, buckets: &[f64]) -> prometheus::Result<Histogram> {
+        let opts = HistogramOpts::new(name, help).buckets(buckets.to_vec());
+        self.register(Histogram::with_opts(opts)?)
+    }
+
+    fn histograms(
+        &self,
+        name: &str,
+        help: &str,
+        buckets: &[f64],
+        labels: &[&str],
+    ) -> prometheus::Result<HistogramVec> {
+        let opts = HistogramOpts::new(name, help).buckets(buckets.to_vec());
+        self.register(HistogramVec::new(opts, labels)?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_probe_leaves_no_series_behind() {
+        let metrics = Metrics::new("node", true).unwrap();
+        let of = ProbeOf {
+            probe_type: "Liveness",
+            container: "c",
+            pod: "p",
+            namespace: "n",
+            pod_uid: "u",
+        };
+        metrics.probed(of, Some(true), Duration::ZERO);
+        metrics.probed(of, Some(false), Duration::ZERO);
+        let names = || -> Vec<String> {
+            let families = metrics.probe_registry.gather();
+            families.iter().map(|f| f.name().to_owned()).collect()
+        };
+        assert_eq!(
+            names(),
+            ["prober_probe_duration_seconds", "prober_probe_total"]
+        );
+        metrics.probe_over(of);
+        assert!(names().is_empty());
+    }
+
+    #[test]
+    fn paths_are_few() {
+        for (path, label) in [
+            ("/metrics/probes", "metrics/probes"),
+            ("/metrics", "metrics"),
+            ("/exec/ns/pod/c", "exec"),
+            ("/favicon.ico", "other"),
+        ] {
+            assert_eq!(path_label(path), label);
+        }
+    }
+
+    #[test]
+    fn what_never_changes_is_told() {
+        let (text, _) = Metrics::new("a-node", true).unwrap().registry.render();
+        for line in [
+            r#"kubelet_node_name{node="a-node"} 1"#,
+            "kubelet_cgroup_version 2",
+        ] {
+            assert!(text.lines().any(|l| l == line), "{line} in {text}");
+        }
+    }
+}
