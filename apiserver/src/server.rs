@@ -606,6 +606,7 @@ async fn serve(
             .chain(&authentication.requestheader_client_ca_file)
             .cloned()
             .collect(),
+        verifies_later: true,
         only_tls13: tls_min_version == "VersionTLS13",
         ..TlsOptions::default()
     })?;

@@ -41,7 +41,6 @@ fn permitted(authorizer: &dyn Authorizer, user: &User, verb: &str, signer: &str)
             verb,
             namespace: "",
             group: GROUP,
-            version: "*",
             resource: "signers",
             subresource: "",
             name,

@@ -36,14 +36,16 @@ pub enum ChainError {
     Missing(String),
 }
 
+type Make = fn(&Deps) -> Arc<dyn Plugin>;
+
 struct Entry {
     name: &'static str,
     /// Runs unless it is disabled.
     default: bool,
-    make: Option<fn(&Deps) -> Arc<dyn Plugin>>,
+    make: Option<Make>,
 }
 
-const fn on(name: &'static str, make: fn(&Deps) -> Arc<dyn Plugin>) -> Entry {
+const fn on(name: &'static str, make: Make) -> Entry {
     Entry {
         name,
         default: true,
@@ -51,7 +53,7 @@ const fn on(name: &'static str, make: fn(&Deps) -> Arc<dyn Plugin>) -> Entry {
     }
 }
 
-const fn off(name: &'static str, make: fn(&Deps) -> Arc<dyn Plugin>) -> Entry {
+const fn off(name: &'static str, make: Make) -> Entry {
     Entry {
         name,
         default: false,

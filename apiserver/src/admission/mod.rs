@@ -51,9 +51,6 @@ pub struct Attributes<'a> {
     pub user: &'a User,
     /// The object before the write; on DELETE the object that goes.
     pub old: Option<&'a Value>,
-    pub dry_run: bool,
-    /// The decoded `DeleteOptions`, `CreateOptions` and so on.
-    pub options: Option<&'a Value>,
 }
 
 /// An admission plugin. The default of each half is to let the request pass.

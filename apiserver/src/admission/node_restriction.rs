@@ -243,7 +243,6 @@ impl NodeRestriction {
             verb: "request-serviceaccounts-token-audience",
             namespace: a.namespace,
             group: "",
-            version: "v1",
             resource: audience,
             subresource: "",
             name: a.name,

@@ -55,6 +55,8 @@ impl ServiceAccount {
         }
         if text(pod, "/spec/serviceAccountName").is_empty() {
             pod["spec"]["serviceAccountName"] = DEFAULT.into();
+            // The old name of the field.
+            pod["spec"]["serviceAccount"] = DEFAULT.into();
         }
         let account = self.account(a, pod).await?;
         let automount = pod["spec"]["automountServiceAccountToken"]

@@ -144,8 +144,6 @@ impl World {
             name: request.name,
             user: &user,
             old: request.old.as_ref(),
-            dry_run: false,
-            options: None,
         };
         let mut object = object;
         for plugin in &self.plugins {

@@ -12,7 +12,6 @@ use futures::future::BoxFuture;
 use http::HeaderMap;
 use http::header::{AUTHORIZATION, SEC_WEBSOCKET_PROTOCOL, UPGRADE};
 use jiff::SignedDuration;
-use rustls::server::danger::ClientCertVerifier;
 
 use super::bootstrap_token::BootstrapTokens;
 use super::keys::{KeyError, public_keys};
@@ -20,10 +19,10 @@ use super::request_header::{Headers, RequestHeader};
 use super::service_account::Verifier;
 use super::token_cache::TokenCache;
 use super::token_file::{self, TokenFileError};
-use super::x509::{CaBundle, CaError, RequestClientCert};
+use super::x509::{CaBundle, CaError};
 use super::{
-    ALL_UNAUTHENTICATED, ANONYMOUS, AuthenticationError, Authenticator, Clock, Credentials, User,
-    authenticated,
+    ALL_UNAUTHENTICATED, ANONYMOUS, AuthenticationError, Authenticator, Clock, Credentials,
+    Reviewed, User, authenticated,
 };
 use crate::lookup::Lookup;
 
@@ -180,16 +179,6 @@ pub fn build(
 }
 
 impl Authn {
-    /// For the TLS configuration: asks clients for a certificate. Make it again after
-    /// [`Self::refresh`] has returned true, so that new CAs are offered.
-    pub fn client_cert_verifier(&self) -> Arc<dyn ClientCertVerifier> {
-        let bundles = self
-            .client_ca
-            .iter()
-            .chain(self.request_header.iter().map(|r| &r.ca));
-        Arc::new(RequestClientCert::new(bundles.map(Arc::as_ref)))
-    }
-
     /// Reads the CA files again; true when one has changed. What cannot be read stays as
     /// it was. Call it every minute or when a file changes.
     pub fn refresh(&self) -> bool {
@@ -367,7 +356,7 @@ impl Authenticator for Authn {
         &'a self,
         token: &'a str,
         audiences: &'a [String],
-    ) -> BoxFuture<'a, Result<Option<(Arc<User>, Vec<String>)>, AuthenticationError>> {
+    ) -> BoxFuture<'a, Result<Option<Reviewed>, AuthenticationError>> {
         Box::pin(async move {
             Ok(self
                 .token(token, audiences)

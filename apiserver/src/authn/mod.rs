@@ -75,8 +75,11 @@ pub trait Authenticator: Send + Sync + 'static {
         &'a self,
         token: &'a str,
         audiences: &'a [String],
-    ) -> BoxFuture<'a, Result<Option<(Arc<User>, Vec<String>)>, AuthenticationError>>;
+    ) -> BoxFuture<'a, Result<Option<Reviewed>, AuthenticationError>>;
 }
+
+/// Whose a token is, and the audiences that it is good for.
+pub type Reviewed = (Arc<User>, Vec<String>);
 
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]

@@ -46,8 +46,6 @@ pub struct Issued {
     /// The `TokenRequest` with its status.
     pub object: Value,
     pub warnings: Vec<String>,
-    /// For the audit annotation `authentication.kubernetes.io/issued-credential-id`.
-    pub credential_id: String,
 }
 
 // Fields in alphabetical order, as the Go library writes them.
@@ -319,7 +317,6 @@ impl TokenIssuer {
         Ok(Issued {
             object: request,
             warnings,
-            credential_id: format!("JTI={jti}"),
         })
     }
 }

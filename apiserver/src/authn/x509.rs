@@ -9,11 +9,9 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use jiff::Timestamp;
 use parking_lot::Mutex;
-use rustls::client::danger::HandshakeSignatureValid;
-use rustls::crypto::CryptoProvider;
+use rustls::RootCertStore;
 use rustls::server::WebPkiClientVerifier;
-use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
-use rustls::{DigitallySignedStruct, DistinguishedName, RootCertStore, SignatureScheme};
+use rustls::server::danger::ClientCertVerifier;
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, UnixTime};
 use sha2::{Digest, Sha256};
@@ -82,10 +80,6 @@ impl CaBundle {
     /// The PEM as it is now (for the `extension-apiserver-authentication` config map).
     pub fn pem(&self) -> Vec<u8> {
         self.current.load().pem.clone()
-    }
-
-    fn hints(&self) -> Vec<DistinguishedName> {
-        self.current.load().verifier.root_hint_subjects().to_vec()
     }
 
     /// Verifies a chain for client authentication.
@@ -218,76 +212,4 @@ fn subject(leaf: &CertificateDer<'_>) -> Result<Subject, String> {
         }))
     });
     Ok(Subject { common_name, user })
-}
-
-/// For the TLS handshake: asks for a client certificate, accepts any or none, and verifies
-/// only that the client holds its key. Who vouches for it is decided per request, with the
-/// CA files as they are then.
-#[derive(Debug)]
-pub struct RequestClientCert {
-    hints: Vec<DistinguishedName>,
-    provider: Arc<CryptoProvider>,
-}
-
-impl RequestClientCert {
-    /// The bundles' subjects tell clients which of their certificates to show.
-    pub fn new<'a>(bundles: impl IntoIterator<Item = &'a CaBundle>) -> Self {
-        Self {
-            hints: bundles.into_iter().flat_map(CaBundle::hints).collect(),
-            provider: Arc::new(rustls::crypto::ring::default_provider()),
-        }
-    }
-}
-
-impl ClientCertVerifier for RequestClientCert {
-    fn client_auth_mandatory(&self) -> bool {
-        false
-    }
-
-    fn root_hint_subjects(&self) -> &[DistinguishedName] {
-        &self.hints
-    }
-
-    fn verify_client_cert(
-        &self,
-        _end_entity: &CertificateDer<'_>,
-        _intermediates: &[CertificateDer<'_>],
-        _now: UnixTime,
-    ) -> Result<ClientCertVerified, rustls::Error> {
-        Ok(ClientCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        rustls::crypto::verify_tls12_signature(
-            message,
-            cert,
-            dss,
-            &self.provider.signature_verification_algorithms,
-        )
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        rustls::crypto::verify_tls13_signature(
-            message,
-            cert,
-            dss,
-            &self.provider.signature_verification_algorithms,
-        )
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.provider
-            .signature_verification_algorithms
-            .supported_schemes()
-    }
 }

@@ -20,7 +20,6 @@ pub struct Attributes<'a> {
     /// Empty strings where a part is absent, as upstream has it.
     pub namespace: &'a str,
     pub group: &'a str,
-    pub version: &'a str,
     pub resource: &'a str,
     pub subresource: &'a str,
     pub name: &'a str,
@@ -36,8 +35,6 @@ pub struct Attributes<'a> {
 pub enum Decision {
     /// With the rule that allowed it, for audit.
     Allow(String),
-    /// This authorizer refuses, whatever others think.
-    Deny(String),
     /// No rule of this authorizer matches.
     NoOpinion(String),
 }

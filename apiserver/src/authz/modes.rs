@@ -183,7 +183,6 @@ mod tests {
             verb: "get",
             namespace: "",
             group: "",
-            version: "v1",
             resource: "nodes",
             subresource: "",
             name: "n",

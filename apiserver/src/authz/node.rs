@@ -600,7 +600,6 @@ mod tests {
                 verb,
                 namespace,
                 group,
-                version: "v1",
                 resource,
                 subresource,
                 name,

@@ -19,7 +19,6 @@ pub struct Local {
     registry: Arc<Registry>,
     user: User,
     warnings: Warnings,
-    options: Value,
 }
 
 impl Local {
@@ -33,7 +32,6 @@ impl Local {
                 extra: BTreeMap::new(),
             },
             warnings: Warnings::default(),
-            options: json!({}),
         }
     }
 
@@ -50,7 +48,6 @@ impl Local {
             name,
             subresource: "",
             dry_run: false,
-            options: &self.options,
             warnings: &self.warnings,
         }
     }

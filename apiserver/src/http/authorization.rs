@@ -18,7 +18,6 @@ pub fn attributes<'a>(
         verb: &info.verb,
         namespace: &info.namespace,
         group: &info.group,
-        version: &info.version,
         resource: &info.resource,
         subresource: &info.subresource,
         name: &info.name,
@@ -35,7 +34,7 @@ pub fn attributes<'a>(
 pub fn authorize(authorizer: &dyn Authorizer, attributes: &Attributes<'_>) -> Result<(), Status> {
     match authorizer.authorize(attributes) {
         Decision::Allow(_) => Ok(()),
-        Decision::Deny(reason) | Decision::NoOpinion(reason) => Err(forbidden(attributes, &reason)),
+        Decision::NoOpinion(reason) => Err(forbidden(attributes, &reason)),
     }
 }
 

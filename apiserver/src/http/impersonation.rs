@@ -128,7 +128,6 @@ fn allow(ask: &Ask, requestor: &User, authorizer: &dyn Authorizer) -> Result<(),
         verb: "impersonate",
         namespace: "",
         group: "",
-        version: "",
         resource: "",
         subresource: "",
         name: "",
@@ -156,7 +155,6 @@ fn allow(ask: &Ask, requestor: &User, authorizer: &dyn Authorizer) -> Result<(),
         Ask::Extra { key, value } => Attributes {
             name: value,
             group: AUTHENTICATION,
-            version: "v1",
             resource: "userextras",
             subresource: key,
             ..base
@@ -164,16 +162,13 @@ fn allow(ask: &Ask, requestor: &User, authorizer: &dyn Authorizer) -> Result<(),
         Ask::Uid(uid) => Attributes {
             name: uid,
             group: AUTHENTICATION,
-            version: "v1",
             resource: "uids",
             ..base
         },
     };
     match authorizer.authorize(&attributes) {
         Decision::Allow(_) => Ok(()),
-        Decision::Deny(reason) | Decision::NoOpinion(reason) => {
-            Err(authorization::forbidden(&attributes, &reason))
-        }
+        Decision::NoOpinion(reason) => Err(authorization::forbidden(&attributes, &reason)),
     }
 }
 

@@ -51,10 +51,6 @@ impl Convert {
     fn is_meta(&self) -> bool {
         self.group == "meta.k8s.io" && matches!(self.version.as_str(), "v1" | "v1beta1")
     }
-
-    pub fn is_table(&self) -> bool {
-        self.kind == "Table"
-    }
 }
 
 /// The outcome of a negotiation.
@@ -194,7 +190,7 @@ fn options(
 /// Negotiates an object's or a list's form.
 pub fn output(headers: &HeaderMap, query: &Query, offer: Offer) -> Result<Accepted, Status> {
     let mut accepted = accept(header(headers, ACCEPT), |m, c| offer.allows(m, c))
-        .ok_or_else(|| Status::not_acceptable(&Media::ALL.map(Media::name)))?;
+        .ok_or_else(|| not_acceptable(header(headers, ACCEPT), &Media::ALL.map(Media::name)))?;
     accepted.pretty |= is_pretty(headers, query);
     accepted.pretty &= accepted.media == Media::Json;
     Ok(accepted)
@@ -205,11 +201,40 @@ pub fn output_stream(headers: &HeaderMap, offer: Offer) -> Result<Accepted, Stat
     accept(header(headers, ACCEPT), |m, c| offer.allows(m, c))
         .filter(|a| a.media != Media::Yaml)
         .ok_or_else(|| {
-            Status::not_acceptable(&[
+            let offered = [
                 "application/json;stream=watch",
                 "application/vnd.kubernetes.protobuf;stream=watch",
-            ])
+            ];
+            not_acceptable(header(headers, ACCEPT), &offered)
         })
+}
+
+/// A refusal (406). A media type that no object has is refused in the words of upstream's router,
+/// parameters that cannot be granted in those of its negotiation.
+fn not_acceptable(accept: &str, offered: &[&str]) -> Status {
+    let mut status = Status::not_acceptable(offered);
+    let known = |clause: &Clause<'_>| {
+        Media::ALL
+            .iter()
+            .any(|m| m.name().split_once('/') == Some((clause.ty, clause.subtype)))
+    };
+    if !clauses(accept).iter().any(known) {
+        status.message = format!(
+            "406: Not Acceptable\n\nAvailable representations: {}",
+            offered.join(", ")
+        );
+    }
+    status
+}
+
+/// A refusal (415) of a patch, in the words of upstream's router.
+pub fn unsupported_patch(accepted: &[&str]) -> Status {
+    let mut status = Status::unsupported_media_type(accepted);
+    status.message = format!(
+        "415: Unsupported Media Type\n\nAvailable representations: {}",
+        accepted.join(", ")
+    );
+    status
 }
 
 /// What a body is; JSON when the client does not say.

@@ -88,7 +88,10 @@ fn issuer() -> PathItem {
     )
 }
 
-const PLAIN: [(&str, fn() -> PathItem); 3] = [
+/// Makes the description of one path.
+type Describe = fn() -> PathItem;
+
+const PLAIN: [(&str, Describe); 3] = [
     (".well-known/openid-configuration", issuer),
     ("openid/v1/jwks", key_set),
     ("version", version_info),

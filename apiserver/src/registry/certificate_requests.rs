@@ -117,7 +117,6 @@ mod tests {
         };
         let cx = Context {
             user: &user,
-            namespace: "",
             now: jiff::Timestamp::UNIX_EPOCH,
             dry_run: false,
             subresource: "",

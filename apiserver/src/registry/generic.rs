@@ -397,7 +397,6 @@ mod tests {
     fn context<'a>(user: &'a crate::authn::User, subresource: &'a str) -> Context<'a> {
         Context {
             user,
-            namespace: "default",
             now: jiff::Timestamp::UNIX_EPOCH,
             dry_run: false,
             subresource,

@@ -10,13 +10,11 @@ use schema::{Cardinality, Message, Resource, Type};
 use serde_json::Value;
 
 use super::object_meta::{meta, meta_mut};
-use super::store;
 use crate::storage::Revision;
 use crate::storage::cache::{Ingest, Ingested, SelectableField};
 
 /// Reads one built-in resource.
 pub struct BuiltIn {
-    resource: &'static Resource,
     fields: Vec<Path>,
 }
 
@@ -46,7 +44,6 @@ struct Path {
 impl BuiltIn {
     pub fn new(resource: &'static Resource) -> BuiltIn {
         BuiltIn {
-            resource,
             fields: resource
                 .selectable_fields
                 .iter()
@@ -302,6 +299,7 @@ pub fn definition(resource: &'static Resource) -> crate::storage::cache::Definit
 mod tests {
     use serde_json::json;
 
+    use super::super::store;
     use super::*;
 
     fn pods() -> &'static Resource {

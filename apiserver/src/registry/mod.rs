@@ -89,10 +89,6 @@ impl Registry {
         }
     }
 
-    pub fn resources(&self) -> &[&'static Resource] {
-        &self.served
-    }
-
     pub fn resource(&self, group: &str, version: &str, plural: &str) -> Option<&'static Resource> {
         // The keys are 'static; a lookup by shorter-lived text needs no allocation.
         let index = self.index.get(&(group, version, plural))?;
@@ -109,10 +105,6 @@ impl Registry {
     pub fn store(&self, group: &str, plural: &str) -> Option<&Arc<Store>> {
         let index = *self.store_index.get(&(group, plural))?;
         self.stores.get(index)
-    }
-
-    pub fn stores(&self) -> impl Iterator<Item = &Arc<Store>> {
-        self.stores.iter()
     }
 }
 

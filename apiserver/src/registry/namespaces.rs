@@ -83,7 +83,6 @@ mod tests {
         let user = Default::default();
         let cx = |subresource| Context {
             user: &user,
-            namespace: "",
             now: jiff::Timestamp::UNIX_EPOCH,
             dry_run: false,
             subresource,

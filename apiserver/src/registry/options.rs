@@ -5,7 +5,7 @@
 
 use meta::{ErrorList, FieldError, GroupKind, Path, Status};
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use crate::http::query::Query;
 
@@ -114,18 +114,6 @@ impl WriteOptions {
             field_manager,
             force: None,
         }
-    }
-
-    /// As admission plugins see them.
-    pub fn to_value(&self, kind: &str) -> Value {
-        let mut value = json!({"kind": kind, "apiVersion": "meta.k8s.io/v1"});
-        if self.dry_run {
-            value["dryRun"] = json!([DRY_RUN_ALL]);
-        }
-        if !self.field_manager.is_empty() {
-            value["fieldManager"] = json!(self.field_manager);
-        }
-        value
     }
 }
 
@@ -258,18 +246,6 @@ impl DeleteOptions {
             propagation,
             dry_run: !dry_run.is_empty(),
         })
-    }
-
-    /// As admission plugins see them.
-    pub fn to_value(&self) -> Value {
-        let mut value = json!({"kind": "DeleteOptions", "apiVersion": "meta.k8s.io/v1"});
-        if let Some(seconds) = self.grace_period {
-            value["gracePeriodSeconds"] = json!(seconds);
-        }
-        if self.dry_run {
-            value["dryRun"] = json!([DRY_RUN_ALL]);
-        }
-        value
     }
 }
 
@@ -436,6 +412,8 @@ pub fn parse_resource_version(text: &str) -> Result<u64, Status> {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     fn list(query: &str) -> Result<ListOptions, Status> {

@@ -15,13 +15,10 @@ use crate::authn::User;
 #[derive(Clone, Copy)]
 pub struct Target<'a> {
     pub resource: &'static Resource,
-    pub subresource: &'a str,
     pub namespace: &'a str,
     pub name: &'a str,
     pub user: &'a User,
     pub dry_run: bool,
-    /// `CreateOptions` and so on, for admission.
-    pub options: &'a Value,
     pub warnings: &'a Warnings,
 }
 

@@ -125,7 +125,6 @@ impl Rest for Scale {
                 // The workload itself changes; its strategy must see it so.
                 subresource: "",
                 dry_run: target.dry_run,
-                options: target.options,
                 warnings: target.warnings,
             };
             let update = Update {

@@ -30,7 +30,6 @@ impl Rest for Tokens {
                 name: target.name,
                 subresource: "token",
                 dry_run: target.dry_run,
-                options: target.options,
                 warnings: target.warnings,
             };
             let accounts = &self.service_accounts;

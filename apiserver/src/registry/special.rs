@@ -29,18 +29,21 @@ use crate::options::PortRange;
 pub type Endpoint = (&'static str, &'static str, &'static str);
 
 pub fn strategies(event_ttl: Duration) -> Strategies {
-    let strategies: Vec<((&str, &str), Box<dyn Strategy>)> = vec![
-        (("", "events"), Box::new(Events { ttl: event_ttl })),
-        (("", "namespaces"), Box::new(Namespaces)),
-        (("", "pods"), Box::new(Pods)),
-        (("", "services"), Box::new(Services)),
-        (("batch", "jobs"), Box::new(Jobs)),
-        (
-            ("certificates.k8s.io", "certificatesigningrequests"),
-            Box::new(CertificateRequests),
-        ),
-    ];
-    strategies.into_iter().collect()
+    let mut strategies = Strategies::new();
+    let mut of = |group, plural, strategy: Box<dyn Strategy>| {
+        strategies.insert((group, plural), strategy);
+    };
+    of("", "events", Box::new(Events { ttl: event_ttl }));
+    of("", "namespaces", Box::new(Namespaces));
+    of("", "pods", Box::new(Pods));
+    of("", "services", Box::new(Services));
+    of("batch", "jobs", Box::new(Jobs));
+    of(
+        "certificates.k8s.io",
+        "certificatesigningrequests",
+        Box::new(CertificateRequests),
+    );
+    strategies
 }
 
 /// A resource that something else is built on is switched off (`--runtime-config`).

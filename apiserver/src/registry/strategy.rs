@@ -18,8 +18,6 @@ use super::options::DeleteOptions;
 #[derive(Debug, Clone, Copy)]
 pub struct Context<'a> {
     pub user: &'a crate::authn::User,
-    /// Empty for a cluster-scoped object.
-    pub namespace: &'a str,
     pub now: jiff::Timestamp,
     pub dry_run: bool,
     /// `""`, `"status"`, `"approval"`, … for updates that only touch a part of the object.

@@ -210,12 +210,7 @@ impl Storage for Fake {
             if more {
                 items.truncate(limit);
             }
-            Ok(Page {
-                items,
-                revision,
-                more,
-                count,
-            })
+            Ok(Page { items, more, count })
         })
     }
 

@@ -42,14 +42,6 @@ impl Keys {
             format!("{root}{storage_prefix}/{namespace}/{name}")
         }
     }
-
-    /// What follows the resource's prefix in a key: `<namespace>/<name>` or `<name>`.
-    pub fn relative<'k>(&self, storage_prefix: &str, key: &'k str) -> Option<&'k str> {
-        key.strip_prefix(&self.root)?
-            .strip_prefix(storage_prefix)?
-            .strip_prefix('/')
-            .filter(|relative| !relative.is_empty())
-    }
 }
 
 /// `<namespace>/<name>`, or `<name>` when the namespace is empty.
@@ -107,11 +99,9 @@ mod tests {
     fn a_key_is_read_back() {
         let keys = Keys::new("registry");
         let key = keys.object("services/specs", "ns", "web");
-        let rest = keys.relative("services/specs", &key).unwrap();
+        let rest = key.strip_prefix("/registry/services/specs/").unwrap();
         assert_eq!(split(rest), ("ns", "web"));
         assert_eq!(relative("ns", "web"), rest);
-        assert_eq!(keys.relative("services", "/registry/services"), None);
-        assert_eq!(keys.relative("pods", "/registry/podsx/a"), None);
         assert_eq!(split("node-1"), ("", "node-1"));
     }
 

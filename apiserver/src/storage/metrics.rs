@@ -189,6 +189,7 @@ impl Metrics {
     }
 
     /// Metrics that nobody reads.
+    #[cfg(test)]
     pub fn unregistered() -> Arc<Self> {
         Self::new(&Registry::new(), "").expect("an empty registry takes every metric")
     }

@@ -51,8 +51,6 @@ pub enum Change {
 #[derive(Debug)]
 pub struct Page {
     pub items: Vec<KeyValue>,
-    /// The store's revision that the page was read at.
-    pub revision: Revision,
     /// More keys follow the last item.
     pub more: bool,
     /// How many keys the whole range holds.

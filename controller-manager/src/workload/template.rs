@@ -51,7 +51,7 @@ fn prune(value: &mut Value) {
             ];
             fields.retain(|key, v| {
                 let empty_map = v.as_object().is_some_and(|o| o.is_empty());
-                !empty(v) && !(empty_map && MAPS.contains(&key.as_str()))
+                !(empty(v) || empty_map && MAPS.contains(&key.as_str()))
             });
         }
         Value::Array(items) => items.iter_mut().for_each(prune),

@@ -109,6 +109,7 @@ impl SecurePort {
                 Some(_) => None,
             },
             client_ca: client_ca.map(Path::to_owned).into_iter().collect(),
+            verifies_later: false,
             only_tls13: serving.tls_min_version == "VersionTLS13",
         })
     }

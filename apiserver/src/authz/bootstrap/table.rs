@@ -92,7 +92,7 @@ impl Role {
     }
 
     pub fn policy_rules(&self) -> Vec<PolicyRule> {
-        self.rules.iter().map(Rule::to_policy_rule).collect()
+        self.rules.iter().map(Rule::policy_rule).collect()
     }
 
     /// The API object; `prefix` comes before the name. An empty namespace makes a ClusterRole.
@@ -124,7 +124,7 @@ impl Role {
 }
 
 impl Rule {
-    fn to_policy_rule(&self) -> PolicyRule {
+    fn policy_rule(&self) -> PolicyRule {
         PolicyRule {
             verbs: words(self.verbs),
             api_groups: words(self.groups)

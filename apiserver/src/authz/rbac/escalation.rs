@@ -103,7 +103,6 @@ fn allowed(
         verb,
         namespace: write.namespace,
         group: GROUP,
-        version: "*",
         resource,
         subresource: "",
         name,

@@ -20,7 +20,6 @@ fn ask<'a>(user: &'a User, verb: &'a str, namespace: &'a str, resource: &'a str)
         verb,
         namespace,
         group: "",
-        version: "v1",
         resource,
         subresource: "",
         name: "",

@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use http::{Response, StatusCode};
 use meta::Status;
-use serde_json::Value;
 
 use super::super::body::{self, Body};
 use super::super::context::RequestContext;
@@ -26,19 +25,13 @@ async fn options(request: &mut RequestContext) -> Result<DeleteOptions, Status> 
     DeleteOptions::from_value(input::delete_options(media, &body)?)
 }
 
-fn write<'a>(
-    view: View,
-    request: &'a RequestContext,
-    options: &DeleteOptions,
-    value: &'a Value,
-) -> Write<'a> {
+fn write<'a>(view: View, request: &'a RequestContext, options: &DeleteOptions) -> Write<'a> {
     Write {
         user: &request.user,
         namespace: namespace(view, request),
         name: &request.info.name,
         subresource: &request.info.subresource,
         dry_run: options.dry_run,
-        options: value,
         warnings: &request.warnings,
     }
 }
@@ -50,9 +43,8 @@ pub(super) async fn one(
 ) -> Result<Response<Body>, Status> {
     let accepted = negotiate::output(&request.headers, &request.query, Offer::Objects)?;
     let options = options(request).await?;
-    let value = options.to_value();
     let deleted = store
-        .delete(&write(view, request, &options, &value), &options)
+        .delete(&write(view, request, &options), &options)
         .await?;
     if view.stored.group == "batch"
         && view.stored.plural == "jobs"
@@ -99,7 +91,6 @@ pub(super) async fn collection(
     let accepted = negotiate::output(&request.headers, &request.query, Offer::Objects)?;
     let list = ListOptions::from_query(&request.query, false)?;
     let options = options(request).await?;
-    let value = options.to_value();
     let selection = store.select(namespace(view, request), &request.info.name, &list)?;
     let listed = store.list(&selection, &list).await?;
     let keys = listed
@@ -108,7 +99,7 @@ pub(super) async fn collection(
         .iter()
         .map(|o| (o.namespace().to_owned(), o.name().to_owned()))
         .collect();
-    let write = write(view, request, &options, &value);
+    let write = write(view, request, &options);
     store.delete_collection(&write, &options, keys).await?;
     let meta = ListMeta {
         resource_version: listed.list.revision.to_string(),

@@ -67,9 +67,14 @@ pub(super) fn find(
         .resource(&info.group, &info.version, &info.resource)
         .filter(|r| r.namespaced || info.namespace.is_empty() || r.plural == "namespaces")
         .ok_or_else(Status::path_not_found)?;
-    // A cluster-wide path to one object of a namespace does not exist.
-    if resource.namespaced && info.namespace.is_empty() && !info.name.is_empty() && !lists(info) {
-        return Err(Status::path_not_found());
+    // Across all namespaces objects can be listed and watched, and nothing else.
+    if resource.namespaced && info.namespace.is_empty() && !lists(info) {
+        let all = info.parts.len() < 2 && resource.verbs.contains(&"list");
+        return Err(if all {
+            method_not_allowed()
+        } else {
+            Status::path_not_found()
+        });
     }
     let subresource = match info.subresource.as_str() {
         "" => None,
@@ -107,9 +112,8 @@ pub(super) fn find(
     Ok((resource, Endpoint::Stored { store, view }))
 }
 
-/// A named `list` or `watch` came from a field selector, not from the path.
 fn lists(info: &super::request_info::RequestInfo) -> bool {
-    matches!(info.verb.as_str(), "list" | "watch") || info.parts.len() < 2
+    matches!(info.verb.as_str(), "list" | "watch")
 }
 
 fn check_verb(

@@ -67,19 +67,13 @@ fn expected(view: View) -> Expected {
     }
 }
 
-fn write<'a>(
-    view: View,
-    request: &'a RequestContext,
-    options: &WriteOptions,
-    value: &'a Value,
-) -> Write<'a> {
+fn write<'a>(view: View, request: &'a RequestContext, options: &WriteOptions) -> Write<'a> {
     Write {
         user: &request.user,
         namespace: namespace(view, request),
         name: &request.info.name,
         subresource: &request.info.subresource,
         dry_run: options.dry_run,
-        options: value,
         warnings: &request.warnings,
     }
 }
@@ -100,10 +94,9 @@ pub(super) async fn create(
         options.field_validation,
         &request.warnings,
     )?;
-    let value = options.to_value("CreateOptions");
     let object = convert(object, view.served, view.stored);
     let written = store
-        .create(&write(view, request, &options, &value), object)
+        .create(&write(view, request, &options), object)
         .await?;
     respond(
         view,
@@ -175,7 +168,6 @@ pub(super) async fn update(
     check_name(&object, request)?;
     let uid = meta(&object).uid().to_owned();
     let object = convert(object, view.served, view.stored);
-    let value = options.to_value("UpdateOptions");
     let request = &*request;
     let update = Update {
         change: &|_: Option<&Value>| Ok(object.clone()),
@@ -184,7 +176,7 @@ pub(super) async fn update(
         may_create: &|| may_create(chain, request),
     };
     let written = store
-        .update(&write(view, request, &options, &value), &update)
+        .update(&write(view, request, &options), &update)
         .await?;
     respond(
         view,
@@ -211,7 +203,7 @@ impl Patch {
             .into_iter()
             .find(|p| p.media_type() == essence)
             .ok_or_else(|| {
-                Status::unsupported_media_type(&PatchType::ALL.map(PatchType::media_type))
+                negotiate::unsupported_patch(&PatchType::ALL.map(PatchType::media_type))
             })?;
         let body = request.read_body().await?;
         let options = WriteOptions::for_patch(&request.query, kind)?;
@@ -310,7 +302,6 @@ pub(super) async fn patch(
 ) -> Result<Response<Body>, Status> {
     let (patch, options) = Patch::read(request).await?;
     let accepted = negotiate::output(&request.headers, &request.query, Offer::Objects)?;
-    let value = options.to_value("PatchOptions");
     let request = &*request;
     let change = |current: Option<&Value>| {
         let Some(current) = current else {
@@ -331,7 +322,7 @@ pub(super) async fn patch(
         may_create: &|| may_create(chain, request),
     };
     let written = store
-        .update(&write(view, request, &options, &value), &update)
+        .update(&write(view, request, &options), &update)
         .await?;
     respond(
         view,
@@ -357,8 +348,7 @@ pub(super) async fn rest(
     };
     let (reply, code) = match request.info.verb.as_str() {
         "get" => {
-            let options = Value::Null;
-            let target = target(resource, request, &WriteOptions::default(), &options);
+            let target = target(resource, request, &WriteOptions::default());
             (Reply::Object(rest.get(target).await?), StatusCode::OK)
         }
         "create" => {
@@ -372,8 +362,7 @@ pub(super) async fn rest(
                 options.field_validation,
                 &request.warnings,
             )?;
-            let value = options.to_value("CreateOptions");
-            let target = target(resource, request, &options, &value);
+            let target = target(resource, request, &options);
             (rest.create(target, object).await?, StatusCode::CREATED)
         }
         "update" => {
@@ -388,8 +377,7 @@ pub(super) async fn rest(
                 &request.warnings,
             )?;
             check_name(&object, request)?;
-            let value = options.to_value("UpdateOptions");
-            let target = target(resource, request, &options, &value);
+            let target = target(resource, request, &options);
             let change: &Change<'_> = &|_| Ok(object.clone());
             (
                 Reply::Object(rest.update(target, change).await?),
@@ -398,9 +386,8 @@ pub(super) async fn rest(
         }
         "patch" => {
             let (patch, options) = Patch::read(request).await?;
-            let value = options.to_value("PatchOptions");
             let request = &*request;
-            let target = target(resource, request, &options, &value);
+            let target = target(resource, request, &options);
             let change = |current: Option<&Value>| {
                 let current = current.cloned().unwrap_or_default();
                 patch.apply(current, expected, request)
@@ -433,16 +420,13 @@ fn target<'a>(
     resource: &'static schema::Resource,
     request: &'a RequestContext,
     options: &WriteOptions,
-    value: &'a Value,
 ) -> Target<'a> {
     Target {
         resource,
-        subresource: &request.info.subresource,
         namespace: &request.info.namespace,
         name: &request.info.name,
         user: &request.user,
         dry_run: options.dry_run,
-        options: value,
         warnings: &request.warnings,
     }
 }

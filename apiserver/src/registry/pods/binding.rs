@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use futures::future::BoxFuture;
 use meta::{ErrorList, FieldError, GroupKind, GroupResource, Path, Status};
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::super::conditions;
 use super::super::object_meta::{child_mut, meta};
@@ -90,7 +90,6 @@ impl Rest for Bindings {
                 name: &name,
                 subresource: "binding",
                 dry_run: target.dry_run,
-                options: target.options,
                 warnings: target.warnings,
             };
             self.pods.admit_subresource(&write, &mut binding).await?;
@@ -128,6 +127,8 @@ impl Rest for Bindings {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     fn now() -> jiff::Timestamp {

@@ -250,7 +250,6 @@ impl Rest for Evictions {
                 name: target.name,
                 subresource: "eviction",
                 dry_run: options.dry_run,
-                options: target.options,
                 warnings: target.warnings,
             };
             self.pods.admit_subresource(&write, &mut eviction).await?;

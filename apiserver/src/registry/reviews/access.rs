@@ -110,7 +110,6 @@ impl AccessReviews {
             verb: text(if is_resource { resource } else { other }, "verb"),
             namespace: text(resource, "namespace"),
             group: text(resource, "group"),
-            version: text(resource, "version"),
             resource: text(resource, "resource"),
             subresource: text(resource, "subresource"),
             name: text(resource, "name"),
@@ -151,17 +150,13 @@ impl Rest for AccessReviews {
                 }
             }
             let mut status = json!({"allowed": false});
-            let (reason, denied) = match self.decide(&spec, target.user) {
+            let reason = match self.decide(&spec, target.user) {
                 Decision::Allow(reason) => {
                     status["allowed"] = json!(true);
-                    (reason, false)
+                    reason
                 }
-                Decision::Deny(reason) => (reason, true),
-                Decision::NoOpinion(reason) => (reason, false),
+                Decision::NoOpinion(reason) => reason,
             };
-            if denied {
-                status["denied"] = json!(true);
-            }
             if !reason.is_empty() {
                 status["reason"] = json!(reason);
             }

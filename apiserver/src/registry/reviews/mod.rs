@@ -15,6 +15,7 @@ pub use token::TokenReviews;
 pub use who::SelfReviews;
 
 use super::rest::Rest;
+use super::special::Endpoint;
 use crate::authn::Authenticator;
 use crate::authz::Authorizer;
 
@@ -22,7 +23,7 @@ use crate::authz::Authorizer;
 pub fn all(
     authenticator: &Arc<dyn Authenticator>,
     authorizer: &Arc<dyn Authorizer>,
-) -> Vec<((&'static str, &'static str, &'static str), Arc<dyn Rest>)> {
+) -> Vec<(Endpoint, Arc<dyn Rest>)> {
     const AUTHENTICATION: &str = "authentication.k8s.io";
     const AUTHORIZATION: &str = "authorization.k8s.io";
     let access = |scope| {

@@ -21,7 +21,7 @@ impl Rest for TokenReviews {
         mut review: Value,
     ) -> BoxFuture<'a, Result<Reply, Status>> {
         Box::pin(async move {
-            if target.namespace != "" {
+            if !target.namespace.is_empty() {
                 return Err(Status::bad_request(format!(
                     "namespace is not allowed on this type: {}",
                     target.namespace

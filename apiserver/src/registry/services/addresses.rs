@@ -163,14 +163,13 @@ impl Addresses {
                 "resource": "services", "namespace": m.namespace(), "name": m.name(),
             }},
         });
-        let (user, warnings, options) = (system(), Warnings::default(), json!({}));
+        let (user, warnings) = (system(), Warnings::default());
         let write = Write {
             user: &user,
             namespace: "",
             name: "",
             subresource: "",
             dry_run,
-            options: &options,
             warnings: &warnings,
         };
         match self.objects.create(&write, object).await {
@@ -201,14 +200,13 @@ impl Addresses {
     }
 
     pub async fn delete(&self, name: &str) -> Result<(), Status> {
-        let (user, warnings, options) = (system(), Warnings::default(), json!({}));
+        let (user, warnings) = (system(), Warnings::default());
         let write = Write {
             user: &user,
             namespace: "",
             name,
             subresource: "",
             dry_run: false,
-            options: &options,
             warnings: &warnings,
         };
         match self.objects.delete(&write, &DeleteOptions::default()).await {

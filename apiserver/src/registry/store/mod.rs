@@ -24,8 +24,7 @@ use parking_lot::Mutex;
 use schema::Resource;
 use serde_json::{Value, json};
 
-pub use list::{Listed, Selection};
-pub use update::{Change, Precondition, Update};
+pub use update::{Change, Update};
 
 use super::object_meta::{meta, meta_mut};
 use super::strategy::{Context, Hooks, Strategy};
@@ -85,8 +84,6 @@ pub struct Write<'a> {
     pub name: &'a str,
     pub subresource: &'a str,
     pub dry_run: bool,
-    /// `CreateOptions` and so on, for admission.
-    pub options: &'a Value,
     pub warnings: &'a Warnings,
 }
 
@@ -158,7 +155,6 @@ impl Store {
     fn context<'a>(&self, write: &Write<'a>) -> Context<'a> {
         Context {
             user: write.user,
-            namespace: write.namespace,
             now: (self.env.now)(),
             dry_run: write.dry_run,
             subresource: write.subresource,
@@ -255,7 +251,8 @@ impl Store {
         let mut object = object;
         for plugin in &self.env.admission {
             if plugin.handles(operation) {
-                plugin.mutate(&attributes, object.as_deref_mut()).await?;
+                let admitted = plugin.mutate(&attributes, object.as_deref_mut()).await;
+                admitted.inspect_err(|status| refused_by(&**plugin, status))?;
             }
         }
         Ok(())
@@ -273,7 +270,8 @@ impl Store {
         let attributes = self.attributes(write, operation, name, old);
         for plugin in &self.env.admission {
             if plugin.handles(operation) {
-                plugin.validate(&attributes, object).await?;
+                let admitted = plugin.validate(&attributes, object).await;
+                admitted.inspect_err(|status| refused_by(&**plugin, status))?;
             }
         }
         Ok(())
@@ -329,8 +327,6 @@ impl Store {
             name,
             user: write.user,
             old,
-            dry_run: write.dry_run,
-            options: Some(write.options),
         }
     }
 }
@@ -388,6 +384,10 @@ fn ensure_namespace(object: &mut Value, expected: &str) -> Result<(), Status> {
     Err(Status::bad_request(
         "the namespace of the provided object does not match the namespace sent on the request",
     ))
+}
+
+fn refused_by(plugin: &dyn admission::Plugin, status: &Status) {
+    tracing::debug!(plugin = plugin.name(), %status.message, "admission refused a request");
 }
 
 fn warn_duplicate_owners(object: &mut Value, warnings: &Warnings, after_admission: bool) {

@@ -117,18 +117,6 @@ impl Cache {
         resource
     }
 
-    /// Ends the resource's watches and makes its reads fail; its objects stay in etcd.
-    pub fn unregister(&self, storage_prefix: &str) {
-        let mut resources = self.resources.write();
-        let Some(resource) = resources.claimed.remove(storage_prefix) else {
-            return;
-        };
-        for object in resource.retire() {
-            let key = format!("{storage_prefix}/{}", object.key());
-            resources.unclaimed.insert(key, raw(&object));
-        }
-    }
-
     /// Waits until the cache has been filled once. Reads before that wait a little, then fail
     /// as `Unavailable`.
     pub async fn synced(&self) {
@@ -140,7 +128,8 @@ impl Cache {
         self.shared.freshness.revision()
     }
 
-    /// Waits until the cache has seen a revision, a write's own for example.
+    /// Waits until the cache has seen a revision.
+    #[cfg(test)]
     pub async fn wait_for(&self, revision: Revision) -> Result<()> {
         let patience = self.shared.options.freshness_timeout;
         self.shared.freshness.wait(revision, patience).await

@@ -307,7 +307,6 @@ impl Storage for Etcd {
             };
             let answer = self.range(request).await?;
             Ok(Page {
-                revision: header_revision(answer.header.as_ref()),
                 items: answer.kvs.into_iter().filter_map(key_value).collect(),
                 more: answer.more,
                 count: answer.count as u64,

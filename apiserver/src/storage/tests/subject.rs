@@ -78,6 +78,10 @@ impl Subject for Direct {
         Box::pin(async move {
             let start = format!("{PREFIX}{start}");
             let end = keys::prefix_end(PREFIX);
+            let at = match at {
+                0 => self.0.current_revision().await?,
+                at => at,
+            };
             let page = self.0.range(&start, &end, limit, at).await?;
             let seen = |kv: crate::storage::KeyValue| {
                 let key = kv.key[PREFIX.len()..].to_owned();
@@ -85,7 +89,7 @@ impl Subject for Direct {
             };
             Ok(Page {
                 items: page.items.into_iter().map(seen).collect(),
-                revision: if at == 0 { page.revision } else { at },
+                revision: at,
                 more: page.more,
             })
         })

@@ -359,11 +359,11 @@ pub fn roll(observed: &Observed) -> Changes {
     changes.limited()
 }
 
-/// The new and the old pod on a node; `Err` if there are more.
-fn new_and_old<'p>(
-    observed: &Observed,
-    pods: &'p [Arc<Pod>],
-) -> Result<(Option<&'p Arc<Pod>>, Option<&'p Arc<Pod>>), ()> {
+/// The new and the old pod on a node.
+type NewAndOld<'p> = (Option<&'p Arc<Pod>>, Option<&'p Arc<Pod>>);
+
+/// `Err` if there are more than one of a sort.
+fn new_and_old<'p>(observed: &Observed, pods: &'p [Arc<Pod>]) -> Result<NewAndOld<'p>, ()> {
     let (mut new, mut old) = (None, None);
     for pod in pods.iter().filter(|p| !p.is_deleting()) {
         let slot = if observed.is_updated(pod) {

@@ -124,9 +124,12 @@ fn pending_pods_count_for_the_node_they_are_bound_for() {
     });
     let pending: Arc<Pod> = Arc::new(serde_json::from_value(value).unwrap());
     let ds = ds(json!({}));
-    let here = with(&ds, &[node("n1", json!({}))], &[pending.clone()], |o| {
-        manage(o, &mut FailedPods::default())
-    });
+    let here = with(
+        &ds,
+        &[node("n1", json!({}))],
+        std::slice::from_ref(&pending),
+        |o| manage(o, &mut FailedPods::default()),
+    );
     assert!(here.is_empty());
     let gone = with(&ds, &[], &[pending], |o| {
         manage(o, &mut FailedPods::default())

@@ -1,5 +1,6 @@
 //! Defaults of the core group.
 
+use base64::prelude::{BASE64_STANDARD, Engine};
 use meta::quantity::Quantity;
 use serde_json::{Value, json};
 
@@ -280,6 +281,14 @@ fn replication_controller(controller: &mut Fields) {
 
 fn secret(secret: &mut Fields) {
     set_empty(secret, "type", "Opaque");
+    // Written only: what is given as text becomes data.
+    if let Some(Value::Object(texts)) = secret.remove("stringData") {
+        let data = object(secret, "data");
+        for (key, value) in texts {
+            let text = value.as_str().unwrap_or_default();
+            data.insert(key, BASE64_STANDARD.encode(text).into());
+        }
+    }
 }
 
 fn service(service: &mut Fields) {

@@ -3,6 +3,7 @@
 //!
 //! What must not be here: who may do what; a handler is told the peer's certificates.
 
+mod client_cert;
 mod tls;
 
 use std::convert::Infallible;

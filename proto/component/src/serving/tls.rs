@@ -17,6 +17,7 @@ use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
 
 use super::TlsStream;
+use super::client_cert::RequestClientCert;
 
 /// How often files are looked at. Rotated certificates overlap by far more.
 const RELOAD_PERIOD: Duration = Duration::from_secs(10);
@@ -92,6 +93,9 @@ pub struct TlsOptions {
     /// `--requestheader-client-ca-file`). Clients are asked for a certificate and may
     /// have none; one that is presented must verify.
     pub client_ca: Vec<PathBuf>,
+    /// The handshake takes any certificate, and the handler verifies it: a stranger's gets
+    /// a status then, not an alert.
+    pub verifies_later: bool,
     /// Further authorities as PEM, which may change: those that a cluster publishes. Empty
     /// while they are not known.
     pub published_ca: Option<watch::Receiver<Vec<u8>>>,
@@ -212,6 +216,8 @@ fn build(options: &TlsOptions) -> Result<ServerConfig, TlsError> {
     }
     let builder = if roots.is_empty() {
         builder.with_no_client_auth()
+    } else if options.verifies_later {
+        builder.with_client_cert_verifier(Arc::new(RequestClientCert::new(&roots, provider())))
     } else {
         let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider())
             .allow_unauthenticated()
