@@ -189,6 +189,7 @@ fn a_pod_gets_all_that_upstream_gives_it() {
                     "mountPath": "/var/run/secrets/kubernetes.io/serviceaccount",
                 }],
             }],
+            "serviceAccount": "default",
             "serviceAccountName": "default",
             "imagePullSecrets": [{"name": "registry"}],
             "priority": 0,
