@@ -5,11 +5,12 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::{Stream, TryStreamExt};
 use grpc::cri::{
     self, image_service_client::ImageServiceClient, runtime_service_client::RuntimeServiceClient,
 };
 use thiserror::Error;
-use tonic::{Code, Request, Status, Streaming};
+use tonic::{Code, Request, Status};
 
 use super::labels;
 use super::measured::Measured;
@@ -324,14 +325,18 @@ impl CriClient {
         Ok(())
     }
 
-    /// Every change of a container or sandbox, as it happens.
-    pub async fn events(&self) -> Result<Streaming<cri::ContainerEventResponse>> {
-        Ok(self
-            .runtime
-            .clone()
-            .get_container_events(cri::GetEventsRequest::default())
-            .await?
-            .into_inner())
+    /// Every change of a container or sandbox, as it happens. The runtime's answer begins with the
+    /// first of them: until then nobody can tell whether it sends any.
+    pub fn events(&self) -> impl Stream<Item = Result<cri::ContainerEventResponse>> + use<> {
+        let mut runtime = self.runtime.clone();
+        let asked = async move {
+            let request = cri::GetEventsRequest::default();
+            let answer = runtime.get_container_events(request).await?;
+            Ok::<_, Status>(answer.into_inner())
+        };
+        futures::stream::once(asked)
+            .try_flatten()
+            .map_err(CriError::from)
     }
 
     // Processes and streams.

@@ -8,11 +8,14 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use futures::StreamExt;
+use futures::stream::BoxStream;
+use grpc::cri::ContainerEventResponse;
 use parking_lot::Mutex;
 use tokio::sync::{broadcast, mpsc};
 use tokio_util::sync::CancellationToken;
 use tonic::Code;
-use tracing::{debug, info, warn};
+use tracing::{debug, info};
 
 use crate::cri::client::{CriClient, CriError, Of};
 use crate::cri::labels::POD_UID;
@@ -85,45 +88,52 @@ impl Pleg {
     /// Follows the runtime until `stop`.
     pub async fn run(self: Arc<Self>, stop: CancellationToken) {
         let mut known = States::new();
-        let mut events = None;
+        let mut events: Option<BoxStream<'_, Result<ContainerEventResponse, CriError>>> = None;
         let mut sends_events = true;
+        let mut failed = false;
         loop {
-            if sends_events && events.is_none() {
-                match self.runtime.events().await {
-                    Ok(stream) => {
-                        debug!("following the runtime's events");
-                        events = Some(stream);
-                    }
-                    Err(error) if error.code == Code::Unimplemented => {
-                        info!("the runtime sends no events: looking every second");
-                        sends_events = false;
-                    }
-                    Err(error) => debug!(%error, "cannot follow the runtime's events yet"),
-                }
+            let pause = match events {
+                Some(_) => SAFETY_NET,
+                None => POLL,
+            };
+            // Not at once where it has just failed.
+            if sends_events && events.is_none() && !failed {
+                events = Some(self.runtime.events().boxed());
             }
-            // After the subscription, so that nothing falls in between.
+            // The first look after the runtime was asked for events may be too early to find what
+            // it has not told; the second, a moment later, is not.
             self.look(&mut known).await;
-            let pause = if events.is_some() { SAFETY_NET } else { POLL };
             let deadline = tokio::time::Instant::now() + pause;
             loop {
                 let next = async {
                     match &mut events {
-                        Some(stream) => stream.message().await,
+                        Some(stream) => stream.next().await,
                         None => std::future::pending().await,
                     }
                 };
                 tokio::select! {
                     () = stop.cancelled() => return,
-                    () = tokio::time::sleep_until(deadline) => break,
+                    () = tokio::time::sleep_until(deadline) => {
+                        failed = false;
+                        break;
+                    }
                     event = next => match event {
-                        Ok(Some(event)) => {
+                        Some(Ok(event)) => {
                             let uid = event.pod_sandbox_status.and_then(|sandbox| sandbox.metadata).map(|m| m.uid);
                             if let Some(uid) = uid.filter(|uid| !uid.is_empty()) {
                                 self.tell(uid.into());
                             }
                         }
+                        Some(Err(error)) if error.code == Code::Unimplemented => {
+                            info!("the runtime sends no events: looking every second");
+                            sends_events = false;
+                            events = None;
+                            break;
+                        }
                         ended => {
-                            warn!(error = ?ended.err(), "the runtime's events have ended: looking instead");
+                            let error = ended.and_then(Result::err);
+                            debug!(?error, "the runtime's events have ended: looking instead");
+                            failed = true;
                             events = None;
                             break;
                         }
