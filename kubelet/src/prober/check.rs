@@ -103,7 +103,8 @@ async fn exec(
             Outcome::Failure(String::from_utf8_lossy(&output).into_owned())
         }
         Err(error) if error.code == tonic::Code::DeadlineExceeded => Outcome::Failure(format!(
-            "command timed out: {command:?} timed out after {}s",
+            "command timed out: {:?} timed out after {}s",
+            command.join(" "),
             timeout.as_secs()
         )),
         Err(error) => Outcome::Error(error.to_string()),
