@@ -267,13 +267,19 @@ async fn refused(response: Response<Body>, name: &str) -> Status {
     while let Some(Ok(frame)) = body.frame().await {
         text.extend_from_slice(frame.data_ref().map(Bytes::as_ref).unwrap_or_default());
         if text.len() > MOST {
-            text.clear();
+            text.truncate(MOST);
             break;
         }
     }
     let text = String::from_utf8_lossy(&text);
-    let resource = GroupResource::new("", "pods/log");
-    Status::generic_server_response(code, "GET", &resource, name, text.trim(), 0, true)
+    match code {
+        400 => Status::bad_request(text),
+        500 => Status::internal(text),
+        _ => {
+            let resource = GroupResource::new("", "pods/log");
+            Status::generic_server_response(code, "", &resource, name, &text, 0, false)
+        }
+    }
 }
 
 impl Connect for Logs {
