@@ -232,6 +232,10 @@ pub async fn run(options: Options, stop: CancellationToken) -> anyhow::Result<()
     tokio::spawn(pleg.run(stop.clone()));
     tokio::spawn(rotate_logs(runtime, config.clone(), stop.clone()));
     events.node(Kind::Normal, "Starting", "Starting kubelet.");
+    if limits_all_pods(config) {
+        let message = "Updated Node Allocatable limit across pods";
+        events.node(Kind::Normal, "NodeAllocatableEnforced", message);
+    }
 
     let settings = sync_loop::Settings {
         times: Times {
@@ -389,16 +393,19 @@ fn pod_cgroups(config: &KubeletConfiguration, hierarchy: Hierarchy) -> PodCgroup
     }
 }
 
+/// Whether what is reserved is kept from the pods.
+fn limits_all_pods(config: &KubeletConfiguration) -> bool {
+    let levels = &config.enforce_node_allocatable;
+    levels.iter().any(|level| level == "pods")
+}
+
 /// All pods together may use what is not reserved, if that is to be enforced.
 fn all_pods_limits(
     config: &KubeletConfiguration,
     capacity: &ResourceList,
     node: &NodeSettings,
 ) -> cgroups::Limits {
-    let enforced = config
-        .enforce_node_allocatable
-        .iter()
-        .any(|level| level == "pods");
+    let enforced = limits_all_pods(config);
     let left = |name: &str| {
         let reserved = of(Some(&node.system_reserved), name) + of(Some(&node.kube_reserved), name);
         of(Some(capacity), name) - if enforced { reserved } else { 0 }

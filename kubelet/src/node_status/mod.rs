@@ -2,6 +2,7 @@
 
 pub mod facts;
 pub mod lease;
+mod news;
 mod patch;
 pub mod pressure;
 pub mod register;

@@ -16,7 +16,7 @@ use tracing::{debug, warn};
 use super::facts::NodeFacts;
 use super::pressure::{self, Pressure};
 use super::setters::{self, NodeSettings, Seen};
-use super::{patch, pressure::Observed};
+use super::{news, patch, pressure::Observed};
 use crate::cri::client::CriClient;
 use crate::events::{Events, Kind};
 use crate::sys;
@@ -50,7 +50,9 @@ struct State {
     pressure: Pressure,
     reboot_told: bool,
     pod_cidr: String,
-    ready: Option<bool>,
+    /// The last status that was sent, or meant to be.
+    told: Option<NodeStatus>,
+    cordoned: bool,
 }
 
 impl Updater {
@@ -92,6 +94,7 @@ impl Updater {
         };
         self.facts.update(|facts| facts.node = Some(node.clone()));
         self.once_per_boot(state, &node);
+        self.tell_cordon(state, &node);
         self.pod_cidr(state, &node).await;
         if state.images_at.is_none_or(|at| at.elapsed() > IMAGES_EVERY)
             && let Ok(images) = self.runtime.list_images().await
@@ -116,7 +119,11 @@ impl Updater {
         if !due && !setters::differs(&shown, &status) {
             return Ok(());
         }
-        self.tell(state, &status);
+        let before = state.told.as_ref().unwrap_or(&shown);
+        for reason in news::news(before, &status) {
+            self.tell(reason);
+        }
+        state.told = Some(status.clone());
         if let Some(patch) = patch::status(&shown, &status).unwrap_or_default() {
             debug!(%patch, "updating the node's status");
             let patch = Patch::Strategic(patch);
@@ -170,17 +177,19 @@ impl Updater {
         }
     }
 
-    fn tell(&self, state: &mut State, status: &NodeStatus) {
-        let ready = status
-            .conditions
-            .iter()
-            .flatten()
-            .any(|c| c.type_ == "Ready" && c.status == "True");
-        if state.ready != Some(ready) {
-            let reason = if ready { "NodeReady" } else { "NodeNotReady" };
-            let message = format!("Node {} status is now: {reason}", self.settings.name);
-            self.events.node(Kind::Normal, reason, &message);
-            state.ready = Some(ready);
+    fn tell_cordon(&self, state: &mut State, node: &Node) {
+        let cordoned = node.spec.as_ref().and_then(|spec| spec.unschedulable) == Some(true);
+        if std::mem::replace(&mut state.cordoned, cordoned) != cordoned {
+            self.tell(if cordoned {
+                "NodeNotSchedulable"
+            } else {
+                "NodeSchedulable"
+            });
         }
+    }
+
+    fn tell(&self, reason: &str) {
+        let message = format!("Node {} status is now: {reason}", self.settings.name);
+        self.events.node(Kind::Normal, reason, &message);
     }
 }
