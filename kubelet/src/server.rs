@@ -132,7 +132,11 @@ pub async fn run(options: Options, stop: CancellationToken) -> anyhow::Result<()
         }))
     };
     let services = api.as_ref().map(|client| {
-        let services = Informer::<Service>::new(Api::all(client), &Selection::default());
+        let services = Informer::<Service>::new(
+            Api::all(client),
+            // A service without an address becomes no variable.
+            &Selection::fields("spec.clusterIP!=None"),
+        );
         services.set_transform(slim_service);
         services.start(&stop);
         services

@@ -349,10 +349,12 @@ impl Syncer {
         let Some(services) = &self.services else {
             return Ok(BTreeMap::new());
         };
-        let known = tokio::time::timeout(SERVICES_WAIT, services.wait_synced())
-            .await
-            .is_ok();
-        if !known && !pod.is_static() {
+        // A static pod may be what the API server is to come from: it takes what is known.
+        if !pod.is_static()
+            && tokio::time::timeout(SERVICES_WAIT, services.wait_synced())
+                .await
+                .is_err()
+        {
             return Err("services have not yet been read at least once, cannot construct envvars");
         }
         let all = services.store().list();
