@@ -27,7 +27,7 @@ use crate::prober::Prober;
 use crate::resources::qos::qos_class;
 use crate::status::StatusManager;
 use crate::status::containers::{Context, StartFailures};
-use crate::status::generate::{Input, generate};
+use crate::status::generate::{Input, PAST_DEADLINE, generate};
 use crate::volumes::{VolumeContext, Volumes, make_pod_dirs};
 
 /// Everything that work on pods takes.
@@ -95,7 +95,7 @@ impl Syncer {
         let node = self.facts.get();
         let shown = self.index.mirror_of(pod).unwrap_or_else(|| pod.clone());
         let probes = self.prober.of_pod(&shown);
-        let mut status = generate(
+        let status = generate(
             pod,
             &Input {
                 observed,
@@ -107,22 +107,14 @@ impl Syncer {
                 },
                 readiness: &probes,
                 host_ips: &node.host_ips,
+                past_deadline: deadline_left(pod, old) == Some(Duration::ZERO),
                 terminal,
             },
         );
-        if !status.phase.as_deref().is_some_and(is_terminal_phase)
-            && deadline_left(pod, old) == Some(Duration::ZERO)
-        {
-            status.phase = Some("Failed".into());
-            status.reason = Some("DeadlineExceeded".into());
-            status.message =
-                Some("Pod was active on the node longer than the specified deadline".into());
-            self.runtime.events.pod(
-                pod,
-                Kind::Normal,
-                "DeadlineExceeded",
-                status.message.as_deref().unwrap_or_default(),
-            );
+        if status.reason.as_deref() == Some(PAST_DEADLINE) && old.reason != status.reason {
+            let message = status.message.as_deref().unwrap_or_default();
+            let events = &self.runtime.events;
+            events.pod(pod, Kind::Normal, PAST_DEADLINE, message);
         }
         let ran = old.phase.as_deref().is_some_and(|phase| phase != "Pending");
         let status = self.status.set(pod, status);

@@ -29,9 +29,14 @@ pub struct Input<'a> {
     pub readiness: &'a dyn Readiness,
     /// The node's addresses, the primary first.
     pub host_ips: &'a [String],
+    /// The pod has been active for as long as it may.
+    pub past_deadline: bool,
     /// No container will be started any more.
     pub terminal: bool,
 }
+
+/// Reason of a pod that was ended because of its deadline.
+pub const PAST_DEADLINE: &str = "DeadlineExceeded";
 
 /// Makes the status. Transition times and the start time are completed when it is stored.
 pub fn generate(pod: &Pod, input: &Input<'_>) -> PodStatus {
@@ -72,6 +77,16 @@ pub fn generate(pod: &Pod, input: &Input<'_>) -> PodStatus {
             .message
             .clone()
             .or_else(|| api.and_then(|s| s.message.clone()));
+    }
+
+    // However its containers end then: the pod has failed, unless it had ended before.
+    let old_reason = old.reason.as_deref();
+    if input.past_deadline && (!is_terminal_phase(&old_phase) || old_reason == Some(PAST_DEADLINE))
+    {
+        phase = "Failed".to_owned();
+        status.reason = Some(PAST_DEADLINE.into());
+        status.message =
+            Some("Pod was active on the node longer than the specified deadline".into());
     }
 
     probe(pod, &mut init, &mut regular, input.readiness);
@@ -278,6 +293,7 @@ mod tests {
             },
             readiness: &Always,
             host_ips: &["192.168.0.1".into()],
+            past_deadline: false,
             terminal: false,
         };
         let status = generate(&pod, &input);
@@ -303,5 +319,46 @@ mod tests {
         );
         assert_eq!(status.observed_generation, Some(2));
         assert_eq!(status.qos_class.as_deref(), Some("BestEffort"));
+    }
+
+    #[test]
+    fn past_its_deadline_a_pod_fails_however_its_containers_end() {
+        let pod = |phase: &str| -> Pod {
+            serde_json::from_value(json!({
+                "metadata": {"name": "p", "namespace": "n", "uid": "u"},
+                "spec": {"containers": [], "restartPolicy": "Never"}, "status": {"phase": phase},
+            }))
+            .unwrap()
+        };
+        let (observed, failures) = Default::default();
+        let of = |old: &PodStatus| {
+            let input = Input {
+                observed: &observed,
+                old,
+                containers: Context {
+                    runtime_name: "containerd",
+                    failures: &failures,
+                    recursive_read_only: false,
+                },
+                readiness: &Always,
+                host_ips: &[],
+                past_deadline: true,
+                terminal: true,
+            };
+            let status = generate(&pod("Running"), &input);
+            (status.phase.unwrap(), status.reason.unwrap_or_default())
+        };
+        let failed = ("Failed".to_owned(), PAST_DEADLINE.to_owned());
+        let mut old = PodStatus {
+            phase: Some("Running".into()),
+            ..Default::default()
+        };
+        assert_eq!(of(&old), failed);
+        old.phase = Some(failed.0.clone());
+        old.reason = Some(failed.1.clone());
+        assert_eq!(of(&old), failed, "and stays failed");
+        old.phase = Some("Succeeded".into());
+        old.reason = None;
+        assert_eq!(of(&old).0, "Succeeded", "it was done before");
     }
 }
