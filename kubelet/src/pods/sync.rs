@@ -28,7 +28,7 @@ use crate::resources::qos::qos_class;
 use crate::status::StatusManager;
 use crate::status::containers::{Context, StartFailures};
 use crate::status::generate::{Input, PAST_DEADLINE, generate};
-use crate::volumes::{VolumeContext, Volumes, make_pod_dirs};
+use crate::volumes::{VolumeContext, VolumeError, Volumes, make_pod_dirs};
 
 /// Everything that work on pods takes.
 pub struct Syncer {
@@ -186,15 +186,18 @@ impl Syncer {
             () = stop.cancelled() => return Outcome::Cancelled,
             volumes = self.volumes.prepare(pod, &context) => volumes,
         };
+        let not_mounted = |error: &VolumeError| {
+            let events = &self.runtime.events;
+            events.pod(pod, Kind::Warning, "FailedMount", &error.to_string());
+        };
         let volumes = match prepared {
             Ok(volumes) => volumes,
             Err(error) => {
-                self.runtime
-                    .events
-                    .pod(pod, Kind::Warning, "FailedMount", &error.to_string());
+                not_mounted(&error);
                 return failed("cannot make a pod's volumes yet", &error);
             }
         };
+        volumes.stale.iter().for_each(not_mounted);
         let secrets = self.pull_secrets(pod).await;
         self.prober.add_pod(pod);
         let services = match self.service_variables(pod).await {
@@ -207,7 +210,7 @@ impl Syncer {
                 pod,
                 &observed,
                 &Prepared {
-                    volumes: &volumes,
+                    volumes: &volumes.mounted,
                     secrets: &secrets,
                     services: &services,
                     host_ips: &node.host_ips,

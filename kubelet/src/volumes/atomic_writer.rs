@@ -36,6 +36,11 @@ fn at(path: &Path) -> impl Fn(io::Error) -> WriteError {
     }
 }
 
+/// Whether something has been written into the volume at `target`, completely.
+pub fn is_written(target: &Path) -> bool {
+    target.join(DATA).is_dir()
+}
+
 /// Writes `payload` into the volume at `target`. True if anything changed. `set_owner` is called
 /// once the new files are written and before they are shown. `stamp` names the new version: any
 /// text that has not been used before.

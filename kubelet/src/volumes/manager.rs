@@ -69,6 +69,14 @@ pub enum Mounted {
 /// A pod's volumes by name.
 pub type MountedVolumes = HashMap<String, Mounted>;
 
+/// What came of making a pod's volumes.
+#[derive(Debug)]
+pub struct PreparedVolumes {
+    pub mounted: MountedVolumes,
+    /// Why some of them show what they showed before, not what they should now.
+    pub stale: Vec<VolumeError>,
+}
+
 /// What a volume is to become.
 enum Want {
     Dir {
@@ -82,7 +90,8 @@ enum Want {
     Files {
         path: PathBuf,
         medium: Medium,
-        payload: Payload,
+        /// What is to be in it, or why that cannot be told.
+        payload: Result<Payload, Cause>,
     },
     Image {
         reference: String,
@@ -113,7 +122,8 @@ impl Volumes {
         }
     }
 
-    /// Makes or refreshes every volume that a container of the pod mounts.
+    /// Makes or refreshes every volume that a container of the pod mounts. One that cannot be
+    /// refreshed stays as it is: a running pod must not suffer from its sources being gone.
     ///
     /// # Errors
     /// On the first volume that cannot be had.
@@ -121,7 +131,7 @@ impl Volumes {
         &self,
         pod: &Arc<Pod>,
         context: &VolumeContext,
-    ) -> Result<MountedVolumes, VolumeError> {
+    ) -> Result<PreparedVolumes, VolumeError> {
         let dir = self.root.pod(pod.uid());
         let mut wanted = Vec::new();
         for volume in used_volumes(pod) {
@@ -137,14 +147,20 @@ impl Volumes {
         let pod = pod.clone();
         // File operations may block, on a disk under load for long.
         let made = tokio::task::spawn_blocking(move || {
-            let make = |(name, want): (String, Want)| match make(&pod, &name, want) {
-                Ok(mounted) => Ok((name, mounted)),
-                Err(source) => Err(VolumeError {
-                    volume: name,
-                    source,
-                }),
+            let mut prepared = PreparedVolumes {
+                mounted: MountedVolumes::new(),
+                stale: Vec::new(),
             };
-            wanted.into_iter().map(make).collect()
+            for (name, want) in wanted {
+                let (volume, failed) = (name.clone(), |source| VolumeError {
+                    volume: name.clone(),
+                    source,
+                });
+                let (mounted, stale) = make(&pod, &name, want).map_err(failed)?;
+                prepared.mounted.insert(volume, mounted);
+                prepared.stale.extend(stale.map(failed));
+            }
+            Ok(prepared)
         });
         made.await.unwrap_or_else(|panic| {
             Err(VolumeError {
@@ -192,57 +208,44 @@ impl Volumes {
         }
         if let Some(source) = &volume.config_map {
             let optional = source.optional.unwrap_or_default();
-            let data = self.config_map_data(pod, &source.name, optional).await?;
+            let data = self.config_map_data(pod, &source.name, optional).await;
             let items = source.items.as_deref().unwrap_or_default();
-            let payload = projection::config_map(
-                &data,
-                items,
-                mode(source.default_mode, DEFAULT_MODE),
-                optional,
-            )?;
+            let mode = mode(source.default_mode, DEFAULT_MODE);
             return Ok(Want::Files {
                 path: path("configmap"),
                 medium: Medium::Disk,
-                payload,
+                payload: data
+                    .and_then(|data| Ok(projection::config_map(&data, items, mode, optional)?)),
             });
         }
         if let Some(source) = &volume.secret {
             let optional = source.optional.unwrap_or_default();
             let name = source.secret_name.as_deref().unwrap_or_default();
-            let data = self.secret_data(pod, name, optional).await?;
+            let data = self.secret_data(pod, name, optional).await;
             let items = source.items.as_deref().unwrap_or_default();
-            let payload = projection::secret(
-                &data,
-                items,
-                mode(source.default_mode, DEFAULT_MODE),
-                optional,
-            )?;
+            let mode = mode(source.default_mode, DEFAULT_MODE);
             return Ok(Want::Files {
                 path: path("secret"),
                 medium: Medium::Memory { size: None },
-                payload,
+                payload: data
+                    .and_then(|data| Ok(projection::secret(&data, items, mode, optional)?)),
             });
         }
         if let Some(source) = &volume.downward_api {
             let items = source.items.as_deref().unwrap_or_default();
-            let payload = projection::downward_api(
-                items,
-                pod,
-                &fields,
-                mode(source.default_mode, DEFAULT_MODE),
-            )?;
+            let mode = mode(source.default_mode, DEFAULT_MODE);
+            let payload = projection::downward_api(items, pod, &fields, mode);
             return Ok(Want::Files {
                 path: path("downward-api"),
                 medium: Medium::Memory { size: None },
-                payload,
+                payload: payload.map_err(Cause::from),
             });
         }
         if let Some(source) = &volume.projected {
-            let payload = self.projected(pod, source, &fields).await?;
             return Ok(Want::Files {
                 path: path("projected"),
                 medium: Medium::Memory { size: None },
-                payload,
+                payload: self.projected(pod, source, &fields).await,
             });
         }
         if let Some(source) = &volume.image {
@@ -485,8 +488,9 @@ fn kind_of(volume: &Volume) -> &'static str {
     }
 }
 
-fn make(pod: &Pod, name: &str, want: Want) -> Result<Mounted, Cause> {
-    match want {
+/// Makes a volume, or refreshes it. With an error beside it, it shows what it showed before.
+fn make(pod: &Pod, name: &str, want: Want) -> Result<(Mounted, Option<Cause>), Cause> {
+    let mounted = match want {
         Want::Dir { path, medium } => {
             make_parents(&path)?;
             // Files of the pod's own need not be walked again each time.
@@ -495,45 +499,59 @@ fn make(pod: &Pod, name: &str, want: Want) -> Result<Mounted, Cause> {
             {
                 ownership::set_group(&path, gid, false)?;
             }
-            Ok(Mounted::Path {
+            Mounted::Path {
                 path,
                 read_only: false,
-            })
+            }
         }
         Want::Host { path, kind } => {
             host_path::check(&path, &kind)?;
-            Ok(Mounted::Path {
+            Mounted::Path {
                 path: path.into(),
                 read_only: false,
-            })
+            }
         }
         Want::Files {
             path,
             medium,
             payload,
         } => {
-            make_parents(&path)?;
-            empty_dir::set_up(&path, medium)?;
-            make_nested_mount_points(pod, name, &path)?;
-            let stamp = Timestamp::now().strftime("%Y_%m_%d_%H_%M_%S").to_string();
-            let stamp = format!("{stamp}.{}", rand::random::<u32>());
-            atomic_writer::write(&path, &payload, &stamp, |target| match fs_group(pod) {
-                Some(gid) => ownership::set_group(target, gid, true),
-                None => Ok(()),
-            })?;
-            Ok(Mounted::Path {
-                path,
-                read_only: true,
-            })
+            let written = payload.and_then(|payload| write(pod, name, &path, medium, &payload));
+            let stale = match written {
+                Err(cause) if !atomic_writer::is_written(&path) => return Err(cause),
+                written => written.err(),
+            };
+            let read_only = true;
+            return Ok((Mounted::Path { path, read_only }, stale));
         }
         Want::Image {
             reference,
             pull_policy,
-        } => Ok(Mounted::Image {
+        } => Mounted::Image {
             reference,
             pull_policy,
-        }),
-    }
+        },
+    };
+    Ok((mounted, None))
+}
+
+fn write(
+    pod: &Pod,
+    name: &str,
+    path: &Path,
+    medium: Medium,
+    payload: &Payload,
+) -> Result<(), Cause> {
+    make_parents(path)?;
+    empty_dir::set_up(path, medium)?;
+    make_nested_mount_points(pod, name, path)?;
+    let stamp = Timestamp::now().strftime("%Y_%m_%d_%H_%M_%S").to_string();
+    let stamp = format!("{stamp}.{}", rand::random::<u32>());
+    atomic_writer::write(path, payload, &stamp, |target| match fs_group(pod) {
+        Some(gid) => ownership::set_group(target, gid, true),
+        None => Ok(()),
+    })?;
+    Ok(())
 }
 
 /// The directories above a volume are nobody's business but the kubelet's.
@@ -651,6 +669,30 @@ mod tests {
         make_nested_mount_points(&pod, "cfg", dir.path()).unwrap();
         assert!(dir.path().join("sub/x").is_dir());
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn what_cannot_be_refreshed_stays_as_it_is() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("v");
+        let want = |payload| Want::Files {
+            path: path.clone(),
+            medium: Medium::Disk,
+            payload,
+        };
+        let gone = || Err(Cause::Object("gone".into()));
+        let pod = Pod::default();
+        assert!(make(&pod, "v", want(gone())).is_err(), "nothing to show");
+        let file = File {
+            data: b"1".to_vec(),
+            mode: DEFAULT_MODE,
+            uid: None,
+        };
+        let payload = Payload::from([("a".to_owned(), file)]);
+        assert!(make(&pod, "v", want(Ok(payload))).unwrap().1.is_none());
+        let (_, stale) = make(&pod, "v", want(gone())).unwrap();
+        assert_eq!(stale.unwrap().to_string(), "gone");
+        assert_eq!(fs::read(path.join("a")).unwrap(), b"1");
     }
 
     #[test]

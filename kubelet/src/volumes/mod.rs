@@ -11,6 +11,6 @@ mod projection;
 mod sub_path;
 mod tokens;
 
-pub use manager::{Mounted, MountedVolumes, VolumeContext, Volumes, make_pod_dirs};
+pub use manager::{Mounted, MountedVolumes, VolumeContext, VolumeError, Volumes, make_pod_dirs};
 pub use objects::Objects;
 pub use tokens::Tokens;
