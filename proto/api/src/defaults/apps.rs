@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{Defaulter, Fields, is_given, is_set, object, set_empty, set_unset, text};
+use super::{Defaulter, Fields, is_given, is_set, object, objects, set_empty, set_unset, text};
 
 pub(super) const DEFAULTERS: &[(&str, Defaulter)] = &[
     ("io.k8s.api.apps.v1.DaemonSetSpec", daemon_set),
@@ -48,8 +48,12 @@ fn stateful_set(spec: &mut Fields) {
     }
     if text(strategy, "type") == "RollingUpdate" && is_set(strategy, "rollingUpdate") {
         let rolling = object(strategy, "rollingUpdate");
+        // `maxUnavailable` has a default only under MaxUnavailableStatefulSet, which is off.
         set_unset(rolling, "partition", 0);
-        set_unset(rolling, "maxUnavailable", 1);
+    }
+    for template in objects(spec, "volumeClaimTemplates") {
+        template.insert("apiVersion".to_owned(), "v1".into());
+        template.insert("kind".to_owned(), "PersistentVolumeClaim".into());
     }
     let retention = object(spec, "persistentVolumeClaimRetentionPolicy");
     set_empty(retention, "whenDeleted", "Retain");

@@ -4,7 +4,9 @@ use base64::prelude::{BASE64_STANDARD, Engine};
 use meta::quantity::Quantity;
 use serde_json::{Value, json};
 
-use super::{Defaulter, Fields, is_given, is_set, object, objects, set_empty, set_unset, text};
+use super::{
+    Defaulter, Fields, is_given, is_set, is_zero, object, objects, set_empty, set_unset, text,
+};
 
 pub(super) const DEFAULTERS: &[(&str, Defaulter)] = &[
     ("io.k8s.api.core.v1.ConfigMapVolumeSource", file_mode),
@@ -18,6 +20,7 @@ pub(super) const DEFAULTERS: &[(&str, Defaulter)] = &[
     ("io.k8s.api.core.v1.LimitRangeItem", limit_range_item),
     ("io.k8s.api.core.v1.Namespace", namespace),
     ("io.k8s.api.core.v1.NamespaceStatus", namespace_status),
+    ("io.k8s.api.core.v1.NodeSpec", node_spec),
     ("io.k8s.api.core.v1.NodeStatus", node_status),
     ("io.k8s.api.core.v1.ObjectFieldSelector", field_selector),
     ("io.k8s.api.core.v1.PersistentVolume", persistent_volume),
@@ -25,6 +28,7 @@ pub(super) const DEFAULTERS: &[(&str, Defaulter)] = &[
     ("io.k8s.api.core.v1.PersistentVolumeClaimSpec", volume_mode),
     ("io.k8s.api.core.v1.Pod", pod),
     ("io.k8s.api.core.v1.PodSpec", pod_spec),
+    ("io.k8s.api.core.v1.PodStatus", pod_status),
     ("io.k8s.api.core.v1.Probe", probe),
     ("io.k8s.api.core.v1.ProjectedVolumeSource", file_mode),
     (
@@ -42,6 +46,34 @@ pub(super) const DEFAULTERS: &[(&str, Defaulter)] = &[
     ),
     ("io.k8s.api.core.v1.Volume", volume),
 ];
+
+/// Where one address became several, the old field is the first of the new list; clients
+/// that know only the old one have the last word.
+fn first_of(fields: &mut Fields, one: &str, many: &str, item: fn(Value) -> Value) {
+    let old = fields.get(one).filter(|v| !is_zero(v)).cloned();
+    let first = fields.get(many).and_then(|v| v.get(0)).cloned();
+    match (old, first) {
+        (Some(old), first) => {
+            let old_item = item(old);
+            if first.as_ref() != Some(&old_item) {
+                fields.insert(many.to_owned(), json!([old_item]));
+            }
+        }
+        (None, Some(first)) => {
+            let value = first.get("ip").cloned().unwrap_or(first);
+            fields.insert(one.to_owned(), value);
+        }
+        (None, None) => {}
+    }
+}
+
+fn node_spec(spec: &mut Fields) {
+    first_of(spec, "podCIDR", "podCIDRs", |cidr| cidr);
+}
+
+fn pod_status(status: &mut Fields) {
+    first_of(status, "podIP", "podIPs", |ip| json!({"ip": ip}));
+}
 
 /// Sources of volumes whose files are made from API objects.
 fn file_mode(source: &mut Fields) {

@@ -140,8 +140,8 @@ fn compile(message: &'static Message, plans: &mut Plans) -> Option<&'static Plan
         .filter(|field| !field.json.is_empty())
         .filter_map(|field| {
             let value = serde_json::from_str(field.default?).ok()?;
-            // `""`, `0`, `{}`: what an unset field means anyway.
-            (!is_zero(&value)).then_some((field.json, value))
+            // `""`, `0`, `{}`: what an unset field means anyway, if it is no pointer.
+            (!is_zero(&value) || field.pointer).then_some((field.json, value))
         })
         .collect();
     let own = DEFAULTERS

@@ -102,3 +102,15 @@ fn what_is_set_stays() {
     assert_eq!(spec["externalTrafficPolicy"], "Cluster");
     assert_eq!(spec["allocateLoadBalancerNodePorts"], true);
 }
+
+#[test]
+fn the_old_single_address_is_the_first_of_the_list() {
+    let spec = |spec| defaulted("", "Node", json!({"spec": spec}))["spec"].clone();
+    let both = json!({"podCIDR": "10.1.0.0/24", "podCIDRs": ["10.1.0.0/24"]});
+    assert_eq!(spec(json!({"podCIDR": "10.1.0.0/24"})), both);
+    assert_eq!(spec(json!({"podCIDRs": ["10.1.0.0/24"]})), both);
+    let torn = json!({"podCIDR": "10.1.0.0/24", "podCIDRs": ["10.2.0.0/24", "fd00::/64"]});
+    assert_eq!(spec(torn), both);
+    let pod = defaulted("", "Pod", json!({"status": {"podIP": "10.1.0.1"}}));
+    assert_eq!(pod["status"]["podIPs"], json!([{"ip": "10.1.0.1"}]));
+}

@@ -1,8 +1,10 @@
 //! The small kinds of the core group: namespaces, secrets, config maps, service
 //! accounts, events, quotas; and priority classes.
 
-use meta::field::{ErrorList, FieldError};
+use base64::prelude::{BASE64_STANDARD, Engine};
+use meta::field::{ErrorList, FieldError, Path};
 use meta::validation as format;
+use serde::de::IgnoredAny;
 use serde_json::Value;
 
 use super::at::At;
@@ -16,7 +18,7 @@ pub(super) const RULES: &[Rules] = &[
         name: format::dns1123_label,
         object: anything,
         update: any_update,
-        status: any_update,
+        status: namespace_status,
     },
     Rules {
         group: "",
@@ -85,6 +87,27 @@ pub(super) const RULES: &[Rules] = &[
 /// All values of a secret or config map together, in bytes.
 const DATA_LIMIT: usize = 1024 * 1024;
 
+/// The phase says what the deletion timestamp says.
+fn namespace_status(new: &At<'_>, _: &At<'_>, errors: &mut ErrorList) {
+    let (phase, detail) = if new.get("metadata").get("deletionTimestamp").is_set() {
+        (
+            "Terminating",
+            "may only be 'Terminating' if `deletionTimestamp` is not empty",
+        )
+    } else {
+        (
+            "Active",
+            "may only be 'Active' if `deletionTimestamp` is empty",
+        )
+    };
+    let said = new.get("status").get("phase");
+    if said.text() != phase {
+        // Upstream names the Go field here.
+        let path = new.get("status").path.child("Phase");
+        errors.push(FieldError::invalid(&path, said.text(), detail));
+    }
+}
+
 fn keys(data: &At<'_>, errors: &mut ErrorList) {
     for (key, value) in data.entries() {
         for message in format::config_map_key(key) {
@@ -134,8 +157,20 @@ fn secret(secret: &At<'_>, errors: &mut ErrorList) {
         _ => &[],
     };
     for key in required {
-        if data.raw(key).is_none() {
-            errors.push(FieldError::required(&data.path.key(*key), ""));
+        match data.raw(key).and_then(Value::as_str) {
+            None => errors.push(FieldError::required(&data.path.key(*key), "")),
+            Some(config) if key.starts_with(".docker") => {
+                let config = BASE64_STANDARD.decode(config).unwrap_or_default();
+                if let Err(e) = serde_json::from_slice::<IgnoredAny>(&config) {
+                    let path = data.path.key(*key);
+                    errors.push(FieldError::invalid(
+                        &path,
+                        "<secret contents redacted>",
+                        e.to_string(),
+                    ));
+                }
+            }
+            Some(_) => {}
         }
     }
 }
@@ -160,7 +195,8 @@ fn config_map(map: &At<'_>, errors: &mut ErrorList) {
             .sum::<usize>();
     if size > DATA_LIMIT {
         errors.push(FieldError::too_long(
-            &At::root(&Value::Null).path,
+            // A path of one empty name, which upstream prints as `[]`.
+            &Path::root().key(""),
             DATA_LIMIT,
         ));
     }
