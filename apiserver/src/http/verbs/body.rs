@@ -2,10 +2,9 @@
 //!
 //! What must not be here: what the trees are for.
 
-use codec::decode::{Decoded, Strictness};
+use codec::decode::{Decoded, Strictness, TypeMeta};
 use meta::Status;
 use schema::Message;
-use serde::Deserialize;
 use serde_json::Value;
 
 use super::super::negotiate::Media;
@@ -47,14 +46,6 @@ pub fn strictness(validation: FieldValidation) -> Strictness {
     }
 }
 
-/// What an object says it is.
-#[derive(Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-struct TypeMeta {
-    api_version: String,
-    kind: String,
-}
-
 /// Reads an object of the expected kind, defaults applied. Unknown fields become warnings
 /// or an error, as the request wants.
 pub fn object(
@@ -80,7 +71,7 @@ pub fn object(
                 }
                 _ => body,
             };
-            let type_meta: TypeMeta = serde_json::from_slice(text).map_err(|e| {
+            let type_meta = codec::decode::type_meta(text).map_err(|e| {
                 let problem = format!("couldn't get version/kind; json parse error: {e}");
                 unrecognized(expected, body, &problem)
             })?;
@@ -92,7 +83,7 @@ pub fn object(
             (type_meta, decoded)
         }
     };
-    check_type(expected, &type_meta)?;
+    check_type(expected, &type_meta, body)?;
     let decoded = decoded.map_err(|e| cannot_handle(expected, &e.to_string()))?;
     note_strict_errors(&decoded, validation, warnings).map_err(|e| cannot_handle(expected, &e))?;
     let mut value = decoded.value;
@@ -142,13 +133,20 @@ pub fn note_strict_errors(
 }
 
 /// An object that says it is something must be what the endpoint takes.
-fn check_type(expected: Expected, found: &TypeMeta) -> Result<(), Status> {
+fn check_type(expected: Expected, found: &TypeMeta, body: &[u8]) -> Result<(), Status> {
     let version = expected.api_version();
     let kind_known = found.kind.is_empty() || found.kind == expected.kind;
     let found_version = match found.api_version.as_str() {
         "" => version.as_str(),
         v => v,
     };
+    if found_version.matches('/').count() > 1 {
+        return Err(unrecognized(
+            expected,
+            body,
+            &format!("unexpected GroupVersion string: {found_version}"),
+        ));
+    }
     if !kind_known || found_version != version {
         let (group, short) = found_version.split_once('/').unwrap_or(("", found_version));
         let kind = if found.kind.is_empty() {
@@ -165,7 +163,9 @@ fn check_type(expected: Expected, found: &TypeMeta) -> Result<(), Status> {
         if !kind_known {
             return Err(Status::bad_request(format!(
                 "{kind} in version {short:?} cannot be handled as a {}: converting ({short}.{kind}) to ({}.{}): unknown conversion",
-                expected.kind, expected.version, expected.kind
+                expected.kind,
+                internal_package(expected.group),
+                expected.kind
             )));
         }
         return Err(Status::bad_request(format!(
@@ -173,6 +173,16 @@ fn check_type(expected: Expected, found: &TypeMeta) -> Result<(), Status> {
         )));
     }
     Ok(())
+}
+
+/// What upstream calls the package of a group's internal types.
+fn internal_package(group: &str) -> &str {
+    match group {
+        "" => "core",
+        "internal.apiserver.k8s.io" => "apiserverinternal",
+        "meta.k8s.io" => "v1",
+        group => group.split('.').next().unwrap_or(group),
+    }
 }
 
 fn cannot_handle(expected: Expected, error: &str) -> Status {
@@ -213,7 +223,7 @@ pub fn untyped(media: Media, body: &[u8]) -> Result<Value, String> {
             let (json, _) = codec::decode::yaml_to_json(body).map_err(|e| e.to_string())?;
             serde_json::from_slice(&json).map_err(|e| e.to_string())
         }
-        _ => serde_json::from_slice(body).map_err(|e| e.to_string()),
+        _ => codec::decode::untyped(body).map_err(|e| e.to_string()),
     }
 }
 
@@ -223,27 +233,29 @@ pub fn delete_options(media: Media, body: &[u8]) -> Result<Value, Status> {
     let message = schema::kind("meta.k8s.io", "v1", "DeleteOptions")
         .or_else(|| schema::kind("", "v1", "DeleteOptions"))
         .ok_or_else(|| Status::internal("no DeleteOptions"))?;
-    let (kind, value) = match media {
+    let (kind, version, value) = match media {
         Media::Protobuf => {
             let (type_meta, decoded) = protobuf(body, message).map_err(|e| bad(e.to_string()))?;
             (
                 type_meta.kind,
+                type_meta.api_version,
                 decoded.map_err(|e| bad(e.to_string()))?.value,
             )
         }
         _ => {
             let value = untyped(media, body).map_err(bad)?;
-            let kind = value["kind"].as_str().unwrap_or_default().to_owned();
+            let text = |key: &str| value[key].as_str().unwrap_or_default().to_owned();
+            let (kind, version) = (text("kind"), text("apiVersion"));
             let text = value.to_string();
             let decoded = codec::decode::json(message, text.as_bytes(), Strictness::Ignore)
                 .map_err(|e| bad(e.to_string()))?;
-            (kind, decoded.value)
+            (kind, version, decoded.value)
         }
     };
     if !kind.is_empty() && kind != "DeleteOptions" {
-        return Err(Status::bad_request(
-            "decoded object cannot be converted to DeleteOptions",
-        ));
+        return Err(Status::bad_request(format!(
+            "no kind {kind:?} is registered for version {version:?} in scheme \"k8s.io/apimachinery/pkg/apis/meta/internalversion/scheme/register.go:27\""
+        )));
     }
     Ok(value)
 }
@@ -284,7 +296,7 @@ mod tests {
         let err = |body| read(body, FieldValidation::Warn).unwrap_err();
         assert_eq!(
             err(r#"{"kind":"Deployment","apiVersion":"apps/v1"}"#),
-            r#"Deployment in version "v1" cannot be handled as a Pod: converting (v1.Deployment) to (v1.Pod): unknown conversion"#
+            r#"Deployment in version "v1" cannot be handled as a Pod: converting (v1.Deployment) to (core.Pod): unknown conversion"#
         );
         assert!(
             err(r#"{"kind":"Nothing","apiVersion":"v1"}"#)

@@ -59,6 +59,15 @@ pub(super) fn respond(
     Ok(body::bytes(code, media.name(), bytes, &request.headers))
 }
 
+/// The object as it is stored. Another version than the client's has defaults of its own.
+fn to_stored(view: View, object: Value) -> Value {
+    let mut object = convert(object, view.served, view.stored);
+    if !std::ptr::eq(view.served, view.stored) {
+        api::defaults::apply(view.stored.message, &mut object);
+    }
+    object
+}
+
 fn expected(view: View) -> Expected {
     Expected {
         group: view.served.group,
@@ -94,7 +103,7 @@ pub(super) async fn create(
         options.field_validation,
         &request.warnings,
     )?;
-    let object = convert(object, view.served, view.stored);
+    let object = to_stored(view, object);
     let written = store
         .create(&write(view, request, &options), object)
         .await?;
@@ -167,7 +176,7 @@ pub(super) async fn update(
     )?;
     check_name(&object, request)?;
     let uid = meta(&object).uid().to_owned();
-    let object = convert(object, view.served, view.stored);
+    let object = to_stored(view, object);
     let request = &*request;
     let update = Update {
         change: &|_: Option<&Value>| Ok(object.clone()),
@@ -202,9 +211,7 @@ impl Patch {
         let kind = PatchType::ALL
             .into_iter()
             .find(|p| p.media_type() == essence)
-            .ok_or_else(|| {
-                negotiate::unsupported_patch(&PatchType::ALL.map(PatchType::media_type))
-            })?;
+            .ok_or_else(negotiate::unsupported_patch)?;
         let body = request.read_body().await?;
         let options = WriteOptions::for_patch(&request.query, kind)?;
         if kind == PatchType::Apply {
@@ -313,7 +320,7 @@ pub(super) async fn patch(
         let current = convert(current.clone(), view.stored, view.served);
         let object = patch.apply(current, expected(view), request)?;
         check_name(&object, request)?;
-        Ok(convert(object, view.served, view.stored))
+        Ok(to_stored(view, object))
     };
     let update = Update {
         change: &change,

@@ -9,6 +9,8 @@ pub use yaml::{to_json as yaml_to_json, yaml};
 
 use serde_json::Value;
 
+use crate::json::read::{Kind, Reader};
+
 /// What becomes of unknown and duplicate fields (`fieldValidation` of a request).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Strictness {
@@ -38,5 +40,108 @@ impl Decoded {
     }
 }
 
+/// What an object says it is; empty where it does not say.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct TypeMeta {
+    pub api_version: String,
+    pub kind: String,
+}
+
+/// Reads what a JSON body says it is, and that it is JSON.
+///
+/// # Errors
+/// The body is no JSON object, or says so in something else than texts.
+pub fn type_meta(body: &[u8]) -> Result<TypeMeta, DecodeError> {
+    let mut found = TypeMeta::default();
+    let mut json = Reader::new(body);
+    // What is of a wrong type is an error only of what can be read to its end.
+    let mut wrong = None;
+    match json.peek()? {
+        Kind::Object => {
+            json.object()?;
+            let mut first = true;
+            while let Some(key) = json.key(&mut first)? {
+                let slot = match key.as_ref() {
+                    "apiVersion" => &mut found.api_version,
+                    "kind" => &mut found.kind,
+                    _ => {
+                        json.skip()?;
+                        continue;
+                    }
+                };
+                match json.peek()? {
+                    Kind::String => *slot = json.string()?.into_owned(),
+                    other => {
+                        json.skip()?;
+                        if other != Kind::Null {
+                            wrong.get_or_insert(format!(
+                                "json: cannot unmarshal {} into Go struct field .{key} of type string",
+                                other.word()
+                            ));
+                        }
+                    }
+                }
+            }
+        }
+        Kind::Null => json.null()?,
+        other => {
+            json.skip()?;
+            // The struct into which upstream reads this has no name.
+            wrong = Some(format!(
+                "json: cannot unmarshal {} into Go value of type struct {{ APIVersion string \"json:\\\"apiVersion,omitempty\\\"\"; Kind string \"json:\\\"kind,omitempty\\\"\" }}",
+                other.word()
+            ));
+        }
+    }
+    json.end()?;
+    match wrong {
+        Some(text) => Err(DecodeError::value(text)),
+        None => Ok(found),
+    }
+}
+
+/// Reads JSON that no schema has seen, as Go reads it into an `any`.
+///
+/// # Errors
+/// The body is no JSON.
+pub fn untyped(body: &[u8]) -> Result<Value, DecodeError> {
+    let mut json = Reader::new(body);
+    let value = json.tree()?;
+    json.end()?;
+    Ok(value)
+}
+
 /// A body that could not be read; the text is upstream's.
 pub type DecodeError = crate::error::Error;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_object_says_what_it_is() {
+        let read = |body: &str| type_meta(body.as_bytes()).map_err(|e| e.to_string());
+        let pod = TypeMeta {
+            api_version: "v1".into(),
+            kind: "Pod".into(),
+        };
+        assert_eq!(
+            read(r#"{"kind":"X","spec":{"a":[]},"apiVersion":"v1","kind":"Pod"}"#),
+            Ok(pod)
+        );
+        assert_eq!(read("null"), Ok(TypeMeta::default()));
+        assert_eq!(
+            read(r#"{"kind":1}"#).unwrap_err(),
+            "json: cannot unmarshal number into Go struct field .kind of type string"
+        );
+        assert!(
+            read("[]")
+                .unwrap_err()
+                .starts_with("json: cannot unmarshal array into Go value")
+        );
+        assert_eq!(
+            read(r#"{"kind":1"#).unwrap_err(),
+            "unexpected end of JSON input"
+        );
+    }
+}
