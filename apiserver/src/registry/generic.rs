@@ -11,7 +11,9 @@ use schema::Resource;
 use serde_json::{Value, json};
 
 use super::deletion::GarbageCollection;
-use super::object_meta::{child_mut, keep, meta, semantically_equal, set_generation};
+use super::object_meta::{
+    child_mut, keep, meta, meta_mut, semantically_equal, set, set_generation, time,
+};
 use super::strategy::{Context, Strategy};
 
 /// What distinguishes kinds that need no code of their own.
@@ -19,15 +21,25 @@ use super::strategy::{Context, Strategy};
 struct Traits {
     group: &'static str,
     plural: &'static str,
-    /// `metadata.generation` is 1 at first and grows when anything but status and
-    /// metadata changes.
-    generation: bool,
+    generation: Generation,
+    /// Metadata that an update of the status leaves alone.
+    kept_meta: &'static [&'static str],
     create_on_update: bool,
     unconditional_update: bool,
     returns_deleted: bool,
     gc: GarbageCollection,
     on_create: OnCreate,
     also: Also,
+}
+
+/// Whether `metadata.generation` grows when anything but status and metadata changes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Generation {
+    No,
+    /// Beginning with 1.
+    Counted,
+    /// Beginning with what the client says.
+    Continued,
 }
 
 /// What becomes of the status that a client sends on create.
@@ -48,12 +60,17 @@ enum Also {
     Annotations,
     /// An annotation counts changes of the template.
     TemplateGeneration,
+    /// Labels count as spec.
+    Labels,
+    /// The status says when its phase changed.
+    PhaseTime,
 }
 
 const PLAIN: Traits = Traits {
     group: "",
     plural: "",
-    generation: false,
+    generation: Generation::No,
+    kept_meta: &[],
     create_on_update: false,
     unconditional_update: true,
     returns_deleted: false,
@@ -73,7 +90,25 @@ const fn of(group: &'static str, plural: &'static str) -> Traits {
 impl Traits {
     const fn generation(self) -> Traits {
         Traits {
-            generation: true,
+            generation: Generation::Counted,
+            ..self
+        }
+    }
+    const fn continued_generation(self) -> Traits {
+        Traits {
+            generation: Generation::Continued,
+            ..self
+        }
+    }
+    const fn keeps_meta(self) -> Traits {
+        Traits {
+            kept_meta: &["labels", "annotations", "finalizers", "ownerReferences"],
+            ..self
+        }
+    }
+    const fn keeps_labels(self) -> Traits {
+        Traits {
+            kept_meta: &["labels"],
             ..self
         }
     }
@@ -119,7 +154,8 @@ const TRAITS: &[Traits] = &[
     of("", "nodes").on_create(OnCreate::Keep),
     of("", "persistentvolumes")
         .returns_deleted()
-        .on_create(OnCreate::Phase("Pending")),
+        .on_create(OnCreate::Phase("Pending"))
+        .also(Also::PhaseTime),
     of("", "persistentvolumeclaims")
         .returns_deleted()
         .on_create(OnCreate::Phase("Pending")),
@@ -138,6 +174,7 @@ const TRAITS: &[Traits] = &[
         .conditional_update(),
     of(ADMISSION, "validatingadmissionpolicies")
         .generation()
+        .keeps_meta()
         .conditional_update(),
     of(ADMISSION, "validatingadmissionpolicybindings")
         .generation()
@@ -154,30 +191,41 @@ const TRAITS: &[Traits] = &[
         .also(Also::TemplateGeneration),
     of("apps", "deployments")
         .generation()
+        .keeps_labels()
         .also(Also::Annotations),
     of("apps", "replicasets").generation(),
     of("apps", "statefulsets").generation(),
     of("batch", "cronjobs").generation(),
     of("batch", "jobs").generation().orphans(),
     of("certificates.k8s.io", "clustertrustbundles").conditional_update(),
-    of("certificates.k8s.io", "podcertificaterequests").conditional_update(),
+    of("certificates.k8s.io", "podcertificaterequests")
+        .conditional_update()
+        .keeps_meta(),
     of("coordination.k8s.io", "leasecandidates")
         .create_on_update()
         .conditional_update(),
     of("coordination.k8s.io", "leases")
         .create_on_update()
         .conditional_update(),
-    of("discovery.k8s.io", "endpointslices").generation(),
-    of("flowcontrol.apiserver.k8s.io", "flowschemas").generation(),
+    of("discovery.k8s.io", "endpointslices")
+        .generation()
+        .also(Also::Labels),
+    of("flowcontrol.apiserver.k8s.io", "flowschemas")
+        .generation()
+        .keeps_meta(),
     of(
         "flowcontrol.apiserver.k8s.io",
         "prioritylevelconfigurations",
     )
-    .generation(),
-    of("internal.apiserver.k8s.io", "storageversions").conditional_update(),
+    .generation()
+    .keeps_meta(),
+    of("internal.apiserver.k8s.io", "storageversions")
+        .conditional_update()
+        .keeps_meta(),
     of("networking.k8s.io", "ingressclasses").generation(),
     of("networking.k8s.io", "ingresses").generation(),
     of("networking.k8s.io", "networkpolicies").generation(),
+    of("networking.k8s.io", "servicecidrs").keeps_meta(),
     of("node.k8s.io", "runtimeclasses")
         .create_on_update()
         .conditional_update(),
@@ -193,15 +241,18 @@ const TRAITS: &[Traits] = &[
         .returns_deleted(),
     of("resource.k8s.io", "devicetaintrules")
         .generation()
-        .returns_deleted(),
-    of("resource.k8s.io", "resourceclaims").returns_deleted(),
+        .returns_deleted()
+        .keeps_meta(),
+    of("resource.k8s.io", "resourceclaims")
+        .returns_deleted()
+        .keeps_meta(),
     of("resource.k8s.io", "resourceclaimtemplates").returns_deleted(),
     of("resource.k8s.io", "resourceslices")
         .generation()
         .returns_deleted(),
     of("scheduling.k8s.io", "priorityclasses").generation(),
     of("storage.k8s.io", "csidrivers")
-        .generation()
+        .continued_generation()
         .conditional_update()
         .returns_deleted(),
     of("storage.k8s.io", "csinodes")
@@ -211,9 +262,12 @@ const TRAITS: &[Traits] = &[
     of("storage.k8s.io", "storageclasses").returns_deleted(),
     of("storage.k8s.io", "volumeattachments")
         .conditional_update()
-        .returns_deleted(),
+        .returns_deleted()
+        .keeps_meta(),
     of("storage.k8s.io", "volumeattributesclasses").returns_deleted(),
-    of("storagemigration.k8s.io", "storageversionmigrations").conditional_update(),
+    of("storagemigration.k8s.io", "storageversionmigrations")
+        .conditional_update()
+        .keeps_meta(),
 ];
 
 /// Where `apps/v1` keeps what was once `spec.templateGeneration`.
@@ -282,8 +336,33 @@ pub fn keep_all_but_status(object: &mut Value, old: &Value) {
     }
 }
 
+/// For an update of a status that is no way to change metadata.
+fn keep_meta(object: &mut Value, old: &Value, kept: &[&str]) {
+    let before = old.get("metadata").cloned().unwrap_or_default();
+    let mut meta = Value::Object(std::mem::take(meta_mut(object)));
+    for key in kept {
+        keep(&mut meta, &before, key);
+    }
+    object["metadata"] = meta;
+}
+
+const PHASE_TIME: &str = "lastPhaseTransitionTime";
+
+/// Notes when the phase changed, unless the client says it.
+fn note_phase_time(object: &mut Value, old: &Value, now: jiff::Timestamp) {
+    let before = old.get("status").cloned().unwrap_or_default();
+    let status = child_mut(object, "status");
+    let said = status.get(PHASE_TIME).filter(|t| !t.is_null());
+    let same_phase = semantically_equal(status.get("phase"), before.get("phase"));
+    if same_phase && said.is_none() {
+        set(status, PHASE_TIME, before.get(PHASE_TIME).cloned());
+    } else if !same_phase && (said.is_none() || said == before.get(PHASE_TIME)) {
+        status.insert(PHASE_TIME.into(), time(now));
+    }
+}
+
 impl Strategy for Generic {
-    fn prepare_create(&self, _cx: &Context<'_>, object: &mut Value) {
+    fn prepare_create(&self, cx: &Context<'_>, object: &mut Value) {
         if self.has_status
             && let Some(members) = object.as_object_mut()
         {
@@ -297,11 +376,16 @@ impl Strategy for Generic {
                 }
             }
         }
+        if self.traits.also == Also::PhaseTime {
+            object["status"][PHASE_TIME] = time(cx.now);
+        }
         if self.traits.also == Also::TemplateGeneration {
             let generation = template_generation(object).max(1);
             set_template_generation(object, generation);
         }
-        set_generation(object, i64::from(self.traits.generation));
+        if self.traits.generation == Generation::Counted {
+            set_generation(object, 1);
+        }
     }
 
     fn validate_create(&self, _cx: &Context<'_>, object: &Value) -> ErrorList {
@@ -312,6 +396,13 @@ impl Strategy for Generic {
     fn prepare_update(&self, cx: &Context<'_>, object: &mut Value, old: &Value) {
         if !cx.subresource.is_empty() {
             keep_all_but_status(object, old);
+            keep_meta(object, old, self.traits.kept_meta);
+            if self.traits.also == Also::TemplateGeneration {
+                set_template_generation(object, template_generation(old));
+            }
+            if self.traits.also == Also::PhaseTime {
+                note_phase_time(object, old, cx.now);
+            }
             return;
         }
         if self.has_status {
@@ -327,7 +418,11 @@ impl Strategy for Generic {
                 meta(object).get("annotations"),
                 meta(old).get("annotations"),
             );
-        if self.traits.generation && (annotated || spec_changed(object, old)) {
+        let labelled = self.traits.also == Also::Labels
+            && !semantically_equal(meta(object).get("labels"), meta(old).get("labels"));
+        if self.traits.generation != Generation::No
+            && (annotated || labelled || spec_changed(object, old))
+        {
             set_generation(object, meta(old).generation() + 1);
         }
     }
@@ -401,6 +496,59 @@ mod tests {
             dry_run: false,
             subresource,
         }
+    }
+
+    fn generic(group: &str, plural: &str) -> Generic {
+        let resource = schema::resources()
+            .iter()
+            .find(|r| r.group == group && r.plural == plural)
+            .unwrap();
+        Generic::new(resource)
+    }
+
+    #[test]
+    fn a_volumes_phase_has_a_time() {
+        let (volumes, user) = (generic("", "persistentvolumes"), user());
+        let mut cx = context(&user, "");
+        let mut volume = json!({"metadata": {}});
+        volumes.prepare_create(&cx, &mut volume);
+        assert_eq!(volume["status"][PHASE_TIME], "1970-01-01T00:00:00Z");
+
+        cx.subresource = "status";
+        cx.now = "2024-01-01T00:00:00Z".parse().unwrap();
+        let mut same = json!({"metadata": {}, "status": {"phase": "Pending"}});
+        volumes.prepare_update(&cx, &mut same, &volume);
+        assert_eq!(same["status"][PHASE_TIME], "1970-01-01T00:00:00Z");
+        let mut bound = volume.clone();
+        bound["status"]["phase"] = json!("Bound");
+        volumes.prepare_update(&cx, &mut bound, &volume);
+        assert_eq!(bound["status"][PHASE_TIME], "2024-01-01T00:00:00Z");
+    }
+
+    #[test]
+    fn a_status_that_keeps_metadata_does() {
+        let (attachments, user) = (generic("storage.k8s.io", "volumeattachments"), user());
+        let old = json!({"metadata": {"labels": {"a": "b"}, "resourceVersion": "1"}});
+        let mut new = json!({"metadata": {"annotations": {"c": "d"}, "resourceVersion": "2"},
+                             "status": {"attached": true}});
+        attachments.prepare_update(&context(&user, "status"), &mut new, &old);
+        assert_eq!(
+            new,
+            json!({"metadata": {"labels": {"a": "b"}, "resourceVersion": "2"},
+                   "status": {"attached": true}})
+        );
+    }
+
+    #[test]
+    fn labels_of_endpoint_slices_count() {
+        let (slices, user) = (generic("discovery.k8s.io", "endpointslices"), user());
+        let old = json!({"metadata": {"generation": 1}});
+        let mut new = json!({"metadata": {"generation": 1, "labels": {"a": "b"}}});
+        slices.prepare_update(&context(&user, ""), &mut new, &old);
+        assert_eq!(new["metadata"]["generation"], 2);
+        let mut annotated = json!({"metadata": {"generation": 1, "annotations": {"a": "b"}}});
+        slices.prepare_update(&context(&user, ""), &mut annotated, &old);
+        assert_eq!(annotated["metadata"]["generation"], 1);
     }
 
     #[test]

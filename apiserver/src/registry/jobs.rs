@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::deletion::GarbageCollection;
 use super::generic::{keep_all_but_status, spec_changed};
-use super::object_meta::{child_mut, keep, meta, set_generation};
+use super::object_meta::{child_mut, keep, meta, meta_mut, set_generation};
 use super::strategy::{Context, Strategy};
 
 const CONTROLLER_UID: &str = "batch.kubernetes.io/controller-uid";
@@ -34,9 +34,19 @@ fn generate_selector(job: &mut Value) {
         .or_insert_with(|| json!(uid));
 }
 
+/// A job without labels has those of its pods.
+fn label_like_the_template(job: &mut Value) {
+    let labels = job["spec"]["template"]["metadata"]["labels"].clone();
+    let own = meta(job).get("labels").and_then(Value::as_object);
+    if own.is_none_or(serde_json::Map::is_empty) && labels.is_object() {
+        meta_mut(job).insert("labels".into(), labels);
+    }
+}
+
 impl Strategy for Jobs {
     fn prepare_create(&self, _cx: &Context<'_>, job: &mut Value) {
         generate_selector(job);
+        label_like_the_template(job);
         if let Some(members) = job.as_object_mut() {
             members.remove("status");
         }
@@ -50,9 +60,11 @@ impl Strategy for Jobs {
     fn prepare_update(&self, cx: &Context<'_>, job: &mut Value, old: &Value) {
         if !cx.subresource.is_empty() {
             keep_all_but_status(job, old);
+            label_like_the_template(job);
             return;
         }
         keep(job, old, "status");
+        label_like_the_template(job);
         if spec_changed(job, old) {
             set_generation(job, meta(old).generation() + 1);
         }
@@ -86,6 +98,11 @@ mod tests {
         let labels = &job["spec"]["template"]["metadata"]["labels"];
         assert_eq!(labels["job-name"], "j");
         assert_eq!(labels["controller-uid"], "u");
+        label_like_the_template(&mut job);
+        assert_eq!(job["metadata"]["labels"]["job-name"], "j");
+        let mut own = json!({"metadata": {"labels": {"a": "b"}}, "spec": job["spec"]});
+        label_like_the_template(&mut own);
+        assert_eq!(own["metadata"]["labels"], json!({"a": "b"}));
         let mut manual = json!({"spec": {"manualSelector": true}});
         generate_selector(&mut manual);
         assert_eq!(manual, json!({"spec": {"manualSelector": true}}));

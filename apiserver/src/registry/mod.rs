@@ -95,6 +95,13 @@ impl Registry {
         Some(self.served[*index])
     }
 
+    /// Whether any resource of this group version is served.
+    pub fn serves(&self, group: &str, version: &str) -> bool {
+        self.served
+            .iter()
+            .any(|r| r.group == group && r.version == version)
+    }
+
     /// Where a served resource's objects are.
     pub fn store_of(&self, resource: &'static Resource) -> Option<&Arc<Store>> {
         let stored = stored_version(resource)?;

@@ -230,7 +230,7 @@ impl DeleteOptions {
                 errs.push(FieldError::not_supported(
                     &path,
                     other,
-                    &["Background", "Foreground", "Orphan", "nil"],
+                    &["Foreground", "Background", "Orphan", "nil"],
                 ));
                 None
             }

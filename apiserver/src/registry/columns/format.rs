@@ -57,6 +57,9 @@ pub fn labels(labels: &Value) -> String {
 
 /// A `metav1.LabelSelector` as a selector string.
 pub fn selector(selector: &Value) -> String {
+    if selector.is_null() {
+        return NONE.to_owned();
+    }
     match serde_json::from_value(selector.clone())
         .map(Some)
         .map(|s| meta::labels::Selector::from_label_selector(s.as_ref()).map(|s| s.to_string()))

@@ -11,6 +11,7 @@ mod core;
 mod format;
 mod networking;
 mod pods;
+mod resource;
 mod storage;
 
 use jiff::Timestamp;
@@ -122,6 +123,7 @@ const KINDS: &[Kinds] = &[
     core::KINDS,
     networking::KINDS,
     pods::KINDS,
+    resource::KINDS,
     storage::KINDS,
 ];
 

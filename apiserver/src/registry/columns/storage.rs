@@ -13,7 +13,6 @@ pub(super) const KINDS: Kinds = &[
     ("storage.k8s.io", "VolumeAttachment", ATTACHMENT),
     ("storage.k8s.io", "CSINode", CSI_NODE),
     ("storage.k8s.io", "CSIDriver", CSI_DRIVER),
-    ("storage.k8s.io", "CSIStorageCapacity", CAPACITY),
 ];
 
 /// The old annotation still names the class of some volumes and claims.
@@ -138,9 +137,12 @@ const ATTRIBUTES_CLASS: &[Column] = &[
 
 const ATTACHMENT: &[Column] = &[
     NAME,
-    column("Attacher", "string", |row| {
-        row.text("/spec/attacher").into()
-    }),
+    Column {
+        format: "name",
+        ..column("Attacher", "string", |row| {
+            row.text("/spec/attacher").into()
+        })
+    },
     column("PV", "string", |row| {
         row.text("/spec/source/persistentVolumeName").into()
     }),
@@ -182,14 +184,5 @@ const CSI_DRIVER: &[Column] = &[
     column("Modes", "string", |row| {
         format::or_none(format::texts(row.list("/spec/volumeLifecycleModes"))).into()
     }),
-    AGE,
-];
-
-const CAPACITY: &[Column] = &[
-    NAME,
-    column("StorageClassName", "string", |row| {
-        row.text("/storageClassName").into()
-    }),
-    column("Capacity", "string", |row| row.text_or("/capacity", UNSET)),
     AGE,
 ];

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use super::conditions;
 use super::generic::{keep_all_but_status, spec_changed};
-use super::object_meta::{child_mut, keep, meta, meta_mut, set_generation};
+use super::object_meta::{child_mut, keep, meta, meta_mut, set, set_generation};
 use super::options::DeleteOptions;
 use super::strategy::{Context, Strategy};
 
@@ -108,6 +108,7 @@ fn prepare_status(pod: &mut Value, old: &Value) {
     keep(m, &before, "ownerReferences");
     keep(m, &before, "deletionTimestamp");
     pod["metadata"] = m.take();
+    keep_observed_generations(pod, old);
     let class = old["status"]["qosClass"].clone();
     let status = child_mut(pod, "status");
     if status
@@ -117,6 +118,32 @@ fn prepare_status(pod: &mut Value, old: &Value) {
         && class.is_string()
     {
         status.insert("qosClass".into(), class);
+    }
+}
+
+/// Clients that do not know `observedGeneration` must not clear it, neither of the status
+/// nor of its conditions (of which several may have one type).
+fn keep_observed_generations(pod: &mut Value, old: &Value) {
+    const FIELD: &str = "observedGeneration";
+    let unset = |of: &serde_json::Map<String, Value>| of.get(FIELD).is_none_or(|g| g == 0);
+    let status = child_mut(pod, "status");
+    if unset(status) {
+        set(status, FIELD, old["status"].get(FIELD).cloned());
+    }
+    let mut before: Vec<&Value> = old["status"]["conditions"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .collect();
+    let conditions = status.get_mut("conditions").and_then(Value::as_array_mut);
+    for condition in conditions.into_iter().flatten() {
+        let found = before.iter().position(|b| b["type"] == condition["type"]);
+        let earlier = found.map(|i| before.remove(i));
+        if let (Some(earlier), Some(condition)) = (earlier, condition.as_object_mut())
+            && unset(condition)
+        {
+            set(condition, FIELD, earlier.get(FIELD).cloned());
+        }
     }
 }
 

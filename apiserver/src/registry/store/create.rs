@@ -115,10 +115,13 @@ impl Store {
     /// The transaction. 0 in a dry run.
     pub(super) async fn insert(&self, write: &Write<'_>, object: &Value) -> Result<u64, Status> {
         let m = meta(object);
-        if !m.resource_version().is_empty() {
-            return Err(Status::internal(
-                "resourceVersion should not be set on objects to be created",
-            ));
+        if m.resource_version().parse::<u64>().is_ok_and(|v| v != 0) {
+            // An error that upstream gives no reason.
+            return Err(Status {
+                code: 500,
+                message: "resourceVersion should not be set on objects to be created".to_owned(),
+                ..Status::default()
+            });
         }
         let key = self.key(write.namespace, m.name());
         let written = if write.dry_run {

@@ -258,6 +258,14 @@ impl Store {
             let kind = GroupKind::new(self.resource.group, self.resource.plural);
             return Err(Status::invalid(&kind, write.name, &errs));
         }
+        if asked.parse::<u64>().is_err() {
+            // An error that upstream gives no reason.
+            return Err(Status {
+                code: 500,
+                message: format!("strconv.ParseUint: parsing {asked:?}: invalid syntax"),
+                ..Status::default()
+            });
+        }
         if asked != current.revision.to_string() {
             return Err(errors::conflict(&self.group_resource(), write.name));
         }
