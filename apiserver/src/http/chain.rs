@@ -17,7 +17,7 @@ use super::in_flight::{Admission, InFlight, RETRY_AFTER};
 use super::metrics::Metrics;
 use super::query::Query;
 use super::request_info::RequestInfo;
-use super::{authorization, impersonation, verbs};
+use super::{authorization, impersonation, negotiate, verbs};
 use crate::authn::{ANONYMOUS, Authenticator, Credentials, User};
 use crate::authz::Authorizer;
 use crate::registry::Registry;
@@ -66,7 +66,8 @@ impl Chain {
         let upgrade = parts.extensions.remove::<hyper::upgrade::OnUpgrade>();
         let audit_id = self.audit_id(&parts.headers);
         let query = Query::parse(parts.uri.query().unwrap_or_default());
-        let info = RequestInfo::new(&parts.method, parts.uri.path(), &query);
+        let path = percent_decoded(parts.uri.path());
+        let info = RequestInfo::new(&parts.method, &path, &query);
         let observed = self.metrics.begin(&info);
         let mut request = RequestContext {
             info,
@@ -125,7 +126,8 @@ impl Chain {
         let selector = request.query.text("fieldSelector");
         let attributes = authorization::attributes(&request.info, &request.user, &selector);
         authorization::authorize(&*self.authorizer, &attributes)?;
-        if request.info.is_resource {
+        let info = &request.info;
+        if info.is_resource && self.registry.serves(&info.group, &info.version) {
             return verbs::serve(self, request).await;
         }
         Ok(self.paths.serve(request).unwrap_or_else(body::not_found))
@@ -154,8 +156,12 @@ impl Chain {
         if status.code >= 500 && status.reason == Reason::InternalError {
             tracing::error!(path = request.info.path, error = %status, "request failed");
         }
-        let mut response = body::status(status, &request.headers, false);
-        if matches!(status.reason, Reason::Forbidden | Reason::Unauthorized) {
+        let mut response = body::status(
+            status,
+            &request.headers,
+            negotiate::is_pretty(&request.headers, &request.query),
+        );
+        if status.reason == Reason::Forbidden {
             response.headers_mut().insert(
                 header::X_CONTENT_TYPE_OPTIONS,
                 HeaderValue::from_static("nosniff"),
@@ -177,6 +183,13 @@ impl Chain {
         let id = uuid::Builder::from_random_bytes(bits.to_be_bytes()).into_uuid();
         body::value(&id.to_string())
     }
+}
+
+/// The path as it is meant: `%3A` in a name is a colon. What is no UTF-8 then stays as it is.
+fn percent_decoded(path: &str) -> std::borrow::Cow<'_, str> {
+    percent_encoding::percent_decode_str(path)
+        .decode_utf8()
+        .unwrap_or(std::borrow::Cow::Borrowed(path))
 }
 
 /// How long the request may take; `None` for watches and the like. A client may ask for less.
@@ -241,6 +254,12 @@ fn too_many_requests() -> Response<Body> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn paths_are_decoded() {
+        assert_eq!(percent_decoded("/a/system%3Anode"), "/a/system:node");
+        assert_eq!(percent_decoded("/a/%ff"), "/a/%ff");
+    }
 
     #[test]
     fn durations_are_gos() {

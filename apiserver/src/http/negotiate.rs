@@ -5,7 +5,7 @@
 
 use http::HeaderMap;
 use http::header::{ACCEPT, ACCEPT_ENCODING, CONTENT_TYPE, USER_AGENT};
-use meta::Status;
+use meta::{GroupResource, Status};
 
 use super::query::Query;
 
@@ -70,13 +70,15 @@ pub enum Offer {
     Plain,
     /// Objects that can also be shown as tables (JSON, YAML) or partial metadata.
     Objects,
+    /// The same of lists, which can be streamed as well.
+    Collection,
 }
 
 impl Offer {
     fn allows(self, media: Media, convert: Option<&Convert>) -> bool {
         match convert {
             None => true,
-            Some(convert) if self == Offer::Objects && convert.is_meta() => {
+            Some(convert) if self != Offer::Plain && convert.is_meta() => {
                 match convert.kind.as_str() {
                     "Table" => media != Media::Protobuf,
                     "PartialObjectMetadata" | "PartialObjectMetadataList" => true,
@@ -184,57 +186,71 @@ fn options(
             _ => {}
         }
     }
+    // `as=` without a kind asks for nothing.
+    accepted.convert = accepted.convert.filter(|c| !c.kind.is_empty());
     allows(accepted.media, accepted.convert.as_ref()).then_some(accepted)
 }
 
 /// Negotiates an object's or a list's form.
 pub fn output(headers: &HeaderMap, query: &Query, offer: Offer) -> Result<Accepted, Status> {
-    let mut accepted = accept(header(headers, ACCEPT), |m, c| offer.allows(m, c))
-        .ok_or_else(|| not_acceptable(header(headers, ACCEPT), &Media::ALL.map(Media::name)))?;
+    let wanted = header(headers, ACCEPT);
+    let mut accepted = accept(wanted, |m, c| offer.allows(m, c))
+        .filter(|_| is_routed(wanted))
+        .ok_or_else(|| not_acceptable(wanted, offer, &Media::ALL.map(Media::name)))?;
     accepted.pretty |= is_pretty(headers, query);
     accepted.pretty &= accepted.media == Media::Json;
     Ok(accepted)
 }
 
+/// What a watch is answered with.
+const STREAMS: [&str; 2] = [
+    "application/json;stream=watch",
+    "application/vnd.kubernetes.protobuf;stream=watch",
+];
+
 /// Negotiates a watch's form.
 pub fn output_stream(headers: &HeaderMap, offer: Offer) -> Result<Accepted, Status> {
-    accept(header(headers, ACCEPT), |m, c| offer.allows(m, c))
-        .filter(|a| a.media != Media::Yaml)
-        .ok_or_else(|| {
-            let offered = [
-                "application/json;stream=watch",
-                "application/vnd.kubernetes.protobuf;stream=watch",
-            ];
-            not_acceptable(header(headers, ACCEPT), &offered)
-        })
+    let wanted = header(headers, ACCEPT);
+    accept(wanted, |m, c| offer.allows(m, c))
+        .filter(|a| a.media != Media::Yaml && is_routed(wanted))
+        .ok_or_else(|| not_acceptable(wanted, offer, &STREAMS))
 }
 
 /// A refusal (406). A media type that no object has is refused in the words of upstream's router,
 /// parameters that cannot be granted in those of its negotiation.
-fn not_acceptable(accept: &str, offered: &[&str]) -> Status {
-    let mut status = Status::not_acceptable(offered);
-    let known = |clause: &Clause<'_>| {
-        Media::ALL
-            .iter()
-            .any(|m| m.name().split_once('/') == Some((clause.ty, clause.subtype)))
-    };
-    if !clauses(accept).iter().any(known) {
-        status.message = format!(
-            "406: Not Acceptable\n\nAvailable representations: {}",
-            offered.join(", ")
-        );
+fn not_acceptable(accept: &str, offer: Offer, offered: &[&str]) -> Status {
+    if is_routed(accept) {
+        return Status::not_acceptable(offered);
     }
-    status
+    let mut offered: Vec<&str> = Media::ALL.iter().map(|m| m.name()).collect();
+    if offer == Offer::Collection {
+        offered.extend(STREAMS);
+    }
+    let text = format!(
+        "406: Not Acceptable\n\nAvailable representations: {}",
+        offered.join(", ")
+    );
+    router_status(406, &text)
+}
+
+/// Whether upstream's router lets a request through. It knows `*/*` and whole media types,
+/// but no `application/*`.
+fn is_routed(accept: &str) -> bool {
+    accept.is_empty()
+        || accept.split(',').any(|clause| {
+            let media = clause.split(';').next().unwrap_or_default().trim();
+            media == "*/*" || Media::ALL.iter().any(|m| m.name() == media)
+        })
+}
+
+/// What upstream makes of an error of its router.
+fn router_status(code: i32, text: &str) -> Status {
+    Status::generic_server_response(code, "", &GroupResource::default(), "", text, 0, false)
 }
 
 /// A refusal (415) of a patch, in the words of upstream's router.
-pub fn unsupported_patch(accepted: &[&str]) -> Status {
-    let mut status = Status::unsupported_media_type(accepted);
-    status.message = format!(
-        "415: Unsupported Media Type\n\nAvailable representations: {}",
-        accepted.join(", ")
-    );
-    status
+pub fn unsupported_patch() -> Status {
+    router_status(415, "415: Unsupported Media Type")
 }
 
 /// What a body is; JSON when the client does not say.
@@ -243,10 +259,12 @@ pub fn input(headers: &HeaderMap) -> Result<Media, Status> {
     if content_type.is_empty() {
         return Ok(Media::Json);
     }
-    let essence = content_type.split(';').next().unwrap_or_default().trim();
+    let (essence, parameters) = content_type.split_once(';').unwrap_or((content_type, ""));
+    let mut parameters = parameters.split(';').map(str::trim);
+    let well_formed = parameters.all(|p| p.is_empty() || p.contains('='));
     Media::ALL
         .into_iter()
-        .find(|m| m.name().eq_ignore_ascii_case(essence))
+        .find(|m| well_formed && m.name().eq_ignore_ascii_case(essence.trim()))
         .ok_or_else(|| Status::unsupported_media_type(&Media::ALL.map(Media::name)))
 }
 
@@ -258,7 +276,7 @@ pub fn accepts_gzip(headers: &HeaderMap) -> bool {
 }
 
 /// `?pretty=`, or a client behind which a person sits.
-fn is_pretty(headers: &HeaderMap, query: &Query) -> bool {
+pub fn is_pretty(headers: &HeaderMap, query: &Query) -> bool {
     match query.get("pretty") {
         Some(value) if !value.is_empty() => {
             matches!(value, "1" | "t" | "T" | "true" | "TRUE" | "True")
@@ -329,10 +347,35 @@ mod tests {
             "application/yaml; charset=utf-8".parse().unwrap(),
         );
         assert_eq!(input(&headers), Ok(Media::Yaml));
+        headers.insert(CONTENT_TYPE, "application/json;charset".parse().unwrap());
+        assert_eq!(input(&headers).unwrap_err().code, 415);
         headers.insert(CONTENT_TYPE, "text/plain".parse().unwrap());
         assert_eq!(
             input(&headers).unwrap_err().message,
             "the body of the request was in an unknown format - accepted media types include: application/json, application/yaml, application/vnd.kubernetes.protobuf"
+        );
+    }
+
+    #[test]
+    fn the_router_knows_whole_media_types_only() {
+        let refused = |accept: &str, offer| {
+            let mut headers = HeaderMap::new();
+            headers.insert(ACCEPT, accept.parse().unwrap());
+            output(&headers, &Query::parse(""), offer)
+                .unwrap_err()
+                .message
+        };
+        assert_eq!(
+            refused("application/*", Offer::Objects),
+            "406: Not Acceptable\n\nAvailable representations: application/json, application/yaml, application/vnd.kubernetes.protobuf"
+        );
+        assert!(refused("text/html", Offer::Collection).ends_with("protobuf;stream=watch"));
+        assert_eq!(
+            refused(
+                "application/json;as=Nonsense;v=v1;g=meta.k8s.io",
+                Offer::Objects
+            ),
+            "only the following media types are accepted: application/json, application/yaml, application/vnd.kubernetes.protobuf"
         );
     }
 

@@ -6,6 +6,7 @@ use futures::future::BoxFuture;
 use http::Response;
 use http::header::{HeaderName, HeaderValue};
 use meta::Status;
+use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 use serde_json::Value;
 
 use super::backend::{Backend, Outgoing};
@@ -61,7 +62,11 @@ fn rest(request: &RequestContext) -> String {
     let parts = &request.info.parts;
     // `/proxy/` as a verb in the path has no subresource between name and rest.
     let skip = if request.info.verb == "proxy" { 2 } else { 3 };
-    let mut path = format!("/{}", parts.get(skip..).unwrap_or_default().join("/"));
+    // The parts are decoded: what would not be a path must be encoded again.
+    const UNSAFE: &AsciiSet = &CONTROLS.add(b' ').add(b'"').add(b'#').add(b'%').add(b'<');
+    const ENCODED: &AsciiSet = &UNSAFE.add(b'>').add(b'?').add(b'`').add(b'{').add(b'}');
+    let joined = parts.get(skip..).unwrap_or_default().join("/");
+    let mut path = format!("/{}", utf8_percent_encode(&joined, ENCODED));
     if request.info.path.ends_with('/') && !path.ends_with('/') {
         path.push('/');
     }

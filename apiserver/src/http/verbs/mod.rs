@@ -41,6 +41,17 @@ pub struct Endpoints {
     pub connect: HashMap<(&'static str, &'static str, &'static str), Arc<dyn Connect>>,
 }
 
+/// Kinds whose every request is warned about (upstream's API lifecycle): group, kind, and since
+/// when, with what to use instead.
+const DEPRECATED: &[(&str, &str, &str)] = &[
+    ("", "ComponentStatus", "v1.19+"),
+    (
+        "",
+        "Endpoints",
+        "v1.33+; use discovery.k8s.io/v1 EndpointSlice",
+    ),
+];
+
 /// What a resource path leads to.
 pub(super) enum Endpoint {
     /// A stored resource, or a subresource that writes a part of it.
@@ -86,6 +97,16 @@ pub(super) fn find(
                 .ok_or_else(Status::path_not_found)?,
         ),
     };
+    if let Some((.., since)) = DEPRECATED
+        .iter()
+        .find(|(group, kind, _)| (*group, *kind) == (resource.group, resource.kind))
+    {
+        let version = crate::registry::convert::api_version(resource);
+        let kind = resource.kind;
+        request
+            .warnings
+            .add(format!("{version} {kind} is deprecated in {since}"));
+    }
     let key: (&str, &str, &str) = (resource.group, resource.plural, &info.subresource);
     if let Some(connect) = chain.endpoints.connect.get(&key).cloned() {
         return Ok((resource, Endpoint::Connect(connect)));
@@ -99,6 +120,14 @@ pub(super) fn find(
     }
     if subresource.is_some_and(|s| s.kind != resource.kind) {
         return Err(Status::path_not_found());
+    }
+    let problems = meta::validation::path_segment_name(&info.name);
+    if !info.name.is_empty() && !problems.is_empty() {
+        return Err(Status::bad_request(format!(
+            "Name parameter invalid: {:?}: {}",
+            info.name,
+            problems.join(";")
+        )));
     }
     let store = chain
         .registry

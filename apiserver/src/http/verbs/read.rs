@@ -137,7 +137,7 @@ pub(super) async fn list(
     view: View,
     request: &RequestContext,
 ) -> Result<Response<Body>, Status> {
-    let accepted = negotiate::output(&request.headers, &request.query, Offer::Objects)?;
+    let accepted = negotiate::output(&request.headers, &request.query, Offer::Collection)?;
     let shape = shape(&accepted, request, true)?;
     let options = ListOptions::from_query(&request.query, false)?;
     let info = &request.info;

@@ -8,7 +8,9 @@ use schema::Resource;
 use serde_json::{Value, json};
 
 use super::super::encode::{ListMeta, View};
+use crate::registry;
 use crate::registry::columns::{self, Row};
+use crate::registry::convert::convert;
 use crate::storage::cache::Object;
 
 /// `includeObject`: what a row carries besides its cells.
@@ -45,10 +47,23 @@ pub fn rows(view: View, objects: &[Arc<Object>], include: Include) -> Result<Vec
 }
 
 /// The row of one tree of the served version.
-pub fn row(served: &Resource, object: &Value, include: Include, now: jiff::Timestamp) -> Value {
+pub fn row(
+    served: &'static Resource,
+    object: &Value,
+    include: Include,
+    now: jiff::Timestamp,
+) -> Value {
+    // Columns are written for one version of a kind.
+    let shown = registry::stored_version(served)
+        .filter(|stored| stored.group == served.group && stored.version != served.version)
+        .map(|stored| convert(object.clone(), served, stored));
+    let cell_of = Row {
+        object: shown.as_ref().unwrap_or(object),
+        now,
+    };
     let cells: Vec<Value> = columns::of(served)
         .iter()
-        .map(|column| (column.cell)(&Row { object, now }))
+        .map(|column| (column.cell)(&cell_of))
         .collect();
     let mut row = json!({"cells": cells});
     match include {
@@ -60,7 +75,11 @@ pub fn row(served: &Resource, object: &Value, include: Include, now: jiff::Times
                 "metadata": object["metadata"],
             });
         }
-        Include::Object => row["object"] = object.clone(),
+        Include::Object => {
+            let mut object = object.clone();
+            codec::tree::complete(served.message, &mut object);
+            row["object"] = object;
+        }
     }
     row
 }

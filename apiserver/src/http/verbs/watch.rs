@@ -32,7 +32,7 @@ pub(super) async fn watch(
     view: View,
     request: &RequestContext,
 ) -> Result<Response<Body>, Status> {
-    let accepted = negotiate::output_stream(&request.headers, Offer::Objects)?;
+    let accepted = negotiate::output_stream(&request.headers, Offer::Collection)?;
     let shape = read::shape(&accepted, request, false)?;
     let options = ListOptions::from_query(&request.query, request.info.verb_in_path)?;
     let selection = store.select(read::namespace(view, request), &request.info.name, &options)?;
