@@ -79,8 +79,17 @@ impl StatusManager {
         self.store(pod, last, true);
     }
 
-    fn store(&self, pod: &Arc<Pod>, mut status: PodStatus, finished: bool) -> Arc<PodStatus> {
-        let mut entries = self.entries.lock();
+    fn store(&self, pod: &Arc<Pod>, status: PodStatus, finished: bool) -> Arc<PodStatus> {
+        self.store_in(&mut self.entries.lock(), pod, status, finished)
+    }
+
+    fn store_in(
+        &self,
+        entries: &mut HashMap<PodUid, Entry>,
+        pod: &Arc<Pod>,
+        mut status: PodStatus,
+        finished: bool,
+    ) -> Arc<PodStatus> {
         let known = entries.get_mut(pod.uid());
         let old = match &known {
             Some(entry) => entry.status.clone(),
@@ -177,9 +186,9 @@ impl StatusManager {
             return;
         };
         let id = container_id(runtime_name, id);
-        let known = self
-            .entries
-            .lock()
+        // Held until it is stored: a worker may be about to store a newer status.
+        let mut entries = self.entries.lock();
+        let known = entries
             .get(uid)
             .map(|entry| (entry.pod.clone(), entry.status.clone()));
         let Some((pod, status)) = known else { return };
@@ -193,7 +202,7 @@ impl StatusManager {
         if let Some(position) = position
             && update(&pod, &mut status, position)
         {
-            self.store(&pod, status, false);
+            self.store_in(&mut entries, &pod, status, false);
         }
     }
 
