@@ -125,7 +125,8 @@ pub fn generate(pod: &Pod, input: &Input<'_>) -> PodStatus {
         String::new(),
     ));
 
-    addresses(pod, observed, old, input.host_ips, &mut status);
+    let ended = is_terminal_phase(&phase);
+    addresses(pod, observed, old, ended, input.host_ips, &mut status);
     resources(pod, &mut status);
     status.conditions = Some(list);
     status.container_statuses = some(regular);
@@ -183,6 +184,7 @@ fn addresses(
     pod: &Pod,
     observed: &Observed,
     old: &PodStatus,
+    ended: bool,
     host_ips: &[String],
     status: &mut PodStatus,
 ) {
@@ -199,13 +201,16 @@ fn addresses(
         .into_iter()
         .flatten()
         .collect();
-    if pod.host_network() {
+    // The sandbox of a pod that has ended has none any more; the pod keeps those it had.
+    if pod.host_network() || ended && ips.is_empty() {
         ips = old
             .pod_ips
             .iter()
             .flatten()
             .map(|ip| ip.ip.clone())
             .collect();
+    }
+    if pod.host_network() {
         for ip in host_ips {
             if ips.is_empty() || ips.len() == 1 && ips[0].contains(':') != ip.contains(':') {
                 ips.push(ip.clone());
@@ -346,11 +351,15 @@ mod tests {
                 terminal: true,
             };
             let status = generate(&pod("Running"), &input);
+            assert_eq!(status.pod_ip.as_deref(), Some("10.0.0.1"), "it had that");
             (status.phase.unwrap(), status.reason.unwrap_or_default())
         };
         let failed = ("Failed".to_owned(), PAST_DEADLINE.to_owned());
         let mut old = PodStatus {
             phase: Some("Running".into()),
+            pod_ips: Some(vec![PodIP {
+                ip: "10.0.0.1".into(),
+            }]),
             ..Default::default()
         };
         assert_eq!(of(&old), failed);
