@@ -33,3 +33,4 @@ pub use error::{Error, Result, optional};
 pub use expectations::Expectations;
 pub use informer::{Informer, Informers};
 pub use object::{Dynamic, Kind, Object, ObjectKey, PartialObject, ResourceInfo, SlimMeta};
+pub use tls::AnyServer;
