@@ -180,9 +180,18 @@ async fn apply_patches() {
             "apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "a"}, "data": {"k": v}
         }))
     };
-    api.patch("a", &patch("1"), &options("one", false))
-        .await
-        .unwrap();
+    match api.patch("a", &patch("1"), &options("one", false)).await {
+        // Then controllers fall back on updates.
+        Err(error)
+            if error
+                .status()
+                .is_some_and(|s| s.is_unsupported_media_type()) =>
+        {
+            eprintln!("NOT TESTED: this server does not serve server-side apply");
+            return teardown(&client, &ns).await;
+        }
+        applied => assert_eq!(value(&applied.unwrap()), "1"),
+    }
     let err = api
         .patch("a", &patch("2"), &options("two", false))
         .await
