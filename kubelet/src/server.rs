@@ -234,7 +234,20 @@ pub async fn run(options: Options, stop: CancellationToken) -> anyhow::Result<()
         stop.clone(),
     ));
     tokio::spawn(pleg.run(stop.clone()));
-    tokio::spawn(rotate_logs(runtime, config.clone(), stop.clone()));
+    let logs = log_rotation::Policy {
+        max_size: u64::try_from(value(&Quantity(config.container_log_max_size.clone())))
+            .unwrap_or(u64::MAX),
+        max_files: usize::try_from(config.container_log_max_files).unwrap_or(usize::MAX),
+    };
+    let logs_root = PathBuf::from(&config.pod_logs_dir);
+    let every = config.container_log_monitor_interval.get();
+    tokio::spawn(log_rotation::run(
+        runtime,
+        logs_root.clone(),
+        logs,
+        every,
+        stop.clone(),
+    ));
     events.node(Kind::Normal, "Starting", "Starting kubelet.");
     if limits_all_pods(config) {
         let message = "Updated Node Allocatable limit across pods";
@@ -253,7 +266,7 @@ pub async fn run(options: Options, stop: CancellationToken) -> anyhow::Result<()
             per_container: options.max_dead_containers_per_container,
             total: options.max_dead_containers,
         },
-        logs_root: PathBuf::from(&config.pod_logs_dir),
+        logs_root,
     };
     SyncLoop::new(syncer, settings, heard, told, node_changed)
         .run(stop)
@@ -689,21 +702,5 @@ impl NodeTask {
             report_every: self.report_every,
         };
         updater.run(stop).await;
-    }
-}
-
-async fn rotate_logs(runtime: CriClient, config: KubeletConfiguration, stop: CancellationToken) {
-    let policy = log_rotation::Policy {
-        max_size: u64::try_from(value(&Quantity(config.container_log_max_size.clone())))
-            .unwrap_or(u64::MAX),
-        max_files: usize::try_from(config.container_log_max_files).unwrap_or(usize::MAX),
-    };
-    let root = PathBuf::from(&config.pod_logs_dir);
-    loop {
-        tokio::select! {
-            () = stop.cancelled() => return,
-            () = tokio::time::sleep(config.container_log_monitor_interval.get()) => {}
-        }
-        log_rotation::rotate(&runtime, &root, policy).await;
     }
 }

@@ -4,10 +4,12 @@
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use jiff::Timestamp;
+use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use super::client::{CriClient, Of};
@@ -43,8 +45,25 @@ fn grown(root: &Path, max_size: u64) -> Vec<PathBuf> {
         .collect()
 }
 
+/// Looks for logs to rotate until `stop`, with a pause of `every` between two looks.
+pub async fn run(
+    runtime: CriClient,
+    root: PathBuf,
+    policy: Policy,
+    every: Duration,
+    stop: CancellationToken,
+) {
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep(every) => {}
+        }
+        rotate(&runtime, &root, policy).await;
+    }
+}
+
 /// Rotates what is due.
-pub async fn rotate(client: &CriClient, root: &Path, policy: Policy) {
+async fn rotate(client: &CriClient, root: &Path, policy: Policy) {
     let due = grown(root, policy.max_size);
     if due.is_empty() {
         return;

@@ -16,7 +16,7 @@ use http::{Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, StreamBody};
 use hyper::body::{Frame, Incoming};
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{ContainerState, ContainerStatus, Pod, PodStatus};
+use k8s_openapi::api::core::v1::{Pod, PodStatus};
 use percent_encoding::percent_decode_str;
 use serde_json::{Value, json};
 use tokio_stream::wrappers::ReceiverStream;
@@ -33,7 +33,6 @@ use crate::pleg::Pleg;
 use crate::pods::index::PodIndex;
 use crate::pods::pod::PodExt;
 use crate::status::StatusManager;
-use crate::status::containers::runtime_id;
 
 /// What the node's API shows.
 pub struct NodeApi {
@@ -345,7 +344,8 @@ impl NodeApi {
             .map(|status| PodStatus::clone(&status));
         let status = status.unwrap_or_else(|| pod.status_or_default());
         let bad = |text: String| (StatusCode::BAD_REQUEST, text);
-        let id = container_with_logs(&status, container, name, options.previous).map_err(bad)?;
+        let id =
+            logs::container_with_logs(&status, container, name, options.previous).map_err(bad)?;
         let changes = self.pleg.follow(pod.uid().into());
         let known = self.runtime.container_status(&id).await.ok().flatten();
         let known =
@@ -546,71 +546,6 @@ fn uid_of(parts: &[&str], length: usize) -> Option<String> {
     (parts.len() == length).then(|| parts[3].to_owned())
 }
 
-/// The container whose log is meant, or why there is none.
-fn container_with_logs(
-    status: &PodStatus,
-    name: &str,
-    pod: &str,
-    previous: bool,
-) -> Result<String, String> {
-    let lists = [
-        &status.container_statuses,
-        &status.init_container_statuses,
-        &status.ephemeral_container_statuses,
-    ];
-    let found = lists
-        .into_iter()
-        .flatten()
-        .flatten()
-        .find(|status| status.name == name);
-    let status: &ContainerStatus =
-        found.ok_or_else(|| format!("container {name:?} in pod {pod:?} is not available"))?;
-    let ended = |state: &Option<ContainerState>| {
-        let id = state
-            .as_ref()?
-            .terminated
-            .as_ref()?
-            .container_id
-            .clone()
-            .unwrap_or_default();
-        Some(runtime_id(&id).to_owned())
-    };
-    let state = status.state.clone().unwrap_or_default();
-    let terminated = || format!("container {name:?} in pod {pod:?} is terminated");
-    let known = |id: Option<String>| id.filter(|id| !id.is_empty());
-    if previous {
-        return known(ended(&status.last_state)).ok_or_else(|| {
-            format!("previous terminated container {name:?} in pod {pod:?} not found")
-        });
-    }
-    if state.running.is_some() {
-        return Ok(runtime_id(status.container_id.as_deref().unwrap_or_default()).to_owned());
-    }
-    if state.terminated.is_some() {
-        return known(ended(&status.state))
-            .or_else(|| known(ended(&status.last_state)))
-            .ok_or_else(terminated);
-    }
-    if let Some(last) = ended(&status.last_state) {
-        return known(Some(last)).ok_or_else(terminated);
-    }
-    let reason = state
-        .waiting
-        .and_then(|waiting| waiting.reason)
-        .unwrap_or_default();
-    Err(match reason.as_str() {
-        "ErrImagePull" => {
-            format!("container {name:?} in pod {pod:?} is waiting to start: image can't be pulled")
-        }
-        "ImagePullBackOff" => {
-            format!(
-                "container {name:?} in pod {pod:?} is waiting to start: trying and failing to pull image"
-            )
-        }
-        reason => format!("container {name:?} in pod {pod:?} is waiting to start: {reason}"),
-    })
-}
-
 /// A file of the machine's log directory, or the list of its files.
 fn node_log(parts: &[&str]) -> Answer {
     let relative: PathBuf = parts.iter().collect();
@@ -664,49 +599,6 @@ mod tests {
                 ("tty".to_owned(), "1".to_owned()),
                 ("x".to_owned(), String::new()),
             ]
-        );
-    }
-
-    #[test]
-    fn whose_log() {
-        let status = |state: Value, last: Value| -> PodStatus {
-            serde_json::from_value(json!({"containerStatuses": [{"name": "c", "image": "", "imageID": "", "ready": false,
-                "restartCount": 0, "containerID": "containerd://2", "state": state, "lastState": last}]}))
-            .unwrap()
-        };
-        let ended = json!({"terminated": {"exitCode": 1, "containerID": "containerd://1"}});
-        let of =
-            |state, last, previous| container_with_logs(&status(state, last), "c", "p", previous);
-        assert_eq!(
-            of(json!({"running": {}}), ended.clone(), false).unwrap(),
-            "2"
-        );
-        assert_eq!(
-            of(json!({"running": {}}), ended.clone(), true).unwrap(),
-            "1"
-        );
-        assert_eq!(
-            of(
-                json!({"waiting": {"reason": "CrashLoopBackOff"}}),
-                ended,
-                false
-            )
-            .unwrap(),
-            "1"
-        );
-        assert_eq!(
-            of(
-                json!({"waiting": {"reason": "ErrImagePull"}}),
-                json!({}),
-                false
-            )
-            .unwrap_err(),
-            "container \"c\" in pod \"p\" is waiting to start: image can't be pulled"
-        );
-        assert!(
-            of(json!({"running": {}}), json!({}), true)
-                .unwrap_err()
-                .contains("previous terminated container")
         );
     }
 

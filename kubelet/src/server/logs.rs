@@ -8,14 +8,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use grpc::cri::ContainerState;
+use grpc::cri::ContainerState as RuntimeState;
 use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{ContainerState, ContainerStatus, PodStatus};
 use notify::{RecursiveMode, Watcher};
 use tokio::sync::{Notify, mpsc};
 
 use crate::cri::client::CriClient;
 use crate::cri::logs::Line;
 use crate::pleg::PodChanges;
+use crate::status::containers::runtime_id;
 
 /// Between two questions to a runtime that does not answer.
 const RUNTIME_RETRY: Duration = Duration::from_secs(1);
@@ -99,6 +101,71 @@ impl LogOptions {
             stderr,
         })
     }
+}
+
+/// The container whose log is meant, or why there is none.
+pub fn container_with_logs(
+    status: &PodStatus,
+    name: &str,
+    pod: &str,
+    previous: bool,
+) -> Result<String, String> {
+    let lists = [
+        &status.container_statuses,
+        &status.init_container_statuses,
+        &status.ephemeral_container_statuses,
+    ];
+    let found = lists
+        .into_iter()
+        .flatten()
+        .flatten()
+        .find(|status| status.name == name);
+    let status: &ContainerStatus =
+        found.ok_or_else(|| format!("container {name:?} in pod {pod:?} is not available"))?;
+    let ended = |state: &Option<ContainerState>| {
+        let id = state
+            .as_ref()?
+            .terminated
+            .as_ref()?
+            .container_id
+            .clone()
+            .unwrap_or_default();
+        Some(runtime_id(&id).to_owned())
+    };
+    let state = status.state.clone().unwrap_or_default();
+    let terminated = || format!("container {name:?} in pod {pod:?} is terminated");
+    let known = |id: Option<String>| id.filter(|id| !id.is_empty());
+    if previous {
+        return known(ended(&status.last_state)).ok_or_else(|| {
+            format!("previous terminated container {name:?} in pod {pod:?} not found")
+        });
+    }
+    if state.running.is_some() {
+        return Ok(runtime_id(status.container_id.as_deref().unwrap_or_default()).to_owned());
+    }
+    if state.terminated.is_some() {
+        return known(ended(&status.state))
+            .or_else(|| known(ended(&status.last_state)))
+            .ok_or_else(terminated);
+    }
+    if let Some(last) = ended(&status.last_state) {
+        return known(Some(last)).ok_or_else(terminated);
+    }
+    let reason = state
+        .waiting
+        .and_then(|waiting| waiting.reason)
+        .unwrap_or_default();
+    Err(match reason.as_str() {
+        "ErrImagePull" => {
+            format!("container {name:?} in pod {pod:?} is waiting to start: image can't be pulled")
+        }
+        "ImagePullBackOff" => {
+            format!(
+                "container {name:?} in pod {pod:?} is waiting to start: trying and failing to pull image"
+            )
+        }
+        reason => format!("container {name:?} in pod {pod:?} is waiting to start: {reason}"),
+    })
 }
 
 /// Turns records into what is sent, until the limit is reached.
@@ -192,7 +259,7 @@ pub async fn ended(runtime: CriClient, container_id: String, mut changes: PodCha
         changes.next().await;
         loop {
             match runtime.container_status(&container_id).await {
-                Ok(Some(status)) if status.state() == ContainerState::ContainerRunning => break,
+                Ok(Some(status)) if status.state() == RuntimeState::ContainerRunning => break,
                 Ok(_) => return,
                 // A runtime that is being restarted is no container that has ended.
                 Err(_) => tokio::time::sleep(RUNTIME_RETRY).await,
@@ -329,6 +396,8 @@ fn watch(path: &Path, written: Arc<Notify>) -> notify::Result<notify::Recommende
 mod tests {
     use std::io::Write;
 
+    use serde_json::{Value, json};
+
     use super::*;
 
     fn options(query: &[(&str, &str)]) -> Result<LogOptions, (u16, String)> {
@@ -390,6 +459,49 @@ mod tests {
         end.send(()).unwrap();
         assert_eq!(next().await, None);
         following.await.unwrap();
+    }
+
+    #[test]
+    fn whose_log() {
+        let status = |state: Value, last: Value| -> PodStatus {
+            serde_json::from_value(json!({"containerStatuses": [{"name": "c", "image": "", "imageID": "", "ready": false,
+                "restartCount": 0, "containerID": "containerd://2", "state": state, "lastState": last}]}))
+            .unwrap()
+        };
+        let ended = json!({"terminated": {"exitCode": 1, "containerID": "containerd://1"}});
+        let of =
+            |state, last, previous| container_with_logs(&status(state, last), "c", "p", previous);
+        assert_eq!(
+            of(json!({"running": {}}), ended.clone(), false).unwrap(),
+            "2"
+        );
+        assert_eq!(
+            of(json!({"running": {}}), ended.clone(), true).unwrap(),
+            "1"
+        );
+        assert_eq!(
+            of(
+                json!({"waiting": {"reason": "CrashLoopBackOff"}}),
+                ended,
+                false
+            )
+            .unwrap(),
+            "1"
+        );
+        assert_eq!(
+            of(
+                json!({"waiting": {"reason": "ErrImagePull"}}),
+                json!({}),
+                false
+            )
+            .unwrap_err(),
+            "container \"c\" in pod \"p\" is waiting to start: image can't be pulled"
+        );
+        assert!(
+            of(json!({"running": {}}), json!({}), true)
+                .unwrap_err()
+                .contains("previous terminated container")
+        );
     }
 
     #[test]
