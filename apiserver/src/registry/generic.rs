@@ -436,6 +436,13 @@ impl Strategy for Generic {
         }
     }
 
+    fn warnings(&self, object: &Value, old: Option<&Value>) -> Vec<String> {
+        if old.is_some_and(|old| meta(old).generation() == meta(object).generation()) {
+            return Vec::new();
+        }
+        api::warnings::of(self.resource.group, self.resource.kind, object)
+    }
+
     fn allow_create_on_update(&self) -> bool {
         self.traits.create_on_update
     }

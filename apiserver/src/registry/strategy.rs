@@ -39,7 +39,8 @@ pub trait Strategy: Send + Sync + 'static {
     fn validate_update(&self, cx: &Context<'_>, object: &Value, old: &Value) -> ErrorList;
 
     /// `Warning` headers for what is deprecated or surely a mistake.
-    fn warnings(&self, _object: &Value) -> Vec<String> {
+    /// `old` is what an update replaces.
+    fn warnings(&self, _object: &Value, _old: Option<&Value>) -> Vec<String> {
         Vec::new()
     }
 

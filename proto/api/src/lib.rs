@@ -1,4 +1,4 @@
-//! What the API says of each kind beyond its shape: defaults, validation, and the
+//! What the API says of each kind beyond its shape: defaults, validation, warnings, and the
 //! predicates that several daemons must agree on.
 //!
 //! Pure: no clock, no client, no randomness. Objects are trees
@@ -10,3 +10,4 @@
 
 pub mod defaults;
 pub mod validation;
+pub mod warnings;

@@ -66,6 +66,10 @@ impl Strategy for Pods {
         }
     }
 
+    fn warnings(&self, pod: &Value, _old: Option<&Value>) -> Vec<String> {
+        api::warnings::of("", "Pod", pod)
+    }
+
     fn is_graceful(&self) -> bool {
         true
     }

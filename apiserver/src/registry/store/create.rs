@@ -105,7 +105,7 @@ impl Store {
         if !errs.is_empty() {
             return Err(Status::invalid(&self.group_kind(), &name, &errs));
         }
-        for warning in self.strategy.warnings(object) {
+        for warning in self.strategy.warnings(object, None) {
             write.warnings.add(warning);
         }
         self.validate_admission(write, Operation::Create, &name, Some(object), None)

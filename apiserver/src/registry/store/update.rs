@@ -215,8 +215,10 @@ impl Store {
                 &errs,
             ));
         }
-        for warning in self.strategy.warnings(object) {
-            write.warnings.add(warning);
+        if write.subresource.is_empty() {
+            for warning in self.strategy.warnings(object, Some(old)) {
+                write.warnings.add(warning);
+            }
         }
         Ok(())
     }

@@ -170,7 +170,7 @@ fn percent(value: &At<'_>) -> Option<u64> {
     value.text().strip_suffix('%')?.parse().ok()
 }
 
-fn not_over_100(value: &At<'_>, errors: &mut ErrorList) {
+pub(super) fn not_over_100(value: &At<'_>, errors: &mut ErrorList) {
     if percent(value).is_some_and(|p| p > 100) {
         value.invalid(errors, "must not be greater than 100%");
     }

@@ -8,17 +8,20 @@
 
 mod apps;
 mod at;
+mod autoscaling;
 mod batch;
 mod container;
 mod coordination;
 mod discovery;
 mod metadata;
+mod networking;
 mod node;
 mod objects;
 mod pod;
 mod pod_update;
 mod rbac;
 mod service;
+mod storage;
 mod volume;
 
 use meta::field::ErrorList;
@@ -47,14 +50,17 @@ fn any_update(_: &At<'_>, _: &At<'_>, _: &mut ErrorList) {}
 
 const RULES: &[&[Rules]] = &[
     apps::RULES,
+    autoscaling::RULES,
     batch::RULES,
     coordination::RULES,
     discovery::RULES,
+    networking::RULES,
     node::RULES,
     objects::RULES,
     pod::RULES,
     rbac::RULES,
     service::RULES,
+    storage::RULES,
 ];
 
 fn rules(group: &str, kind: &str) -> Option<&'static Rules> {

@@ -130,3 +130,135 @@ fn an_immutable_config_map_stays_as_it_is() {
         ["data: Forbidden: field is immutable when `immutable` is set"]
     );
 }
+
+/// What is wrong with an object whose spec is this.
+fn spec(group: &str, kind: &str, spec: Value) -> Vec<String> {
+    let object = json!({"metadata": {"name": "a", "namespace": "b"}, "spec": spec});
+    messages(super::create(group, kind, true, &object))
+}
+
+#[test]
+fn volumes_and_claims_say_how_they_are_used() {
+    let volume = |with| {
+        let mut volume = json!({"accessModes": ["ReadWriteOnce"], "capacity": {"storage": "1Gi"}});
+        volume.as_object_mut().unwrap().extend(with);
+        spec("", "PersistentVolume", volume)
+    };
+    let with = |value: Value| value.as_object().unwrap().clone();
+    assert_eq!(
+        volume(with(json!({"nfs": {"server": "s", "path": "/"}}))),
+        [""; 0]
+    );
+    assert_eq!(
+        volume(with(json!({}))),
+        ["spec: Required value: must specify a volume type"]
+    );
+    assert_eq!(
+        volume(with(json!({"csi": {"driver": "d"}, "accessModes": []}))),
+        [
+            "spec.accessModes: Required value",
+            "spec.csi.volumeHandle: Required value"
+        ]
+    );
+    let modes = json!(["ReadWriteOncePod", "ReadWriteMany"]);
+    assert_eq!(
+        spec("", "PersistentVolumeClaim", json!({"accessModes": modes})),
+        [
+            "spec.accessModes: Forbidden: may not use ReadWriteOncePod with other access modes",
+            "spec.resources[storage]: Required value"
+        ]
+    );
+}
+
+#[test]
+fn a_bound_claim_may_grow_and_nothing_else() {
+    let claim = |spec: Value| json!({"metadata": {"name": "a"}, "spec": spec, "status": {"phase": "Bound", "capacity": {"storage": "2Gi"}}});
+    let sized = |size: &str| {
+        claim(
+            json!({"accessModes": ["ReadWriteOnce"], "volumeName": "v", "resources": {"requests": {"storage": size}}}),
+        )
+    };
+    let update = |new: &Value| {
+        messages(super::update(
+            "",
+            "PersistentVolumeClaim",
+            new,
+            &sized("2Gi"),
+        ))
+    };
+    assert_eq!(update(&sized("3Gi")), [""; 0]);
+    let shrunk = update(&sized("1Gi"));
+    assert_eq!(
+        shrunk,
+        ["spec.resources.requests.storage: Forbidden: field can not be less than status.capacity"]
+    );
+    let mut moved = sized("2Gi");
+    moved["spec"]["volumeName"] = json!("w");
+    assert!(update(&moved)[0].starts_with("spec: Forbidden: spec is immutable after creation"));
+}
+
+#[test]
+fn an_ingress_leads_somewhere() {
+    let ingress = |spec_: Value| spec("networking.k8s.io", "Ingress", spec_);
+    assert_eq!(
+        ingress(json!({})),
+        ["spec: Invalid value: null: either `defaultBackend` or `rules` must be specified"]
+    );
+    let path = |path: Value| ingress(json!({"rules": [{"http": {"paths": [path]}}]}));
+    let service = json!({"service": {"name": "s", "port": {"number": 80}}});
+    assert_eq!(
+        path(json!({"path": "/", "pathType": "Prefix", "backend": service})),
+        [""; 0]
+    );
+    assert_eq!(
+        path(json!({"path": "a//b", "pathType": "Exact", "backend": {}})),
+        [
+            "spec.rules[0].http.paths[0].path: Invalid value: \"a//b\": must be an absolute path",
+            "spec.rules[0].http.paths[0].path: Invalid value: \"a//b\": must not contain '//'",
+            "spec.rules[0].http.paths[0].backend: Invalid value: \"\": resource or service backend is required",
+        ]
+    );
+}
+
+#[test]
+fn a_network_policys_peers_are_within_their_block() {
+    let from = |peer: Value| {
+        let policy = json!({"podSelector": {}, "ingress": [{"from": [peer]}]});
+        spec("networking.k8s.io", "NetworkPolicy", policy)
+    };
+    let block = |except: &str| json!({"ipBlock": {"cidr": "10.0.0.0/8", "except": [except]}});
+    assert_eq!(from(block("10.1.0.0/16")), [""; 0]);
+    assert_eq!(
+        from(block("11.0.0.0/16")),
+        [
+            "spec.ingress[0].from[0].ipBlock.except[0]: Invalid value: \"11.0.0.0/16\": must be a strict subset of `cidr`"
+        ]
+    );
+    assert_eq!(
+        from(json!({})),
+        ["spec.ingress[0].from[0]: Required value: must specify a peer"]
+    );
+}
+
+#[test]
+fn autoscalers_and_budgets_have_bounds() {
+    let target = json!({"kind": "Deployment", "name": "d"});
+    assert_eq!(
+        spec(
+            "autoscaling",
+            "HorizontalPodAutoscaler",
+            json!({"scaleTargetRef": target, "minReplicas": 2, "maxReplicas": 1, "metrics": [{"type": "Resource"}]})
+        ),
+        [
+            "spec.maxReplicas: Invalid value: 1: must be greater than or equal to `minReplicas`",
+            "spec.metrics[0].resource: Required value: must populate information for the given metric source",
+        ]
+    );
+    let both = spec(
+        "policy",
+        "PodDisruptionBudget",
+        json!({"minAvailable": 1, "maxUnavailable": "101%"}),
+    );
+    assert!(both[0].ends_with("minAvailable and maxUnavailable cannot be both set"));
+    assert!(both[1].ends_with("must not be greater than 100%"));
+}

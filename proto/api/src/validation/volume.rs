@@ -125,13 +125,13 @@ fn source(volume: &At<'_>, errors: &mut ErrorList) {
     }
 }
 
-fn named(field: &At<'_>, errors: &mut ErrorList) {
+pub(super) fn named(field: &At<'_>, errors: &mut ErrorList) {
     if !field.is_given() {
         field.required(errors, "");
     }
 }
 
-fn host_path(source: &At<'_>, errors: &mut ErrorList) {
+pub(super) fn host_path(source: &At<'_>, errors: &mut ErrorList) {
     let path = source.get("path");
     named(&path, errors);
     container::no_backsteps(&path, errors);

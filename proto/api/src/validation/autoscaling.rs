@@ -1,0 +1,227 @@
+//! HorizontalPodAutoscalers, as `v2` (which is stored) has them; and disruption budgets.
+
+use meta::field::{ErrorList, FieldError};
+use meta::quantity::Quantity;
+use meta::validation as format;
+
+use super::at::At;
+use super::{Rules, any_update, apps, pod};
+
+pub(super) const RULES: &[Rules] = &[
+    Rules {
+        group: "autoscaling",
+        kind: "HorizontalPodAutoscaler",
+        name: format::dns1123_subdomain,
+        object: |at, errors| autoscaler(&at.get("spec"), errors),
+        update: any_update,
+        status: any_update,
+    },
+    Rules {
+        group: "policy",
+        kind: "PodDisruptionBudget",
+        name: format::dns1123_subdomain,
+        object: |at, errors| budget(&at.get("spec"), errors),
+        update: any_update,
+        status: any_update,
+    },
+];
+
+/// Something that an autoscaler points at by kind and name.
+fn reference(at: &At<'_>, errors: &mut ErrorList) {
+    for field in ["kind", "name"] {
+        let part = at.get(field);
+        if part.is_given() {
+            part.check(errors, format::path_segment_name(part.text()));
+        } else {
+            part.required(errors, "");
+        }
+    }
+}
+
+fn autoscaler(spec: &At<'_>, errors: &mut ErrorList) {
+    let (min, max) = (spec.get("minReplicas"), spec.get("maxReplicas"));
+    if min.int().is_some_and(|n| n < 1) {
+        min.invalid(errors, "must be greater than or equal to 1");
+    }
+    let most = max.int().unwrap_or(0);
+    if most == 0 {
+        max.required(errors, "must be set and greater than 0");
+    } else if most < 0 {
+        max.invalid(errors, "must be greater than or equal to 1");
+    }
+    if min.int().is_some_and(|least| most < least) {
+        let detail = "must be greater than or equal to `minReplicas`";
+        errors.push(FieldError::invalid(
+            &max.path,
+            &serde_json::json!(most),
+            detail,
+        ));
+    }
+    reference(&spec.get("scaleTargetRef"), errors);
+    for each in spec.get("metrics").items() {
+        metric(&each, errors);
+    }
+    for direction in ["scaleUp", "scaleDown"] {
+        scaling_rules(&spec.get("behavior").get(direction), errors);
+    }
+}
+
+/// The types of metrics and where each is described, in the order in which they are checked.
+const SOURCES: [(&str, &str); 5] = [
+    ("Object", "object"),
+    ("External", "external"),
+    ("Pods", "pods"),
+    ("Resource", "resource"),
+    ("ContainerResource", "containerResource"),
+];
+
+fn metric(metric: &At<'_>, errors: &mut ErrorList) {
+    let ty = metric.get("type");
+    let expected = SOURCES.iter().find(|(name, _)| *name == ty.text());
+    let mut given = Vec::new();
+    for (_, field) in SOURCES {
+        let source = metric.get(field);
+        if source.is_set() {
+            given.push(field);
+            if given.len() == 1 {
+                metric_source(field, &source, errors);
+            }
+        }
+    }
+    match expected {
+        Some((_, field)) => {
+            if !metric.get(field).is_set() {
+                metric.get(field).required(
+                    errors,
+                    "must populate information for the given metric source",
+                );
+            }
+            for other in given.iter().filter(|other| *other != field) {
+                metric
+                    .get(other)
+                    .forbidden(errors, "must populate the given metric source only");
+            }
+        }
+        None => {
+            if !ty.is_given() {
+                ty.required(errors, "must specify a metric source type");
+            }
+            let mut known = SOURCES.map(|(name, _)| name);
+            known.sort_unstable();
+            ty.one_of(errors, &known);
+        }
+    }
+}
+
+fn metric_source(field: &str, source: &At<'_>, errors: &mut ErrorList) {
+    let target = source.get("target");
+    let is_resource = matches!(field, "resource" | "containerResource");
+    if is_resource {
+        if !source.get("name").is_given() {
+            source
+                .get("name")
+                .required(errors, "must specify a resource name");
+        }
+        if field == "containerResource" && !source.get("container").is_given() {
+            source
+                .get("container")
+                .required(errors, "must specify a container");
+        }
+    } else {
+        let name = source.get("metric").get("name");
+        if name.is_given() {
+            name.check(errors, format::path_segment_name(name.text()));
+        } else {
+            name.required(errors, "must specify a metric name");
+        }
+        pod::label_selector(&source.get("metric").get("selector"), errors);
+    }
+    if field == "object" {
+        reference(&source.get("describedObject"), errors);
+    }
+    metric_target(&target, errors);
+    if is_resource {
+        let (percent, value) = (target.get("averageUtilization"), target.get("averageValue"));
+        match (percent.is_set(), value.is_set()) {
+            (false, false) => percent.required(
+                errors,
+                "must set either a target raw value or a target utilization",
+            ),
+            (true, true) => value.forbidden(
+                errors,
+                "may not set both a target raw value and a target utilization",
+            ),
+            _ => {}
+        }
+    }
+}
+
+fn metric_target(target: &At<'_>, errors: &mut ErrorList) {
+    let ty = target.get("type");
+    if !ty.is_given() {
+        ty.required(errors, "must specify a metric target type");
+    }
+    if !matches!(ty.text(), "Utilization" | "Value" | "AverageValue") {
+        errors.push(FieldError::invalid(
+            &ty.path,
+            ty.text(),
+            "must be either Utilization, Value, or AverageValue",
+        ));
+    }
+    for field in ["value", "averageValue"] {
+        let value = target.get(field);
+        let quantity = value.text().parse::<Quantity>();
+        if quantity.is_ok_and(|q| q <= Quantity::default()) {
+            value.invalid(errors, "must be positive");
+        }
+    }
+    let percent = target.get("averageUtilization");
+    if percent.int().is_some_and(|p| p < 1) {
+        percent.invalid(errors, "must be greater than 0");
+    }
+}
+
+fn scaling_rules(rules: &At<'_>, errors: &mut ErrorList) {
+    /// Seconds.
+    const LONGEST: (i64, i64) = (3600, 1800);
+    let window = rules.get("stabilizationWindowSeconds");
+    window.non_negative(errors);
+    if window.int().is_some_and(|w| w > LONGEST.0) {
+        let detail = format!("must be less than or equal to {}", LONGEST.0);
+        window.invalid(errors, detail);
+    }
+    if rules.get("selectPolicy").is_set() {
+        rules
+            .get("selectPolicy")
+            .one_of(errors, &["Disabled", "Max", "Min"]);
+    }
+    for policy in rules.get("policies").items() {
+        policy.get("type").one_of(errors, &["Percent", "Pods"]);
+        for (field, most) in [("value", i64::MAX), ("periodSeconds", LONGEST.1)] {
+            let number = policy.get(field);
+            if number.int().is_none_or(|n| n <= 0) {
+                number.invalid(errors, "must be greater than zero");
+            } else if number.int().is_some_and(|n| n > most) {
+                number.invalid(errors, format!("must be less than or equal to {most}"));
+            }
+        }
+    }
+}
+
+fn budget(spec: &At<'_>, errors: &mut ErrorList) {
+    let bounds = ["minAvailable", "maxUnavailable"].map(|b| spec.get(b));
+    if bounds.iter().all(At::is_set) {
+        spec.invalid(errors, "minAvailable and maxUnavailable cannot be both set");
+    }
+    for bound in &bounds {
+        if bound.is_set() {
+            apps::int_or_percent(bound, errors);
+            apps::not_over_100(bound, errors);
+        }
+    }
+    pod::label_selector(&spec.get("selector"), errors);
+    let policy = spec.get("unhealthyPodEvictionPolicy");
+    if policy.is_set() {
+        policy.one_of(errors, &["AlwaysAllow", "IfHealthyBudget"]);
+    }
+}

@@ -1,0 +1,274 @@
+//! Ingresses, their classes, and network policies.
+
+use std::net::IpAddr;
+
+use meta::field::{ErrorList, FieldError};
+use meta::validation as format;
+use serde_json::Value;
+
+use super::at::At;
+use super::metadata::immutable;
+use super::volume::named;
+use super::{Rules, any_update, pod};
+
+const GROUP: &str = "networking.k8s.io";
+
+pub(super) const RULES: &[Rules] = &[
+    Rules {
+        group: GROUP,
+        kind: "Ingress",
+        name: format::dns1123_subdomain,
+        object: |at, errors| ingress(&at.get("spec"), errors),
+        update: any_update,
+        status: any_update,
+    },
+    Rules {
+        group: GROUP,
+        kind: "IngressClass",
+        name: format::dns1123_subdomain,
+        object: |at, errors| {
+            let parameters = at.get("spec").get("parameters");
+            if parameters.is_set() {
+                named(&parameters.get("kind"), errors);
+                named(&parameters.get("name"), errors);
+            }
+        },
+        update: |new, old, errors| {
+            let (new, old) = (new.get("spec"), old.get("spec"));
+            immutable(&new.get("controller"), &old.get("controller"), errors);
+        },
+        status: any_update,
+    },
+    Rules {
+        group: GROUP,
+        kind: "NetworkPolicy",
+        name: format::dns1123_subdomain,
+        object: |at, errors| network_policy(&at.get("spec"), errors),
+        update: any_update,
+        status: any_update,
+    },
+];
+
+fn host(host: &At<'_>, errors: &mut ErrorList) {
+    let text = host.text();
+    let messages = if text.contains('*') {
+        format::wildcard_dns1123_subdomain(text)
+    } else {
+        format::dns1123_subdomain(text)
+    };
+    host.check(errors, messages);
+}
+
+fn ingress(spec: &At<'_>, errors: &mut ErrorList) {
+    let (rules, default) = (spec.get("rules"), spec.get("defaultBackend"));
+    if rules.len() == 0 && !default.is_set() {
+        errors.push(FieldError::invalid(
+            &spec.path,
+            meta::field::BadValue::json(&Value::Null),
+            "either `defaultBackend` or `rules` must be specified",
+        ));
+    }
+    if default.is_set() {
+        backend(&default, errors);
+    }
+    for rule in rules.items() {
+        let name = rule.get("host");
+        if name.is_given() {
+            if format::ip::parse_ip_sloppy(name.text()).is_some() {
+                name.invalid(errors, "must be a DNS name, not an IP address");
+            }
+            host(&name, errors);
+        }
+        let http = rule.get("http");
+        if !http.is_set() {
+            continue;
+        }
+        if http.get("paths").len() == 0 {
+            http.get("paths").required(errors, "");
+        }
+        for path in http.get("paths").items() {
+            http_path(&path, errors);
+        }
+    }
+    for tls in spec.get("tls").items() {
+        for name in tls.get("hosts").items() {
+            host(&name, errors);
+        }
+        let secret = tls.get("secretName");
+        if secret.is_given() {
+            secret.check(errors, format::dns1123_subdomain(secret.text()));
+        }
+    }
+    let class = spec.get("ingressClassName");
+    if class.is_set() {
+        class.check(errors, format::dns1123_subdomain(class.text()));
+    }
+}
+
+fn http_path(at: &At<'_>, errors: &mut ErrorList) {
+    const ABSOLUTE: &str = "must be an absolute path";
+    /// What a path could leave its prefix by.
+    const SEQUENCES: [&str; 5] = ["//", "/./", "/../", "%2f", "%2F"];
+    let (kind, path) = (at.get("pathType"), at.get("path"));
+    let text = path.text();
+    match kind.text() {
+        "" => {
+            kind.required(errors, "pathType must be specified");
+            return;
+        }
+        "Exact" | "Prefix" => {
+            if !text.starts_with('/') {
+                invalid_path(&path, ABSOLUTE, errors);
+            }
+            for sequence in SEQUENCES {
+                if text.contains(sequence) {
+                    invalid_path(&path, &format!("must not contain '{sequence}'"), errors);
+                }
+            }
+            for suffix in ["/..", "/."] {
+                if text.ends_with(suffix) {
+                    invalid_path(&path, &format!("cannot end with '{suffix}'"), errors);
+                }
+            }
+        }
+        "ImplementationSpecific" => {
+            if !text.is_empty() && !text.starts_with('/') {
+                invalid_path(&path, ABSOLUTE, errors);
+            }
+        }
+        _ => kind.one_of(errors, &["Exact", "ImplementationSpecific", "Prefix"]),
+    }
+    backend(&at.get("backend"), errors);
+}
+
+/// An absent path is the empty one.
+fn invalid_path(path: &At<'_>, detail: &str, errors: &mut ErrorList) {
+    errors.push(FieldError::invalid(&path.path, path.text(), detail));
+}
+
+fn backend(at: &At<'_>, errors: &mut ErrorList) {
+    let (resource, service) = (at.get("resource"), at.get("service"));
+    let mut wrong = |detail: &str| errors.push(FieldError::invalid(&at.path, "", detail));
+    match (resource.is_set(), service.is_set()) {
+        (true, true) => wrong("cannot set both resource and service backends"),
+        (false, false) => wrong("resource or service backend is required"),
+        (true, false) => {
+            named(&resource.get("kind"), errors);
+            named(&resource.get("name"), errors);
+        }
+        (false, true) => {
+            let name = service.get("name");
+            if name.is_given() {
+                name.check(errors, format::dns1123_label(name.text()));
+            } else {
+                name.required(errors, "");
+            }
+            let port = service.get("port");
+            let (name, number) = (port.get("name"), port.get("number"));
+            match (name.is_given(), number.is_given()) {
+                (true, true) => errors.push(FieldError::invalid(
+                    &at.path,
+                    "",
+                    "cannot set both port name & port number",
+                )),
+                (true, false) => name.check(errors, format::port_name(name.text())),
+                (false, true) => {
+                    number.check(errors, format::port_number(number.int().unwrap_or(0)));
+                }
+                (false, false) => at.required(errors, "port name or number is required"),
+            }
+        }
+    }
+}
+
+fn network_policy(spec: &At<'_>, errors: &mut ErrorList) {
+    pod::label_selector(&spec.get("podSelector"), errors);
+    for (rules, peers) in [("ingress", "from"), ("egress", "to")] {
+        for rule in spec.get(rules).items() {
+            for port in rule.get("ports").items() {
+                policy_port(&port, errors);
+            }
+            for peer in rule.get(peers).items() {
+                policy_peer(&peer, errors);
+            }
+        }
+    }
+    let types = spec.get("policyTypes");
+    if types.len() > 2 {
+        types.invalid(errors, "may not specify more than two policyTypes");
+        return;
+    }
+    for ty in types.items() {
+        ty.one_of(errors, &["Ingress", "Egress"]);
+    }
+}
+
+fn policy_port(at: &At<'_>, errors: &mut ErrorList) {
+    let (protocol, port, end) = (at.get("protocol"), at.get("port"), at.get("endPort"));
+    if protocol.is_set() {
+        protocol.one_of(errors, &["TCP", "UDP", "SCTP"]);
+    }
+    match port.value() {
+        None if end.is_set() => {
+            end.invalid(errors, "may not be specified when `port` is not specified");
+        }
+        None => {}
+        Some(Value::String(name)) => {
+            if end.is_set() {
+                end.invalid(errors, "may not be specified when `port` is non-numeric");
+            }
+            port.check(errors, format::port_name(name));
+        }
+        Some(_) => {
+            let number = port.int().unwrap_or(0);
+            port.check(errors, format::port_number(number));
+            if let Some(last) = end.int() {
+                if last < number {
+                    let detail = "must be greater than or equal to `port`";
+                    errors.push(FieldError::invalid(&end.path, port.bad_value(), detail));
+                }
+                end.check(errors, format::port_number(last));
+            }
+        }
+    }
+}
+
+fn policy_peer(peer: &At<'_>, errors: &mut ErrorList) {
+    let selectors = ["podSelector", "namespaceSelector"].map(|s| peer.get(s));
+    let given = selectors.iter().filter(|s| s.is_set()).count();
+    for selector in &selectors {
+        pod::label_selector(selector, errors);
+    }
+    let block = peer.get("ipBlock");
+    if block.is_set() {
+        ip_block(&block, errors);
+        if given > 0 {
+            peer.forbidden(errors, "may not specify both ipBlock and another peer");
+        }
+    } else if given == 0 {
+        peer.required(errors, "must specify a peer");
+    }
+}
+
+fn ip_block(block: &At<'_>, errors: &mut ErrorList) {
+    let cidr = block.get("cidr");
+    if !cidr.is_given() {
+        cidr.required(errors, "");
+        return;
+    }
+    cidr.cidr(errors);
+    let Some((network, bits)) = format::ip::parse_cidr_sloppy(cidr.text()) else {
+        return;
+    };
+    let within = |(address, length): (IpAddr, u8)| {
+        length > bits
+            && address.is_ipv4() == network.is_ipv4()
+            && format::ip::masked(address, bits) == format::ip::masked(network, bits)
+    };
+    for except in block.get("except").items() {
+        except.cidr(errors);
+        if format::ip::parse_cidr_sloppy(except.text()).is_some_and(|e| !within(e)) {
+            except.invalid(errors, "must be a strict subset of `cidr`");
+        }
+    }
+}
