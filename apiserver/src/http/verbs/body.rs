@@ -134,45 +134,75 @@ pub fn note_strict_errors(
 
 /// An object that says it is something must be what the endpoint takes.
 fn check_type(expected: Expected, found: &TypeMeta, body: &[u8]) -> Result<(), Status> {
+    if found.api_version.matches('/').count() > 1 {
+        let problem = format!("unexpected GroupVersion string: {}", found.api_version);
+        return Err(unrecognized(expected, body, &problem));
+    }
     let version = expected.api_version();
-    let kind_known = found.kind.is_empty() || found.kind == expected.kind;
     let found_version = match found.api_version.as_str() {
         "" => version.as_str(),
         v => v,
     };
-    if found_version.matches('/').count() > 1 {
-        return Err(unrecognized(
-            expected,
-            body,
-            &format!("unexpected GroupVersion string: {found_version}"),
-        ));
-    }
-    if !kind_known || found_version != version {
-        let (group, short) = found_version.split_once('/').unwrap_or(("", found_version));
-        let kind = if found.kind.is_empty() {
+    let kind = match found.kind.as_str() {
+        "" => expected.kind,
+        kind => kind,
+    };
+    let (_, short) = found_version.split_once('/').unwrap_or(("", found_version));
+    if let Err(problem) = convertible(expected, found_version, kind) {
+        return Err(Status::bad_request(format!(
+            "{kind} in version {short:?} cannot be handled as a {}: {problem}",
             expected.kind
-        } else {
-            &found.kind
-        };
-        if schema::kind(group, short, kind).is_none() {
-            return Err(Status::bad_request(format!(
-                "{kind} in version {short:?} cannot be handled as a {}: no kind {kind:?} is registered for version {found_version:?} in scheme \"pkg/api/legacyscheme/scheme.go:30\"",
-                expected.kind
-            )));
-        }
-        if !kind_known {
-            return Err(Status::bad_request(format!(
-                "{kind} in version {short:?} cannot be handled as a {}: converting ({short}.{kind}) to ({}.{}): unknown conversion",
-                expected.kind,
-                internal_package(expected.group),
-                expected.kind
-            )));
-        }
+        )));
+    }
+    if found_version != version {
         return Err(Status::bad_request(format!(
             "the API version in the data ({found_version}) does not match the expected API version ({version})"
         )));
     }
     Ok(())
+}
+
+/// Whether upstream could make the expected kind of what was found, and if not, why.
+fn convertible(expected: Expected, found_version: &str, kind: &str) -> Result<(), String> {
+    let (group, short) = found_version.split_once('/').unwrap_or(("", found_version));
+    if schema::kind(group, short, kind).is_none() {
+        return Err(format!(
+            "no kind {kind:?} is registered for version {found_version:?} in scheme \"pkg/api/legacyscheme/scheme.go:30\""
+        ));
+    }
+    if kind != expected.kind {
+        return Err(format!(
+            "converting ({short}.{kind}) to ({}.{}): unknown conversion",
+            internal_package(expected.group),
+            expected.kind
+        ));
+    }
+    Ok(())
+}
+
+/// A patch may not make something else of an object.
+pub fn check_patched_type(expected: Expected, object: &Value) -> Result<(), String> {
+    let text = |key: &str| object[key].as_str().unwrap_or_default();
+    convertible(expected, text("apiVersion"), text("kind"))
+}
+
+/// A tree as Go prints a map.
+pub fn go_map(value: &Value) -> String {
+    let joined = |parts: Vec<String>| parts.join(" ");
+    match value {
+        Value::Null => "<nil>".to_owned(),
+        Value::String(text) => text.clone(),
+        Value::Array(items) => format!("[{}]", joined(items.iter().map(go_map).collect())),
+        Value::Object(members) => {
+            let mut pairs: Vec<String> = members
+                .iter()
+                .map(|(key, value)| format!("{key}:{}", go_map(value)))
+                .collect();
+            pairs.sort();
+            format!("map[{}]", joined(pairs))
+        }
+        scalar => scalar.to_string(),
+    }
 }
 
 /// What upstream calls the package of a group's internal types.
@@ -289,6 +319,30 @@ mod tests {
             r#"Pod in version "v1" cannot be handled as a Pod: strict decoding error: unknown field "spec.foo""#
         );
         assert!(read(body, FieldValidation::Ignore).unwrap().1.is_empty());
+    }
+
+    #[test]
+    fn a_patch_may_not_change_the_kind() {
+        let check = |version: &str, kind: &str| {
+            let object = serde_json::json!({"apiVersion": version, "kind": kind});
+            check_patched_type(POD, &object)
+        };
+        assert_eq!(check("v1", "Pod"), Ok(()));
+        assert_eq!(
+            check("v1", "Secret").unwrap_err(),
+            "converting (v1.Secret) to (core.Pod): unknown conversion"
+        );
+        assert!(
+            check("v2", "Pod")
+                .unwrap_err()
+                .starts_with("no kind \"Pod\" is registered")
+        );
+    }
+
+    #[test]
+    fn maps_are_printed_as_go_does() {
+        let value = serde_json::json!({"b": [1, null], "a": {"x": "y", "t": true}});
+        assert_eq!(go_map(&value), "map[a:map[t:true x:y] b:[1 <nil>]]");
     }
 
     #[test]

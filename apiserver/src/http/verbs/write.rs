@@ -201,7 +201,33 @@ struct Patch {
     kind: PatchType,
     /// As a tree that no schema has seen.
     content: Value,
+    /// What is wrong with the patch itself: members that occur twice, or that are unknown.
+    strict_errors: Vec<String>,
     validation: FieldValidation,
+}
+
+fn strict_errors(kind: PatchType, body: &[u8], content: &Value) -> Vec<String> {
+    let subject = if kind == PatchType::Json {
+        "json patch "
+    } else {
+        ""
+    };
+    let mut errors: Vec<String> = codec::decode::duplicates(body)
+        .iter()
+        .map(|path| format!("{subject}duplicate field {path:?}"))
+        .collect();
+    if kind == PatchType::Json {
+        const MEMBERS: [&str; 4] = ["op", "path", "from", "value"];
+        for (i, operation) in content.as_array().into_iter().flatten().enumerate() {
+            let members = operation.as_object().into_iter().flatten();
+            let unknown = members.filter(|(name, _)| !MEMBERS.contains(&name.as_str()));
+            errors.extend(unknown.map(|(name, _)| {
+                let path = format!("[{i}].{name}");
+                format!("{subject}unknown field {path:?}")
+            }));
+        }
+    }
+    errors
 }
 
 impl Patch {
@@ -225,6 +251,7 @@ impl Patch {
         })?;
         let patch = Patch {
             kind,
+            strict_errors: strict_errors(kind, &body, &content),
             content,
             validation: options.field_validation,
         };
@@ -258,7 +285,7 @@ impl Patch {
         let text = object.to_string();
         let invalid = |detail: String| {
             let value = match self.kind {
-                PatchType::Strategic => self.content.to_string(),
+                PatchType::Strategic => input::go_map(&self.content),
                 _ => text.clone(),
             };
             let errs = ErrorList::from(vec![FieldError::invalid(
@@ -268,9 +295,15 @@ impl Patch {
             )]);
             Status::invalid(&GroupKind::new("", ""), "", &errs)
         };
-        let decoded =
+        if matches!(self.kind, PatchType::Json | PatchType::Merge) {
+            input::check_patched_type(expected, &object).map_err(invalid)?;
+        }
+        let mut decoded =
             codec::decode::json(message, text.as_bytes(), input::strictness(self.validation))
                 .map_err(|e| invalid(e.to_string()))?;
+        decoded
+            .strict_errors
+            .splice(..0, self.strict_errors.clone());
         input::note_strict_errors(&decoded, self.validation, &request.warnings).map_err(invalid)?;
         let mut object = decoded.value;
         if let Some(members) = object.as_object_mut() {

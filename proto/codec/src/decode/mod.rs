@@ -7,6 +7,8 @@ mod yaml;
 pub use json::json;
 pub use yaml::{to_json as yaml_to_json, yaml};
 
+use std::collections::HashSet;
+
 use serde_json::Value;
 
 use crate::json::read::{Kind, Reader};
@@ -111,12 +113,67 @@ pub fn untyped(body: &[u8]) -> Result<Value, DecodeError> {
     Ok(value)
 }
 
+/// The paths of members that occur more than once in a JSON body, such as
+/// `spec.containers[0].name`. What cannot be read has none.
+pub fn duplicates(body: &[u8]) -> Vec<String> {
+    let mut found = Vec::new();
+    // The caller has read the body before, and knows of its errors.
+    let _ = find_duplicates(&mut Reader::new(body), &mut String::new(), &mut found);
+    found
+}
+
+fn find_duplicates(
+    json: &mut Reader<'_>,
+    path: &mut String,
+    found: &mut Vec<String>,
+) -> Result<(), DecodeError> {
+    let length = path.len();
+    match json.peek()? {
+        Kind::Object => {
+            json.object()?;
+            let mut seen = HashSet::new();
+            let mut first = true;
+            while let Some(key) = json.key(&mut first)? {
+                if length > 0 {
+                    path.push('.');
+                }
+                path.push_str(&key);
+                if !seen.insert(key) && !found.contains(path) {
+                    found.push(path.clone());
+                }
+                find_duplicates(json, path, found)?;
+                path.truncate(length);
+            }
+        }
+        Kind::Array => {
+            json.array()?;
+            let mut first = true;
+            let mut index = 0;
+            while json.element(&mut first)? {
+                path.push_str(&format!("[{index}]"));
+                find_duplicates(json, path, found)?;
+                path.truncate(length);
+                index += 1;
+            }
+        }
+        _ => json.skip()?,
+    }
+    Ok(())
+}
+
 /// A body that could not be read; the text is upstream's.
 pub type DecodeError = crate::error::Error;
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn members_that_occur_twice_are_found() {
+        let body = br#"{"a":1,"b":[{"c":1,"c":2,"c":3}],"a":{}}"#;
+        assert_eq!(duplicates(body), ["b[0].c", "a"]);
+        assert!(duplicates(b"[{\"a\":1},{\"a\":1}]").is_empty());
+    }
 
     #[test]
     fn an_object_says_what_it_is() {
