@@ -127,10 +127,31 @@ impl Chain {
         let attributes = authorization::attributes(&request.info, &request.user, &selector);
         authorization::authorize(&*self.authorizer, &attributes)?;
         let info = &request.info;
-        if info.is_resource && self.registry.serves(&info.group, &info.version) {
+        if info.is_resource && self.registry.serves_group(&info.group) {
             return verbs::serve(self, request).await;
         }
-        Ok(self.paths.serve(request).unwrap_or_else(body::not_found))
+        if let Some(response) = self.paths.serve(request) {
+            return Ok(response);
+        }
+        // Below a group that is served, or where only the method is wrong, upstream's
+        // router answers.
+        let mut parts = request.info.path.trim_matches('/').split('/');
+        match (parts.next(), parts.next(), parts.next(), parts.next()) {
+            (Some("version"), None, ..) | (Some("api" | "apis"), None, ..) => {
+                Err(verbs::method_not_allowed())
+            }
+            (Some("api"), Some("v1"), None, _) => Err(verbs::method_not_allowed()),
+            (Some("api"), ..) => Err(Status::path_not_found()),
+            (Some("apis"), Some(group), Some(version), None)
+                if self.registry.serves(group, version) =>
+            {
+                Err(verbs::method_not_allowed())
+            }
+            (Some("apis"), Some(group), ..) if self.registry.serves_group(group) => {
+                Err(Status::path_not_found())
+            }
+            _ => Ok(body::not_found()),
+        }
     }
 
     async fn authenticate(

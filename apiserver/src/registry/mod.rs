@@ -95,6 +95,11 @@ impl Registry {
         Some(self.served[*index])
     }
 
+    /// Whether any version of this group is served.
+    pub fn serves_group(&self, group: &str) -> bool {
+        self.served.iter().any(|r| r.group == group)
+    }
+
     /// Whether any resource of this group version is served.
     pub fn serves(&self, group: &str, version: &str) -> bool {
         self.served

@@ -3,6 +3,8 @@
 //!
 //! What must not be here: what the options make the registry do.
 
+use std::time::Duration;
+
 use meta::{ErrorList, FieldError, GroupKind, Path, Status};
 use serde::Deserialize;
 use serde_json::Value;
@@ -265,7 +267,7 @@ pub struct ListOptions {
     pub allow_bookmarks: bool,
     pub resource_version: String,
     pub version_match: Option<Match>,
-    pub timeout: Option<std::time::Duration>,
+    pub timeout: Option<Duration>,
     /// 0: no limit.
     pub limit: usize,
     pub continue_token: String,
@@ -287,9 +289,10 @@ impl ListOptions {
             allow_bookmarks: query.flag("allowWatchBookmarks"),
             resource_version: query.text("resourceVersion"),
             version_match: None,
-            timeout: number("timeoutSeconds")?
-                .and_then(|s| u64::try_from(s).ok())
-                .map(std::time::Duration::from_secs),
+            // Less than no time is over at once.
+            timeout: number("timeoutSeconds")?.map(|seconds| {
+                u64::try_from(seconds).map_or(Duration::from_nanos(1), Duration::from_secs)
+            }),
             limit: number("limit")?.map_or(0, |n| usize::try_from(n).unwrap_or(0)),
             continue_token: query.text("continue"),
             send_initial_events: query.boolean("sendInitialEvents"),
@@ -393,20 +396,17 @@ impl ListOptions {
     }
 }
 
-/// A resource version as a number; 0 for none.
+/// A resource version as a number; 0 for none. Upstream gives the error no reason.
 pub fn parse_resource_version(text: &str) -> Result<u64, Status> {
     if text.is_empty() {
         return Ok(0);
     }
-    text.parse().map_err(|_| {
-        let problem = format!("strconv.ParseUint: parsing {text:?}: invalid syntax");
-        let errs = ErrorList::from(vec![FieldError::invalid(
-            &Path::new("resourceVersion"),
-            text,
-            problem,
-        )]);
-        // Upstream names no kind here.
-        Status::invalid(&GroupKind::new("", ""), "", &errs)
+    text.parse().map_err(|_| Status {
+        code: 500,
+        message: format!(
+            "resourceVersion: Invalid value: {text:?}: strconv.ParseUint: parsing {text:?}: invalid syntax"
+        ),
+        ..Status::default()
     })
 }
 

@@ -21,7 +21,7 @@ const QUALIFIED_NAME: &str = "([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]";
 pub type Messages = Vec<String>;
 
 pub fn max_len_error(length: usize) -> String {
-    format!("must be no more than {length} characters")
+    format!("must be no more than {length} bytes")
 }
 
 pub fn empty_error() -> String {
@@ -402,7 +402,7 @@ mod tests {
         assert_eq!(dns1123_label("a.b"), ["must not contain dots"]);
         assert_eq!(
             dns1123_label(&"a".repeat(64)),
-            ["must be no more than 63 characters"]
+            ["must be no more than 63 bytes"]
         );
         assert!(dns1035_label("a1").is_empty() && !dns1035_label("1a").is_empty());
         assert!(dns1123_subdomain("a.b-c.1").is_empty() && !dns1123_subdomain("a..b").is_empty());

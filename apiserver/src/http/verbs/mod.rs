@@ -78,14 +78,18 @@ pub(super) fn find(
         .resource(&info.group, &info.version, &info.resource)
         .filter(|r| r.namespaced || info.namespace.is_empty() || r.plural == "namespaces")
         .ok_or_else(Status::path_not_found)?;
+    // Upstream has no such paths any more.
+    if info.verb == "proxy" || (info.parts.len() > 3 && info.subresource != "proxy") {
+        return Err(Status::path_not_found());
+    }
     // Across all namespaces objects can be listed and watched, and nothing else.
-    if resource.namespaced && info.namespace.is_empty() && !lists(info) {
-        let all = info.parts.len() < 2 && resource.verbs.contains(&"list");
-        return Err(if all {
-            method_not_allowed()
-        } else {
-            Status::path_not_found()
-        });
+    if resource.namespaced && info.namespace.is_empty() {
+        if info.parts.len() > 1 || !resource.verbs.contains(&"list") {
+            return Err(Status::path_not_found());
+        }
+        if !lists(info) {
+            return Err(method_not_allowed());
+        }
     }
     let subresource = match info.subresource.as_str() {
         "" => None,
@@ -157,7 +161,14 @@ fn check_verb(
         verb => verb,
     };
     let verbs = subresource.map_or(resource.verbs, |s| s.verbs);
-    if verbs.contains(&verb) {
+    // What is created has no name yet in its path, what is written over has one.
+    let named = info.parts.len() > 1;
+    let misplaced = match verb {
+        "create" => named && subresource.is_none(),
+        "update" | "patch" => !named,
+        _ => request.method == Method::HEAD,
+    };
+    if verbs.contains(&verb) && !misplaced {
         return Ok(());
     }
     Err(method_not_allowed())

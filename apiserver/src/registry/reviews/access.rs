@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use futures::future::BoxFuture;
+use meta::field::BadValue;
 use meta::{ErrorList, FieldError, GroupKind, Path, Status};
 use serde_json::{Value, json};
 
@@ -21,16 +22,6 @@ pub enum Scope {
     Local,
     /// The one who asks.
     Own,
-}
-
-impl Scope {
-    fn kind(self) -> &'static str {
-        match self {
-            Scope::Cluster => "SubjectAccessReview",
-            Scope::Local => "LocalSubjectAccessReview",
-            Scope::Own => "SelfSubjectAccessReview",
-        }
-    }
 }
 
 pub struct AccessReviews {
@@ -66,7 +57,14 @@ fn subject(spec: &Value) -> User {
     }
 }
 
-fn validate(scope: Scope, spec: &Value) -> ErrorList {
+/// `nonResourceAttributes` as upstream prints its own form of them.
+fn as_go(attributes: Option<&Value>) -> BadValue {
+    let attributes = attributes.unwrap_or(&Value::Null);
+    BadValue::json(&json!({"Path": text(attributes, "path"), "Verb": text(attributes, "verb")}))
+}
+
+/// `namespace` is that of a local review.
+fn validate(scope: Scope, spec: &Value, namespace: &str) -> ErrorList {
     let mut errs = ErrorList::default();
     let path = Path::new("spec");
     let (resource, other) = (
@@ -76,14 +74,14 @@ fn validate(scope: Scope, spec: &Value) -> ErrorList {
     if resource.is_some() && other.is_some() {
         errs.push(FieldError::invalid(
             &path.child("nonResourceAttributes"),
-            meta::field::BadValue::Omitted,
+            as_go(other),
             "cannot be specified in combination with resourceAttributes",
         ));
     }
     if resource.is_none() && other.is_none() {
         errs.push(FieldError::invalid(
             &path.child("resourceAttributes"),
-            meta::field::BadValue::Omitted,
+            BadValue::json(&Value::Null),
             "exactly one of nonResourceAttributes or resourceAttributes must be specified",
         ));
     }
@@ -93,6 +91,22 @@ fn validate(scope: Scope, spec: &Value) -> ErrorList {
             text(spec, "user"),
             "at least one of user or group must be specified",
         ));
+    }
+    if scope == Scope::Local {
+        let asked = resource.map_or("", |r| text(r, "namespace"));
+        if other.is_some() {
+            errs.push(FieldError::invalid(
+                &path.child("nonResourceAttributes"),
+                as_go(other),
+                "disallowed on this kind of request",
+            ));
+        } else if resource.is_some() && asked != namespace {
+            errs.push(FieldError::invalid(
+                &path.child("resourceAttributes").child("namespace"),
+                asked,
+                "must match metadata.namespace",
+            ));
+        }
     }
     errs
 }
@@ -129,9 +143,13 @@ impl Rest for AccessReviews {
     ) -> BoxFuture<'a, Result<Reply, Status>> {
         Box::pin(async move {
             let spec = review["spec"].clone();
-            let errs = validate(self.scope, &spec);
+            let namespace = match meta(&review).namespace() {
+                "" => target.namespace,
+                own => own,
+            };
+            let errs = validate(self.scope, &spec, namespace);
             if !errs.is_empty() {
-                let kind = GroupKind::new("authorization.k8s.io", self.scope.kind());
+                let kind = GroupKind::new("authorization.k8s.io", "");
                 return Err(Status::invalid(&kind, "", &errs));
             }
             if self.scope == Scope::Local {
@@ -173,9 +191,14 @@ mod tests {
     #[test]
     fn a_question_is_about_one_thing_and_somebody() {
         let both = json!({"user": "a", "resourceAttributes": {}, "nonResourceAttributes": {}});
-        assert_eq!(validate(Scope::Cluster, &both).len(), 1);
-        assert_eq!(validate(Scope::Cluster, &json!({})).len(), 2);
-        assert!(validate(Scope::Own, &json!({"resourceAttributes": {}})).is_empty());
+        assert_eq!(validate(Scope::Cluster, &both, "").len(), 1);
+        let elsewhere = json!({"user": "u", "resourceAttributes": {"namespace": "other"}});
+        assert_eq!(
+            validate(Scope::Local, &elsewhere, "here").to_string(),
+            "spec.resourceAttributes.namespace: Invalid value: \"other\": must match metadata.namespace"
+        );
+        assert_eq!(validate(Scope::Cluster, &json!({}), "").len(), 2);
+        assert!(validate(Scope::Own, &json!({"resourceAttributes": {}}), "").is_empty());
         assert_eq!(
             subject(&json!({"user": "a", "extra": {"Key": ["v"]}})).extra["key"],
             ["v"]

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use futures::future::BoxFuture;
-use meta::{ErrorList, FieldError, Status};
+use meta::Status;
 use serde_json::{Value, json};
 
 use super::super::rest::{Reply, Rest, Target};
@@ -32,11 +32,9 @@ impl Rest for TokenReviews {
                 .unwrap_or_default()
                 .to_owned();
             if token.is_empty() {
-                let errs = ErrorList::from(vec![FieldError::required(
-                    &meta::Path::new("spec").child("token"),
+                return Err(Status::bad_request(
                     "token is required for TokenReview in authentication",
-                )]);
-                return Err(Status::bad_request(errs.to_string()));
+                ));
             }
             let audiences: Vec<String> = review["spec"]["audiences"]
                 .as_array()
@@ -53,7 +51,7 @@ impl Rest for TokenReviews {
                         status["audiences"] = json!(audiences);
                     }
                 }
-                Ok(None) => {}
+                Ok(None) => status["error"] = json!("invalid bearer token"),
                 Err(e) => status["error"] = json!(e.to_string()),
             }
             review["status"] = status;

@@ -94,7 +94,7 @@ impl Store {
         options: &ListOptions,
     ) -> Result<Selection, Status> {
         let labels = labels::Selector::parse(&options.label_selector)
-            .map_err(|e| Status::bad_request(format!("unable to parse requirement: {e}")))?;
+            .map_err(|e| Status::bad_request(e.to_string()))?;
         let fields = fields::Selector::parse(&options.field_selector)
             .map_err(|e| Status::bad_request(e.to_string()))?;
         if !name.is_empty()
@@ -137,7 +137,7 @@ impl Store {
         let continue_token = match list.objects.last() {
             Some(last) if list.more => Token::encode(
                 list.revision as i64,
-                relative_to(selection, &format!("{}\0", last.key())),
+                format!("/{}\0", relative_to(selection, last.key())),
             ),
             _ => String::new(),
         };
@@ -199,7 +199,9 @@ fn place(selection: &Selection, options: &ListOptions) -> Result<(At, String), S
         };
         return Ok((at, start));
     }
-    let version = parse_resource_version(&options.resource_version)?;
+    let version = parse_resource_version(&options.resource_version).map_err(|status| {
+        Status::bad_request(format!("invalid resource version: {}", status.message))
+    })?;
     let at = match (options.version_match, version) {
         (_, 0) if options.resource_version.is_empty() => At::Latest,
         (_, 0) => At::Any,
@@ -212,14 +214,13 @@ fn place(selection: &Selection, options: &ListOptions) -> Result<(At, String), S
 }
 
 /// A key as a token states it: below the namespace that the request is about.
-fn relative_to(selection: &Selection, key: &str) -> String {
+fn relative_to<'k>(selection: &Selection, key: &'k str) -> &'k str {
     match selection.namespace.as_str() {
-        "" => key.to_owned(),
+        "" => key,
         namespace => key
             .strip_prefix(namespace)
             .and_then(|k| k.strip_prefix('/'))
-            .unwrap_or(key)
-            .to_owned(),
+            .unwrap_or(key),
     }
 }
 
@@ -228,7 +229,7 @@ fn expired_token(selection: &Selection, start: &str) -> Status {
     let mut status = Status::expired(
         "The provided continue parameter is too old to display a consistent list result. You can start a new list without the continue parameter, or use the continue token in this response to retrieve the remainder of the results. Continuing with the provided token results in an inconsistent list - objects that were created, modified, or deleted between the time the first chunk was returned and now may show up in the list.",
     );
-    let token = Token::encode(INCONSISTENT, relative_to(selection, start));
+    let token = Token::encode(INCONSISTENT, format!("/{}", relative_to(selection, start)));
     status.metadata = Some(Box::new(
         k8s_openapi::apimachinery::pkg::apis::meta::v1::ListMeta {
             continue_: Some(token),
@@ -299,7 +300,7 @@ mod tests {
 
     #[test]
     fn a_token_continues_below_its_namespace() {
-        let token = Token::encode(9, relative_to(&selection("ns"), "ns/a\0"));
+        let token = Token::encode(9, relative_to(&selection("ns"), "ns/a\0").to_owned());
         let options = ListOptions {
             continue_token: token,
             ..Default::default()

@@ -38,8 +38,13 @@ pub enum FieldRef {
 
 /// A field selector names what the resource cannot be selected by.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("field label not supported: {0}")]
-pub struct UnknownField(pub String);
+pub enum UnknownField {
+    #[error("field label not supported: {0}")]
+    NotSelectable(String),
+    /// Of a resource that has no selectable fields of its own.
+    #[error("{0:?} is not a known field selector: only \"metadata.name\", \"metadata.namespace\"")]
+    NotMetadata(String),
+}
 
 impl Selector {
     /// What a request selects of a resource; an empty `namespace` is every namespace.
@@ -51,9 +56,12 @@ impl Selector {
     ) -> Result<Self, UnknownField> {
         let term = |term: &fields::Requirement| {
             Ok(FieldTerm {
-                field: definition
-                    .field(&term.field)
-                    .ok_or_else(|| UnknownField(term.field.clone()))?,
+                field: definition.field(&term.field).ok_or_else(|| {
+                    match definition.fields.as_slice() {
+                        [] => UnknownField::NotMetadata(term.field.clone()),
+                        _ => UnknownField::NotSelectable(term.field.clone()),
+                    }
+                })?,
                 equals: term.equals,
                 value: term.value.clone(),
             })
