@@ -2,12 +2,15 @@
 
 use std::path::PathBuf;
 
+use anyhow::{Context as _, bail};
+
 use component::features::FeatureGates;
 use component::flags::common::{
     ClientConnectionFlags, DelegatedAuthFlags, LeaderElectionFlags, SecureServingFlags,
 };
 use component::flags::{CommaList, GoDuration};
 use component::logs;
+use ipnet::IpNet;
 
 #[derive(Debug, clap::Args)]
 pub struct Options {
@@ -47,9 +50,10 @@ pub struct Options {
     pub concurrent_service_syncs: usize,
     #[arg(long, default_value = "kubernetes")]
     pub cluster_name: String,
+    /// The networks of all pods, one per IP family: routes in them are this daemon's.
     #[arg(long, default_value = "")]
     pub cluster_cidr: String,
-    /// No cloud route is configured by a provider of this build.
+    /// Whether routes to nodes' pods are made in a cloud that has routes.
     #[arg(long, default_value_t = true)]
     pub configure_cloud_routes: bool,
     #[arg(long, default_value_t = false)]
@@ -73,6 +77,26 @@ impl AsRef<logs::Options> for Options {
 }
 
 impl Options {
+    /// `--cluster-cidr`, read.
+    pub fn cluster_cidrs(&self) -> anyhow::Result<Vec<IpNet>> {
+        let parts = self.cluster_cidr.split(',').map(str::trim);
+        let cidrs: Vec<IpNet> = parts
+            .filter(|part| !part.is_empty())
+            .map(|part| {
+                part.parse()
+                    .with_context(|| format!("--cluster-cidr: {part:?}"))
+            })
+            .collect::<anyhow::Result<_>>()?;
+        let of_both = |[a, b]: &[IpNet; 2]| a.addr().is_ipv4() != b.addr().is_ipv4();
+        match <&[IpNet; 2]>::try_from(cidrs.as_slice()) {
+            Ok(pair) if of_both(pair) => Ok(cidrs),
+            Err(_) if cidrs.len() < 2 => Ok(cidrs),
+            _ => {
+                bail!("--cluster-cidr: two networks are of two IP families, and more there are not")
+            }
+        }
+    }
+
     /// Is the controller of that name to run?
     pub fn runs(&self, controller: &str) -> bool {
         let listed = &self.controllers.0;

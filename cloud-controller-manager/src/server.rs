@@ -22,6 +22,7 @@ const NAME: &str = "cloud-controller-manager";
 pub async fn serve(options: Options, stop: CancellationToken) -> anyhow::Result<()> {
     tracing::info!("effective configuration: {options:?}");
     let provider = provider::build(&options.cloud_provider, options.cloud_config.as_deref())?;
+    let cluster_cidrs = options.cluster_cidrs()?;
     let config = options
         .client
         .config(NAME, 20.0, 30)
@@ -73,6 +74,9 @@ pub async fn serve(options: Options, stop: CancellationToken) -> anyhow::Result<
                     node_monitor_period: options.node_monitor_period.get(),
                     node_workers: options.concurrent_node_syncs,
                     service_workers: options.concurrent_service_syncs,
+                    configure_cloud_routes: options.configure_cloud_routes,
+                    route_reconciliation_period: options.route_reconciliation_period.get(),
+                    cluster_cidrs: cluster_cidrs.clone(),
                     stop: leading.clone(),
                 };
                 match start(context) {

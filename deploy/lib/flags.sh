@@ -126,6 +126,8 @@ flags_cloud_controller_manager() {
   instanceType: namespace
 YAML
     done
+    echo "# The machine is the way to their pods."
+    echo "routes: {table: 254}"
   } | write_file "$CONFIG/inventory.yaml" 644
   CONFIG_FILES=("$KUBECONFIGS/cloud-controller-manager.conf" "$CONFIG/inventory.yaml")
   # shellcheck disable=SC2207
@@ -138,7 +140,8 @@ YAML
     --cloud-provider=baremetal
     --cloud-config="$CONFIG/inventory.yaml"
     --allocate-node-cidrs=false
-    --configure-cloud-routes=false
+    --configure-cloud-routes=true
+    --cluster-cidr="$POD_CIDR"
     --cluster-name=ferrokube
     --leader-elect=true
     --v=2

@@ -48,7 +48,8 @@ connect_pods() {
   for node in "${NODES[@]}"; do
     cidr=${cidrs[$node]}
     cni_config "$cidr" | write_file "$NODE_DIRS/$node/etc/cni/net.d/10-ferrokube.conflist" 644
-    ip route replace "$cidr" via "${NODE_IP[$node]}" dev "$BRIDGE"
+    # Else the cloud-controller-manager makes this route, as the inventory asks it to.
+    has_cloud || ip route replace "$cidr" via "${NODE_IP[$node]}" dev "$BRIDGE"
     for other in "${NODES[@]}"; do
       [[ $other == "$node" ]] || in_node "$other" ip route replace "$cidr" via "${NODE_IP[$node]}"
     done

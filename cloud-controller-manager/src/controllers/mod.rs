@@ -2,6 +2,7 @@
 
 mod node;
 mod node_lifecycle;
+mod route;
 mod service;
 
 use std::sync::Arc;
@@ -11,6 +12,7 @@ use client::Client;
 use client::events::Recorder;
 use client::informer::Informers;
 use futures::future::BoxFuture;
+use ipnet::IpNet;
 use tokio_util::sync::CancellationToken;
 
 use crate::provider::Provider;
@@ -25,6 +27,11 @@ pub struct Context {
     pub node_monitor_period: Duration,
     pub node_workers: usize,
     pub service_workers: usize,
+    /// `--configure-cloud-routes`.
+    pub configure_cloud_routes: bool,
+    pub route_reconciliation_period: Duration,
+    /// The networks of all pods: one per IP family.
+    pub cluster_cidrs: Vec<IpNet>,
     /// Ends with the lease.
     pub stop: CancellationToken,
 }
@@ -34,10 +41,11 @@ pub struct Context {
 type Start = fn(Context) -> Option<BoxFuture<'static, ()>>;
 
 /// Under upstream's names.
-pub fn controllers() -> [(&'static str, Start); 3] {
+pub fn controllers() -> [(&'static str, Start); 4] {
     [
         ("cloud-node-controller", node::start),
         ("cloud-node-lifecycle-controller", node_lifecycle::start),
         ("service-lb-controller", service::start),
+        ("node-route-controller", route::start),
     ]
 }

@@ -1,8 +1,7 @@
 //! What a cloud tells and does: the seam that every provider implements.
 //!
-//! A provider answers for instances and load balancers; `None` for a part means that
-//! the cloud has no such thing, and the controllers of it do not run. (Upstream's third
-//! part, routes, comes with the first provider that has any.)
+//! A provider answers for instances, load balancers and routes; `None` for a part means
+//! that the cloud has no such thing, and the controllers of it do not run.
 //!
 //! What must not be here: the Kubernetes API; controllers hand over what is needed.
 
@@ -13,6 +12,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use futures::future::BoxFuture;
+use ipnet::IpNet;
 
 /// A cloud (`cloudprovider.Interface`).
 pub trait Provider: Send + Sync + 'static {
@@ -24,6 +24,10 @@ pub trait Provider: Send + Sync + 'static {
     }
 
     fn load_balancers(&self) -> Option<&dyn LoadBalancers> {
+        None
+    }
+
+    fn routes(&self) -> Option<&dyn Routes> {
         None
     }
 }
@@ -88,6 +92,32 @@ pub struct BalancedService {
     /// `spec.loadBalancerIP`, when asked for.
     pub requested: Option<std::net::IpAddr>,
     pub present: Vec<std::net::IpAddr>,
+}
+
+/// The ways to the pods of nodes (`cloudprovider.Routes`).
+pub trait Routes: Send + Sync {
+    /// The routes of this cluster that there are.
+    fn list(&self) -> BoxFuture<'_, Result<Vec<Route>, ProviderError>>;
+
+    /// Makes a route to a node, in the place of one to the same destination.
+    /// `addresses` are the node's, as its status has them: type and address.
+    fn create<'a>(
+        &'a self,
+        route: &'a Route,
+        addresses: &'a [(String, String)],
+    ) -> BoxFuture<'a, Result<(), ProviderError>>;
+
+    /// Removes it; succeeds when it is not there.
+    fn delete<'a>(&'a self, route: &'a Route) -> BoxFuture<'a, Result<(), ProviderError>>;
+}
+
+/// Where packets for some pods go (`cloudprovider.Route`).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Route {
+    /// A node's pod network.
+    pub destination: IpNet,
+    /// The node's name; empty when the cloud knows no such machine (any more).
+    pub node: String,
 }
 
 #[derive(Debug, thiserror::Error)]

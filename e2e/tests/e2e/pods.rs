@@ -2,6 +2,7 @@
 //! volumes, probes, hooks, static pods.
 
 use std::fs;
+use std::process::Command;
 
 use e2e::wait::equals;
 use e2e::{Cluster, Namespace, until};
@@ -605,5 +606,50 @@ fn a_cloud_controller_manager_completes_nodes() {
             "{}",
             node["spec"]
         );
+    }
+}
+
+#[test]
+fn a_cloud_controller_manager_keeps_the_routes_to_pods() {
+    let cluster = Cluster::get();
+    if !cluster.runs("cloud-controller-manager") {
+        return;
+    }
+    let ip = |arguments: &[&str]| {
+        let done = Command::new("ip").args(arguments).output().unwrap();
+        assert!(done.status.success(), "ip {arguments:?}: {done:?}");
+        String::from_utf8(done.stdout).unwrap()
+    };
+    let mut networks = Vec::new();
+    for name in cluster.nodes() {
+        let via = cluster.node_ip(&name);
+        let node: Value =
+            serde_json::from_str(&cluster.kubectl("get node -o json").args([&name]).ok()).unwrap();
+        let network = node["spec"]["podCIDR"].as_str().unwrap().to_owned();
+        let conditions = node["status"]["conditions"].as_array().unwrap();
+        let unavailable = conditions
+            .iter()
+            .find(|c| c["type"] == "NetworkUnavailable");
+        let unavailable = unavailable.expect("a node whose routes are made says so");
+        assert_eq!(unavailable["status"], "False", "{unavailable}");
+        assert_eq!(unavailable["reason"], "RouteCreated", "{unavailable}");
+        let route = ip(&["route", "show", &network]);
+        assert!(route.contains(&format!("via {via}")), "{route}");
+        networks.push((network, via));
+    }
+
+    // A route that no node has any more: as one that is left by a node that went.
+    let (network, via) = &networks[0];
+    let mut octets = network.split('.');
+    let (first, second) = (octets.next().unwrap(), octets.next().unwrap());
+    let stale = format!("{first}.{second}.254.0/24");
+    assert!(networks.iter().all(|(network, _)| *network != stale));
+    ip(&["route", "add", &stale, "via", via, "proto", "136"]);
+    until("the stale route to be removed", || {
+        equals(ip(&["route", "show", &stale]), "")
+    });
+    for (network, via) in &networks {
+        let route = ip(&["route", "show", network]);
+        assert!(route.contains(&format!("via {via}")), "{route}");
     }
 }

@@ -1,6 +1,7 @@
 //! The inventory file: which machines there are. Pure.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 
 use anyhow::ensure;
 use ipnet::IpNet;
@@ -18,6 +19,23 @@ pub struct Inventory {
     /// Addresses to give to services of type LoadBalancer.
     #[serde(default)]
     pub load_balancer_pools: Vec<IpNet>,
+    /// Says that the machine that the daemon runs on is the way to the nodes' pods, and
+    /// that their routes are its kernel's. One machine then: not for several masters.
+    #[serde(default)]
+    pub routes: Option<RoutingTable>,
+}
+
+/// The kernel's table that routes are kept in.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct RoutingTable {
+    /// As `ip route` counts them; 254 is `main`.
+    #[serde(default = "main_table")]
+    pub table: u32,
+}
+
+fn main_table() -> u32 {
+    254
 }
 
 /// One machine.
@@ -108,6 +126,17 @@ impl Inventory {
     }
 }
 
+impl Inventory {
+    /// The name of the node with this address.
+    pub fn node_at(&self, address: IpAddr) -> Option<&str> {
+        let has = |machine: &&Machine| {
+            let mut addresses = machine.addresses.iter();
+            addresses.any(|a| a.address.parse() == Ok(address))
+        };
+        self.nodes.iter().find(has).map(|m| m.name.as_str())
+    }
+}
+
 impl Machine {
     fn id(&self) -> &str {
         self.id.as_deref().unwrap_or(&self.name)
@@ -155,6 +184,14 @@ nodes:
                 .instance(&node("node2", "baremetal://node2"))
                 .is_some()
         );
+    }
+
+    #[test]
+    fn a_node_is_found_by_its_address() {
+        let inventory = Inventory::parse(TEXT).unwrap();
+        let at = |ip: &str| inventory.node_at(ip.parse().unwrap());
+        assert_eq!(at("192.0.2.11"), Some("node1"));
+        assert_eq!(at("192.0.2.12"), None);
     }
 
     #[test]

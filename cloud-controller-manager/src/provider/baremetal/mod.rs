@@ -3,9 +3,11 @@
 //! The file is read again for every question that comes after it has changed, so a
 //! machine is added or removed by editing it. Load balancer addresses come from
 //! declared pools; how packets for them reach a node is the network's business.
-//! Routes between nodes are the network plugin's, so there are none here.
+//! Routes are the kernel's, on the machine that this daemon runs on, where the inventory
+//! says that this machine is the cluster's router.
 
 mod inventory;
+mod kernel_routes;
 mod pool;
 
 use std::path::{Path, PathBuf};
@@ -18,9 +20,11 @@ use futures::future::BoxFuture;
 use parking_lot::Mutex;
 
 use super::{
-    BalancedService, Instance, Instances, LoadBalancers, NodeRef, Provider, ProviderError,
+    BalancedService, Instance, Instances, LoadBalancers, NodeRef, Provider, ProviderError, Route,
+    Routes,
 };
 pub use inventory::Inventory;
+use kernel_routes::KernelRoutes;
 
 pub const NAME: &str = "baremetal";
 
@@ -30,6 +34,8 @@ pub struct Baremetal {
     read: Mutex<(SystemTime, Arc<Inventory>)>,
     /// Known when the provider is made: whether there are pools to balance with.
     balances: bool,
+    /// Likewise, where this machine routes.
+    kernel: Option<KernelRoutes>,
 }
 
 impl Baremetal {
@@ -42,10 +48,12 @@ impl Baremetal {
         })?;
         let (modified, inventory) = read(path)?;
         let balances = !inventory.load_balancer_pools.is_empty();
+        let kernel = inventory.routes.as_ref().map(KernelRoutes::new);
         Ok(Self {
             path: path.to_owned(),
             read: Mutex::new((modified, Arc::new(inventory))),
             balances,
+            kernel,
         })
     }
 
@@ -94,6 +102,10 @@ impl Provider for Baremetal {
     fn load_balancers(&self) -> Option<&dyn LoadBalancers> {
         self.balances.then_some(self)
     }
+
+    fn routes(&self) -> Option<&dyn Routes> {
+        self.kernel.as_ref().map(|_| self as &dyn Routes)
+    }
 }
 
 impl Instances for Baremetal {
@@ -126,5 +138,44 @@ impl LoadBalancers for Baremetal {
     ) -> BoxFuture<'a, Result<(), ProviderError>> {
         // An address is free as soon as no service's status names it.
         async { Ok(()) }.boxed()
+    }
+}
+
+impl Routes for Baremetal {
+    fn list(&self) -> BoxFuture<'_, Result<Vec<Route>, ProviderError>> {
+        async move {
+            let inventory = self.inventory()?;
+            let found = self.kernel()?.list().await?;
+            let routes = found.into_iter().map(|(destination, gateway)| Route {
+                destination,
+                node: inventory.node_at(gateway).unwrap_or_default().to_owned(),
+            });
+            Ok(routes.collect())
+        }
+        .boxed()
+    }
+
+    fn create<'a>(
+        &'a self,
+        route: &'a Route,
+        addresses: &'a [(String, String)],
+    ) -> BoxFuture<'a, Result<(), ProviderError>> {
+        async move {
+            let gateway = kernel_routes::gateway(&route.destination, addresses)
+                .map_err(ProviderError::Failed)?;
+            self.kernel()?.replace(route.destination, gateway).await
+        }
+        .boxed()
+    }
+
+    fn delete<'a>(&'a self, route: &'a Route) -> BoxFuture<'a, Result<(), ProviderError>> {
+        async move { self.kernel()?.remove(route.destination).await }.boxed()
+    }
+}
+
+impl Baremetal {
+    fn kernel(&self) -> Result<&KernelRoutes, ProviderError> {
+        let kernel = self.kernel.as_ref();
+        kernel.ok_or_else(|| ProviderError::Failed("this machine is no router".to_owned()))
     }
 }
