@@ -21,7 +21,7 @@ const QUALIFIED_NAME: &str = "([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]";
 pub type Messages = Vec<String>;
 
 pub fn max_len_error(length: usize) -> String {
-    format!("must be no more than {length} bytes")
+    format!("must be no more than {length} characters")
 }
 
 pub fn empty_error() -> String {
@@ -163,6 +163,9 @@ pub fn wildcard_dns1123_subdomain(s: &str) -> Messages {
     errs
 }
 
+/// Upstream counts the length of labels in bytes, and that of names in characters.
+const LABEL_TOO_LONG: &str = "must be no more than 63 bytes";
+
 /// A qualified name, `[prefix/]name`: label and annotation keys, finalizers, resource names.
 pub fn qualified_name(s: &str) -> Messages {
     const MSG: &str = "must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character";
@@ -193,7 +196,7 @@ pub fn qualified_name(s: &str) -> Messages {
     if name.is_empty() {
         errs.push(format!("name part {}", empty_error()));
     } else if name.len() > LABEL_MAX_LENGTH {
-        errs.push(format!("name part {}", max_len_error(LABEL_MAX_LENGTH)));
+        errs.push(format!("name part {LABEL_TOO_LONG}"));
     }
     if !is_name(name) {
         errs.push(format!(
@@ -208,7 +211,7 @@ pub fn qualified_name(s: &str) -> Messages {
 pub fn label_value(s: &str) -> Messages {
     let mut errs = Messages::new();
     if s.len() > LABEL_MAX_LENGTH {
-        errs.push(max_len_error(LABEL_MAX_LENGTH));
+        errs.push(LABEL_TOO_LONG.to_owned());
     }
     if !s.is_empty() && !is_name(s) {
         errs.push(regex_error(
@@ -401,8 +404,12 @@ mod tests {
         }
         assert_eq!(dns1123_label("a.b"), ["must not contain dots"]);
         assert_eq!(
-            dns1123_label(&"a".repeat(64)),
+            label_value(&"a".repeat(64)),
             ["must be no more than 63 bytes"]
+        );
+        assert_eq!(
+            dns1123_label(&"a".repeat(64)),
+            ["must be no more than 63 characters"]
         );
         assert!(dns1035_label("a1").is_empty() && !dns1035_label("1a").is_empty());
         assert!(dns1123_subdomain("a.b-c.1").is_empty() && !dns1123_subdomain("a..b").is_empty());

@@ -51,9 +51,10 @@ fn stateful_set(spec: &mut Fields) {
         // `maxUnavailable` has a default only under MaxUnavailableStatefulSet, which is off.
         set_unset(rolling, "partition", 0);
     }
+    // What they are is known, and not stored: said or not, it makes no difference.
     for template in objects(spec, "volumeClaimTemplates") {
-        template.insert("apiVersion".to_owned(), "v1".into());
-        template.insert("kind".to_owned(), "PersistentVolumeClaim".into());
+        template.remove("apiVersion");
+        template.remove("kind");
     }
     let retention = object(spec, "persistentVolumeClaimRetentionPolicy");
     set_empty(retention, "whenDeleted", "Retain");

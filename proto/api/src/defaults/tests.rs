@@ -114,3 +114,15 @@ fn the_old_single_address_is_the_first_of_the_list() {
     let pod = defaulted("", "Pod", json!({"status": {"podIP": "10.1.0.1"}}));
     assert_eq!(pod["status"]["podIPs"], json!([{"ip": "10.1.0.1"}]));
 }
+
+#[test]
+fn claim_templates_are_the_same_whether_or_not_they_say_what_they_are() {
+    let set = |template| {
+        let set = json!({"spec": {"volumeClaimTemplates": [template]}});
+        defaulted("apps", "StatefulSet", set)["spec"]["volumeClaimTemplates"].clone()
+    };
+    assert_eq!(
+        set(json!({"apiVersion": "v1", "kind": "PersistentVolumeClaim"})),
+        set(json!({}))
+    );
+}

@@ -72,6 +72,9 @@ pub(super) fn selector(spec: &At<'_>, errors: &mut ErrorList) {
     let selector = spec.get("selector");
     if !selector.is_set() {
         selector.required(errors, "");
+        // What selects nothing does not select the template's pods either.
+        let labels = spec.get("template").get("metadata").get("labels");
+        labels.invalid(errors, "`selector` does not match template `labels`");
         return;
     }
     pod::label_selector(&selector, errors);

@@ -58,7 +58,11 @@ fn job(spec: &At<'_>, errors: &mut ErrorList) {
     pod::template(&spec.get("template"), errors);
     let restart = spec.get("template").get("spec").get("restartPolicy");
     if !matches!(restart.text(), "OnFailure" | "Never") {
-        restart.one_of(errors, &["OnFailure", "Never"]);
+        if restart.text() == "Always" || !restart.is_given() {
+            restart.required(errors, "valid values: \"OnFailure\", \"Never\"");
+        } else {
+            restart.one_of(errors, &["OnFailure", "Never"]);
+        }
     }
     if spec.get("selector").is_set() {
         pod::label_selector(&spec.get("selector"), errors);

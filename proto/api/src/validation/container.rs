@@ -316,12 +316,17 @@ fn env_from(sources: &At<'_>, errors: &mut ErrorList) {
             }
         }
         match given.len() {
-            0 => source.invalid(errors, "must specify one of: `configMapRef` or `secretRef`"),
             1 => {}
-            _ => source.invalid(
-                errors,
+            0 => errors.push(FieldError::invalid(
+                &sources.path,
+                "",
+                "must specify one of: `configMapRef` or `secretRef`",
+            )),
+            _ => errors.push(FieldError::invalid(
+                &sources.path,
+                "",
                 "may not have more than one field specified at a time",
-            ),
+            )),
         }
     }
 }

@@ -132,20 +132,25 @@ fn owners(owners: &At<'_>, errors: &mut ErrorList) {
     let mut controller: Option<String> = None;
     for owner in owners.items() {
         for name in ["apiVersion", "kind", "name", "uid"] {
-            let field = owner.get(name);
-            if !field.is_given() {
-                field.invalid(errors, "must not be empty");
+            if !owner.get(name).is_given() {
+                // Upstream does not say which owner's.
+                let path = owners.path.child(name);
+                let detail = match name {
+                    "apiVersion" => "version must not be empty",
+                    _ => "must not be empty",
+                };
+                errors.push(FieldError::invalid(&path, "", detail));
             }
         }
         let kind = owner.get("kind").text();
         if kind == "Event" && matches!(owner.get("apiVersion").text(), "v1" | "events.k8s.io/v1") {
-            owner.invalid(
-                errors,
-                format!(
-                    "{}, Kind=Event is disallowed from being an owner",
-                    owner.get("apiVersion").text()
-                ),
-            );
+            let version = owner.get("apiVersion").text();
+            let slash = if version.contains('/') { "" } else { "/" };
+            errors.push(FieldError::invalid(
+                &owners.path,
+                owner.bad_value(),
+                format!("{slash}{version}, Kind=Event is disallowed from being an owner"),
+            ));
         }
         if owner.get("controller").is_true() {
             if let Some(first) = &controller {
@@ -166,14 +171,17 @@ fn finalizers(finalizers: &At<'_>, errors: &mut ErrorList) {
     let mut foreground = false;
     for finalizer in finalizers.items() {
         let name = finalizer.text();
-        finalizer.check(errors, format::qualified_name(name));
+        for message in format::qualified_name(name) {
+            errors.push(FieldError::invalid(&finalizers.path, name, message));
+        }
         orphan |= name == "orphan";
         foreground |= name == "foregroundDeletion";
         if !name.contains('/') && !matches!(name, "orphan" | "foregroundDeletion" | "kubernetes") {
-            finalizer.invalid(
-                errors,
+            errors.push(FieldError::invalid(
+                &finalizers.path,
+                name,
                 "name is neither a standard finalizer name nor is it fully qualified",
-            );
+            ));
         }
     }
     if orphan && foreground {

@@ -80,6 +80,9 @@ pub fn create(group: &str, kind: &str, namespaced: bool, object: &Value) -> Erro
     if let Some(rules) = rules {
         (rules.object)(&at, &mut errors);
     }
+    if (group, kind) == ("", "Pod") {
+        pod::created(&at, &mut errors);
+    }
     errors
 }
 

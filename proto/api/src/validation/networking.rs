@@ -41,6 +41,41 @@ pub(super) const RULES: &[Rules] = &[
     },
     Rules {
         group: GROUP,
+        kind: "IPAddress",
+        name: ip_name,
+        object: |at, errors| {
+            let parent = at.get("spec").get("parentRef");
+            if !parent.is_set() {
+                parent.required(errors, "");
+                return;
+            }
+            named(&parent.get("resource"), errors);
+            named(&parent.get("name"), errors);
+        },
+        update: |new, old, errors| {
+            let (new, old) = (new.get("spec"), old.get("spec"));
+            immutable(&new.get("parentRef"), &old.get("parentRef"), errors);
+        },
+        status: any_update,
+    },
+    Rules {
+        group: GROUP,
+        kind: "ServiceCIDR",
+        name: format::dns1123_subdomain,
+        object: |at, errors| {
+            let cidrs = at.get("spec").get("cidrs");
+            if cidrs.len() == 0 {
+                cidrs.required(errors, "at least one CIDR required");
+            }
+            for cidr in cidrs.items() {
+                errors.extend(format::ip::valid_cidr(&cidr.path, cidr.text()).0);
+            }
+        },
+        update: any_update,
+        status: any_update,
+    },
+    Rules {
+        group: GROUP,
         kind: "NetworkPolicy",
         name: format::dns1123_subdomain,
         object: |at, errors| network_policy(&at.get("spec"), errors),
@@ -48,6 +83,17 @@ pub(super) const RULES: &[Rules] = &[
         status: any_update,
     },
 ];
+
+/// An address is its own name.
+fn ip_name(name: &str) -> Vec<String> {
+    match name.parse::<IpAddr>() {
+        Ok(address) if address.to_string() == name => Vec::new(),
+        Ok(address) => vec![format!("must be in canonical form (\"{address}\")")],
+        Err(_) => {
+            vec!["must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)".to_owned()]
+        }
+    }
+}
 
 fn host(host: &At<'_>, errors: &mut ErrorList) {
     let text = host.text();

@@ -33,6 +33,14 @@ fn pod(pod: &At<'_>, errors: &mut ErrorList) {
     spec(&pod.get("spec"), errors);
 }
 
+/// What only a pod that runs may have.
+pub(super) fn created(pod: &At<'_>, errors: &mut ErrorList) {
+    let ephemeral = pod.get("spec").get("ephemeralContainers");
+    if ephemeral.is_given() {
+        ephemeral.forbidden(errors, "cannot be set on create");
+    }
+}
+
 /// The template of a workload: metadata and spec.
 pub(super) fn template(template: &At<'_>, errors: &mut ErrorList) {
     metadata::labels(&template.get("metadata").get("labels"), errors);
@@ -87,11 +95,6 @@ fn spec(spec: &At<'_>, errors: &mut ErrorList) {
     );
     metadata::labels(&spec.get("nodeSelector"), errors);
     security_context(spec, errors);
-    for secret in spec.get("imagePullSecrets").items() {
-        if !secret.get("name").is_given() {
-            secret.get("name").required(errors, "");
-        }
-    }
     affinity(&spec.get("affinity"), errors);
     dns_config(spec, errors);
     gates(spec, errors);
@@ -164,17 +167,25 @@ fn security_context(spec: &At<'_>, errors: &mut ErrorList) {
         policy.one_of(errors, &["Always", "OnRootMismatch"]);
     }
     if spec.get("shareProcessNamespace").is_true() && spec.get("hostPID").is_true() {
-        spec.get("shareProcessNamespace").invalid(
-            errors,
+        // It was a part of the security context once.
+        let path = spec
+            .path
+            .child("securityContext")
+            .child("shareProcessNamespace");
+        errors.push(FieldError::invalid(
+            &path,
+            &serde_json::json!(true),
             "ShareProcessNamespace and HostPID cannot both be enabled",
-        );
+        ));
     }
     if spec.get("hostNetwork").is_true() {
         for list in ["containers", "initContainers"] {
             for port in spec.get(list).items().flat_map(|c| c.get("ports").items()) {
                 if port.get("hostPort").int() != port.get("containerPort").int() {
-                    port.get("containerPort")
-                        .invalid(errors, "must match `hostPort` when `hostNetwork` is true");
+                    port.get("hostPort").invalid(
+                        errors,
+                        "must match `containerPort` when `hostNetwork` is true",
+                    );
                 }
             }
         }
@@ -197,9 +208,11 @@ fn gates(spec: &At<'_>, errors: &mut ErrorList) {
     let mut names = HashSet::new();
     for gate in spec.get("schedulingGates").items() {
         let name = gate.get("name");
-        name.check(errors, format::qualified_name(name.text()));
+        for message in format::qualified_name(name.text()) {
+            errors.push(FieldError::invalid(&gate.path, name.text(), message));
+        }
         if !names.insert(name.text()) {
-            gate.duplicate(errors);
+            errors.push(FieldError::duplicate(&gate.path, name.text()));
         }
     }
     for gate in spec.get("readinessGates").items() {

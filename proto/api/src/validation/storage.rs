@@ -1,4 +1,6 @@
-//! Volumes, claims and classes.
+//! Volumes, claims, classes and attachments; and the runtime classes of containers.
+
+use std::collections::HashSet;
 
 use meta::field::{ErrorList, FieldError};
 use meta::quantity::Quantity;
@@ -31,6 +33,37 @@ pub(super) const RULES: &[Rules] = &[
     },
     Rules {
         group: "storage.k8s.io",
+        kind: "VolumeAttachment",
+        name: format::dns1123_subdomain,
+        object: |at, errors| attachment(&at.get("spec"), errors),
+        update: |new, old, errors| immutable(&new.get("spec"), &old.get("spec"), errors),
+        status: any_update,
+    },
+    Rules {
+        group: "storage.k8s.io",
+        kind: "CSINode",
+        name: format::dns1123_subdomain,
+        object: |at, errors| csi_node(&at.get("spec"), errors),
+        update: any_update,
+        status: any_update,
+    },
+    Rules {
+        group: "node.k8s.io",
+        kind: "RuntimeClass",
+        name: format::dns1123_subdomain,
+        object: |at, errors| {
+            let handler = at.get("handler");
+            for message in format::dns1123_label(handler.text()) {
+                errors.push(FieldError::invalid(&handler.path, handler.text(), message));
+            }
+        },
+        update: |new, old, errors| {
+            immutable(&new.get("handler"), &old.get("handler"), errors);
+        },
+        status: any_update,
+    },
+    Rules {
+        group: "storage.k8s.io",
         kind: "StorageClass",
         name: format::dns1123_subdomain,
         object: storage_class,
@@ -47,6 +80,38 @@ pub(super) const RULES: &[Rules] = &[
         status: any_update,
     },
 ];
+
+/// Drivers and attachments are the storage system's own; what they must say is little.
+fn attachment(spec: &At<'_>, errors: &mut ErrorList) {
+    const ONE: &str = "must specify exactly one of inlineVolumeSpec and persistentVolumeName";
+    volume::named(&spec.get("attacher"), errors);
+    let source = spec.get("source");
+    let (inline, name) = (
+        source.get("inlineVolumeSpec"),
+        source.get("persistentVolumeName"),
+    );
+    match (inline.is_set(), name.is_set()) {
+        (false, false) => errors.push(FieldError::required(&source.path, ONE)),
+        (true, true) => errors.push(FieldError::forbidden(&source.path, ONE)),
+        _ => {}
+    }
+    let node = spec.get("nodeName");
+    for message in format::dns1123_subdomain(node.text()) {
+        errors.push(FieldError::invalid(&node.path, node.text(), message));
+    }
+}
+
+fn csi_node(spec: &At<'_>, errors: &mut ErrorList) {
+    let mut names = HashSet::new();
+    for driver in spec.get("drivers").items() {
+        volume::named(&driver.get("name"), errors);
+        volume::named(&driver.get("nodeID"), errors);
+        let name = driver.get("name");
+        if !names.insert(name.text()) {
+            name.duplicate(errors);
+        }
+    }
+}
 
 const ONE_POD: &str = "ReadWriteOncePod";
 const ACCESS_MODES: [&str; 4] = ["ReadOnlyMany", "ReadWriteMany", "ReadWriteOnce", ONE_POD];

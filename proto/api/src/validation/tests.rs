@@ -262,3 +262,56 @@ fn autoscalers_and_budgets_have_bounds() {
     assert!(both[0].ends_with("minAvailable and maxUnavailable cannot be both set"));
     assert!(both[1].ends_with("must not be greater than 100%"));
 }
+
+#[test]
+fn a_pod_is_created_without_ephemeral_containers() {
+    let mut pod = pod();
+    pod["spec"]["ephemeralContainers"] = json!([{"name": "e", "image": "i"}]);
+    let faults = create("Pod", &pod);
+    assert!(
+        faults.contains(&"spec.ephemeralContainers: Forbidden: cannot be set on create".to_owned()),
+        "{faults:?}"
+    );
+}
+
+#[test]
+fn a_pull_secret_without_a_name_is_let_through() {
+    let mut pod = pod();
+    pod["spec"]["imagePullSecrets"] = json!([{}]);
+    assert_eq!(create("Pod", &pod), [""; 0]);
+}
+
+#[test]
+fn an_attachment_has_one_source() {
+    assert_eq!(
+        spec(
+            "storage.k8s.io",
+            "VolumeAttachment",
+            json!({"attacher": "a", "nodeName": "n", "source": {}})
+        ),
+        [
+            "spec.source: Required value: must specify exactly one of inlineVolumeSpec and persistentVolumeName"
+        ]
+    );
+}
+
+#[test]
+fn an_address_is_its_own_name() {
+    let named = |name: &str| {
+        let address = json!({"metadata": {"name": name}, "spec": {"parentRef": {"resource": "services", "name": "a"}}});
+        messages(super::create(
+            "networking.k8s.io",
+            "IPAddress",
+            false,
+            &address,
+        ))
+    };
+    assert_eq!(named("10.0.0.1"), [""; 0]);
+    assert_eq!(named("fd00::1"), [""; 0]);
+    assert_eq!(
+        named("x"),
+        [
+            "metadata.name: Invalid value: \"x\": must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)"
+        ]
+    );
+}
