@@ -66,8 +66,12 @@ impl Strategy for Pods {
         }
     }
 
-    fn warnings(&self, pod: &Value, _old: Option<&Value>) -> Vec<String> {
-        api::warnings::of("", "Pod", pod)
+    /// On create alone: people seldom change pods, controllers do all the time.
+    fn warnings(&self, pod: &Value, old: Option<&Value>) -> Vec<String> {
+        match old {
+            None => api::warnings::of("", "Pod", pod),
+            Some(_) => Vec::new(),
+        }
     }
 
     fn is_graceful(&self) -> bool {

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use super::super::object_meta::meta;
 use super::super::strategy::{Context, Hooks, Undo};
-use super::addresses::{Addresses, family};
+use super::addresses::{Addresses, AllocationError, family};
 use super::fields;
 use super::ports::NodePorts;
 
@@ -188,7 +188,16 @@ impl ServiceHooks {
                 .addresses
                 .take_any(wanted, service, dry_run)
                 .await
-                .map_err(|e| Status::internal(format!("failed to allocate a serviceIP: {e}")))?;
+                .map_err(|e| match e {
+                    // No address object can be made for this service: its own name is at fault.
+                    AllocationError::Failed(status) if status.is_invalid() => {
+                        let detail = format!("failed to allocate IP: {status}");
+                        let path = spec().child("clusterIPs");
+                        let value = go_strings(&[String::new()]);
+                        invalid(service, FieldError::invalid(&path, value, detail))
+                    }
+                    e => Status::internal(format!("failed to allocate a serviceIP: {e}")),
+                })?;
             taken.addresses.push(ip);
             let text = ip.to_string();
             match ips.get_mut(i) {
