@@ -68,7 +68,10 @@ impl Chain {
         let query = Query::parse(parts.uri.query().unwrap_or_default());
         let path = percent_decoded(parts.uri.path());
         let info = RequestInfo::new(&parts.method, &path, &query);
-        let observed = self.metrics.begin(&info);
+        let resource = self
+            .registry
+            .resource(&info.group, &info.version, &info.resource);
+        let observed = self.metrics.begin(&info, resource);
         let mut request = RequestContext {
             info,
             method: parts.method,

@@ -6,6 +6,7 @@ use http::Response;
 use prometheus::{
     HistogramOpts, HistogramVec, IntCounterVec, IntGaugeVec, Opts, Registry as Prometheus,
 };
+use schema::Resource;
 
 use super::body::Body;
 use super::context::RequestContext;
@@ -91,15 +92,17 @@ impl Metrics {
         })
     }
 
-    /// Starts observing a request.
-    pub fn begin(&self, info: &RequestInfo) -> Observed<'_> {
+    /// Starts observing a request. `resource` is the one that the path names, if it is served:
+    /// names that anybody may invent make no time series.
+    pub fn begin(&self, info: &RequestInfo, resource: Option<&'static Resource>) -> Observed<'_> {
+        let about = About::new(info, resource);
         let gauge = if info.is_long_running() {
             self.long_running.with_label_values(&[
                 verb(info),
-                &info.group,
-                &info.version,
-                &info.resource,
-                &info.subresource,
+                about.group,
+                about.version,
+                about.resource,
+                about.subresource,
                 info.scope(),
                 COMPONENT,
             ])
@@ -114,6 +117,7 @@ impl Metrics {
         gauge.inc();
         Observed {
             metrics: self,
+            about,
             gauge: Guard(gauge),
             started: Instant::now(),
         }
@@ -121,6 +125,32 @@ impl Metrics {
 }
 
 const COMPONENT: &str = "apiserver";
+
+/// What a request is about, in words of the schema; empty where the path names nothing.
+#[derive(Default)]
+struct About {
+    group: &'static str,
+    version: &'static str,
+    resource: &'static str,
+    subresource: &'static str,
+}
+
+impl About {
+    fn new(info: &RequestInfo, resource: Option<&'static Resource>) -> Self {
+        let Some(resource) = resource else {
+            return Self::default();
+        };
+        let mut subresources = resource.subresources.iter();
+        Self {
+            group: resource.group,
+            version: resource.version,
+            resource: resource.plural,
+            subresource: subresources
+                .find(|s| s.name == info.subresource)
+                .map_or("", |s| s.name),
+        }
+    }
+}
 
 /// The verb as metrics say it.
 fn verb(info: &RequestInfo) -> &'static str {
@@ -141,6 +171,7 @@ fn verb(info: &RequestInfo) -> &'static str {
 /// A request that is being worked on.
 pub struct Observed<'a> {
     metrics: &'a Metrics,
+    about: About,
     gauge: Guard,
     started: Instant,
 }
@@ -166,10 +197,10 @@ impl Observed<'_> {
         let labels = [
             verb(info),
             dry_run,
-            &info.group,
-            &info.version,
-            &info.resource,
-            &info.subresource,
+            self.about.group,
+            self.about.version,
+            self.about.resource,
+            self.about.subresource,
             info.scope(),
             COMPONENT,
             code.as_str(),
@@ -191,5 +222,42 @@ impl Observed<'_> {
             .with_label_values(&labels[..8])
             .observe(self.started.elapsed().as_secs_f64());
         response
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::Method;
+
+    use super::*;
+    use crate::http::query::Query;
+
+    #[test]
+    fn names_that_nobody_serves_are_no_labels() {
+        let about = |path: &str, resource| {
+            let info = RequestInfo::new(&Method::GET, path, &Query::default());
+            let About {
+                group,
+                version,
+                resource,
+                subresource,
+            } = About::new(&info, resource);
+            [group, version, resource, subresource]
+        };
+        let deployments = schema::resources()
+            .iter()
+            .find(|r| (r.group, r.version, r.plural) == ("apps", "v1", "deployments"));
+        assert_eq!(
+            about(
+                "/apis/apps/v1/namespaces/a/deployments/b/scale",
+                deployments
+            ),
+            ["apps", "v1", "deployments", "scale"]
+        );
+        assert_eq!(
+            about("/apis/apps/v1/namespaces/a/deployments/b/x1", deployments)[3],
+            ""
+        );
+        assert_eq!(about("/apis/x1/x2/x3", None), [""; 4]);
     }
 }
