@@ -21,6 +21,7 @@ use crate::controlplane::{Authentication, ControlPlane, Local, MasterLeases, Req
 use crate::discovery::{self, Addresses, Discovery};
 use crate::http::body;
 use crate::http::chain::{Chain, Connection};
+use crate::http::context::RequestContext;
 use crate::http::in_flight::InFlight;
 use crate::http::metrics::Metrics as RequestMetrics;
 use crate::http::paths::{Mount, NonResource};
@@ -358,7 +359,8 @@ fn token_issuer(
 
 /// Serves discovery documents.
 fn documents(discovery: Discovery) -> Mount {
-    Box::new(move |request| {
+    let paths = discovery.paths();
+    let serve = move |request: &RequestContext| {
         if !matches!(request.method, http::Method::GET | http::Method::HEAD) {
             return None;
         }
@@ -367,19 +369,28 @@ fn documents(discovery: Discovery) -> Mount {
             Ok(response) => response.map(body::full),
             Err(status) => body::status(&status, &request.headers, false),
         })
-    })
+    };
+    Mount {
+        paths,
+        serve: Box::new(serve),
+    }
 }
 
 /// Serves OpenAPI documents.
 fn openapi(openapi: OpenApi) -> Mount {
-    Box::new(move |request| {
+    let paths = ["/openapi/v2", "/openapi/v3", "/openapi/v3/"];
+    let serve = move |request: &RequestContext| {
         if !matches!(request.method, http::Method::GET | http::Method::HEAD) {
             return None;
         }
         let query = request.uri.query().unwrap_or_default();
         let found = openapi.get(&request.info.path, query, &request.headers)?;
         Some(found.map(body::full))
-    })
+    };
+    Mount {
+        paths: paths.map(str::to_owned).into(),
+        serve: Box::new(serve),
+    }
 }
 
 /// Serves what others need to verify service account tokens, when the issuer is a URL under
@@ -411,7 +422,9 @@ fn issuer(
             bytes::Bytes::from(documents.jwks),
         ),
     ];
-    Some(Box::new(move |request| {
+    let paths = documents.iter().map(|(path, ..)| (*path).to_owned());
+    let paths = paths.collect();
+    let serve = move |request: &RequestContext| {
         let path = request.info.path.trim_end_matches('/');
         let (_, content_type, document) = documents.iter().find(|(p, ..)| *p == path)?;
         if !matches!(request.method, http::Method::GET | http::Method::HEAD) {
@@ -425,7 +438,11 @@ fn issuer(
             body::value(oidc_discovery::CACHE_CONTROL),
         );
         Some(response)
-    }))
+    };
+    Some(Mount {
+        paths,
+        serve: Box::new(serve),
+    })
 }
 
 /// Upstream's default of `--etcd-db-metric-poll-interval`.

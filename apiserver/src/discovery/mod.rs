@@ -65,6 +65,20 @@ impl Discovery {
         }
     }
 
+    /// The paths that have a document.
+    pub fn paths(&self) -> Vec<String> {
+        let mut paths = vec!["/api".to_owned(), "/apis".to_owned(), "/apis/".to_owned()];
+        for version in &self.versions {
+            if version.group.is_empty() {
+                paths.push(format!("/api/{}", version.version));
+            } else {
+                paths.push(format!("/apis/{}", version.group));
+                paths.push(format!("/apis/{}/{}", version.group, version.version));
+            }
+        }
+        paths
+    }
+
     /// The answer to a GET; `None` when the path is no discovery document (it may still be
     /// a resource).
     pub fn get(

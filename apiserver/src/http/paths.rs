@@ -1,17 +1,26 @@
-//! Paths that name no resource: health, version, metrics, and what other rooms mount
-//! (discovery, OpenAPI).
+//! Paths that name no resource: health, version, metrics, what other rooms mount
+//! (discovery, OpenAPI), and at `/` the list of them all.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use component::health::Checks;
 use http::{Method, Response, StatusCode};
+use serde_json::{Value, json};
 
 use super::body::{self, Body};
 use super::chain::Paths;
 use super::context::RequestContext;
 
-/// Answers the paths of one room; `None` for those that are not its own.
-pub type Mount = Box<dyn Fn(&RequestContext) -> Option<Response<Body>> + Send + Sync>;
+/// The paths of one room.
+pub struct Mount {
+    /// As the list at `/` has them.
+    pub paths: Vec<String>,
+    /// Answers; `None` for paths that are not the room's own.
+    pub serve: Box<Serve>,
+}
+
+type Serve = dyn Fn(&RequestContext) -> Option<Response<Body>> + Send + Sync;
 
 /// Everything that is served beside resources.
 pub struct NonResource {
@@ -23,6 +32,22 @@ pub struct NonResource {
 }
 
 impl NonResource {
+    /// Every path, sorted (`metav1.RootPaths`).
+    fn index(&self) -> Value {
+        let health = [
+            ("/healthz", &self.healthz),
+            ("/livez", &self.livez),
+            ("/readyz", &self.readyz),
+        ];
+        let mut paths: BTreeSet<String> = ["/metrics", "/version"].map(str::to_owned).into();
+        for (path, checks) in health {
+            paths.insert(path.to_owned());
+            paths.extend(checks.names().iter().map(|name| format!("{path}/{name}")));
+        }
+        paths.extend(self.mounts.iter().flat_map(|mount| mount.paths.clone()));
+        json!({"paths": paths})
+    }
+
     fn health(&self, request: &RequestContext) -> Option<Response<Body>> {
         let path = request.info.path.as_str();
         let first = path.trim_start_matches('/').split('/').next()?;
@@ -55,6 +80,15 @@ impl Paths for NonResource {
                     &request.headers,
                 ))
             }
+            "/" | "" if readable => {
+                let index = serde_json::to_vec_pretty(&self.index()).expect("strings are JSON");
+                Some(body::bytes(
+                    StatusCode::OK,
+                    "application/json",
+                    index.into(),
+                    &request.headers,
+                ))
+            }
             "/metrics" if readable => {
                 let (text, content_type) = self.metrics.render();
                 Some(body::bytes(
@@ -64,7 +98,7 @@ impl Paths for NonResource {
                     &request.headers,
                 ))
             }
-            _ => self.mounts.iter().find_map(|mount| mount(request)),
+            _ => self.mounts.iter().find_map(|mount| (mount.serve)(request)),
         }
     }
 }

@@ -37,6 +37,12 @@ impl Checks {
         self.0.write().push((name.into(), Arc::new(check)));
     }
 
+    /// The checks' names in order.
+    pub fn names(&self) -> Vec<String> {
+        let checks = self.0.read();
+        checks.iter().map(|(name, _)| name.clone()).collect()
+    }
+
     /// Every check in order.
     pub fn run(&self) -> Vec<(String, Result<(), String>)> {
         self.0
