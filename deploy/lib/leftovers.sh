@@ -6,7 +6,7 @@ leftovers() {
   for process in /proc/[0-9]*; do
     # By program or by argument; not those who look.
     line=$({ tr '\0' ' ' <"$process/cmdline"; } 2>/dev/null) || continue
-    [[ $(readlink "$process/exe") == "$STATE"/* || $line == "$STATE"/* || $line == *"/supervise "*" $RUN "* ]] || continue
+    [[ $(readlink "$process/exe") == "$STATE"/* || $line == "$STATE"/* || $line == *"/supervise "*" $RUN "* || $line == *" $NODE_DIRS/"* ]] || continue
     echo "process ${process#/proc/}: $line"
   done
   awk -v state="$STATE/" 'index($2, state) == 1 {print "mount " $2}' /proc/mounts

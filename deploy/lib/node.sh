@@ -23,9 +23,13 @@ start_node() {
     "$dir/init" "$node" "$dir" "$STATE" </dev/null >>"$LOGS/$node.log" 2>&1 {LOCK}>&- {TERMINAL}>&- {TERMINAL_ERR}>&- &
   outer=$!
   disown
-  wait_for 20 test -e "$dir/ready" || die_of "$node" "$node did not start"
-  init=$(only_child "$outer")
+  # On record before anything is waited for: who is interrupted leaves nobody unknown.
+  until init=$(only_child "$outer"); do
+    start_time "$outer" >/dev/null || die_of "$node" "$node did not start"
+    sleep 0.02
+  done
   record "$RUN/$node.pid" "$init"
+  wait_for 20 test -e "$dir/ready" || die_of "$node" "$node did not start"
   connect_node "$node" "$init"
 }
 

@@ -175,7 +175,7 @@ fn object(message: &'static Message, dialect: Dialect, descriptions: &mut Descri
         }
         let mut property = property(field, dialect);
         if let Some(text) = describe(message.name, field.json, descriptions) {
-            property["description"] = text.into();
+            property["description"] = (text + &possible_values(field)).into();
         }
         properties.insert(field.json.to_owned(), apart(property, dialect));
     });
@@ -193,6 +193,17 @@ fn object(message: &'static Message, dialect: Dialect, descriptions: &mut Descri
         out["x-kubernetes-unions"] = message.unions.iter().map(union).collect();
     }
     out
+}
+
+/// The values of an enumeration, as `kubectl explain` shows them below the description.
+fn possible_values(field: &schema::Field) -> String {
+    let mut values = field.enum_values.to_vec();
+    if values.is_empty() {
+        return String::new();
+    }
+    values.sort_unstable();
+    let lines: Vec<String> = values.iter().map(|v| format!(" - `{v:?}`")).collect();
+    format!("\n\nPossible enum values:\n{}", lines.join("\n"))
 }
 
 fn union(union: &schema::Union) -> Value {

@@ -31,6 +31,7 @@ pub(super) const RULES: &[Rules] = &[
 
 fn pod(pod: &At<'_>, errors: &mut ErrorList) {
     spec(&pod.get("spec"), errors);
+    host_ports(&pod.get("spec"), true, errors);
 }
 
 /// What only a pod that runs may have.
@@ -45,6 +46,7 @@ pub(super) fn created(pod: &At<'_>, errors: &mut ErrorList) {
 pub(super) fn template(template: &At<'_>, errors: &mut ErrorList) {
     metadata::labels(&template.get("metadata").get("labels"), errors);
     spec(&template.get("spec"), errors);
+    host_ports(&template.get("spec"), false, errors);
     let ephemeral = template.get("spec").get("ephemeralContainers");
     if ephemeral.is_given() {
         ephemeral.forbidden(errors, "ephemeral containers not allowed in pod template");
@@ -178,16 +180,23 @@ fn security_context(spec: &At<'_>, errors: &mut ErrorList) {
             "ShareProcessNamespace and HostPID cannot both be enabled",
         ));
     }
-    if spec.get("hostNetwork").is_true() {
-        for list in ["containers", "initContainers"] {
-            for port in spec.get(list).items().flat_map(|c| c.get("ports").items()) {
-                if port.get("hostPort").int() != port.get("containerPort").int() {
-                    port.get("hostPort").invalid(
-                        errors,
-                        "must match `containerPort` when `hostNetwork` is true",
-                    );
-                }
-            }
+}
+
+/// On the host's network a container's port is the host's. A template may leave it out:
+/// its pods get it by default.
+fn host_ports(spec: &At<'_>, of_pod: bool, errors: &mut ErrorList) {
+    if !spec.get("hostNetwork").is_true() {
+        return;
+    }
+    let containers = spec.get("containers");
+    for port in containers.items().flat_map(|c| c.get("ports").items()) {
+        let host = port.get("hostPort");
+        let given = host.int().is_some_and(|number| number != 0);
+        if (of_pod || given) && host.int() != port.get("containerPort").int() {
+            host.invalid(
+                errors,
+                "must match `containerPort` when `hostNetwork` is true",
+            );
         }
     }
 }

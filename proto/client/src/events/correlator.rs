@@ -136,11 +136,11 @@ fn key(event: &Event, whole: bool) -> String {
         o.name.as_deref(),
         o.uid.as_deref(),
         o.api_version.as_deref(),
+        event.type_.as_deref(),
     ];
     if whole {
         parts.extend([
             o.field_path.as_deref(),
-            event.type_.as_deref(),
             event.reason.as_deref(),
             event.message.as_deref(),
         ]);
