@@ -88,6 +88,7 @@ impl Store {
         };
         let old = &current.object;
         self.check_uid(write, update, old)?;
+        refuse_unconverted(self.resource, &current.bytes)?;
         let mut object = (update.change)(Some(old))?;
         warn_duplicate_owners(&mut object, write.warnings, false);
         self.admit(
@@ -353,5 +354,49 @@ impl Store {
                 During::Delete,
             )),
         }
+    }
+}
+
+/// An object of a kind that is kept as JSON may lie there in a version that has other fields
+/// (upstream keeps CustomResourceDefinitions as v1beta1). Without a conversion these would be
+/// lost, so it is not written over.
+fn refuse_unconverted(resource: &schema::Resource, stored: &[u8]) -> Result<(), Status> {
+    #[derive(serde::Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct TypeMeta {
+        #[serde(default)]
+        api_version: String,
+    }
+    if !resource.storage_json {
+        return Ok(());
+    }
+    let TypeMeta { api_version } =
+        serde_json::from_slice(stored).map_err(|e| Status::internal(e.to_string()))?;
+    if api_version == super::super::convert::api_version(resource) {
+        return Ok(());
+    }
+    Err(Status::bad_request(format!(
+        "the object is stored as {api_version}, which this server does not convert and so does not change"
+    )))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_cannot_be_converted_is_not_written_over() {
+        let crds = schema::resources()
+            .iter()
+            .find(|r| r.plural == "customresourcedefinitions" && r.version == "v1")
+            .unwrap();
+        let stored = |version: &str| {
+            let bytes = format!(r#"{{"apiVersion":"apiextensions.k8s.io/{version}"}}"#);
+            refuse_unconverted(crds, bytes.as_bytes())
+        };
+        assert!(stored("v1").is_ok());
+        let refused = stored("v1beta1").unwrap_err();
+        assert_eq!(refused.code, 400);
+        assert!(refused.message.contains("apiextensions.k8s.io/v1beta1"));
     }
 }
