@@ -81,7 +81,9 @@ const PLUGINS: &[Entry] = &[
         Arc::new(simple::NamespaceExists::new(d))
     }),
     missing("LimitPodHardAntiAffinityTopology", false),
-    missing("LimitRanger", true),
+    on("LimitRanger", |d| {
+        Arc::new(limit_ranger::LimitRanger::new(d))
+    }),
     on("ServiceAccount", |d| {
         Arc::new(service_account::ServiceAccount::new(d))
     }),

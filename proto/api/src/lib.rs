@@ -9,5 +9,6 @@
 //! generation, status wiping: `apiserver/src/registry`), admission.
 
 pub mod defaults;
+pub mod resources;
 pub mod validation;
 pub mod warnings;
