@@ -166,6 +166,8 @@ pub struct AdmissionOptions {
     pub disable_admission_plugins: CommaList,
     #[arg(long, default_value = "")]
     pub admission_control: CommaList,
+    #[arg(long)]
+    pub admission_control_config_file: Option<PathBuf>,
     #[arg(long, default_value = "300")]
     pub default_not_ready_toleration_seconds: i64,
     #[arg(long, default_value = "300")]
@@ -309,8 +311,6 @@ pub struct TuningOptions {
 #[derive(Debug, Clone, Args)]
 pub struct UnsupportedOptions {
     #[arg(long)]
-    pub admission_control_config_file: Option<String>,
-    #[arg(long)]
     pub audit_policy_file: Option<String>,
     #[arg(long)]
     pub audit_log_path: Option<String>,
@@ -352,7 +352,6 @@ impl UnsupportedOptions {
     /// The flags that are set.
     pub fn given(&self) -> Vec<String> {
         let UnsupportedOptions {
-            admission_control_config_file,
             audit_policy_file,
             audit_log_path,
             audit_webhook_config_file,
@@ -373,10 +372,6 @@ impl UnsupportedOptions {
             tracing_config_file,
         } = self;
         [
-            (
-                "admission-control-config-file",
-                admission_control_config_file,
-            ),
             ("audit-policy-file", audit_policy_file),
             ("audit-log-path", audit_log_path),
             ("audit-webhook-config-file", audit_webhook_config_file),

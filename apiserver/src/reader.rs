@@ -8,9 +8,11 @@ use futures::{FutureExt, StreamExt};
 use meta::Status;
 use serde_json::Value;
 
+use crate::admission::resource_quota::QuotaWriter;
+use crate::authn::{ALL_AUTHENTICATED, MASTERS, User};
 use crate::lookup::{Lookup, Observer};
 use crate::registry::Registry;
-use crate::registry::store::Store;
+use crate::registry::store::{Store, Update, Warnings, Write};
 use crate::storage::cache::{At, ListQuery, Object, Selector, Start, WatchItem, WatchQuery};
 use crate::storage::keys;
 
@@ -96,6 +98,36 @@ impl Lookup for Reader {
                 Err(e) if e.is_not_found() => Ok(None),
                 Err(e) => Err(e),
             }
+        })
+    }
+}
+
+impl QuotaWriter for Reader {
+    fn write_status<'a>(&'a self, quota: Value) -> BoxFuture<'a, Result<Value, Status>> {
+        Box::pin(async move {
+            let store = self.store("", "resourcequotas");
+            let store = store.ok_or_else(Status::path_not_found)?;
+            let user = User {
+                name: "system:apiserver".to_owned(),
+                groups: vec![ALL_AUTHENTICATED.to_owned(), MASTERS.to_owned()],
+                ..User::default()
+            };
+            let text = |field: &str| quota["metadata"][field].as_str().unwrap_or_default();
+            let write = Write {
+                user: &user,
+                namespace: text("namespace"),
+                name: text("name"),
+                subresource: "status",
+                dry_run: false,
+                warnings: &Warnings::default(),
+            };
+            let update = Update {
+                change: &|_: Option<&Value>| Ok(quota.clone()),
+                uid: None,
+                force_create: false,
+                may_create: &|| Ok(()),
+            };
+            Ok(store.update(&write, &update).await?.object)
         })
     }
 }

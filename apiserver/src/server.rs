@@ -141,6 +141,12 @@ pub async fn run(options: Options, stop: CancellationToken) -> anyhow::Result<()
         random: Arc::new(rand::random::<u64>),
         not_ready_toleration_seconds: admission.default_not_ready_toleration_seconds,
         unreachable_toleration_seconds: admission.default_unreachable_toleration_seconds,
+        quotas: reader.clone(),
+        configuration: match &admission.admission_control_config_file {
+            Some(path) if path.as_os_str().is_empty() => admission::Configuration::default(),
+            Some(path) => admission::Configuration::load(path)?,
+            None => admission::Configuration::default(),
+        },
     };
     let env = Arc::new(Env {
         storage: storage.clone(),
@@ -287,6 +293,8 @@ fn plugins(
         enable_admission_plugins,
         disable_admission_plugins,
         admission_control,
+        // Read where the plugins' dependencies are put together.
+        admission_control_config_file: _,
         default_not_ready_toleration_seconds: _,
         default_unreachable_toleration_seconds: _,
         // Privileged containers are Pod Security's business nowadays.

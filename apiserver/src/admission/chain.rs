@@ -4,6 +4,8 @@
 
 use std::sync::Arc;
 
+use super::config::{ConfigError, Configuration};
+use super::resource_quota::QuotaWriter;
 use super::*;
 use crate::authn::Clock;
 use crate::authz::Authorizer;
@@ -21,9 +23,12 @@ pub struct Deps {
     pub not_ready_toleration_seconds: i64,
     /// `--default-unreachable-toleration-seconds`
     pub unreachable_toleration_seconds: i64,
+    pub quotas: Arc<dyn QuotaWriter>,
+    /// `--admission-control-config-file`
+    pub configuration: Configuration,
 }
 
-#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, thiserror::Error)]
 pub enum ChainError {
     #[error("{flag} plugin {name:?} is unknown")]
     Unknown { flag: &'static str, name: String },
@@ -34,9 +39,29 @@ pub enum ChainError {
          what it would refuse is not refused"
     )]
     Missing(String),
+    #[error("couldn't init admission plugin {plugin:?}: {source}")]
+    Configuration {
+        plugin: &'static str,
+        source: ConfigError,
+    },
 }
 
-type Make = fn(&Deps) -> Arc<dyn Plugin>;
+/// How a plugin is made.
+#[derive(Clone, Copy)]
+enum Make {
+    Plain(fn(&Deps) -> Arc<dyn Plugin>),
+    /// It reads its part of the configuration file.
+    Configured(fn(&Deps) -> Result<Arc<dyn Plugin>, ConfigError>),
+}
+
+impl Make {
+    fn call(self, deps: &Deps) -> Result<Arc<dyn Plugin>, ConfigError> {
+        match self {
+            Make::Plain(make) => Ok(make(deps)),
+            Make::Configured(make) => make(deps),
+        }
+    }
+}
 
 struct Entry {
     name: &'static str,
@@ -45,19 +70,30 @@ struct Entry {
     make: Option<Make>,
 }
 
-const fn on(name: &'static str, make: Make) -> Entry {
+const fn on(name: &'static str, make: fn(&Deps) -> Arc<dyn Plugin>) -> Entry {
     Entry {
         name,
         default: true,
-        make: Some(make),
+        make: Some(Make::Plain(make)),
     }
 }
 
-const fn off(name: &'static str, make: Make) -> Entry {
+const fn configured(
+    name: &'static str,
+    make: fn(&Deps) -> Result<Arc<dyn Plugin>, ConfigError>,
+) -> Entry {
+    Entry {
+        name,
+        default: true,
+        make: Some(Make::Configured(make)),
+    }
+}
+
+const fn off(name: &'static str, make: fn(&Deps) -> Arc<dyn Plugin>) -> Entry {
     Entry {
         name,
         default: false,
-        make: Some(make),
+        make: Some(Make::Plain(make)),
     }
 }
 
@@ -146,7 +182,9 @@ const PLUGINS: &[Entry] = &[
     missing("MutatingAdmissionWebhook", true),
     missing("ValidatingAdmissionPolicy", true),
     missing("ValidatingAdmissionWebhook", true),
-    missing("ResourceQuota", true),
+    configured("ResourceQuota", |d| {
+        Ok(Arc::new(resource_quota::ResourceQuota::new(d)?))
+    }),
     off("AlwaysDeny", |_| Arc::new(simple::AlwaysDeny)),
 ];
 
@@ -188,7 +226,11 @@ pub fn chain<S: AsRef<str>>(
             continue;
         }
         match entry.make {
-            Some(make) => plugins.push(make(deps)),
+            Some(make) => {
+                let plugin = entry.name;
+                let made = make.call(deps);
+                plugins.push(made.map_err(|source| ChainError::Configuration { plugin, source })?);
+            }
             // Someone relies on what it refuses: better not to start than to let it pass.
             None if explicit && !entry.default => {
                 return Err(ChainError::Missing(entry.name.to_owned()));

@@ -6,6 +6,7 @@
 
 mod certificates;
 mod chain;
+pub mod config;
 mod default_class;
 mod default_toleration_seconds;
 mod limit_ranger;
@@ -15,6 +16,7 @@ mod persistent_volume_claim_resize;
 mod pod_topology_labels;
 mod priority;
 mod rbac_escalation;
+pub mod resource_quota;
 mod runtime_class;
 mod service_account;
 mod simple;
@@ -22,6 +24,7 @@ mod storage_object_in_use_protection;
 mod taint_nodes_by_condition;
 
 pub use chain::{Deps, chain};
+pub use config::Configuration;
 pub use rbac_escalation::RbacEscalation;
 
 use futures::future::BoxFuture;
@@ -30,6 +33,7 @@ use schema::Resource;
 use serde_json::Value;
 
 use crate::authn::User;
+use crate::registry::store::Warnings;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Operation {
@@ -52,6 +56,10 @@ pub struct Attributes<'a> {
     pub user: &'a User,
     /// The object before the write; on DELETE the object that goes.
     pub old: Option<&'a Value>,
+    /// Nothing will be written, so nothing may be counted.
+    pub dry_run: bool,
+    /// What the client shall be told, whatever becomes of the request.
+    pub warnings: &'a Warnings,
 }
 
 /// An admission plugin. The default of each half is to let the request pass.

@@ -9,6 +9,7 @@
 //! generation, status wiping: `apiserver/src/registry`), admission.
 
 pub mod defaults;
+pub mod quota;
 pub mod resources;
 pub mod validation;
 pub mod warnings;

@@ -129,6 +129,24 @@ impl Pod {
             .any(|name| is_pod_level(name))
     }
 
+    /// Whether anything at all is asked for of cpu and memory: otherwise its quality of service
+    /// is BestEffort.
+    pub fn asks_for_compute(&self) -> bool {
+        let asks = |r: &Requirements| {
+            let all = r.requests.iter().chain(&r.limits);
+            all.filter(|(name, _)| matches!(name.as_str(), "cpu" | "memory"))
+                .any(|(_, quantity)| quantity.sign() > 0)
+        };
+        match &self.spec.resources {
+            Some(whole) => asks(whole),
+            None => {
+                let all = self.spec.containers.iter();
+                all.chain(&self.spec.init_containers)
+                    .any(|c| asks(&c.resources))
+            }
+        }
+    }
+
     /// The sum of its requests (KEP-753 says how init containers count).
     pub fn requests(&self, counting: Counting) -> ResourceList {
         let mut sum = self.aggregate(|c| match self.held(c, counting) {

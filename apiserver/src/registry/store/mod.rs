@@ -327,6 +327,8 @@ impl Store {
             name,
             user: write.user,
             old,
+            dry_run: write.dry_run,
+            warnings: write.warnings,
         }
     }
 }
