@@ -83,7 +83,11 @@ pub const CONTROLLERS: &[Descriptor] = &[
     ),
     absent("replicationcontroller-controller", "replicationcontroller"),
     ours("pod-garbage-collector-controller", "podgc", c::podgc::start),
-    absent("resourcequota-controller", "resourcequota"),
+    ours(
+        "resourcequota-controller",
+        "resourcequota",
+        c::resourcequota::start,
+    ),
     ours("daemonset-controller", "daemonset", c::daemonset::start),
     absent("job-controller", "job"),
     absent(

@@ -12,6 +12,7 @@ pub mod nodeipam;
 pub mod nodelifecycle;
 pub mod podgc;
 pub mod replicaset;
+pub mod resourcequota;
 pub mod rootcapublisher;
 pub mod serviceaccount;
 pub mod tainteviction;

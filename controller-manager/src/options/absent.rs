@@ -88,10 +88,6 @@ pub struct AbsentControllerFlags {
     pvclaimbinder_sync_period: GoDuration,
     #[arg(long, default_value_t = 5)]
     concurrent_rc_syncs: usize,
-    #[arg(long, default_value_t = 5)]
-    concurrent_resource_quota_syncs: usize,
-    #[arg(long, default_value = "5m0s")]
-    resource_quota_sync_period: GoDuration,
     #[arg(long, default_value_t = 1)]
     concurrent_service_syncs: usize,
     #[arg(long, default_value_t = 5)]

@@ -60,6 +60,8 @@ pub struct Options {
     #[command(flatten)]
     pub podgc: PodGcFlags,
     #[command(flatten)]
+    pub resourcequota: ResourceQuotaFlags,
+    #[command(flatten)]
     pub ttl_after_finished: TtlAfterFinishedFlags,
     #[command(flatten)]
     pub absent: AbsentControllerFlags,
@@ -285,6 +287,17 @@ pub struct PodGcFlags {
     /// Number of terminated pods that can exist before the terminated pod garbage collector starts deleting terminated pods. If <= 0, the terminated pod garbage collector is disabled.
     #[arg(long, default_value_t = 12500)]
     pub terminated_pod_gc_threshold: i32,
+}
+
+#[derive(Args, Debug)]
+#[group(skip)]
+pub struct ResourceQuotaFlags {
+    /// The number of resource quotas that are allowed to sync concurrently. Larger number = more responsive quota management, but more CPU (and network) load
+    #[arg(long, default_value_t = 5)]
+    pub concurrent_resource_quota_syncs: usize,
+    /// The period for syncing quota usage status in the system
+    #[arg(long, default_value = "5m0s")]
+    pub resource_quota_sync_period: GoDuration,
 }
 
 #[derive(Args, Debug)]

@@ -151,12 +151,11 @@ struct Cached<'a>(&'a ResourceQuota);
 impl Owners for Cached<'_> {
     fn pod(&self, namespace: &str, name: &str) -> Option<Owner> {
         let pod = self.0.lookup.get("", "pods", namespace, name)?;
-        let usage = Pod::deserialize(&*pod).ok()?.measure();
-        let claim = &pod["status"]["extendedResourceClaimStatus"]["resourceClaimName"];
+        let pod = Pod::deserialize(&*pod).ok()?;
         Some(Owner {
-            uid: text(&pod, "/metadata/uid").to_owned(),
-            claim: claim.as_str().map(str::to_owned),
-            usage: usage.usage((self.0.clock)()).into_owned(),
+            claim: pod.extended_claim().map(str::to_owned),
+            usage: pod.measure().usage((self.0.clock)()).into_owned(),
+            uid: pod.metadata.uid,
         })
     }
 

@@ -14,8 +14,10 @@ mod services;
 mod volume_claims;
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 
 use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use meta::{Quantity, quantity::Format};
 use serde::Deserialize;
 use serde_json::Value;
@@ -42,12 +44,20 @@ pub struct Quota {
     pub status: Status,
 }
 
+/// The metadata that decides what an object costs, and who it is.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Meta {
     pub name: String,
     pub namespace: String,
+    pub uid: String,
     pub resource_version: String,
+    /// RFC 3339 in UTC, which sorts as text.
+    pub creation_timestamp: String,
+    pub deletion_timestamp: Option<Timestamp>,
+    pub deletion_grace_period_seconds: Option<i64>,
+    pub annotations: BTreeMap<String, String>,
+    pub owner_references: Vec<OwnerReference>,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
@@ -132,9 +142,9 @@ impl Measured {
         self.until.is_none_or(|until| now <= until)
     }
 
-    /// Whether two states of a pod are in different halves of Terminating and NotTerminating.
-    pub fn changed_deadline(&self, other: &Measured) -> bool {
-        self.facts.is_terminating() != other.facts.is_terminating()
+    /// Whether no quota can tell the two apart at a time.
+    pub fn counts_like(&self, other: &Measured, now: Timestamp) -> bool {
+        self.facts == other.facts && self.usage(now) == other.usage(now)
     }
 }
 

@@ -6,7 +6,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde::Deserialize;
 
 use super::scopes::Facts;
-use super::{Measured, count};
+use super::{Measured, Meta, count};
 use crate::resources::{self, Container, Counting, HUGE_PAGES, ResourceList, is_native};
 
 const COUNT: &str = "count/pods";
@@ -20,13 +20,6 @@ pub struct Pod {
     pub metadata: Meta,
     pub spec: Spec,
     pub status: Status,
-}
-
-#[derive(Debug, Clone, Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-pub struct Meta {
-    pub deletion_timestamp: Option<Timestamp>,
-    pub deletion_grace_period_seconds: Option<i64>,
 }
 
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -76,6 +69,13 @@ pub struct Status {
     pub container_statuses: Vec<resources::ContainerStatus>,
     pub init_container_statuses: Vec<resources::ContainerStatus>,
     pub conditions: Vec<resources::Condition>,
+    pub extended_resource_claim_status: Option<ExtendedClaim>,
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ExtendedClaim {
+    pub resource_claim_name: String,
 }
 
 impl Terms {
@@ -188,6 +188,12 @@ impl Pod {
         let grace = self.metadata.deletion_grace_period_seconds?;
         let deleted = self.metadata.deletion_timestamp?;
         deleted.checked_add(SignedDuration::from_secs(grace)).ok()
+    }
+
+    /// The claim that was made for its extended resources.
+    pub fn extended_claim(&self) -> Option<&str> {
+        let status = self.status.extended_resource_claim_status.as_ref()?;
+        Some(&status.resource_claim_name)
     }
 
     pub fn measure(&self) -> Measured {

@@ -3,11 +3,10 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use serde::Deserialize;
 
 use super::pods::is_extended_request;
-use super::{Measured, Surroundings, count};
+use super::{Measured, Meta, Surroundings, count};
 use crate::resources::ResourceList;
 
 const COUNT: &str = "count/resourceclaims.resource.k8s.io";
@@ -25,19 +24,6 @@ const MAX_DEVICES: i64 = 32;
 pub struct Claim {
     pub metadata: Meta,
     spec: Spec,
-}
-
-#[derive(Debug, Clone, Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-pub struct Meta {
-    pub name: String,
-    pub namespace: String,
-    pub uid: String,
-    pub resource_version: String,
-    /// RFC 3339 in UTC, which sorts as text.
-    pub creation_timestamp: String,
-    annotations: BTreeMap<String, String>,
-    owner_references: Vec<OwnerReference>,
 }
 
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -94,7 +80,7 @@ pub struct DeviceClasses {
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(default)]
 pub struct DeviceClass {
-    metadata: Meta,
+    pub metadata: Meta,
     spec: DeviceClassSpec,
 }
 

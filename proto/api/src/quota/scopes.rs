@@ -74,16 +74,6 @@ pub enum Facts {
 }
 
 impl Facts {
-    pub(super) fn is_terminating(&self) -> bool {
-        matches!(
-            self,
-            Facts::Pod {
-                terminating: true,
-                ..
-            }
-        )
-    }
-
     pub(super) fn are_in(&self, scope: &Requirement) -> Result<bool, ScopeError> {
         let exists = scope.operator == "Exists";
         Ok(match (self, scope.scope_name.as_str()) {

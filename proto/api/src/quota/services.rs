@@ -2,7 +2,7 @@
 
 use serde::Deserialize;
 
-use super::{Measured, count};
+use super::{Measured, Meta, count};
 use crate::resources::ResourceList;
 
 const NAMES: [&str; 4] = [
@@ -15,6 +15,7 @@ const NAMES: [&str; 4] = [
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(default)]
 pub struct Service {
+    pub metadata: Meta,
     spec: Spec,
 }
 
@@ -38,25 +39,17 @@ pub(super) fn counts(name: &str) -> bool {
 }
 
 impl Service {
-    /// The type, where it makes a difference in cost.
-    pub fn charged_type(&self) -> &str {
-        match self.spec.type_.as_str() {
-            costly @ ("NodePort" | "LoadBalancer") => costly,
-            _ => "",
-        }
-    }
-
     pub fn measure(&self) -> Measured {
         let all = self.spec.ports.len();
         let balanced = self.spec.type_ == "LoadBalancer";
         // Ports are not allocated yet when a service is checked: what is meant counts.
-        let node_ports = match self.charged_type() {
-            "" => 0,
+        let node_ports = match self.spec.type_.as_str() {
             "LoadBalancer" if self.spec.allocate_load_balancer_node_ports == Some(false) => {
                 let ports = self.spec.ports.iter();
                 ports.filter(|port| port.node_port != 0).count()
             }
-            _ => all,
+            "NodePort" | "LoadBalancer" => all,
+            _ => 0,
         };
         let costs = [1, 1, i64::from(balanced), node_ports as i64];
         let named = NAMES.iter().zip(costs);

@@ -1,13 +1,11 @@
 //! What a volume claim costs: itself and the storage that it asks for, also under the name of
 //! its storage class.
 
-use std::collections::BTreeMap;
-
 use meta::Quantity;
 use serde::Deserialize;
 
 use super::scopes::Facts;
-use super::{Measured, count};
+use super::{Measured, Meta, count};
 use crate::resources::{Requirements, ResourceList};
 
 const COUNT: &str = "count/persistentvolumeclaims";
@@ -18,15 +16,9 @@ const OF_CLASS: &str = ".storageclass.storage.k8s.io/";
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(default)]
 pub struct VolumeClaim {
-    metadata: Meta,
+    pub metadata: Meta,
     spec: Spec,
     status: Status,
-}
-
-#[derive(Debug, Clone, Default, Deserialize)]
-#[serde(default)]
-struct Meta {
-    annotations: BTreeMap<String, String>,
 }
 
 #[derive(Debug, Clone, Default, Deserialize)]
