@@ -4,9 +4,11 @@
 //! Nothing here knows how a daemon is made. A cluster is a state directory of
 //! `deploy/up`, whatever programs it runs.
 
+pub mod bench;
 pub mod cluster;
 pub mod kubectl;
 pub mod net;
+pub mod stand;
 pub mod wait;
 
 pub use cluster::{Cluster, Namespace};

@@ -1,0 +1,191 @@
+//! Row 5: many watchers of objects that change.
+//!
+//! The changes are written to etcd, so that the server's work is the watches' and
+//! nothing else. Writing waits for the slowest watcher once it is [`BEHIND`] events
+//! behind: a machine that cannot follow lowers the rate, and no watch is ended for it.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, ensure};
+use tokio::task::JoinSet;
+use tokio::time::{MissedTickBehavior, interval, timeout};
+
+use crate::bench::measure::{Sample, Side, Work};
+use crate::bench::scan::{Kind, WatchScan};
+use crate::bench::seed::{FANOUT, FANOUT_PODS, pod_key};
+use crate::bench::{Bench, Case};
+use crate::stand::http::{Ask, JSON, PROTOBUF, next};
+
+/// How far a watcher may be behind. Upstream's servers queue about a hundred.
+const BEHIND: u64 = 50;
+/// Events that all watchers of one sample get together, about.
+const DELIVERIES: u64 = 200_000;
+/// Ends a wait for events that do not come.
+const LIMIT: Duration = Duration::from_secs(120);
+
+/// Measures row 5.
+pub async fn run(bench: &mut Bench) -> Result<()> {
+    if !bench.options.wants("5") {
+        return Ok(());
+    }
+    let rate = bench.options.rate;
+    let mut cases: Vec<_> = bench
+        .options
+        .watchers
+        .iter()
+        .map(|watchers| (*watchers, PROTOBUF, "protobuf"))
+        .collect();
+    if cases.iter().any(|(watchers, ..)| *watchers == 100) {
+        cases.push((100, JSON, "JSON"));
+    }
+    for (watchers, accept, form) in cases {
+        let events = (DELIVERIES / watchers as u64).clamp(200, 4 * rate);
+        let what = format!("{watchers} watchers × {rate} events/s, {form}; CPU per event written");
+        bench
+            .case(Case::cpu("5", what, 8.0), async |side, _| {
+                let load = Load {
+                    watchers,
+                    accept,
+                    events,
+                    rate,
+                };
+                watch(side, &load, async || Ok(())).await
+            })
+            .await?;
+    }
+    Ok(())
+}
+
+/// What is watched.
+#[derive(Debug, Clone)]
+pub struct Load {
+    /// How many watch, each on a connection of its own.
+    pub watchers: usize,
+    /// The form of the events.
+    pub accept: &'static str,
+    /// How many events there are.
+    pub events: u64,
+    /// How many of them in a second.
+    pub rate: u64,
+}
+
+/// Lets watchers watch while events are written, checks that each got every one, once
+/// and in order, and measures. `before` runs when all watches are open.
+///
+/// # Errors
+///
+/// When a watch is refused or ended, or one event is missing, doubled or out of place.
+pub async fn watch(
+    side: &Side,
+    load: &Load,
+    before: impl AsyncFnOnce() -> Result<()>,
+) -> Result<Sample> {
+    let gateway = side.gateway().await?;
+    let values = values(side).await?;
+    let epoch = Instant::now();
+    let progress: Arc<Vec<AtomicU64>> =
+        Arc::new((0..load.watchers).map(|_| AtomicU64::new(0)).collect());
+    let revision = gateway.revision().await?;
+    let path = format!("/api/v1/namespaces/{FANOUT}/pods?watch=true&resourceVersion={revision}");
+    let mut watching = JoinSet::new();
+    let events = load.events;
+    for number in 0..load.watchers {
+        let connection = side.connect().await?;
+        let ask = Ask::get(&*path).accept(form(load.accept));
+        let mut answer = connection.open(&ask).await?;
+        ensure!(
+            answer.status().is_success(),
+            "a watch is answered {}",
+            answer.status()
+        );
+        let progress = progress.clone();
+        let mut scan = WatchScan::new(load.accept);
+        watching.spawn(async move {
+            let mut got: Vec<(u64, Duration)> = Vec::with_capacity(events as usize);
+            while (got.len() as u64) < events {
+                let chunk = next(answer.body_mut())
+                    .await?
+                    .context("the watch was ended")?;
+                let now = epoch.elapsed();
+                scan.feed(&chunk, |event| {
+                    ensure!(event.kind == Kind::Modified, "an event {:?}", event.kind);
+                    got.push((event.revision, now));
+                    Ok(())
+                })?;
+                progress[number].store(got.len() as u64, Ordering::Relaxed);
+            }
+            // The connection has to outlive the body.
+            drop(connection);
+            anyhow::Ok(got)
+        });
+    }
+    before().await?;
+    side.api.settle().await?;
+    side.measure(async || {
+        let mut written: Vec<(u64, Duration)> = Vec::new();
+        let mut ticks = interval(Duration::from_secs(1) / load.rate as u32);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        for n in 0..events {
+            ticks.tick().await;
+            let start = Instant::now();
+            while slowest(&progress) + BEHIND < n {
+                ensure!(start.elapsed() < LIMIT, "a watcher does not go on");
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+            let (key, value) = &values[(n % FANOUT_PODS) as usize];
+            let at = epoch.elapsed();
+            written.push((gateway.put(key, value).await?, at));
+        }
+        let mut latencies = Vec::with_capacity(load.watchers * written.len());
+        while let Some(got) = timeout(LIMIT, watching.join_next())
+            .await
+            .context("events do not come")?
+        {
+            let got = got??;
+            ensure!(
+                got.iter()
+                    .map(|(revision, _)| revision)
+                    .eq(written.iter().map(|(revision, _)| revision)),
+                "a watcher did not get what was written, once and in order"
+            );
+            let delays = got.iter().zip(&written);
+            latencies.extend(delays.map(|((_, got), (_, sent))| got.saturating_sub(*sent)));
+        }
+        Ok(Work {
+            operations: events,
+            latencies,
+            answer: "every event once and in order".into(),
+        })
+    })
+    .await
+}
+
+fn form(accept: &'static str) -> &'static str {
+    if accept == PROTOBUF {
+        "application/vnd.kubernetes.protobuf;stream=watch"
+    } else {
+        accept
+    }
+}
+
+fn slowest(progress: &[AtomicU64]) -> u64 {
+    progress
+        .iter()
+        .map(|count| count.load(Ordering::Relaxed))
+        .min()
+        .unwrap_or(u64::MAX)
+}
+
+/// The pods that change, as they are in etcd. To change is to be written again.
+async fn values(side: &Side) -> Result<Vec<(String, Vec<u8>)>> {
+    let gateway = side.gateway().await?;
+    let mut values = Vec::new();
+    for n in 0..FANOUT_PODS {
+        let key = pod_key(FANOUT, n);
+        let value = gateway.get(&key).await?;
+        values.push((key, value));
+    }
+    Ok(values)
+}

@@ -1,0 +1,71 @@
+//! A stand: etcd and one API server on loopback, started with a chosen directory of
+//! binaries, for what a whole cluster would only blur: benchmarks, histories, limits.
+//!
+//! Nothing here knows whose binaries they are. What must not be here: what is asked
+//! of the server, and what is thought of its answers.
+
+pub mod apiserver;
+pub mod etcd;
+pub mod http;
+pub mod pki;
+pub mod process;
+
+pub use apiserver::Apiserver;
+pub use etcd::Etcd;
+pub use http::{Connection, Endpoint};
+
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result};
+
+/// Ports of loopback that were free a moment ago. All are held until the last is known.
+///
+/// # Errors
+///
+/// When loopback has none left.
+pub fn free_ports<const N: usize>() -> Result<[u16; N]> {
+    let mut held = Vec::with_capacity(N);
+    let mut ports = [0; N];
+    for port in &mut ports {
+        let listener = TcpListener::bind("127.0.0.1:0")?;
+        *port = listener.local_addr()?.port();
+        held.push(listener);
+    }
+    Ok(ports)
+}
+
+/// The etcd to run: `$FERROKUBE_ETCD`, or the first on the `PATH`.
+///
+/// # Errors
+///
+/// When there is none.
+pub fn etcd_binary() -> Result<PathBuf> {
+    if let Some(path) = std::env::var_os("FERROKUBE_ETCD") {
+        return Ok(path.into());
+    }
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path)
+        .map(|directory| directory.join("etcd"))
+        .find(|file| file.is_file())
+        .context("no etcd: put one on the PATH or name it in FERROKUBE_ETCD (deploy/up unpacks Debian's under its state directory)")
+}
+
+/// Copies a directory and everything in it.
+///
+/// # Errors
+///
+/// When something cannot be read or written.
+pub fn copy_tree(from: &Path, to: &Path) -> Result<()> {
+    std::fs::create_dir_all(to)?;
+    for entry in std::fs::read_dir(from)? {
+        let entry = entry?;
+        let target = to.join(entry.file_name());
+        if entry.file_type()?.is_dir() {
+            copy_tree(&entry.path(), &target)?;
+        } else {
+            std::fs::copy(entry.path(), target)?;
+        }
+    }
+    Ok(())
+}
