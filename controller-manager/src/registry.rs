@@ -77,11 +77,16 @@ pub const CONTROLLERS: &[Descriptor] = &[
     ),
     ours("taint-eviction-controller", "", c::tainteviction::start),
     absent("serviceaccount-token-controller", "serviceaccount-token"),
-    absent(
+    ours(
         "endpointslice-mirroring-controller",
         "endpointslicemirroring",
+        c::endpointslicemirroring::start,
     ),
-    absent("replicationcontroller-controller", "replicationcontroller"),
+    ours(
+        "replicationcontroller-controller",
+        "replicationcontroller",
+        c::replicaset::start_replication_controllers,
+    ),
     ours("pod-garbage-collector-controller", "podgc", c::podgc::start),
     ours(
         "resourcequota-controller",
@@ -122,11 +127,16 @@ pub const CONTROLLERS: &[Descriptor] = &[
         "clusterrole-aggregation",
         c::clusterroleaggregation::start,
     ),
-    absent(
+    ours(
         "persistentvolumeclaim-protection-controller",
         "pvc-protection",
+        c::pvcprotection::start,
     ),
-    absent("persistentvolume-protection-controller", "pv-protection"),
+    ours(
+        "persistentvolume-protection-controller",
+        "pv-protection",
+        c::pvprotection::start,
+    ),
     absent("podgroup-protection-controller", ""),
     ours(
         "ttl-after-finished-controller",
@@ -153,8 +163,12 @@ pub const CONTROLLERS: &[Descriptor] = &[
         "legacy-service-account-token-cleaner",
     ),
     absent("validatingadmissionpolicy-status-controller", ""),
-    absent("volumeattributesclass-protection-controller", ""),
-    absent("service-cidr-controller", ""),
+    ours(
+        "volumeattributesclass-protection-controller",
+        "",
+        c::vacprotection::start,
+    ),
+    ours("service-cidr-controller", "", c::servicecidrs::start),
     absent("storage-version-migrator-controller", "svm"),
     off(absent("selinux-warning-controller", "")),
     // Of the cloud controller manager; upstream takes their names and ignores them too.

@@ -29,6 +29,38 @@ pub struct PodSpec {
     pub tolerations: Vec<Toleration>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub affinity: Option<Box<Affinity>>,
+    /// Those that are claims; others are of no interest here.
+    #[serde(deserialize_with = "claims", skip_serializing_if = "Vec::is_empty")]
+    pub volumes: Vec<Volume>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Volume {
+    pub name: Box<str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub persistent_volume_claim: Option<ClaimSource>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ephemeral: Option<Ephemeral>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ClaimSource {
+    pub claim_name: Box<str>,
+}
+
+/// That the volume's claim is made for the pod; of the template nothing is needed.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Ephemeral {}
+
+/// Every pod has volumes of other sorts, such as its token: they would only take room.
+fn claims<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Vec<Volume>, D::Error> {
+    let mut volumes = Vec::<Volume>::deserialize(from)?;
+    volumes.retain(|v| v.persistent_volume_claim.is_some() || v.ephemeral.is_some());
+    volumes.shrink_to_fit();
+    Ok(volumes)
 }
 
 /// Of a pod's affinity only what pins daemon pods to their nodes.
@@ -249,6 +281,18 @@ impl Pod {
             [name] => Some(name),
             _ => None,
         }
+    }
+
+    /// The names of the claims that the pod's volumes use, and whether each is one that is made
+    /// for this pod (KEP-1698).
+    pub fn claims(&self) -> impl Iterator<Item = (String, bool)> {
+        self.spec.volumes.iter().filter_map(|volume| {
+            if let Some(source) = &volume.persistent_volume_claim {
+                return Some((source.claim_name.to_string(), false));
+            }
+            volume.ephemeral.as_ref()?;
+            Some((format!("{}-{}", self.metadata.name, volume.name), true))
+        })
     }
 
     /// Ended, for good or bad.

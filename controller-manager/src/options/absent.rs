@@ -42,12 +42,6 @@ pub struct AbsentControllerFlags {
     #[arg(long, default_value_t = 5)]
     concurrent_statefulset_syncs: usize,
     #[arg(long, default_value_t = 5)]
-    mirroring_concurrent_service_endpoint_syncs: usize,
-    #[arg(long, default_value = "0s")]
-    mirroring_endpointslice_updates_batch_period: GoDuration,
-    #[arg(long, default_value_t = 1000)]
-    mirroring_max_endpoints_per_subset: usize,
-    #[arg(long, default_value_t = 5)]
     concurrent_ephemeralvolume_syncs: usize,
     #[arg(long, default_value_t = 5)]
     concurrent_horizontal_pod_autoscaler_syncs: usize,
@@ -86,8 +80,6 @@ pub struct AbsentControllerFlags {
     pv_recycler_timeout_increment_hostpath: i32,
     #[arg(long, default_value = "15s")]
     pvclaimbinder_sync_period: GoDuration,
-    #[arg(long, default_value_t = 5)]
-    concurrent_rc_syncs: usize,
     #[arg(long, default_value_t = 1)]
     concurrent_service_syncs: usize,
     #[arg(long, default_value_t = 5)]

@@ -44,6 +44,8 @@ pub struct Options {
     #[command(flatten)]
     pub endpointslice: EndpointSliceFlags,
     #[command(flatten)]
+    pub endpointslicemirroring: EndpointSliceMirroringFlags,
+    #[command(flatten)]
     pub garbagecollector: GarbageCollectorFlags,
     #[command(flatten)]
     pub namespace: NamespaceFlags,
@@ -161,6 +163,9 @@ pub struct ReplicaSetFlags {
     /// The number of replica sets that are allowed to sync concurrently.
     #[arg(long, default_value_t = 5)]
     pub concurrent_replicaset_syncs: usize,
+    /// The number of replication controllers that are allowed to sync concurrently.
+    #[arg(long, default_value_t = 5)]
+    pub concurrent_rc_syncs: usize,
 }
 
 #[derive(Args, Debug)]
@@ -186,6 +191,20 @@ pub struct EndpointSliceFlags {
     /// The maximum number of endpoints that will be added to an EndpointSlice.
     #[arg(long, default_value_t = 100)]
     pub max_endpoints_per_slice: usize,
+}
+
+#[derive(Args, Debug)]
+#[group(skip)]
+pub struct EndpointSliceMirroringFlags {
+    /// The number of service endpoint syncing operations that will be done concurrently by the endpointslice-mirroring-controller.
+    #[arg(long, default_value_t = 5)]
+    pub mirroring_concurrent_service_endpoint_syncs: usize,
+    /// How long changes of slices by others are collected before they are put right.
+    #[arg(long, default_value = "0s")]
+    pub mirroring_endpointslice_updates_batch_period: GoDuration,
+    /// The maximum number of endpoints that will be added to an EndpointSlice by the endpointslice-mirroring-controller.
+    #[arg(long, default_value_t = 1000)]
+    pub mirroring_max_endpoints_per_subset: usize,
 }
 
 #[derive(Args, Debug)]
@@ -432,6 +451,15 @@ impl Options {
                 "MaxEndpointsPerSlice": self.endpointslice.max_endpoints_per_slice,
                 "EndpointUpdatesBatchPeriod": self.endpointslice.endpointslice_updates_batch_period,
             },
+            "EndpointSliceMirroringController": {
+                "MirroringConcurrentServiceEndpointSyncs":
+                    self.endpointslicemirroring.mirroring_concurrent_service_endpoint_syncs,
+                "MirroringMaxEndpointsPerSubset":
+                    self.endpointslicemirroring.mirroring_max_endpoints_per_subset,
+                "MirroringEndpointUpdatesBatchPeriod":
+                    self.endpointslicemirroring.mirroring_endpointslice_updates_batch_period,
+            },
+            "ReplicationController": {"ConcurrentRCSyncs": self.replicaset.concurrent_rc_syncs},
             "GarbageCollectorController": {
                 "EnableGarbageCollector": self.garbagecollector.enable_garbage_collector,
                 "ConcurrentGCSyncs": self.garbagecollector.concurrent_gc_syncs,

@@ -10,6 +10,7 @@ pub mod int_or_percent;
 pub mod node_fit;
 pub mod pod_control;
 pub mod pods;
+pub mod protection;
 pub mod revisions;
 pub mod template;
 pub mod written;

@@ -181,7 +181,7 @@ type AddressKey = (String, String);
 
 /// Brings subsets into one form: addresses with the same ports share a subset, everything is
 /// sorted, and an address that is ready and not ready for a port is not ready.
-fn repack<'a>(subsets: impl Iterator<Item = &'a EndpointSubset>) -> Vec<EndpointSubset> {
+pub fn repack<'a>(subsets: impl Iterator<Item = &'a EndpointSubset>) -> Vec<EndpointSubset> {
     let mut addresses: BTreeMap<AddressKey, EndpointAddress> = BTreeMap::new();
     let mut by_port: BTreeMap<Option<PortKey>, BTreeMap<AddressKey, bool>> = BTreeMap::new();
     for subset in subsets {

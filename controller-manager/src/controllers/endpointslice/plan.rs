@@ -72,7 +72,7 @@ fn name(slice: &EndpointSlice) -> &str {
 }
 
 /// The slice's endpoints; absent is the same as empty.
-pub(super) fn endpoints(slice: &EndpointSlice) -> &[Endpoint] {
+pub fn endpoints(slice: &EndpointSlice) -> &[Endpoint] {
     slice.endpoints.as_deref().unwrap_or_default()
 }
 
@@ -143,14 +143,14 @@ pub fn find_port(pod: &Pod, port: &ServicePort) -> Option<i32> {
 
 /// Identity of an endpoint: what may not change while it stays in its slice.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-struct EndpointId {
+pub struct EndpointId {
     namespace: String,
     name: String,
     addresses: Vec<String>,
     hostname: String,
 }
 
-fn id(endpoint: &Endpoint) -> EndpointId {
+pub fn id(endpoint: &Endpoint) -> EndpointId {
     let target = endpoint.target_ref.clone().unwrap_or_default();
     let mut addresses = endpoint.addresses.clone();
     addresses.sort();
@@ -162,7 +162,8 @@ fn id(endpoint: &Endpoint) -> EndpointId {
     }
 }
 
-fn same_beyond_id(a: &Endpoint, b: &Endpoint) -> bool {
+/// Whether two endpoints of the same identity are equal.
+pub fn same_beyond_id(a: &Endpoint, b: &Endpoint) -> bool {
     let target = |e: &Endpoint| {
         e.target_ref.clone().map(|t| ObjectReference {
             resource_version: None,
@@ -175,12 +176,14 @@ fn same_beyond_id(a: &Endpoint, b: &Endpoint) -> bool {
         && target(a) == target(b)
 }
 
-type Endpoints = BTreeMap<EndpointId, Endpoint>;
+/// Endpoints by identity.
+pub type Endpoints = BTreeMap<EndpointId, Endpoint>;
 
 /// Ports in an order that does not depend on who wrote them: pods with the same ports share slices.
-type PortMap = Vec<(String, Option<i32>, String, Option<String>)>;
+pub type PortMap = Vec<(String, Option<i32>, String, Option<String>)>;
 
-fn port_map(ports: &[EndpointPort]) -> PortMap {
+/// The order-independent form of a slice's ports.
+pub fn port_map(ports: &[EndpointPort]) -> PortMap {
     let mut map: PortMap = ports
         .iter()
         .map(|p| {

@@ -1,6 +1,8 @@
-//! replicaset-controller: keeps the number of pods that each ReplicaSet asks for.
+//! replicaset-controller: keeps the number of pods that each ReplicaSet asks for. It does the
+//! same for ReplicationControllers, as replicationcontroller-controller.
 
 pub mod plan;
+mod replicator;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,12 +12,13 @@ use client::informer::{Event as Change, Index, Store};
 use client::workqueue::{Queue, Requeue};
 use client::{Api, Error, Object as _, ObjectKey};
 use k8s_openapi::api::apps::v1::{ReplicaSet, ReplicaSetStatus};
+use k8s_openapi::api::core::v1::ReplicationController;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
-use meta::GroupVersionKind;
 use meta::labels::Selector;
 use meta::owner::{controller_of, new_controller_ref};
 
 use self::plan::{Failure, Manage};
+use self::replicator::Replicator;
 use crate::context::{Context, Run, enqueue_all, now, retry_conflicts};
 use crate::events::reference;
 use crate::kinds::Pod;
@@ -24,35 +27,67 @@ use crate::workload::pod_control::{Parent, PodControl};
 use crate::workload::written::Written;
 use crate::workload::{index, pods};
 
-struct Controller {
-    sets: Store<ReplicaSet>,
-    sets_by_owner: Index<ReplicaSet>,
+struct Controller<S: Replicator> {
+    sets: Store<S>,
+    sets_by_owner: Index<S>,
     pods_by_owner: Index<Pod>,
-    set_api: Api<ReplicaSet>,
+    set_api: Api<S>,
     pods: PodControl,
     expectations: Expectations<ObjectKey>,
     written: Written,
     queue: Queue<ObjectKey>,
 }
 
-/// Sets the controller up.
+/// What the controller of one kind is known by.
+struct Names {
+    client: &'static str,
+    events: &'static str,
+    queue: &'static str,
+}
+
+/// Sets the controller of ReplicaSets up.
 pub fn start(ctx: &Context) -> anyhow::Result<Option<Run>> {
-    let client = ctx.client("replicaset-controller")?;
-    let sets = ctx.informer::<ReplicaSet>();
+    let names = Names {
+        client: "replicaset-controller",
+        events: "replicaset-controller",
+        queue: "replicaset",
+    };
+    let workers = ctx.options.replicaset.concurrent_replicaset_syncs;
+    start_for::<ReplicaSet>(ctx, &names, workers)
+}
+
+/// Sets the controller of ReplicationControllers up.
+pub fn start_replication_controllers(ctx: &Context) -> anyhow::Result<Option<Run>> {
+    let names = Names {
+        client: "replication-controller",
+        events: "replication-controller",
+        queue: "replicationmanager",
+    };
+    let workers = ctx.options.replicaset.concurrent_rc_syncs;
+    start_for::<ReplicationController>(ctx, &names, workers)
+}
+
+fn start_for<S: Replicator>(
+    ctx: &Context,
+    names: &Names,
+    workers: usize,
+) -> anyhow::Result<Option<Run>> {
+    let client = ctx.client(names.client)?;
+    let sets = ctx.informer::<S>();
     let pods = ctx.pods();
     let controller = Arc::new(Controller {
         sets: sets.store().clone(),
         sets_by_owner: index::by_owner(&sets),
         pods_by_owner: index::pods_by_owner(&pods),
         set_api: Api::all(&client),
-        pods: PodControl::new(&client, ctx.recorder("replicaset-controller")),
+        pods: PodControl::new(&client, ctx.recorder(names.events)),
         expectations: Expectations::new(),
         written: Written::default(),
-        queue: ctx.queue("replicaset"),
+        queue: ctx.queue(names.queue),
     });
     let c = Arc::clone(&controller);
     sets.add_handler(move |change| {
-        let replaced = |a: &Arc<ReplicaSet>, b: &Arc<ReplicaSet>| a.uid() != b.uid();
+        let replaced = |a: &Arc<S>, b: &Arc<S>| a.uid() != b.uid();
         match change {
             Change::Deleted(_) => c.expectations.forget(&change.key()),
             Change::Updated { old, new } if replaced(old, new) => {
@@ -64,7 +99,6 @@ pub fn start(ctx: &Context) -> anyhow::Result<Option<Run>> {
     enqueue_all(&sets, &controller.queue);
     let c = Arc::clone(&controller);
     pods.add_handler(move |change| c.pod_changed(change));
-    let workers = ctx.options.replicaset.concurrent_replicaset_syncs;
     let stop = ctx.stop.clone();
     Ok(Some(Box::pin(async move {
         sets.wait_synced().await;
@@ -79,14 +113,14 @@ pub fn start(ctx: &Context) -> anyhow::Result<Option<Run>> {
     })))
 }
 
-impl Controller {
-    /// The ReplicaSet that a reference means, if it is that very one.
-    fn resolve(&self, namespace: &str, owner: &OwnerReference) -> Option<Arc<ReplicaSet>> {
+impl<S: Replicator> Controller<S> {
+    /// The set that a reference means, if it is that very one.
+    fn resolve(&self, namespace: &str, owner: &OwnerReference) -> Option<Arc<S>> {
         let set = self.sets.get(namespace, &owner.name)?;
-        (owner.kind == "ReplicaSet" && set.uid() == owner.uid).then_some(set)
+        (owner.kind == S::RESOURCE.kind && set.uid() == owner.uid).then_some(set)
     }
 
-    fn owner(&self, pod: &Pod) -> Option<Arc<ReplicaSet>> {
+    fn owner(&self, pod: &Pod) -> Option<Arc<S>> {
         self.resolve(pod.namespace(), pod.controller()?)
     }
 
@@ -141,8 +175,8 @@ impl Controller {
     }
 
     fn enqueue_adopters(&self, pod: &Pod) {
-        let matches = |set: &&Arc<ReplicaSet>| {
-            let selector = selector(set);
+        let matches = |set: &&Arc<S>| {
+            let selector = set.selector();
             selector.is_some_and(|s| !s.is_empty() && s.matches_labels(Some(&pod.metadata.labels)))
         };
         let sets = self.sets.list_namespace(pod.namespace());
@@ -161,7 +195,7 @@ impl Controller {
             return Ok(Requeue::No);
         }
         let may_act = self.expectations.satisfied(key);
-        let Some(selector) = selector(&set) else {
+        let Some(selector) = set.selector() else {
             tracing::error!(%key, "the pod selector is invalid");
             return Ok(Requeue::No);
         };
@@ -176,23 +210,19 @@ impl Controller {
         let terminating = terminating.count();
 
         let mut failure = None;
-        if may_act && set.metadata.deletion_timestamp.is_none() {
+        if may_act && set.metadata().deletion_timestamp.is_none() {
             failure = self.manage(key, &set, &active).await.err();
         }
         let now = now();
         let told = failure.as_ref().map(|e| Failure {
             message: e.to_string(),
         });
-        let status = plan::status(&set, &active, terminating, told.as_ref(), now);
+        let status = plan::status(&*set, &active, terminating, told.as_ref(), now);
         self.update_status(&set, &status).await?;
         if let Some(error) = failure {
             return Err(error);
         }
-        let min_ready = set
-            .spec
-            .as_ref()
-            .and_then(|s| s.min_ready_seconds)
-            .unwrap_or(0);
+        let min_ready = set.min_ready_seconds();
         if min_ready > 0 && status.ready_replicas != status.available_replicas {
             // Nothing but time makes a ready pod available.
             let next = active
@@ -208,14 +238,14 @@ impl Controller {
 
     async fn claim(
         &self,
-        set: &ReplicaSet,
+        set: &S,
         selector: &Selector,
         pods: Vec<Arc<Pod>>,
     ) -> Result<Vec<Arc<Pod>>, Error> {
         let own = own_reference(set);
         let claimant = Claimant {
             reference: &own,
-            deleting: set.metadata.deletion_timestamp.is_some(),
+            deleting: set.metadata().deletion_timestamp.is_some(),
         };
         claim_all(
             &self.pods.api,
@@ -228,20 +258,15 @@ impl Controller {
             },
             || async {
                 let live = self.set_api.within(set.namespace()).get(set.name()).await?;
-                let deleting = live.metadata.deletion_timestamp.is_some();
-                still_there(&live, set.uid(), deleting, "ReplicaSet")
+                let deleting = live.metadata().deletion_timestamp.is_some();
+                still_there(&live, set.uid(), deleting, &S::RESOURCE.kind)
             },
         )
         .await
     }
 
-    async fn manage(
-        &self,
-        key: &ObjectKey,
-        set: &ReplicaSet,
-        active: &[Arc<Pod>],
-    ) -> Result<(), Error> {
-        let wanted = set.spec.as_ref().and_then(|s| s.replicas).unwrap_or(0);
+    async fn manage(&self, key: &ObjectKey, set: &S, active: &[Arc<Pod>]) -> Result<(), Error> {
+        let wanted = set.replicas();
         let parent = Parent {
             key,
             reference: reference(set),
@@ -259,8 +284,8 @@ impl Controller {
     }
 
     /// The pods of all ReplicaSets of the same Deployment.
-    fn related_pods(&self, set: &ReplicaSet) -> Vec<Arc<Pod>> {
-        let owner = controller_of(&set.metadata);
+    fn related_pods(&self, set: &S) -> Vec<Arc<Pod>> {
+        let owner = controller_of(set.metadata());
         let sets = owner
             .map(|o| self.sets_by_owner.get(&o.uid))
             .unwrap_or_default();
@@ -269,32 +294,24 @@ impl Controller {
             .collect()
     }
 
-    async fn create(
-        &self,
-        parent: &Parent<'_>,
-        set: &ReplicaSet,
-        count: usize,
-    ) -> Result<(), Error> {
+    async fn create(&self, parent: &Parent<'_>, set: &S, count: usize) -> Result<(), Error> {
         self.expectations.expect_creations(parent.key, count);
-        let template = set.spec.as_ref().and_then(|s| s.template.as_ref());
-        let pod = pods::from_template(set.namespace(), set.name(), template, own_reference(set));
+        let pod = pods::from_template(
+            set.namespace(),
+            set.name(),
+            set.template(),
+            own_reference(set),
+        );
         let (_, failure) = self.pods.create(parent, &vec![pod; count]).await;
         failure.map_or(Ok(()), Err)
     }
 
-    async fn update_status(
-        &self,
-        set: &ReplicaSet,
-        status: &ReplicaSetStatus,
-    ) -> Result<(), Error> {
-        if set.status.as_ref() == Some(status) {
+    async fn update_status(&self, set: &S, status: &ReplicaSetStatus) -> Result<(), Error> {
+        let wanted = set.with_status(status);
+        if set.status() == wanted.status() {
             return Ok(());
         }
-        let with_status = |set: &ReplicaSet| ReplicaSet {
-            status: Some(status.clone()),
-            ..set.clone()
-        };
-        match self.set_api.replace_status(&with_status(set)).await {
+        match self.set_api.replace_status(&wanted).await {
             Err(e) if e.is_conflict() => {}
             other => return other.map(|new| self.written.note(&new)),
         }
@@ -304,20 +321,12 @@ impl Controller {
             return Ok(());
         }
         self.set_api
-            .replace_status(&with_status(&live))
+            .replace_status(&live.with_status(status))
             .await
             .map(|new| self.written.note(&new))
     }
 }
 
-fn own_reference(set: &ReplicaSet) -> OwnerReference {
-    new_controller_ref(
-        &set.metadata,
-        &GroupVersionKind::new("apps", "v1", "ReplicaSet"),
-    )
-}
-
-fn selector(set: &ReplicaSet) -> Option<Selector> {
-    let spec = set.spec.as_ref()?;
-    Selector::from_label_selector(Some(&spec.selector)).ok()
+fn own_reference<S: Replicator>(set: &S) -> OwnerReference {
+    new_controller_ref(set.metadata(), &S::RESOURCE.gvk())
 }

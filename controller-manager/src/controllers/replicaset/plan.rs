@@ -5,9 +5,10 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use k8s_openapi::api::apps::v1::{ReplicaSet, ReplicaSetCondition, ReplicaSetStatus};
+use k8s_openapi::api::apps::v1::{ReplicaSetCondition, ReplicaSetStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
+use super::replicator::Replicator;
 use crate::kinds::Pod;
 
 /// No more pods are created or deleted in one sync.
@@ -119,18 +120,17 @@ pub struct Failure {
 
 /// The status from the pods. `failure` is that of this sync, if any.
 pub fn status(
-    rs: &ReplicaSet,
+    set: &impl Replicator,
     active: &[Arc<Pod>],
     terminating: usize,
     failure: Option<&Failure>,
     now: Timestamp,
 ) -> ReplicaSetStatus {
-    let spec = rs.spec.clone().unwrap_or_default();
-    let template = spec
-        .template
-        .and_then(|t| t.metadata?.labels)
+    let template = set
+        .template()
+        .and_then(|t| t.metadata.clone()?.labels)
         .unwrap_or_default();
-    let min_ready = spec.min_ready_seconds.unwrap_or(0);
+    let min_ready = set.min_ready_seconds();
     let count = |f: &dyn Fn(&Pod) -> bool| active.iter().filter(|p| f(p)).count() as i32;
     let nonzero = |n: i32| Some(n).filter(|n| *n != 0);
     let fully_labeled = |p: &Pod| {
@@ -139,12 +139,11 @@ pub fn status(
             .all(|(k, v)| p.metadata.labels.get(k) == Some(v))
     };
 
-    let old = rs.status.clone().unwrap_or_default();
-    let mut conditions = old.conditions.clone().unwrap_or_default();
+    let mut conditions = set.status().conditions.unwrap_or_default();
     let failing = conditions.iter().any(|c| c.type_ == REPLICA_FAILURE);
     match failure {
         Some(failure) if !failing => {
-            let wanted = usize::try_from(spec.replicas.unwrap_or(0)).unwrap_or(0);
+            let wanted = usize::try_from(set.replicas()).unwrap_or(0);
             let reason = match active.len().cmp(&wanted) {
                 Ordering::Less => "FailedCreate",
                 Ordering::Greater => "FailedDelete",
@@ -167,7 +166,7 @@ pub fn status(
         ready_replicas: nonzero(count(&|p| p.is_ready())),
         available_replicas: nonzero(count(&|p| p.is_available(min_ready, now))),
         terminating_replicas: Some(terminating as i32),
-        observed_generation: rs.metadata.generation.filter(|g| *g != 0),
+        observed_generation: set.metadata().generation.filter(|g| *g != 0),
         conditions: Some(conditions).filter(|c| !c.is_empty()),
     }
 }
@@ -175,6 +174,7 @@ pub fn status(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use k8s_openapi::api::apps::v1::ReplicaSet;
     use serde_json::json;
 
     fn now() -> Timestamp {
