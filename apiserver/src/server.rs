@@ -506,7 +506,11 @@ fn storage(options: &EtcdOptions, metrics: &Metrics) -> anyhow::Result<Stored> {
     }
     let interval = etcd_compaction_interval.get();
     if !interval.is_zero() {
-        tasks.push(Box::pin(Compactor::new(etcd.clone()).run(interval)));
+        let forgetful = cache.clone();
+        let compacted = move |revision| forgetful.compacted(revision);
+        tasks.push(Box::pin(
+            Compactor::new(etcd.clone()).run(interval, compacted),
+        ));
     }
     let measured = etcd.clone();
     tasks.push(Box::pin(async move {

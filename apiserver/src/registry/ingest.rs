@@ -29,6 +29,10 @@ const ALIASES: &[(&str, &str, &str)] = &[
     ("pods", "status.podIPs", "status.podIP"),
 ];
 
+/// Selectable fields that another stored field stands in for when they are empty: events made
+/// through events.k8s.io tell their reporter and no source.
+const FALLBACKS: &[(&str, &str, &str)] = &[("events", "source", "reportingComponent")];
+
 /// The way to a scalar: `spec.nodeName`.
 #[derive(Debug, Clone)]
 struct Path {
@@ -39,6 +43,8 @@ struct Path {
     /// What the field selector compares with when the field is absent.
     absent: &'static str,
     boolean: bool,
+    /// What is compared instead when the field is empty.
+    fallback: Option<Box<Path>>,
 }
 
 impl BuiltIn {
@@ -68,26 +74,18 @@ impl BuiltIn {
         let mut object: Value = serde_json::from_slice(value).map_err(|e| e.to_string())?;
         meta_mut(&mut object).insert("resourceVersion".into(), revision.to_string().into());
         let m = meta(&object);
-        let text = |v: &Value| match v {
-            Value::String(s) => s.clone(),
-            Value::Null => String::new(),
-            other => other.to_string(),
-        };
         Ok(Ingested {
             labels: m
                 .get("labels")
                 .and_then(Value::as_object)
                 .into_iter()
                 .flatten()
-                .map(|(k, v)| (k.clone(), text(v)))
+                .map(|(k, v)| (k.clone(), json_text(v)))
                 .collect(),
             fields: self
                 .fields
                 .iter()
-                .map(|path| {
-                    let found = path.names.iter().try_fold(&object, |at, name| at.get(name));
-                    found.map_or(path.absent.to_owned(), text)
-                })
+                .map(|path| path.pick_json(&object))
                 .collect(),
             bytes: serde_json::to_vec(&object)
                 .map_err(|e| e.to_string())?
@@ -102,11 +100,16 @@ impl Path {
             .iter()
             .find(|(plural, alias, _)| *plural == resource.plural && *alias == name)
             .map_or(name, |(_, _, stored)| stored);
+        let fallback = FALLBACKS
+            .iter()
+            .find(|(plural, field, _)| *plural == resource.plural && *field == name)
+            .map(|(_, _, other)| Box::new(Path::new(resource, other)));
         let mut path = Path {
             numbers: Vec::new(),
             names: stored.split('.').map(str::to_owned).collect(),
             absent: "",
             boolean: false,
+            fallback,
         };
         let mut message: &'static Message = resource.message;
         for name in &path.names {
@@ -148,6 +151,14 @@ fn find(message: &'static Message, json: &str) -> Option<(Vec<u32>, &'static sch
     None
 }
 
+fn json_text(value: &Value) -> String {
+    match value {
+        Value::String(s) => s.clone(),
+        Value::Null => String::new(),
+        other => other.to_string(),
+    }
+}
+
 impl Ingest for BuiltIn {
     fn ingest(&self, value: &[u8], revision: Revision) -> Result<Ingested, String> {
         if !envelope::is_enveloped(value) {
@@ -177,6 +188,23 @@ impl Ingest for BuiltIn {
 
 impl Path {
     fn pick(&self, raw: &[u8]) -> Result<String, String> {
+        let own = self.pick_own(raw)?;
+        match &self.fallback {
+            Some(other) if own.is_empty() => other.pick(raw),
+            _ => Ok(own),
+        }
+    }
+
+    fn pick_json(&self, object: &Value) -> String {
+        let found = self.names.iter().try_fold(object, |at, name| at.get(name));
+        let own = found.map_or(self.absent.to_owned(), json_text);
+        match &self.fallback {
+            Some(other) if own.is_empty() => other.pick_json(object),
+            _ => own,
+        }
+    }
+
+    fn pick_own(&self, raw: &[u8]) -> Result<String, String> {
         let mut at = raw;
         let Some((last, parents)) = self.numbers.split_last() else {
             return Ok(self.absent.to_owned());

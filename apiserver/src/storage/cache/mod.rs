@@ -28,7 +28,7 @@ mod watchers;
 mod writer;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -218,6 +218,8 @@ struct Shared {
     freshness: Freshness,
     /// Bytes of all resources' history.
     history_bytes: AtomicUsize,
+    /// States before this one are gone from etcd, as far as is known.
+    compacted: AtomicU64,
 }
 
 impl Shared {

@@ -7,6 +7,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use parking_lot::RwLock;
 use tokio::time::Instant;
@@ -295,6 +296,10 @@ impl ResourceCache {
         let start = query.start;
         let selector = query.selector;
         match query.at {
+            // Every API server answers for an old state alike, whatever it remembers of it.
+            At::Exact(revision) if revision < self.shared.compacted.load(Ordering::Relaxed) => {
+                Ok(None)
+            }
             At::Exact(revision) if revision < now => {
                 let Some(tree) = state.history.undo(&state.objects, revision) else {
                     return Ok(None);

@@ -202,6 +202,20 @@ async fn what_history_has_forgotten_is_read_from_the_store() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_is_compacted_is_gone_for_lists() {
+    let rig = Rig::new(&[]).await;
+    let old = rig.put("ns/a", "v=1").await;
+    let new = rig.put("ns/a", "v=2").await;
+    let everything = Selector::default();
+    rig.store.compact(new);
+    assert!(rig.list(&everything, At::Exact(old)).await.is_ok());
+    rig.cache.compacted(new);
+    let gone = rig.list(&everything, At::Exact(old)).await;
+    assert!(matches!(gone, Err(StorageError::Compacted { .. })));
+    assert!(rig.list(&everything, At::Exact(new)).await.is_ok());
+}
+
+#[tokio::test(start_paused = true)]
 async fn objects_enter_and_leave_selectors() {
     let rig = Rig::new(&[]).await;
     let selector = rig.select("ns", "app=web", "");

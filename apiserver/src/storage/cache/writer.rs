@@ -88,10 +88,18 @@ impl Cache {
                 encodings: Encodings::new(options.encoding_bytes),
                 freshness: Freshness::new(),
                 history_bytes: Default::default(),
+                compacted: Default::default(),
                 options,
             }),
             resources: RwLock::default(),
         })
+    }
+
+    /// States before `revision` are gone from etcd: no list shows them any more, though the
+    /// history that watches resume from may still hold them.
+    pub fn compacted(&self, revision: Revision) {
+        let known = &self.shared.compacted;
+        known.fetch_max(revision, std::sync::atomic::Ordering::Relaxed);
     }
 
     /// Makes a resource readable: at start before [`run`](Self::run), later when a

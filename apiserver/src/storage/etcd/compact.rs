@@ -21,6 +21,17 @@ use crate::storage::{Result, Revision};
 /// Upstream's, outside of `--etcd-prefix`.
 const KEY: &str = "compact_rev_key";
 
+/// What a turn of the clock came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Turn {
+    /// There was nothing to compact to yet.
+    First,
+    /// This server has compacted to the revision.
+    Ours(Revision),
+    /// Another server has, or is about to.
+    Theirs(Revision),
+}
+
 /// One API server's part in compacting.
 pub struct Compactor {
     etcd: Arc<Etcd>,
@@ -39,38 +50,47 @@ impl Compactor {
         }
     }
 
-    /// Compacts every `interval` (`--etcd-compaction-interval`) until dropped.
-    pub async fn run(mut self, interval: Duration) {
+    /// Compacts every `interval` (`--etcd-compaction-interval`) until dropped, and tells
+    /// `compacted` what is gone, whoever compacted it.
+    pub async fn run(mut self, interval: Duration, compacted: impl Fn(Revision)) {
         loop {
             tokio::time::sleep(interval).await;
             match self.step().await {
-                Ok(Some(revision)) => tracing::debug!(revision, "compacted etcd"),
-                Ok(None) => {}
+                Ok(Turn::Ours(revision)) => {
+                    tracing::debug!(revision, "compacted etcd");
+                    compacted(revision);
+                }
+                Ok(Turn::Theirs(revision)) => compacted(revision),
+                Ok(Turn::First) => {}
                 Err(error) => tracing::warn!(%error, "cannot compact etcd; trying again later"),
             }
         }
     }
 
-    /// One turn of the clock; the revision that was compacted to, when it was this server's turn.
-    pub async fn step(&mut self) -> Result<Option<Revision>> {
+    /// One turn of the clock.
+    pub async fn step(&mut self) -> Result<Turn> {
         let answer = self.etcd.txn(self.advance()).await?;
         let now = header_revision(answer.header.as_ref());
         if !answer.succeeded {
             self.revision = now;
-            self.clock = answer
+            let stored = answer
                 .responses
                 .iter()
                 .find_map(|response| match &response.response {
                     Some(Response::ResponseRange(range)) => range.kvs.first(),
                     _ => None,
-                })
-                .map_or(0, |kv| kv.version);
-            return Ok(None);
+                });
+            self.clock = stored.map_or(0, |kv| kv.version);
+            let revision = stored.and_then(|kv| std::str::from_utf8(&kv.value).ok()?.parse().ok());
+            return Ok(match revision {
+                None | Some(0) => Turn::First,
+                Some(revision) => Turn::Theirs(revision),
+            });
         }
         self.clock += 1;
         let target = std::mem::replace(&mut self.revision, now);
         if target == 0 {
-            return Ok(None);
+            return Ok(Turn::First);
         }
         let request = pb::CompactionRequest {
             revision: target as i64,
@@ -82,7 +102,7 @@ impl Compactor {
                 async move { kv(member.channel).compact(request).await }
             })
             .await?;
-        Ok(Some(target))
+        Ok(Turn::Ours(target))
     }
 
     fn advance(&self) -> pb::TxnRequest {

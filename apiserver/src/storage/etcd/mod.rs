@@ -31,7 +31,7 @@ use tokio::time::Instant;
 use tonic::transport::Channel;
 
 pub use channel::{Transport, TransportError};
-pub use compact::Compactor;
+pub use compact::{Compactor, Turn};
 pub use health::Probe;
 
 use super::metrics::Metrics;

@@ -17,7 +17,7 @@ use super::process::{Member, connect};
 use super::subject::{Direct, Subject, Told};
 use super::suite::{PATIENCE, cached, create, delete, next, update};
 use crate::storage::cache::At;
-use crate::storage::etcd::{Compactor, Etcd, Transport};
+use crate::storage::etcd::{Compactor, Etcd, Transport, Turn};
 use crate::storage::metrics::Metrics;
 use crate::storage::{Storage, StorageError};
 
@@ -30,14 +30,18 @@ async fn compaction_is_410_for_reads_and_watches() {
     let mut other = Compactor::new(etcd.clone());
     let first = create(&subject, "ns/a", "v=1").await.unwrap();
     // The first turn only takes the time; the other server's finds it taken.
-    assert_eq!(turns.step().await.unwrap(), None);
-    assert_eq!(other.step().await.unwrap(), None);
+    assert_eq!(turns.step().await.unwrap(), Turn::First);
+    assert_eq!(other.step().await.unwrap(), Turn::First);
     let second = update(&subject, "ns/a", "v=2", first).await.unwrap();
-    let compacted = turns.step().await.unwrap().expect("its turn");
+    let Turn::Ours(compacted) = turns.step().await.unwrap() else {
+        panic!("not its turn");
+    };
     assert!(compacted > first && compacted < second);
-    assert_eq!(other.step().await.unwrap(), None);
+    assert_eq!(other.step().await.unwrap(), Turn::Theirs(compacted));
     // The first has gone: the other takes over.
-    let taken_over = other.step().await.unwrap().expect("its turn");
+    let Turn::Ours(taken_over) = other.step().await.unwrap() else {
+        panic!("not its turn");
+    };
     assert!(taken_over >= second);
 
     let list = subject.list("", 0, first).await.map(|page| page.items);
