@@ -80,18 +80,7 @@ pub fn start(ctx: &Context) -> anyhow::Result<Option<Run>> {
     let c = Arc::clone(&controller);
     nodes.add_handler(move |change| c.node_changed(change));
     let c = Arc::clone(&controller);
-    revisions.add_handler(move |change| {
-        let objects = [change.previous(), change.current()];
-        for owner in objects
-            .into_iter()
-            .flatten()
-            .filter_map(|r| meta::owner::controller_of(&r.metadata))
-        {
-            if let Some(set) = c.resolve(change.object().namespace(), owner) {
-                c.queue.add(set.key());
-            }
-        }
-    });
+    revisions.add_handler(move |change| c.revision_changed(change));
     let workers = ctx.options.daemonset.concurrent_daemonset_syncs;
     let stop = ctx.stop.clone();
     Ok(Some(Box::pin(async move {
@@ -151,12 +140,41 @@ impl Controller {
             old.controller().is_some() || old.metadata.labels != change.object().metadata.labels
         });
         if let Some(orphan) = orphan.filter(|_| moved) {
-            for set in self.sets.list_namespace(orphan.namespace()) {
-                let labels = Some(&orphan.metadata.labels);
-                if selector(&set).is_some_and(|s| !s.is_empty() && s.matches_labels(labels)) {
-                    self.queue.add(set.key());
-                }
+            self.enqueue_adopters(orphan.namespace(), &orphan.metadata.labels);
+        }
+    }
+
+    fn enqueue_adopters(&self, namespace: &str, labels: &BTreeMap<String, String>) {
+        for set in self.sets.list_namespace(namespace) {
+            let selects = |s: Selector| !s.is_empty() && s.matches_labels(Some(labels));
+            if selector(&set).is_some_and(selects) {
+                self.queue.add(set.key());
             }
+        }
+    }
+
+    /// A new revision that has an owner was made by it, or by somebody who knows what they do.
+    fn revision_changed(&self, change: &Change<ControllerRevision>) {
+        let revision = change.object();
+        let going = revision.metadata.deletion_timestamp.is_some();
+        let owner = |r: &ControllerRevision| controller_of(&r.metadata).cloned();
+        let seen = match change {
+            Change::Added(_) if !going => [None, None],
+            Change::Added(r) | Change::Deleted(r) => [owner(r), None],
+            Change::Updated { old, new } => [owner(old), owner(new)],
+        };
+        for owner in seen.into_iter().flatten() {
+            if let Some(set) = self.resolve(revision.namespace(), &owner) {
+                self.queue.add(set.key());
+            }
+        }
+        let orphan = change.current().filter(|r| owner(r).is_none() && !going);
+        let moved = change.previous().is_none_or(|old| {
+            owner(old).is_some() || old.metadata.labels != revision.metadata.labels
+        });
+        if let Some(orphan) = orphan.filter(|_| moved) {
+            let labels = orphan.metadata.labels.clone().unwrap_or_default();
+            self.enqueue_adopters(orphan.namespace(), &labels);
         }
     }
 
