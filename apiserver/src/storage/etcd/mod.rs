@@ -7,7 +7,7 @@
 //! What must not be here: what keys and values mean.
 
 mod channel;
-mod compact;
+pub mod compact;
 mod error;
 mod health;
 mod lease;
@@ -31,7 +31,7 @@ use tokio::time::Instant;
 use tonic::transport::Channel;
 
 pub use channel::{Transport, TransportError};
-pub use compact::{Compactor, Turn};
+pub use compact::Compactor;
 pub use health::Probe;
 
 use super::metrics::Metrics;

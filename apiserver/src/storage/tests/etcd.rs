@@ -17,7 +17,8 @@ use super::process::{Member, connect};
 use super::subject::{Direct, Subject, Told};
 use super::suite::{PATIENCE, cached, create, delete, next, update};
 use crate::storage::cache::At;
-use crate::storage::etcd::{Compactor, Etcd, Transport, Turn};
+use crate::storage::etcd::compact::Turn;
+use crate::storage::etcd::{Compactor, Etcd, Transport};
 use crate::storage::metrics::Metrics;
 use crate::storage::{Storage, StorageError};
 

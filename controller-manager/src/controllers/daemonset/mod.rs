@@ -6,6 +6,7 @@ mod plan;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,7 +21,7 @@ use k8s_openapi::api::core::v1::{
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use meta::GroupVersionKind;
 use meta::labels::Selector;
-use meta::owner::new_controller_ref;
+use meta::owner::{controller_of, new_controller_ref};
 use parking_lot::Mutex;
 
 use self::plan::{Changes, FailedPods, Observed};
