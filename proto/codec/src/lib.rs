@@ -29,6 +29,7 @@ pub mod watch_event;
 mod wire;
 mod yaml;
 
+pub use special::fields_v1::compare as compare_values;
 pub use yaml::write as write_yaml;
 
 pub use error::{Error, Result};

@@ -3,6 +3,8 @@
 //! A tree holds what the object's JSON holds, except that no member is `null` (outside of
 //! types that hold any JSON): an absent member and `null` are the same to Go.
 
+use std::sync::LazyLock;
+
 use schema::{Cardinality, Field, Message, Omit, Special, Type};
 use serde_json::{Map, Value};
 
@@ -61,7 +63,7 @@ fn complete_members(msg: &'static Message, members: &mut Map<String, Value>, dep
         }
         if !members.contains_key(field.json) {
             match zero(field) {
-                Some(zero) => members.insert(field.json.into(), zero),
+                Some(zero) => members.insert(field.json.into(), zero.clone()),
                 None => continue,
             };
         }
@@ -85,8 +87,81 @@ fn complete_members(msg: &'static Message, members: &mut Map<String, Value>, dep
     }
 }
 
+/// What Go prints of a field: its value, unless Go leaves it out, or what stands for a field
+/// that was never set.
+pub fn printed<'a>(field: &Field, value: Option<&'a Value>) -> Option<&'a Value> {
+    match value {
+        Some(value) if !value.is_null() => {
+            (field.omit == Omit::Never || !empty(field, value)).then_some(value)
+        }
+        _ => zero(field),
+    }
+}
+
+/// The tree of exactly the members that Go prints.
+pub fn printed_tree(msg: &'static Message, tree: &Value) -> Value {
+    let mut members = Map::new();
+    print_members(msg, tree, &mut members, 0);
+    Value::Object(members)
+}
+
+fn print_members(msg: &'static Message, tree: &Value, out: &mut Map<String, Value>, depth: usize) {
+    if depth > MAX_DEPTH {
+        return;
+    }
+    for field in msg.fields {
+        if field.json.is_empty() {
+            if let Type::Message(inlined) = &field.ty {
+                print_members(inlined, tree, out, depth + 1);
+            }
+            continue;
+        }
+        let Some(value) = printed(field, tree.get(field.json)) else {
+            continue;
+        };
+        let single = |value: &Value| match (&field.ty, value) {
+            (Type::Message(msg), Value::Object(_)) => {
+                let mut members = Map::new();
+                print_members(msg, value, &mut members, depth + 1);
+                Value::Object(members)
+            }
+            _ => value.clone(),
+        };
+        let value = match (field.cardinality, value) {
+            (Cardinality::List, Value::Array(items)) => items.iter().map(single).collect(),
+            (Cardinality::Map, Value::Object(entries)) => {
+                let entries = entries.iter().map(|(k, v)| (k.clone(), single(v)));
+                Value::Object(entries.collect())
+            }
+            (_, value) => single(value),
+        };
+        out.insert(field.json.into(), value);
+    }
+}
+
+/// The values that stand for fields that were never set.
+struct Zeros {
+    null: Value,
+    no: Value,
+    number: Value,
+    text: Value,
+    object: Value,
+    quantity: Value,
+    duration: Value,
+}
+
+static ZEROS: LazyLock<Zeros> = LazyLock::new(|| Zeros {
+    null: Value::Null,
+    no: Value::Bool(false),
+    number: 0.into(),
+    text: "".into(),
+    object: Value::Object(Map::new()),
+    quantity: "0".into(),
+    duration: "0s".into(),
+});
+
 /// What Go prints for a field that was never set, if it prints it at all.
-fn zero(field: &Field) -> Option<Value> {
+fn zero(field: &Field) -> Option<&'static Value> {
     let is_struct = match field.ty {
         Type::Message(_) => true,
         Type::Special(special) => special != Special::StringList,
@@ -101,21 +176,22 @@ fn zero(field: &Field) -> Option<Value> {
     if !printed {
         return None;
     }
+    let zeros = &*ZEROS;
     if field.pointer || field.cardinality != Cardinality::One {
-        return Some(Value::Null);
+        return Some(&zeros.null);
     }
     Some(match field.ty {
-        Type::Bool => Value::Bool(false),
-        Type::Int32 | Type::Int64 | Type::Float64 => 0.into(),
-        Type::String => "".into(),
-        Type::Bytes => Value::Null,
-        Type::Message(_) => Value::Object(Map::new()),
+        Type::Bool => &zeros.no,
+        Type::Int32 | Type::Int64 | Type::Float64 => &zeros.number,
+        Type::String => &zeros.text,
+        Type::Bytes => &zeros.null,
+        Type::Message(_) => &zeros.object,
         Type::Special(special) => match special {
-            Special::Quantity => "0".into(),
-            Special::IntOrString => 0.into(),
-            Special::Duration => "0s".into(),
-            Special::JsonSchemaPropsOrBool => Value::Bool(false),
-            _ => Value::Null,
+            Special::Quantity => &zeros.quantity,
+            Special::IntOrString => &zeros.number,
+            Special::Duration => &zeros.duration,
+            Special::JsonSchemaPropsOrBool => &zeros.no,
+            _ => &zeros.null,
         },
     })
 }
@@ -127,9 +203,7 @@ fn empty(field: &Field, value: &Value) -> bool {
         (Cardinality::Map, Value::Object(entries)) => entries.is_empty(),
         (Cardinality::One, value) if !field.pointer => match (&field.ty, value) {
             (Type::Special(Special::StringList), Value::Array(items)) => items.is_empty(),
-            (Type::Special(_), _) => {
-                field.omit == Omit::Zero && zero(field).as_ref() == Some(value)
-            }
+            (Type::Special(_), _) => field.omit == Omit::Zero && zero(field) == Some(value),
             (_, Value::String(text)) => text.is_empty(),
             (_, Value::Bool(v)) => !v,
             (_, Value::Number(v)) => v.as_f64() == Some(0.0),
@@ -185,21 +259,8 @@ fn fields(
             }
             continue;
         }
-        let zero;
-        let value = match members.get(field.json) {
-            Some(value) if !value.is_null() => {
-                if field.omit != Omit::Never && empty(field, value) {
-                    continue;
-                }
-                value
-            }
-            _ => match self::zero(field) {
-                Some(value) => {
-                    zero = value;
-                    &zero
-                }
-                None => continue,
-            },
+        let Some(value) = printed(field, members.get(field.json)) else {
+            continue;
         };
         if out.len() > start {
             out.push(b',');
@@ -286,11 +347,9 @@ fn special_value(
     out: &mut Vec<u8>,
     depth: usize,
 ) -> Result<()> {
-    if special::is_json(special) {
-        write::value(out, value);
-        return Ok(());
-    }
     match (special, value) {
+        (Special::FieldsV1, value) => special::fields_v1::put(value, out),
+        (Special::RawExtension | Special::Json, value) => write::value(out, value),
         (_, Value::Null) => out.extend_from_slice(b"null"),
         (
             Special::JsonSchemaPropsOrBool

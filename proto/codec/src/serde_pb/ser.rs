@@ -53,7 +53,13 @@ impl Place<'_, '_> {
         match self.ty {
             // Any JSON is kept as JSON text.
             Type::Special(s) if special::is_json(*s) && self.cardinality == Cardinality::One => {
-                let text = serde_json::to_vec(value).map_err(ser::Error::custom)?;
+                let mut text = serde_json::to_vec(value).map_err(ser::Error::custom)?;
+                // What is written here keeps maps sorted by their text.
+                if *s == Special::FieldsV1 && special::fields_v1::may_be_unordered(&text) {
+                    let fields = serde_json::from_slice(&text).map_err(ser::Error::custom)?;
+                    text.clear();
+                    special::fields_v1::put(&fields, &mut text);
+                }
                 if text != b"null" {
                     assemble::put_json(self.number, &text, self.to.out);
                 } else if self.item {

@@ -2,6 +2,7 @@
 //! from protobuf as JSON sees it, and how it is written to protobuf from what JSON holds.
 
 pub mod duration;
+pub mod fields_v1;
 pub mod quantity;
 pub mod time;
 
