@@ -4,6 +4,7 @@
 //!
 //! What must not be here: HTTP statuses, decoding of objects, storage.
 
+pub mod apply;
 pub mod json;
 pub mod merge;
 pub mod strategic;
