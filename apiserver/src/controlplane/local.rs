@@ -11,6 +11,7 @@ use crate::authn::{ALL_AUTHENTICATED, MASTERS, User};
 use crate::authz::bootstrap::reconcile::Objects;
 use crate::registry::Registry;
 use crate::registry::convert::api_version;
+use crate::registry::managed::FieldManager;
 use crate::registry::object_meta::meta;
 use crate::registry::options::DeleteOptions;
 use crate::registry::store::{Store, Update, Warnings, Write};
@@ -41,7 +42,7 @@ impl Local {
             .ok_or_else(Status::path_not_found)
     }
 
-    fn write<'a>(&'a self, namespace: &'a str, name: &'a str) -> Write<'a> {
+    fn write<'a>(&'a self, store: &Store, namespace: &'a str, name: &'a str) -> Write<'a> {
         Write {
             user: &self.user,
             namespace,
@@ -49,6 +50,7 @@ impl Local {
             subresource: "",
             dry_run: false,
             warnings: &self.warnings,
+            fields: Some(FieldManager::server(store.resource)),
         }
     }
 
@@ -78,7 +80,7 @@ impl Local {
         object["apiVersion"] = json!(api_version(store.resource));
         object["kind"] = json!(store.resource.kind);
         api::defaults::apply(store.resource.message, &mut object);
-        let write = self.write(namespace, "");
+        let write = self.write(store, namespace, "");
         Ok(store.create(&write, object).await?.object)
     }
 
@@ -97,9 +99,10 @@ impl Local {
             change: &|_: Option<&Value>| Ok(object.clone()),
             uid: None,
             force_create: false,
+            noted: false,
             may_create: &|| Ok(()),
         };
-        let write = self.write(namespace, &name);
+        let write = self.write(store, namespace, &name);
         Ok(store.update(&write, &update).await?.object)
     }
 
@@ -111,7 +114,7 @@ impl Local {
         name: &str,
     ) -> Result<(), Status> {
         let store = self.store(group, plural)?;
-        let write = self.write(namespace, name);
+        let write = self.write(store, namespace, name);
         store
             .delete(&write, &DeleteOptions::default())
             .await

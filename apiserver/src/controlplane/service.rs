@@ -41,7 +41,6 @@ pub(super) async fn ensure(cp: &ControlPlane) -> Result<(), Status> {
         "spec": {
             "ports": [port],
             "clusterIP": address.to_string(),
-            "clusterIPs": [address.to_string()],
             "ipFamilyPolicy": "SingleStack",
             "sessionAffinity": "None",
             "type": ty,

@@ -102,7 +102,7 @@ impl Traits {
     }
     const fn keeps_meta(self) -> Traits {
         Traits {
-            kept_meta: &["labels", "annotations", "finalizers", "ownerReferences"],
+            kept_meta: META_BUT_FOR_STATUS,
             ..self
         }
     }
@@ -336,8 +336,13 @@ pub fn keep_all_but_status(object: &mut Value, old: &Value) {
     }
 }
 
+/// What updates that are no way to change metadata leave as it was
+/// (`ResetObjectMetaForStatus`).
+pub const META_BUT_FOR_STATUS: &[&str] =
+    &["labels", "annotations", "finalizers", "ownerReferences"];
+
 /// For an update of a status that is no way to change metadata.
-fn keep_meta(object: &mut Value, old: &Value, kept: &[&str]) {
+pub fn keep_meta(object: &mut Value, old: &Value, kept: &[&str]) {
     let before = old.get("metadata").cloned().unwrap_or_default();
     let mut meta = Value::Object(std::mem::take(meta_mut(object)));
     for key in kept {

@@ -12,6 +12,7 @@ pub mod events;
 pub mod generic;
 pub mod ingest;
 pub mod jobs;
+pub mod managed;
 pub mod namespaces;
 pub mod object_meta;
 pub mod options;

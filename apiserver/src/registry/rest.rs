@@ -8,6 +8,7 @@ use meta::{GroupResource, Status};
 use schema::Resource;
 use serde_json::Value;
 
+use super::managed::FieldManager;
 use super::store::{Change, Warnings};
 use crate::authn::User;
 
@@ -20,6 +21,10 @@ pub struct Target<'a> {
     pub user: &'a User,
     pub dry_run: bool,
     pub warnings: &'a Warnings,
+    /// Who comes to own what is written, in the kind that the endpoint speaks.
+    pub fields: FieldManager<'a>,
+    /// Server-side apply: the change notes by itself who owns what.
+    pub apply: bool,
 }
 
 impl Target<'_> {

@@ -7,7 +7,9 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use meta::{ErrorList, FieldError, GroupKind, Path, Status, labels};
 use serde_json::{Value, json};
 
-use super::object_meta::meta;
+use super::convert::api_version;
+use super::managed;
+use super::object_meta::{meta, meta_mut, set};
 use super::rest::{Rest, Target};
 use super::store::{Change, Store, Update, Write};
 
@@ -93,12 +95,18 @@ impl Rest for Scale {
     ) -> BoxFuture<'a, Result<Value, Status>> {
         Box::pin(async move {
             let resource = target.group_resource();
+            let now = jiff::Timestamp::now();
             let change = |current: Option<&Value>| {
                 let Some(workload) = current else {
                     return Err(Status::not_found(&resource, target.name));
                 };
-                let before = of(workload);
-                let scale = change(Some(&before))?;
+                let mut before = of(workload);
+                let entries = managed::scale_entries(workload);
+                set(meta_mut(&mut before), "managedFields", entries);
+                let mut scale = change(Some(&before))?;
+                if !target.apply {
+                    target.fields.note(Some(&before), &mut scale, now);
+                }
                 validate(&scale)?;
                 let asked = meta(&scale);
                 if !asked.uid().is_empty() && asked.uid() != meta(workload).uid() {
@@ -116,6 +124,12 @@ impl Rest for Scale {
                 workload["spec"]["replicas"] =
                     json!(scale["spec"]["replicas"].as_i64().unwrap_or(0));
                 workload["metadata"]["resourceVersion"] = json!(asked.resource_version());
+                let entries = managed::workload_entries(
+                    &workload,
+                    asked.get("managedFields"),
+                    &api_version(self.workloads.resource),
+                );
+                set(meta_mut(&mut workload), "managedFields", entries);
                 Ok(workload)
             };
             let write = Write {
@@ -126,10 +140,13 @@ impl Rest for Scale {
                 subresource: "",
                 dry_run: target.dry_run,
                 warnings: target.warnings,
+                fields: None,
             };
             let update = Update {
                 change: &change,
                 uid: None,
+                // The managers of the workload are told from those of the scale.
+                noted: true,
                 force_create: false,
                 may_create: &|| Ok(()),
             };

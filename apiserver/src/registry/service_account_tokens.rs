@@ -31,6 +31,7 @@ impl Rest for Tokens {
                 subresource: "token",
                 dry_run: target.dry_run,
                 warnings: target.warnings,
+                fields: None,
             };
             let accounts = &self.service_accounts;
             // Before defaults: NodeRestriction looks at what the kubelet itself asks for.

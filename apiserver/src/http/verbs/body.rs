@@ -257,6 +257,25 @@ pub fn untyped(media: Media, body: &[u8]) -> Result<Value, String> {
     }
 }
 
+/// What is applied, as a tree that no schema has seen, and the keys that it has twice.
+pub fn applied(body: &[u8]) -> Result<(Value, Vec<String>), Status> {
+    let bad = |e: String| Status::bad_request(format!("error decoding YAML: {e}"));
+    let (json, duplicates) = codec::decode::yaml_to_json(body)
+        .map_err(|e| bad(format!("error converting YAML to JSON: {e}")))?;
+    let value: Value = serde_json::from_slice(&json).map_err(|e| bad(e.to_string()))?;
+    let found = match value {
+        Value::Object(_) => return Ok((value, duplicates)),
+        Value::Null => return Ok((Value::Object(Default::default()), duplicates)),
+        Value::Array(_) => "array",
+        Value::String(_) => "string",
+        Value::Bool(_) => "bool",
+        Value::Number(_) => "number",
+    };
+    Err(bad(format!(
+        "error unmarshaling JSON: while decoding JSON: json: cannot unmarshal {found} into Go value of type map[string]interface {{}}"
+    )))
+}
+
 /// `DeleteOptions` of whichever group version the client chose.
 pub fn delete_options(media: Media, body: &[u8]) -> Result<Value, Status> {
     let bad = |e: String| Status::bad_request(e);

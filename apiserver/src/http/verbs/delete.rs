@@ -33,6 +33,7 @@ fn write<'a>(view: View, request: &'a RequestContext, options: &DeleteOptions) -
         subresource: &request.info.subresource,
         dry_run: options.dry_run,
         warnings: &request.warnings,
+        fields: None,
     }
 }
 

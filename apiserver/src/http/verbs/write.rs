@@ -17,7 +17,8 @@ use super::read::{self, Shape, meta_version, namespace};
 use super::table;
 use crate::authz::Attributes;
 use crate::registry::convert::convert;
-use crate::registry::object_meta::meta;
+use crate::registry::managed::{self, FieldManager, Spoken};
+use crate::registry::object_meta::{meta, meta_mut};
 use crate::registry::options::{FieldValidation, PatchType, WriteOptions};
 use crate::registry::rest::{Reply, Rest, Target};
 use crate::registry::store::{Change, Store, Update, Write};
@@ -76,7 +77,42 @@ fn expected(view: View) -> Expected {
     }
 }
 
-fn write<'a>(view: View, request: &'a RequestContext, options: &WriteOptions) -> Write<'a> {
+/// Who comes to own what a request writes.
+struct Writer {
+    manager: String,
+    /// Empty where the object itself is written.
+    subresource: String,
+}
+
+impl Writer {
+    fn new(request: &RequestContext, options: &WriteOptions) -> Writer {
+        let agent = negotiate::header(&request.headers, header::USER_AGENT);
+        Writer {
+            manager: managed::manager_of(&options.field_manager, &agent),
+            subresource: request.info.subresource.clone(),
+        }
+    }
+
+    fn of(&self, served: Spoken, stored: Option<&'static schema::Resource>) -> FieldManager<'_> {
+        FieldManager {
+            served,
+            stored,
+            subresource: &self.subresource,
+            manager: &self.manager,
+        }
+    }
+
+    fn fields(&self, view: View) -> FieldManager<'_> {
+        self.of(view.served.into(), Some(view.stored))
+    }
+}
+
+fn write<'a>(
+    view: View,
+    request: &'a RequestContext,
+    options: &WriteOptions,
+    writer: &'a Writer,
+) -> Write<'a> {
     Write {
         user: &request.user,
         namespace: namespace(view, request),
@@ -84,6 +120,7 @@ fn write<'a>(view: View, request: &'a RequestContext, options: &WriteOptions) ->
         subresource: &request.info.subresource,
         dry_run: options.dry_run,
         warnings: &request.warnings,
+        fields: Some(writer.fields(view)),
     }
 }
 
@@ -104,8 +141,9 @@ pub(super) async fn create(
         &request.warnings,
     )?;
     let object = to_stored(view, object);
+    let writer = Writer::new(request, &options);
     let written = store
-        .create(&write(view, request, &options), object)
+        .create(&write(view, request, &options, &writer), object)
         .await?;
     respond(
         view,
@@ -182,10 +220,12 @@ pub(super) async fn update(
         change: &|_: Option<&Value>| Ok(object.clone()),
         uid: (!uid.is_empty()).then_some(&uid),
         force_create: false,
+        noted: false,
         may_create: &|| may_create(chain, request),
     };
+    let writer = Writer::new(request, &options);
     let written = store
-        .update(&write(view, request, &options), &update)
+        .update(&write(view, request, &options, &writer), &update)
         .await?;
     respond(
         view,
@@ -201,6 +241,10 @@ struct Patch {
     kind: PatchType,
     /// As a tree that no schema has seen.
     content: Value,
+    /// It may change who owns which fields.
+    names_managers: bool,
+    /// Server-side apply takes fields from others.
+    force: bool,
     /// What is wrong with the patch itself: members that occur twice, or that are unknown.
     strict_errors: Vec<String>,
     validation: FieldValidation,
@@ -240,18 +284,22 @@ impl Patch {
             .ok_or_else(negotiate::unsupported_patch)?;
         let body = request.read_body().await?;
         let options = WriteOptions::for_patch(&request.query, kind)?;
-        if kind == PatchType::Apply {
-            let mut status = Status::unsupported_media_type::<&str>(&[]);
-            status.message = "server-side apply is not available in this version; use a JSON patch, a merge patch or a strategic merge patch".to_owned();
-            return Err(status);
-        }
-        let content = input::untyped(Media::Json, &body).map_err(|e| match kind {
-            PatchType::Merge => Status::bad_request(format!("error decoding patch: {e}")),
-            _ => Status::bad_request(e),
-        })?;
+        let (content, strict_errors) = match kind {
+            PatchType::Apply => input::applied(&body)?,
+            _ => {
+                let content = input::untyped(Media::Json, &body).map_err(|e| match kind {
+                    PatchType::Merge => Status::bad_request(format!("error decoding patch: {e}")),
+                    _ => Status::bad_request(e),
+                })?;
+                let errors = strict_errors(kind, &body, &content);
+                (content, errors)
+            }
+        };
         let patch = Patch {
             kind,
-            strict_errors: strict_errors(kind, &body, &content),
+            strict_errors,
+            names_managers: names_managers(kind, &body, &content),
+            force: options.force == Some(true),
             content,
             validation: options.field_validation,
         };
@@ -267,12 +315,17 @@ impl Patch {
     ) -> Result<Value, Status> {
         let message = expected.message()?;
         let mut object = current;
+        if !self.names_managers {
+            // They are many, and stay what they are.
+            meta_mut(&mut object).remove("managedFields");
+        }
         let applied = match self.kind {
             PatchType::Json => {
                 codec::tree::complete(message, &mut object);
                 patch::json::apply(&mut object, &self.content)
             }
             PatchType::Merge => patch::merge::apply(&mut object, self.content.clone()),
+            // What is applied is merged by its managers.
             PatchType::Strategic | PatchType::Apply => {
                 let patched = patch::strategic::apply(object, self.content.clone(), message)
                     .map_err(failed)?;
@@ -313,6 +366,51 @@ impl Patch {
         api::defaults::apply(message, &mut object);
         Ok(object)
     }
+
+    /// Server-side apply: what is there with what is applied, defaulted.
+    fn merge(
+        &self,
+        fields: &FieldManager<'_>,
+        current: Option<&Value>,
+        expected: Expected,
+        request: &RequestContext,
+    ) -> Result<Value, Status> {
+        let now = jiff::Timestamp::now();
+        let mut object = fields.apply(current, &self.content, self.force, now)?;
+        match self.validation {
+            FieldValidation::Ignore => {}
+            FieldValidation::Warn => {
+                for error in &self.strict_errors {
+                    request.warnings.add(error.clone());
+                }
+            }
+            FieldValidation::Strict => {
+                if !self.strict_errors.is_empty() {
+                    return Err(Status::bad_request(format!(
+                        "error strict decoding YAML: error converting YAML to JSON: yaml: unmarshal errors:\n  {}",
+                        self.strict_errors.join("\n  ")
+                    )));
+                }
+            }
+        }
+        api::defaults::apply(expected.message()?, &mut object);
+        Ok(object)
+    }
+}
+
+/// Whether a patch may have to do with `managedFields`: it says the word, or works on all of
+/// the object or its metadata.
+fn names_managers(kind: PatchType, body: &[u8], content: &Value) -> bool {
+    const WORD: &[u8] = b"managedFields";
+    if body.windows(WORD.len()).any(|w| w == WORD) {
+        return true;
+    }
+    kind == PatchType::Json
+        && content.as_array().into_iter().flatten().any(|operation| {
+            ["path", "from"]
+                .iter()
+                .any(|key| matches!(operation[key].as_str(), Some("" | "/metadata")))
+        })
 }
 
 /// Why a patch does not apply, as a status.
@@ -343,26 +441,37 @@ pub(super) async fn patch(
     let (patch, options) = Patch::read(request).await?;
     let accepted = negotiate::output(&request.headers, &request.query, Offer::Objects)?;
     let request = &*request;
+    let writer = Writer::new(request, &options);
+    let fields = writer.fields(view);
     let change = |current: Option<&Value>| {
-        let Some(current) = current else {
-            return Err(Status::not_found(
-                &store.group_resource(),
-                &request.info.name,
-            ));
+        let object = match (patch.kind, current) {
+            (PatchType::Apply, current) => {
+                patch.merge(&fields, current, expected(view), request)?
+            }
+            (_, Some(current)) => {
+                let current = convert(current.clone(), view.stored, view.served);
+                patch.apply(current, expected(view), request)?
+            }
+            (_, None) => {
+                return Err(Status::not_found(
+                    &store.group_resource(),
+                    &request.info.name,
+                ));
+            }
         };
-        let current = convert(current.clone(), view.stored, view.served);
-        let object = patch.apply(current, expected(view), request)?;
         check_name(&object, request)?;
         Ok(to_stored(view, object))
     };
+    let apply = patch.kind == PatchType::Apply;
     let update = Update {
         change: &change,
         uid: None,
-        force_create: false,
+        force_create: apply,
+        noted: apply,
         may_create: &|| may_create(chain, request),
     };
     let written = store
-        .update(&write(view, request, &options), &update)
+        .update(&write(view, request, &options, &writer), &update)
         .await?;
     respond(
         view,
@@ -386,23 +495,36 @@ pub(super) async fn rest(
         version: speaks.1,
         kind: speaks.2,
     };
+    let spoken = Spoken {
+        group: speaks.0,
+        version: speaks.1,
+        kind: speaks.2,
+        plural: resource.plural,
+    };
     let (reply, code) = match request.info.verb.as_str() {
         "get" => {
-            let target = target(resource, request, &WriteOptions::default());
+            let options = WriteOptions::default();
+            let writer = Writer::new(request, &options);
+            let target = target(resource, request, &options, writer.of(spoken, None));
             (Reply::Object(rest.get(target).await?), StatusCode::OK)
         }
         "create" => {
             let media = negotiate::input(&request.headers)?;
             let body = request.read_body().await?;
             let options = WriteOptions::from_query(&request.query, "CreateOptions")?;
-            let object = input::object(
+            let mut object = input::object(
                 media,
                 &body,
                 expected,
                 options.field_validation,
                 &request.warnings,
             )?;
-            let target = target(resource, request, &options);
+            let writer = Writer::new(request, &options);
+            let target = target(resource, request, &options, writer.of(spoken, None));
+            // What is asked and not kept is answered with its managers all the same.
+            target
+                .fields
+                .note(None, &mut object, jiff::Timestamp::now());
             (rest.create(target, object).await?, StatusCode::CREATED)
         }
         "update" => {
@@ -417,7 +539,8 @@ pub(super) async fn rest(
                 &request.warnings,
             )?;
             check_name(&object, request)?;
-            let target = target(resource, request, &options);
+            let writer = Writer::new(request, &options);
+            let target = target(resource, request, &options, writer.of(spoken, None));
             let change: &Change<'_> = &|_| Ok(object.clone());
             (
                 Reply::Object(rest.update(target, change).await?),
@@ -427,10 +550,18 @@ pub(super) async fn rest(
         "patch" => {
             let (patch, options) = Patch::read(request).await?;
             let request = &*request;
-            let target = target(resource, request, &options);
-            let change = |current: Option<&Value>| {
-                let current = current.cloned().unwrap_or_default();
-                patch.apply(current, expected, request)
+            let writer = Writer::new(request, &options);
+            let fields = writer.of(spoken, None);
+            let target = Target {
+                apply: patch.kind == PatchType::Apply,
+                ..target(resource, request, &options, fields)
+            };
+            let change = |current: Option<&Value>| match patch.kind {
+                PatchType::Apply => patch.merge(&fields, current, expected, request),
+                _ => {
+                    let current = current.cloned().unwrap_or_default();
+                    patch.apply(current, expected, request)
+                }
             };
             (
                 Reply::Object(rest.update(target, &change).await?),
@@ -460,6 +591,7 @@ fn target<'a>(
     resource: &'static schema::Resource,
     request: &'a RequestContext,
     options: &WriteOptions,
+    fields: FieldManager<'a>,
 ) -> Target<'a> {
     Target {
         resource,
@@ -468,5 +600,7 @@ fn target<'a>(
         user: &request.user,
         dry_run: options.dry_run,
         warnings: &request.warnings,
+        fields,
+        apply: false,
     }
 }

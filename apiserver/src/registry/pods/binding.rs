@@ -91,6 +91,7 @@ impl Rest for Bindings {
                 subresource: "binding",
                 dry_run: target.dry_run,
                 warnings: target.warnings,
+                fields: None,
             };
             self.pods.admit_subresource(&write, &mut binding).await?;
             let conflict = |message: String| {

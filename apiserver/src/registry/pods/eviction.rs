@@ -251,6 +251,7 @@ impl Rest for Evictions {
                 subresource: "eviction",
                 dry_run: options.dry_run,
                 warnings: target.warnings,
+                fields: None,
             };
             self.pods.admit_subresource(&write, &mut eviction).await?;
             // Deleting is the server's own doing from here on.

@@ -11,7 +11,7 @@ use meta::field::ErrorList;
 use serde_json::{Value, json};
 
 use super::conditions;
-use super::generic::{keep_all_but_status, spec_changed};
+use super::generic::{META_BUT_FOR_STATUS, keep_all_but_status, keep_meta, spec_changed};
 use super::object_meta::{child_mut, keep, meta, meta_mut, set, set_generation};
 use super::options::DeleteOptions;
 use super::strategy::{Context, Strategy};
@@ -44,10 +44,8 @@ impl Strategy for Pods {
             "status" => prepare_status(pod, old),
             "ephemeralcontainers" => {
                 let added = pod["spec"].get("ephemeralContainers").cloned();
-                *pod = old.clone();
-                if let Some(added) = added {
-                    pod["spec"]["ephemeralContainers"] = added;
-                }
+                keep_all_but_meta(pod, old);
+                set(child_mut(pod, "spec"), "ephemeralContainers", added);
             }
             "resize" => prepare_resize(pod, old),
             _ => keep(pod, old, "status"),
@@ -155,29 +153,45 @@ fn keep_observed_generations(pod: &mut Value, old: &Value) {
     }
 }
 
-/// Resources of containers and nothing else.
-fn prepare_resize(pod: &mut Value, old: &Value) {
-    let asked = pod.take();
+/// Everything is as it was, but for the metadata that only the server writes.
+fn keep_all_but_meta(pod: &mut Value, old: &Value) {
+    let metadata = pod["metadata"].take();
     *pod = old.clone();
-    for list in ["containers", "initContainers"] {
-        let Some(containers) = pod["spec"][list].as_array_mut() else {
-            continue;
-        };
-        for container in containers {
-            let found = asked["spec"][list]
-                .as_array()
-                .into_iter()
-                .flatten()
-                .find(|c| c["name"] == container["name"]);
-            if let Some(found) = found {
-                keep(container, found, "resources");
-                keep(container, found, "resizePolicy");
-            }
+    pod["metadata"] = metadata;
+    keep_meta(pod, old, META_BUT_FOR_STATUS);
+}
+
+/// Resources of containers and nothing else. Containers that are added, removed, renamed or
+/// put in another order are left for validation to refuse.
+fn prepare_resize(pod: &mut Value, old: &Value) {
+    let list = |of: &Value, key: &str| of["spec"][key].as_array().cloned().unwrap_or_default();
+    let mut resized = Vec::new();
+    for key in ["containers", "initContainers"] {
+        let (asked, mut containers) = (list(pod, key), list(old, key));
+        if asked.len() != containers.len() {
+            return;
         }
+        let same = containers
+            .iter()
+            .zip(&asked)
+            .all(|(a, b)| a["name"] == b["name"]);
+        if same {
+            for (container, asked) in containers.iter_mut().zip(&asked) {
+                keep(container, asked, "resources");
+                keep(container, asked, "resizePolicy");
+            }
+        } else {
+            containers = asked;
+        }
+        resized.push((key, containers));
     }
-    let version = asked["metadata"]["resourceVersion"].clone();
-    if version.is_string() {
-        pod["metadata"]["resourceVersion"] = version;
+    let resources = pod["spec"].get("resources").cloned();
+    keep_all_but_meta(pod, old);
+    let spec = child_mut(pod, "spec");
+    set(spec, "resources", resources);
+    for (key, containers) in resized {
+        let containers = (!containers.is_empty()).then(|| containers.into());
+        set(spec, key, containers);
     }
 }
 

@@ -9,6 +9,7 @@ use meta::Status;
 use serde_json::{Value, json};
 
 use super::super::conditions;
+use super::super::managed::FieldManager;
 use super::super::object_meta::meta;
 use super::super::store::{Store, Warnings, Write};
 use super::range;
@@ -171,6 +172,7 @@ impl Addresses {
             subresource: "",
             dry_run,
             warnings: &warnings,
+            fields: Some(FieldManager::server(self.objects.resource)),
         };
         match self.objects.create(&write, object).await {
             Ok(_) => Ok(()),
@@ -208,6 +210,7 @@ impl Addresses {
             subresource: "",
             dry_run: false,
             warnings: &warnings,
+            fields: None,
         };
         match self.objects.delete(&write, &DeleteOptions::default()).await {
             Err(e) if !e.is_not_found() => Err(e),

@@ -3,6 +3,7 @@
 use meta::Status;
 use serde_json::Value;
 
+use super::super::managed::drop_managers;
 use super::super::object_meta::{fill_system_fields, meta, meta_mut, wipe_system_fields};
 use super::super::strategy::Undo;
 use super::errors::During;
@@ -19,8 +20,8 @@ impl Store {
     /// Creates an object. `object` is a tree of the storage version with defaults applied.
     pub async fn create(&self, write: &Write<'_>, mut object: Value) -> Result<Written, Status> {
         wipe_system_fields(&mut object);
-        meta_mut(&mut object).remove("managedFields");
         ensure_namespace(&mut object, write.namespace)?;
+        write.own(None, &mut object, (self.env.now)());
         warn_duplicate_owners(&mut object, write.warnings, false);
         let name = meta(&object).name().to_owned();
         self.admit(write, Operation::Create, &name, Some(&mut object), None)
@@ -48,7 +49,7 @@ impl Store {
             meta_mut(&mut object).insert("name".into(), name.into());
         }
         let (mut object, undo) = self.prepared(write, object).await?;
-        let created = self.insert(write, &object).await;
+        let created = self.insert(write, &mut object).await;
         match created {
             Ok(revision) => {
                 if write.dry_run {
@@ -113,7 +114,11 @@ impl Store {
     }
 
     /// The transaction. 0 in a dry run.
-    pub(super) async fn insert(&self, write: &Write<'_>, object: &Value) -> Result<u64, Status> {
+    pub(super) async fn insert(
+        &self,
+        write: &Write<'_>,
+        object: &mut Value,
+    ) -> Result<u64, Status> {
         let m = meta(object);
         if m.resource_version().parse::<u64>().is_ok_and(|v| v != 0) {
             // An error that upstream gives no reason.
@@ -123,7 +128,8 @@ impl Store {
                 ..Status::default()
             });
         }
-        let key = self.key(write.namespace, m.name());
+        let name = m.name().to_owned();
+        let key = self.key(write.namespace, &name);
         let written = if write.dry_run {
             match self.env.storage.get(&key, 0).await {
                 Ok(None) => Ok(0),
@@ -133,7 +139,13 @@ impl Store {
         } else {
             let bytes = self.stored_bytes(object)?;
             let ttl = self.strategy.ttl(object);
-            self.env.storage.create(&key, bytes, ttl).await
+            match self.env.storage.create(&key, bytes, ttl).await {
+                Err(StorageError::TooLarge) if drop_managers(object) => {
+                    let bytes = self.stored_bytes(object)?;
+                    self.env.storage.create(&key, bytes, ttl).await
+                }
+                written => written,
+            }
         };
         match written {
             Ok(revision) => Ok(revision),
@@ -141,7 +153,7 @@ impl Store {
             Err(e) => Err(errors::status(
                 e,
                 &self.group_resource(),
-                m.name(),
+                &name,
                 During::Create,
             )),
         }

@@ -26,7 +26,8 @@ use serde_json::{Value, json};
 
 pub use update::{Change, Update};
 
-use super::object_meta::{meta, meta_mut};
+use super::managed::FieldManager;
+use super::object_meta::{meta, meta_mut, set};
 use super::strategy::{Context, Hooks, Strategy};
 use crate::admission;
 use crate::authn::User;
@@ -85,6 +86,22 @@ pub struct Write<'a> {
     pub subresource: &'a str,
     pub dry_run: bool,
     pub warnings: &'a Warnings,
+    /// Who comes to own what is written; `None` where the server changes an object on its own
+    /// account, whose fields stay whose they are.
+    pub fields: Option<FieldManager<'a>>,
+}
+
+impl Write<'_> {
+    /// Notes in `object` which of its fields the writer owns now.
+    fn own(&self, live: Option<&Value>, object: &mut Value, now: Timestamp) {
+        match self.fields {
+            Some(fields) => fields.note(live, object, now),
+            None => {
+                let there = live.and_then(|live| meta(live).get("managedFields"));
+                set(meta_mut(object), "managedFields", there.cloned());
+            }
+        }
+    }
 }
 
 /// An object that has been written (or would have been, in a dry run).

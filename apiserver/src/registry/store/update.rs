@@ -5,6 +5,7 @@ use meta::{ErrorList, FieldError, GroupKind, Path, Status};
 use serde_json::Value;
 
 use super::super::deletion::finished_by_update;
+use super::super::managed::{drop_managers, keep_times_of_noop};
 use super::super::object_meta::{fill_system_fields, keep, meta, meta_mut, set_generation};
 use super::errors::During;
 use super::{
@@ -27,6 +28,8 @@ pub struct Update<'a> {
     pub uid: Option<&'a str>,
     /// Create what is missing, whatever the strategy says (server-side apply).
     pub force_create: bool,
+    /// `change` notes by itself who owns which fields.
+    pub noted: bool,
     pub may_create: &'a Precondition<'a>,
 }
 
@@ -90,6 +93,9 @@ impl Store {
         self.check_uid(write, update, old)?;
         refuse_unconverted(self.resource, &current.bytes)?;
         let mut object = (update.change)(Some(old))?;
+        if !update.noted {
+            write.own(Some(old), &mut object, (self.env.now)());
+        }
         warn_duplicate_owners(&mut object, write.warnings, false);
         self.admit(
             write,
@@ -100,6 +106,7 @@ impl Store {
         )
         .await?;
         warn_duplicate_owners(&mut object, write.warnings, true);
+        keep_times_of_noop(&mut object, old);
         self.check_resource_version(write, &mut object, current)?;
 
         let cx = self.context(write);
@@ -159,12 +166,13 @@ impl Store {
         }
         let key = self.key(write.namespace, write.name);
         let ttl = self.strategy.ttl(object);
-        match self
-            .env
-            .storage
-            .update(&key, bytes, current.revision, ttl)
-            .await
-        {
+        let storage = &self.env.storage;
+        let mut written = storage.update(&key, bytes, current.revision, ttl).await;
+        if matches!(written, Err(StorageError::TooLarge)) && drop_managers(object) {
+            let bytes = self.stored_bytes(object)?;
+            written = storage.update(&key, bytes, current.revision, ttl).await;
+        }
+        match written {
             Ok(revision) => Ok(Finished::Written(revision)),
             Err(StorageError::Conflict { current }) => Ok(Finished::Stale(
                 current.and_then(|kv| self.current_of(kv).ok()),
@@ -204,7 +212,6 @@ impl Store {
         if m.get("deletionGracePeriodSeconds").is_none() {
             keep(m, &before, "deletionGracePeriodSeconds");
         }
-        keep(m, &before, "managedFields");
         // Only the server writes it, and it is no longer written.
         keep(m, &before, "selfLink");
 
@@ -286,7 +293,9 @@ impl Store {
             return Err(Status::not_found(&self.group_resource(), write.name));
         }
         let mut object = (update.change)(None)?;
-        if let Some(uid) = update.uid {
+        let applied = meta(&object).uid().to_owned();
+        let applied = (update.force_create && !applied.is_empty()).then_some(applied.as_str());
+        if let Some(uid) = update.uid.or(applied) {
             let message = format!(
                 "uid mismatch: the provided object specified uid {uid}, and no existing object was found"
             );
@@ -295,6 +304,9 @@ impl Store {
                 write.name,
                 message,
             ));
+        }
+        if !update.noted {
+            write.own(None, &mut object, (self.env.now)());
         }
         self.admit(
             write,
@@ -307,10 +319,9 @@ impl Store {
         warn_duplicate_owners(&mut object, write.warnings, true);
         fill_system_fields(&mut object, (self.env.now)(), &self.env.uid());
         meta_mut(&mut object).remove("resourceVersion");
-        meta_mut(&mut object).remove("managedFields");
         (update.may_create)()?;
         let (mut object, undo) = self.prepared(write, object).await?;
-        match self.insert(write, &object).await {
+        match self.insert(write, &mut object).await {
             Ok(revision) => {
                 if !write.dry_run {
                     set_resource_version(&mut object, revision);

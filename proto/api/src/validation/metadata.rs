@@ -100,6 +100,28 @@ fn common(meta: &At<'_>, errors: &mut ErrorList) {
     annotations(&meta.get("annotations"), errors);
     owners(&meta.get("ownerReferences"), errors);
     finalizers(&meta.get("finalizers"), errors);
+    managers(&meta.get("managedFields"), errors);
+}
+
+fn managers(entries: &At<'_>, errors: &mut ErrorList) {
+    const MANAGER: usize = 128;
+    const SUBRESOURCE: usize = 256;
+    for entry in entries.items() {
+        let operation = entry.get("operation");
+        if !matches!(operation.text(), "Apply" | "Update") {
+            operation.invalid(errors, "must be `Apply` or `Update`");
+        }
+        let fields = entry.get("fieldsType");
+        if !matches!(fields.text(), "" | "FieldsV1") {
+            fields.invalid(errors, "must be `FieldsV1`");
+        }
+        for (key, most) in [("manager", MANAGER), ("subresource", SUBRESOURCE)] {
+            let text = entry.get(key);
+            if text.text().len() > most {
+                errors.push(FieldError::too_long(&text.path, most));
+            }
+        }
+    }
 }
 
 /// A map of labels; also the form of a node selector and of a service's selector.

@@ -1,0 +1,625 @@
+//! `metadata.managedFields` of what is written: who asked, in which version, and which fields
+//! are not the writer's to own.
+//!
+//! The rules are [`patch::apply`]'s; what must not be here: storage.
+
+use std::collections::HashMap;
+use std::sync::LazyLock;
+
+use jiff::Timestamp;
+use meta::Status;
+use meta::status::StatusCause;
+use patch::apply::{Error, Managed, Request, Set, Versions};
+use schema::{Message, Resource};
+use serde_json::{Value, json};
+
+use super::convert::{api_version, convert};
+use super::object_meta::{meta, meta_mut, set, time};
+
+/// On whose behalf fields are owned.
+#[derive(Debug, Clone, Copy)]
+pub struct FieldManager<'a> {
+    /// The version in which the client speaks of the object.
+    pub served: Spoken,
+    /// What trees are of; `None` where the client speaks of something that is not stored
+    /// (a scale).
+    pub stored: Option<&'static Resource>,
+    /// Empty for the object itself.
+    pub subresource: &'a str,
+    pub manager: &'a str,
+}
+
+/// A kind in a version.
+#[derive(Debug, Clone, Copy)]
+pub struct Spoken {
+    pub group: &'static str,
+    pub version: &'static str,
+    pub kind: &'static str,
+    /// The resource that it is of.
+    pub plural: &'static str,
+}
+
+impl Spoken {
+    fn api_version(&self) -> String {
+        match self.group {
+            "" => self.version.to_owned(),
+            group => format!("{group}/{}", self.version),
+        }
+    }
+
+    fn resource(&self, api_version: &str) -> Option<&'static Resource> {
+        let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
+        schema::resources()
+            .iter()
+            .find(|r| r.group == group && r.version == version && r.plural == self.plural)
+    }
+}
+
+impl From<&'static Resource> for Spoken {
+    fn from(r: &'static Resource) -> Spoken {
+        Spoken {
+            group: r.group,
+            version: r.version,
+            kind: r.kind,
+            plural: r.plural,
+        }
+    }
+}
+
+impl Versions for Spoken {
+    fn message(&self, api_version: &str) -> Option<&'static Message> {
+        let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
+        schema::kind(group, version, self.kind)
+    }
+
+    fn convert(&self, object: &Value, from: &str, to: &str) -> Value {
+        match (self.resource(from), self.resource(to)) {
+            (Some(from), Some(to)) => convert(object.clone(), from, to),
+            _ => object.clone(),
+        }
+    }
+}
+
+/// Who writes, for requests that do not say it: what the client program is called.
+pub fn manager_of(options: &str, user_agent: &str) -> String {
+    /// Characters.
+    const MOST: usize = 128;
+    if !options.is_empty() {
+        return options.to_owned();
+    }
+    let program = user_agent.split('/').next().unwrap_or_default();
+    program
+        .chars()
+        .filter(|c| !c.is_control())
+        .take(MOST)
+        .collect()
+}
+
+/// The fields that a write by this way does not change, beyond the rule: writing the object
+/// does not change its status, and writing the status nothing but the status.
+fn special_resets(group: &str, plural: &str, subresource: &str) -> Option<Set> {
+    const METADATA: &[&[&str]] = &[&["metadata"], &["spec"]];
+    let paths: &[&[&str]] = match (group, plural, subresource) {
+        ("certificates.k8s.io", "certificatesigningrequests", "") => &[&["spec"], &["status"]],
+        ("certificates.k8s.io", "certificatesigningrequests", "status") => {
+            &[&["spec"], &["status", "conditions"]]
+        }
+        ("certificates.k8s.io", "certificatesigningrequests", "approval") => {
+            &[&["spec"], &["status", "certificate"]]
+        }
+        ("certificates.k8s.io", "podcertificaterequests", "") => &[],
+        ("", "namespaces", "finalize") => &[&["status"]],
+        ("", "pods", "status") => &[
+            &["spec"],
+            &["metadata", "deletionTimestamp"],
+            &["metadata", "ownerReferences"],
+        ],
+        ("apps", "deployments", "status") => &[&["spec"], &["metadata", "labels"]],
+        (
+            "admissionregistration.k8s.io"
+            | "apiregistration.k8s.io"
+            | "flowcontrol.apiserver.k8s.io"
+            | "internal.apiserver.k8s.io"
+            | "resource.k8s.io"
+            | "scheduling.k8s.io"
+            | "storage.k8s.io"
+            | "storagemigration.k8s.io",
+            _,
+            "status",
+        )
+        | ("networking.k8s.io", "servicecidrs", "status") => METADATA,
+        _ => return None,
+    };
+    Some(Set::of(paths))
+}
+
+/// Every resource's sets, made once: by group, plural and subresource.
+static RESETS: LazyLock<HashMap<(&str, &str, &str), Set>> = LazyLock::new(|| {
+    let mut all = HashMap::new();
+    for resource in schema::resources() {
+        let (group, plural) = (resource.group, resource.plural);
+        let has_status = resource.subresources.iter().any(|s| s.name == "status");
+        let mut put = |subresource: &'static str, rule: Set| {
+            let set = special_resets(group, plural, subresource).unwrap_or(rule);
+            all.insert((group, plural, subresource), set);
+        };
+        if has_status {
+            put("", Set::of(&[&["status"]]));
+        }
+        for subresource in resource.subresources {
+            let rule = match subresource.name {
+                "status" => Set::of(&[&["spec"]]),
+                _ => Set::default(),
+            };
+            put(subresource.name, rule);
+        }
+    }
+    all
+});
+
+static NOTHING: LazyLock<Set> = LazyLock::new(Set::default);
+
+impl FieldManager<'_> {
+    /// The server's own writes.
+    pub fn server(resource: &'static Resource) -> FieldManager<'static> {
+        FieldManager {
+            served: resource.into(),
+            stored: Some(resource),
+            subresource: "",
+            manager: "kube-apiserver",
+        }
+    }
+
+    fn reset(&self) -> &Set {
+        if self.stored.is_none() {
+            return &NOTHING;
+        }
+        RESETS
+            .get(&(self.served.group, self.served.plural, self.subresource))
+            .unwrap_or(&NOTHING)
+    }
+
+    fn spoken(&self, object: &Value) -> Option<Value> {
+        let stored = self.stored?;
+        let own = api_version(stored);
+        let wanted = self.served.api_version();
+        (own != wanted).then(|| self.served.convert(object, &own, &wanted))
+    }
+
+    fn request<'b>(&'b self, api_version: &'b str, now: &'b str) -> Option<Request<'b>> {
+        Some(Request {
+            versions: &self.served,
+            api_version,
+            message: self.served.message(api_version)?,
+            subresource: self.subresource,
+            manager: self.manager,
+            now,
+            reset: self.reset(),
+        })
+    }
+
+    /// Notes in an object that is about to be written what the writer changed. `live` is what
+    /// is there; `None` for a create. An object whose books cannot be kept has none afterwards.
+    pub fn note(&self, live: Option<&Value>, object: &mut Value, now: Timestamp) {
+        let sent = meta_mut(object).remove("managedFields");
+        let there = live.and_then(|live| meta(live).get("managedFields"));
+        let managed = if !self.subresource.is_empty() {
+            Managed::read(there)
+        } else if Managed::is_reset(sent.as_ref()) {
+            Some(Managed::default())
+        } else {
+            Managed::read(sent.as_ref())
+                .filter(|sent| !sent.is_empty())
+                .or_else(|| Managed::read(there))
+        };
+        let mut managed = managed.unwrap_or_default();
+        let version = self.served.api_version();
+        let now = time(now);
+        let Some(request) = self.request(&version, now.as_str().unwrap_or_default()) else {
+            return;
+        };
+        let nothing = json!({});
+        let before = live.unwrap_or(&nothing);
+        let noted = match (self.spoken(before), self.spoken(object)) {
+            (Some(before), Some(after)) => {
+                request.update(&mut managed, &before, &after, live.is_none())
+            }
+            _ => request.update(&mut managed, before, object, live.is_none()),
+        };
+        match noted {
+            Ok(()) => set(meta_mut(object), "managedFields", managed.write()),
+            Err(error) => {
+                let m = meta(object);
+                tracing::warn!(
+                    namespace = m.namespace(),
+                    name = m.name(),
+                    kind = self.served.kind,
+                    ?error,
+                    "the managers of an object's fields could not be told"
+                );
+            }
+        }
+    }
+
+    /// Server-side apply: the new object, of the stored version, before defaults.
+    pub fn apply(
+        &self,
+        live: Option<&Value>,
+        applied: &Value,
+        force: bool,
+        now: Timestamp,
+    ) -> Result<Value, Status> {
+        let version = self.served.api_version();
+        self.check_applied(&version, applied)?;
+        let now = time(now);
+        let request = self
+            .request(&version, now.as_str().unwrap_or_default())
+            .ok_or_else(|| Status::internal(format!("no kind {}", self.served.kind)))?;
+        let there = live.and_then(|live| meta(live).get("managedFields"));
+        let mut managed =
+            Managed::read(there).ok_or_else(|| unexplained("failed to decode managed fields"))?;
+        let mut live = match live {
+            Some(live) => self.spoken(live).unwrap_or_else(|| live.clone()),
+            None => json!({"apiVersion": version, "kind": self.served.kind}),
+        };
+        meta_mut(&mut live).remove("managedFields");
+        let object = request
+            .apply(&mut managed, &live, applied, force)
+            .map_err(|e| self.refused(e, applied))?;
+        let mut object = match object {
+            Some(object) => self.typed(&object)?,
+            None => live,
+        };
+        if self.manager == "kubectl" {
+            sync_last_applied(&mut object, applied);
+        }
+        set(meta_mut(&mut object), "managedFields", managed.write());
+        Ok(object)
+    }
+
+    fn check_applied(&self, version: &str, applied: &Value) -> Result<(), Status> {
+        let text = |key: &str| applied[key].as_str().unwrap_or_default();
+        let (found, kind) = (text("apiVersion"), text("kind"));
+        if found != version || kind != self.served.kind {
+            return Err(Status::bad_request(format!(
+                "invalid object type: {}, Kind={kind}",
+                with_group(found)
+            )));
+        }
+        if !meta(applied)
+            .get("managedFields")
+            .is_none_or(Value::is_null)
+        {
+            return Err(Status::bad_request("metadata.managedFields must be nil"));
+        }
+        Ok(())
+    }
+
+    /// What was merged, as an object of its type.
+    fn typed(&self, merged: &Value) -> Result<Value, Status> {
+        let version = self.served.api_version();
+        let message = self
+            .served
+            .message(&version)
+            .ok_or_else(|| Status::internal(format!("no kind {}", self.served.kind)))?;
+        let text = merged.to_string();
+        let decoded =
+            codec::decode::json(message, text.as_bytes(), codec::decode::Strictness::Ignore)
+                .map_err(|e| {
+                    unexplained(format!(
+                        "failed to convert new object ({}) to proper version: {e}",
+                        self.named(merged)
+                    ))
+                })?;
+        let mut object = decoded.value;
+        object["apiVersion"] = json!(version);
+        object["kind"] = json!(self.served.kind);
+        Ok(object)
+    }
+
+    /// `namespace/name; group/version, Kind=kind`.
+    fn named(&self, object: &Value) -> String {
+        let m = meta(object);
+        format!(
+            "{}/{}; {}, Kind={}",
+            m.namespace(),
+            m.name(),
+            with_group(&self.served.api_version()),
+            self.served.kind
+        )
+    }
+
+    fn refused(&self, error: Error, applied: &Value) -> Status {
+        match error {
+            Error::Invalid { doing, why } if doing.contains("typed") => {
+                unexplained(format!("{doing} ({}): {why}", self.named(applied)))
+            }
+            Error::Invalid { doing, why } => unexplained(format!("{doing}: {why}")),
+            Error::Conflicts(conflicts) => conflict(&conflicts),
+        }
+    }
+}
+
+/// A group and version as errors print them, the core group's name being empty.
+fn with_group(api_version: &str) -> String {
+    match api_version.contains('/') {
+        true => api_version.to_owned(),
+        false => format!("/{api_version}"),
+    }
+}
+
+/// An error that upstream gives no reason.
+fn unexplained(message: impl Into<String>) -> Status {
+    Status {
+        code: 500,
+        message: message.into(),
+        ..Status::default()
+    }
+}
+
+fn conflict(conflicts: &[patch::apply::Conflict]) -> Status {
+    let message = match conflicts {
+        [only] => format!(
+            "Apply failed with 1 conflict: conflict with {}: {}",
+            only.manager, only.path
+        ),
+        several => {
+            let mut lines: Vec<String> = Vec::new();
+            let mut last = None;
+            for conflict in several {
+                if last != Some(&conflict.manager) {
+                    lines.push(format!("conflicts with {}:", conflict.manager));
+                    last = Some(&conflict.manager);
+                }
+                lines.push(format!("- {}", conflict.path));
+            }
+            format!(
+                "Apply failed with {} conflicts: {}",
+                several.len(),
+                lines.join("\n")
+            )
+        }
+    };
+    let causes = conflicts
+        .iter()
+        .map(|c| StatusCause {
+            reason: "FieldManagerConflict".to_owned(),
+            message: format!("conflict with {}", c.manager),
+            field: c.path.clone(),
+        })
+        .collect();
+    Status::apply_conflict(causes, message)
+}
+
+/// Keeps the annotation of client-side apply, where there is one, in step with what kubectl
+/// applies on the server.
+fn sync_last_applied(object: &mut Value, applied: &Value) {
+    /// Bytes, all annotations together.
+    const MOST: usize = 256 * 1024;
+    let key = patch::apply::LAST_APPLIED;
+    if meta(object).annotation(key).is_none_or(str::is_empty) {
+        return;
+    }
+    let mut applied = applied.clone();
+    if let Some(annotations) = applied["metadata"]
+        .get_mut("annotations")
+        .and_then(Value::as_object_mut)
+    {
+        annotations.remove(key);
+        if annotations.is_empty() {
+            meta_mut(&mut applied).remove("annotations");
+        }
+    }
+    let Some(annotations) = meta_mut(object)
+        .get_mut("annotations")
+        .and_then(Value::as_object_mut)
+    else {
+        return;
+    };
+    annotations.insert(key.to_owned(), json!(format!("{applied}\n")));
+    let size: usize = annotations
+        .iter()
+        .map(|(k, v)| k.len() + v.as_str().map_or(0, str::len))
+        .sum();
+    if size > MOST {
+        annotations.remove(key);
+    }
+}
+
+/// Forgets the managers of an object that is too large to store with them. Says whether it
+/// had any.
+pub fn drop_managers(object: &mut Value) -> bool {
+    meta_mut(object).remove("managedFields").is_some()
+}
+
+/// A write that changes nothing but the times of managers changes nothing.
+pub fn keep_times_of_noop(object: &mut Value, old: &Value) {
+    let entries = |of: &Value| -> Vec<Value> {
+        let list = meta(of).get("managedFields").and_then(Value::as_array);
+        list.cloned().unwrap_or_default()
+    };
+    let (mut ours, mut theirs) = (entries(object), entries(old));
+    if ours.is_empty() || ours.len() != theirs.len() || ours == theirs {
+        return;
+    }
+    for entry in ours.iter_mut().chain(&mut theirs) {
+        if let Some(entry) = entry.as_object_mut() {
+            entry.remove("time");
+        }
+    }
+    if ours != theirs {
+        return;
+    }
+    let new = meta_mut(object).remove("managedFields");
+    let mut before = old.clone();
+    let kept = meta_mut(&mut before).remove("managedFields");
+    let same = super::object_meta::semantically_equal(Some(object), Some(&before));
+    set(
+        meta_mut(object),
+        "managedFields",
+        if same { kept } else { new },
+    );
+}
+
+/// What managers of a workload own of its scale, as managers of the scale.
+pub fn scale_entries(workload: &Value) -> Option<Value> {
+    let list = meta(workload).get("managedFields")?.as_array()?;
+    let entries: Vec<Value> = list
+        .iter()
+        .filter(|entry| owns_replicas(entry))
+        .map(|entry| {
+            let mut entry = entry.clone();
+            entry["apiVersion"] = json!(SCALE_VERSION);
+            entry["fieldsV1"] = json!({"f:spec": {"f:replicas": {}}});
+            entry
+        })
+        .collect();
+    (!entries.is_empty()).then(|| entries.into())
+}
+
+const SCALE_VERSION: &str = "autoscaling/v1";
+
+fn owns_replicas(entry: &Value) -> bool {
+    entry["fieldsV1"]["f:spec"].get("f:replicas").is_some()
+}
+
+/// Whether two entries are of one manager, but for the version of updates.
+fn same_manager(a: &Value, b: &Value) -> bool {
+    ["manager", "operation", "subresource"]
+        .iter()
+        .all(|key| a.get(key) == b.get(key))
+}
+
+/// The managers of a workload after its scale was written, whose managers these are.
+pub fn workload_entries(workload: &Value, scale: Option<&Value>, version: &str) -> Option<Value> {
+    let list = |value: Option<&Value>| -> Vec<Value> {
+        value.and_then(Value::as_array).cloned().unwrap_or_default()
+    };
+    let mut owners = list(scale);
+    owners.retain(owns_replicas);
+    let mut entries: Vec<Value> = Vec::new();
+    for mut entry in list(meta(workload).get("managedFields")) {
+        if owns_replicas(&entry) {
+            match owners.iter().position(|owner| same_manager(owner, &entry)) {
+                Some(i) => {
+                    owners.swap_remove(i);
+                }
+                None => {
+                    let spec = entry["fieldsV1"]["f:spec"].as_object_mut();
+                    spec.map(|spec| spec.remove("f:replicas"));
+                    if entry["fieldsV1"]["f:spec"] == json!({}) {
+                        entry["fieldsV1"]
+                            .as_object_mut()
+                            .map(|f| f.remove("f:spec"));
+                    }
+                    if entry["fieldsV1"] == json!({}) {
+                        continue;
+                    }
+                }
+            }
+        }
+        entries.push(entry);
+    }
+    for mut owner in owners {
+        owner["apiVersion"] = json!(version);
+        // Upstream looks for the time where a new owner has none yet.
+        owner.as_object_mut().map(|o| o.remove("time"));
+        owner["fieldsV1"] = json!({"f:spec": {"f:replicas": {}}});
+        entries.push(owner);
+    }
+    Managed::read(Some(&entries.into()))?.write()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn deployments() -> &'static Resource {
+        schema::resources()
+            .iter()
+            .find(|r| r.group == "apps" && r.plural == "deployments")
+            .unwrap()
+    }
+
+    fn manager<'a>(manager: &'a str, subresource: &'a str) -> FieldManager<'a> {
+        FieldManager {
+            served: deployments().into(),
+            stored: Some(deployments()),
+            subresource,
+            manager,
+        }
+    }
+
+    fn deployment(replicas: i64) -> Value {
+        json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "d"},
+               "spec": {"replicas": replicas}, "status": {"replicas": replicas}})
+    }
+
+    fn fields(object: &Value) -> Vec<(&str, &Value)> {
+        let entries = object["metadata"]["managedFields"].as_array().unwrap();
+        entries
+            .iter()
+            .map(|e| (e["manager"].as_str().unwrap(), &e["fieldsV1"]))
+            .collect()
+    }
+
+    #[test]
+    fn a_write_owns_what_it_changes_by_its_way() {
+        let now = Timestamp::UNIX_EPOCH;
+        let mut first = deployment(1);
+        manager("creator", "").note(None, &mut first, now);
+        assert_eq!(
+            fields(&first),
+            [("creator", &json!({"f:spec": {"f:replicas": {}}}))]
+        );
+        let mut second = deployment(2);
+        second["metadata"]["managedFields"] = json!([]);
+        manager("status", "status").note(Some(&first), &mut second, now);
+        // What a subresource sends of managedFields does not count, nor what it cannot change.
+        assert_eq!(fields(&second).len(), 2);
+        assert_eq!(
+            fields(&second)[1],
+            ("status", &json!({"f:status": {"f:replicas": {}}}))
+        );
+        let mut reset = deployment(3);
+        reset["metadata"]["managedFields"] = json!([{}]);
+        manager("editor", "").note(Some(&second), &mut reset, now);
+        assert!(reset["metadata"].get("managedFields").is_none());
+    }
+
+    #[test]
+    fn only_times_changed_is_no_change() {
+        let mut object = deployment(1);
+        manager("a", "").note(None, &mut object, Timestamp::UNIX_EPOCH);
+        let mut later = object.clone();
+        later["metadata"]["managedFields"][0]["time"] = json!("2030-01-01T00:00:00Z");
+        let mut changed = later.clone();
+        changed["spec"]["replicas"] = json!(2);
+        keep_times_of_noop(&mut later, &object);
+        assert_eq!(later, object);
+        let before = changed.clone();
+        keep_times_of_noop(&mut changed, &object);
+        assert_eq!(changed, before);
+    }
+
+    #[test]
+    fn who_scales_owns_the_replicas() {
+        let mut workload = deployment(1);
+        manager("creator", "").note(None, &mut workload, Timestamp::UNIX_EPOCH);
+        let mut scale = scale_entries(&workload).unwrap();
+        assert_eq!(scale[0]["apiVersion"], SCALE_VERSION);
+        scale[0]["manager"] = json!("scaler");
+        scale[0]["subresource"] = json!("scale");
+        let entries = workload_entries(&workload, Some(&scale), "apps/v1").unwrap();
+        assert_eq!(entries.as_array().unwrap().len(), 1);
+        assert_eq!(entries[0]["manager"], "scaler");
+        assert_eq!(entries[0]["apiVersion"], "apps/v1");
+    }
+
+    #[test]
+    fn programs_are_known_by_their_names() {
+        assert_eq!(manager_of("", "kubectl/v1.36 (linux)"), "kubectl");
+        assert_eq!(manager_of("me", "kubectl/v1.36"), "me");
+        assert_eq!(manager_of("", ""), "");
+    }
+}
