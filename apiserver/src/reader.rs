@@ -12,6 +12,7 @@ use crate::admission::resource_quota::QuotaWriter;
 use crate::authn::{ALL_AUTHENTICATED, MASTERS, User};
 use crate::lookup::{Lookup, Observer};
 use crate::registry::Registry;
+use crate::registry::managed::FieldManager;
 use crate::registry::store::{Store, Update, Warnings, Write};
 use crate::storage::cache::{At, ListQuery, Object, Selector, Start, WatchItem, WatchQuery};
 use crate::storage::keys;
@@ -120,11 +121,16 @@ impl QuotaWriter for Reader {
                 subresource: "status",
                 dry_run: false,
                 warnings: &Warnings::default(),
+                fields: Some(FieldManager {
+                    subresource: "status",
+                    ..FieldManager::server(store.resource)
+                }),
             };
             let update = Update {
                 change: &|_: Option<&Value>| Ok(quota.clone()),
                 uid: None,
                 force_create: false,
+                noted: false,
                 may_create: &|| Ok(()),
             };
             Ok(store.update(&write, &update).await?.object)
