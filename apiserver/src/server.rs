@@ -147,11 +147,13 @@ pub async fn run(options: Options, stop: CancellationToken) -> anyhow::Result<()
             Some(path) => admission::Configuration::load(path)?,
             None => admission::Configuration::default(),
         },
+        gates: gates.clone(),
+        metrics: Metrics::clone(&metrics),
     };
     let env = Arc::new(Env {
         storage: storage.clone(),
         keys: keys.clone(),
-        admission: plugins(&admission, &deps, &authorizer)?,
+        admission: admission::Admission::new(plugins(&admission, &deps, &authorizer)?, &metrics),
         now: jiff::Timestamp::now,
         random: rand::random,
     });

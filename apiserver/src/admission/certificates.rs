@@ -1,5 +1,5 @@
-//! CertificateApproval, CertificateSigning and CertificateSubjectRestriction: who may
-//! approve and sign for which signer, and that nobody becomes a master by a certificate.
+//! CertificateApproval, CertificateSigning, ClusterTrustBundleAttest and
+//! CertificateSubjectRestriction: who may approve, sign and vouch for which signer, and that nobody becomes a master by a certificate.
 
 use std::sync::Arc;
 
@@ -134,6 +134,53 @@ impl Plugin for Signing {
             }
         }
         ready(Ok(()))
+    }
+}
+
+/// ClusterTrustBundleAttest: who may publish what a signer is trusted by.
+pub struct BundleAttest {
+    authorizer: Arc<dyn Authorizer>,
+}
+
+impl BundleAttest {
+    pub fn new(deps: &Deps) -> Self {
+        Self {
+            authorizer: deps.authorizer.clone(),
+        }
+    }
+}
+
+impl Plugin for BundleAttest {
+    fn name(&self) -> &'static str {
+        "ClusterTrustBundleAttest"
+    }
+
+    fn handles(&self, operation: Operation) -> bool {
+        matches!(operation, Operation::Create | Operation::Update)
+    }
+
+    fn validate<'a>(
+        &'a self,
+        a: &'a Attributes<'a>,
+        object: Option<&'a Value>,
+    ) -> BoxFuture<'a, Result<(), Status>> {
+        let Some(bundle) = object.filter(|_| a.is(GROUP, "clustertrustbundles")) else {
+            return ready(Ok(()));
+        };
+        let signer = text(bundle, "/spec/signerName");
+        // Storage migration and garbage collection write what is there already.
+        let unchanged = a.old.is_some_and(|old| {
+            let labels = |o: &'a Value, field| o["metadata"].get(field);
+            old["spec"] == bundle["spec"]
+                && labels(old, "labels") == labels(bundle, "labels")
+                && labels(old, "annotations") == labels(bundle, "annotations")
+        });
+        if signer.is_empty() || unchanged || permitted(&*self.authorizer, a.user, "attest", signer)
+        {
+            return ready(Ok(()));
+        }
+        let why = format!("user not permitted to attest for signerName {signer:?}");
+        ready(Err(a.forbidden(object, why)))
     }
 }
 

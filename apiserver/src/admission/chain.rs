@@ -4,6 +4,9 @@
 
 use std::sync::Arc;
 
+use component::features::FeatureGates;
+use component::metrics::Registry;
+
 use super::config::{ConfigError, Configuration};
 use super::resource_quota::QuotaWriter;
 use super::*;
@@ -26,6 +29,8 @@ pub struct Deps {
     pub quotas: Arc<dyn QuotaWriter>,
     /// `--admission-control-config-file`
     pub configuration: Configuration,
+    pub gates: FeatureGates,
+    pub metrics: Registry,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -68,6 +73,8 @@ struct Entry {
     /// Runs unless it is disabled.
     default: bool,
     make: Option<Make>,
+    /// It does something only when this feature is on; empty for none.
+    feature: &'static str,
 }
 
 const fn on(name: &'static str, make: fn(&Deps) -> Arc<dyn Plugin>) -> Entry {
@@ -75,6 +82,7 @@ const fn on(name: &'static str, make: fn(&Deps) -> Arc<dyn Plugin>) -> Entry {
         name,
         default: true,
         make: Some(Make::Plain(make)),
+        feature: "",
     }
 }
 
@@ -86,6 +94,7 @@ const fn configured(
         name,
         default: true,
         make: Some(Make::Configured(make)),
+        feature: "",
     }
 }
 
@@ -94,6 +103,7 @@ const fn off(name: &'static str, make: fn(&Deps) -> Arc<dyn Plugin>) -> Entry {
         name,
         default: false,
         make: Some(Make::Plain(make)),
+        feature: "",
     }
 }
 
@@ -103,7 +113,12 @@ const fn missing(name: &'static str, default: bool) -> Entry {
         name,
         default,
         make: None,
+        feature: "",
     }
+}
+
+const fn when(feature: &'static str, entry: Entry) -> Entry {
+    Entry { feature, ..entry }
 }
 
 /// Every plugin that upstream has, in its order.
@@ -131,7 +146,9 @@ const PLUGINS: &[Entry] = &[
     }),
     off("AlwaysPullImages", |_| Arc::new(simple::AlwaysPullImages)),
     missing("ImagePolicyWebhook", false),
-    missing("PodSecurity", true),
+    configured("PodSecurity", |d| {
+        Ok(Arc::new(pod_security::PodSecurity::new(d)?))
+    }),
     missing("PodNodeSelector", false),
     on("Priority", |d| Arc::new(priority::Priority::new(d))),
     on("DefaultTolerationSeconds", |d| {
@@ -161,7 +178,12 @@ const PLUGINS: &[Entry] = &[
     on("CertificateSigning", |d| {
         Arc::new(certificates::Signing::new(d))
     }),
-    missing("ClusterTrustBundleAttest", false),
+    when(
+        "ClusterTrustBundle",
+        on("ClusterTrustBundleAttest", |d| {
+            Arc::new(certificates::BundleAttest::new(d))
+        }),
+    ),
     on("CertificateSubjectRestriction", |_| {
         Arc::new(certificates::SubjectRestriction)
     }),
@@ -175,9 +197,16 @@ const PLUGINS: &[Entry] = &[
         Arc::new(pod_topology_labels::PodTopologyLabels::new(d))
     }),
     missing("PodGroupWorkloadExists", false),
-    missing("NodeDeclaredFeatureValidator", false),
+    when(
+        "NodeDeclaredFeatures",
+        on("NodeDeclaredFeatureValidator", |d| {
+            Arc::new(pod_resize::NodeDeclaredFeatureValidator::new(d))
+        }),
+    ),
     missing("JobValidation", false),
-    missing("PodResizeValidator", true),
+    on("PodResizeValidator", |d| {
+        Arc::new(pod_resize::PodResizeValidator::new(d))
+    }),
     missing("MutatingAdmissionPolicy", true),
     missing("MutatingAdmissionWebhook", true),
     missing("ValidatingAdmissionPolicy", true),
@@ -223,6 +252,9 @@ pub fn chain<S: AsRef<str>>(
     for entry in PLUGINS {
         let explicit = has(enable, entry.name);
         if !explicit && (!entry.default || has(disable, entry.name)) {
+            continue;
+        }
+        if !entry.feature.is_empty() && !deps.gates.enabled(entry.feature) {
             continue;
         }
         match entry.make {

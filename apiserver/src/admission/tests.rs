@@ -13,6 +13,8 @@ use crate::authz::{self, Mode};
 use crate::lookup::Lookup;
 use std::sync::Arc;
 
+mod pod_security;
+
 #[derive(Default)]
 struct Objects(Mutex<BTreeMap<String, Arc<Value>>>);
 
@@ -69,6 +71,7 @@ struct World {
     objects: Arc<Objects>,
     deps: Deps,
     plugins: Vec<Arc<dyn Plugin>>,
+    warnings: Warnings,
 }
 
 fn deps(objects: &Arc<Objects>) -> Deps {
@@ -82,6 +85,8 @@ fn deps(objects: &Arc<Objects>) -> Deps {
         unreachable_toleration_seconds: 300,
         quotas: objects.clone(),
         configuration: Configuration::default(),
+        gates: Default::default(),
+        metrics: component::metrics::Registry::new(),
     }
 }
 
@@ -106,6 +111,7 @@ fn world() -> World {
         objects,
         deps,
         plugins,
+        warnings: Warnings::default(),
     }
 }
 
@@ -155,7 +161,7 @@ impl World {
             user: &user,
             old: request.old.as_ref(),
             dry_run: false,
-            warnings: &Warnings::default(),
+            warnings: &self.warnings,
         };
         let mut object = object;
         for plugin in &self.plugins {

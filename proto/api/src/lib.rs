@@ -9,6 +9,7 @@
 //! generation, status wiping: `apiserver/src/registry`), admission.
 
 pub mod defaults;
+pub mod pod_security;
 pub mod quota;
 pub mod resources;
 pub mod validation;

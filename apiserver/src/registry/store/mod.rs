@@ -40,7 +40,7 @@ use errors::During;
 pub struct Env {
     pub storage: Arc<dyn Storage>,
     pub keys: Keys,
-    pub admission: Vec<Arc<dyn admission::Plugin>>,
+    pub admission: admission::Admission,
     pub now: fn() -> Timestamp,
     pub random: fn() -> u64,
 }
@@ -265,14 +265,7 @@ impl Store {
         old: Option<&Value>,
     ) -> Result<(), Status> {
         let attributes = self.attributes(write, operation, name, old);
-        let mut object = object;
-        for plugin in &self.env.admission {
-            if plugin.handles(operation) {
-                let admitted = plugin.mutate(&attributes, object.as_deref_mut()).await;
-                admitted.inspect_err(|status| refused_by(&**plugin, status))?;
-            }
-        }
-        Ok(())
+        self.env.admission.mutate(&attributes, object).await
     }
 
     /// Asks the admission plugins that have the last word.
@@ -285,13 +278,7 @@ impl Store {
         old: Option<&Value>,
     ) -> Result<(), Status> {
         let attributes = self.attributes(write, operation, name, old);
-        for plugin in &self.env.admission {
-            if plugin.handles(operation) {
-                let admitted = plugin.validate(&attributes, object).await;
-                admitted.inspect_err(|status| refused_by(&**plugin, status))?;
-            }
-        }
-        Ok(())
+        self.env.admission.validate(&attributes, object).await
     }
 
     /// Admission of an object that is posted to a subresource of this resource (a Binding,
@@ -403,10 +390,6 @@ fn ensure_namespace(object: &mut Value, expected: &str) -> Result<(), Status> {
     Err(Status::bad_request(
         "the namespace of the provided object does not match the namespace sent on the request",
     ))
-}
-
-fn refused_by(plugin: &dyn admission::Plugin, status: &Status) {
-    tracing::debug!(plugin = plugin.name(), %status.message, "admission refused a request");
 }
 
 fn warn_duplicate_owners(object: &mut Value, warnings: &Warnings, after_admission: bool) {
