@@ -64,6 +64,8 @@ enum Also {
     Labels,
     /// The status says when its phase changed.
     PhaseTime,
+    /// What has no name is named by its uid.
+    NamedByUid,
 }
 
 const PLAIN: Traits = Traits {
@@ -150,7 +152,9 @@ const ADMISSION: &str = "admissionregistration.k8s.io";
 /// Kinds that differ from [`PLAIN`].
 const TRAITS: &[Traits] = &[
     of("", "endpoints").create_on_update(),
-    of("", "limitranges").create_on_update(),
+    of("", "limitranges")
+        .create_on_update()
+        .also(Also::NamedByUid),
     of("", "nodes").on_create(OnCreate::Keep),
     of("", "persistentvolumes")
         .returns_deleted()
@@ -383,6 +387,10 @@ impl Strategy for Generic {
         }
         if self.traits.also == Also::PhaseTime {
             object["status"][PHASE_TIME] = time(cx.now);
+        }
+        if self.traits.also == Also::NamedByUid && meta(object).name().is_empty() {
+            let uid = meta(object).uid().to_owned();
+            meta_mut(object).insert("name".into(), uid.into());
         }
         if self.traits.also == Also::TemplateGeneration {
             let generation = template_generation(object).max(1);

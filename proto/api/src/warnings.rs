@@ -43,11 +43,31 @@ pub fn of(group: &str, kind: &str, object: &Value) -> Vec<String> {
         ("apps" | "batch", _) | ("", "ReplicationController") => {
             (&object["spec"]["template"], spec.child("template"))
         }
+        ("", "ResourceQuota") => return quota(&object["spec"]["hard"]),
         _ => return Vec::new(),
     };
     let mut warnings = Warnings::default();
     warnings.pod(&template["spec"], &path.child("spec"));
     warnings.0
+}
+
+/// Requests that limits can never reach.
+fn quota(hard: &Value) -> Vec<String> {
+    let get = |name: String| {
+        let quantity: Quantity = text(hard, &name).parse().ok()?;
+        Some((name, quantity))
+    };
+    let pairs = ["cpu", "memory", "storage", "ephemeral-storage"].map(|name| {
+        let bare = matches!(name, "cpu" | "memory").then(|| name.to_owned());
+        let request = get(format!("requests.{name}")).or_else(|| get(bare?));
+        Some((request?, get(format!("limits.{name}"))?))
+    });
+    let wrong = pairs.into_iter().flatten().filter(|(r, l)| r.1 > l.1);
+    wrong
+        .map(|((request, asked), (limit, most))| {
+            format!("ResourceQuota {request} ({asked}) should be less than {limit} ({most})")
+        })
+        .collect()
 }
 
 fn items<'a>(list: &'a Value, path: &Path) -> impl Iterator<Item = (&'a Value, Path)> {

@@ -7,6 +7,7 @@ use meta::quantity::Quantity;
 use meta::validation as format;
 
 use super::at::{At, NOT_NEGATIVE};
+use super::quota;
 use super::volume::Volumes;
 
 /// What a container may be depends on the list it stands in.
@@ -409,8 +410,8 @@ pub(super) fn resources(
     let limits = resources.get("limits");
     for list in [limits.clone(), resources.get("requests")] {
         for (name, quantity) in list.entries() {
-            resource_name(name, &quantity, errors);
-            quantity_value(&quantity, errors);
+            quota::container_resource_name(name, &quantity, errors);
+            quantity_value(name, &quantity, errors);
         }
     }
     for (name, request) in resources.get("requests").entries() {
@@ -460,39 +461,26 @@ fn parse(value: Option<&serde_json::Value>) -> Option<Quantity> {
     value?.as_str()?.parse().ok()
 }
 
-pub(super) fn quantity_value(quantity: &At<'_>, errors: &mut ErrorList) {
-    if parse(quantity.value()).is_some_and(|q| q < Quantity::default()) {
-        quantity.invalid(errors, NOT_NEGATIVE);
+/// An amount of a resource of that name.
+pub(super) fn quantity_value(name: &str, quantity: &At<'_>, errors: &mut ErrorList) {
+    let Some(amount) = parse(quantity.value()) else {
+        return;
+    };
+    let mut invalid = |detail: &str| {
+        let shown = amount.to_string();
+        errors.push(FieldError::invalid(&quantity.path, shown, detail));
+    };
+    if amount.is_negative() {
+        invalid(NOT_NEGATIVE);
+    }
+    if quota::is_integer(name) && amount.milli_value() % 1000 != 0 {
+        invalid("must be an integer");
     }
 }
 
 /// May be requested below its limit; extended resources and huge pages may not.
-fn overcommits(name: &str) -> bool {
-    is_native(name) && !name.starts_with("hugepages-")
-}
-
-fn is_native(name: &str) -> bool {
-    !name.contains('/') || name.contains("kubernetes.io/")
-}
-
-fn resource_name(name: &str, at: &At<'_>, errors: &mut ErrorList) {
-    for message in format::qualified_name(name) {
-        errors.push(FieldError::invalid(&at.path, name, message));
-    }
-    let standard =
-        matches!(name, "cpu" | "memory" | "ephemeral-storage") || name.starts_with("hugepages-");
-    if !name.contains('/') && !standard {
-        errors.push(FieldError::invalid(
-            &at.path,
-            name,
-            "must be a standard resource type or fully qualified",
-        ));
-        errors.push(FieldError::invalid(
-            &at.path,
-            name,
-            "must be a standard resource for containers",
-        ));
-    }
+pub(super) fn overcommits(name: &str) -> bool {
+    crate::resources::is_native(name) && !name.starts_with("hugepages-")
 }
 
 fn security_context(context: &At<'_>, errors: &mut ErrorList) {

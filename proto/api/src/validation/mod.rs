@@ -19,6 +19,7 @@ mod node;
 mod objects;
 mod pod;
 mod pod_update;
+mod quota;
 mod rbac;
 mod service;
 mod storage;
@@ -58,6 +59,7 @@ const RULES: &[&[Rules]] = &[
     node::RULES,
     objects::RULES,
     pod::RULES,
+    quota::RULES,
     rbac::RULES,
     service::RULES,
     storage::RULES,

@@ -51,8 +51,8 @@ fn node(node: &At<'_>, errors: &mut ErrorList) {
 fn status(node: &At<'_>, errors: &mut ErrorList) {
     let status = node.get("status");
     for list in ["capacity", "allocatable"] {
-        for (_, quantity) in status.get(list).entries() {
-            container::quantity_value(&quantity, errors);
+        for (name, quantity) in status.get(list).entries() {
+            container::quantity_value(name, &quantity, errors);
         }
     }
     let mut seen = HashSet::new();

@@ -1,5 +1,5 @@
 //! The small kinds of the core group: namespaces, secrets, config maps, service
-//! accounts, events, quotas; and priority classes.
+//! accounts, events; and priority classes.
 
 use base64::prelude::{BASE64_STANDARD, Engine};
 use meta::field::{ErrorList, FieldError, Path};
@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use super::at::At;
 use super::metadata::immutable;
-use super::{Rules, any_update, anything, container};
+use super::{Rules, any_update, anything};
 
 pub(super) const RULES: &[Rules] = &[
     Rules {
@@ -52,18 +52,6 @@ pub(super) const RULES: &[Rules] = &[
         kind: "Event",
         name: format::dns1123_subdomain,
         object: event,
-        update: any_update,
-        status: any_update,
-    },
-    Rules {
-        group: "",
-        kind: "ResourceQuota",
-        name: format::dns1123_subdomain,
-        object: |at, errors| {
-            for (_, quantity) in at.get("spec").get("hard").entries() {
-                container::quantity_value(&quantity, errors);
-            }
-        },
         update: any_update,
         status: any_update,
     },

@@ -93,7 +93,7 @@ fn source(volume: &At<'_>, errors: &mut ErrorList) {
         }
         match *name {
             "emptyDir" => {
-                container::quantity_value(&source.get("sizeLimit"), errors);
+                container::quantity_value("", &source.get("sizeLimit"), errors);
             }
             "hostPath" => host_path(&source, errors),
             "secret" => {
