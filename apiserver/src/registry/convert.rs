@@ -12,6 +12,8 @@ mod events;
 use schema::Resource;
 use serde_json::{Value, json};
 
+use crate::storage::cache::UnknownField;
+
 /// Turns a tree of `from` into one of `to`, two versions of one resource.
 type Function = fn(&mut Value);
 
@@ -85,9 +87,46 @@ pub fn convert(mut object: Value, from: &Resource, to: &Resource) -> Value {
     object
 }
 
+/// The stored version's name of a selectable field of the served one; `None` when it is the
+/// same. Fields that only the stored version can be selected by are unknown.
+pub fn field_label(
+    label: &str,
+    served: &Resource,
+    stored: &Resource,
+) -> Result<Option<String>, UnknownField> {
+    let of_all = matches!(label, "metadata.name" | "metadata.namespace");
+    if std::ptr::eq(served, stored) || of_all {
+        return Ok(None);
+    }
+    if !served.selectable_fields.contains(&label) {
+        return Err(UnknownField::new(
+            label,
+            served.selectable_fields.is_empty(),
+        ));
+    }
+    let events = served.plural == "events" && (served.group, stored.group) == ("events.k8s.io", "");
+    Ok(events.then(|| events::label_in_core(label)))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn selectable_fields_have_stored_names() {
+        for served in schema::resources() {
+            let stored = (served.group, served.plural) == ("events.k8s.io", "events");
+            let stored = schema::resources()
+                .iter()
+                .find(|r| stored && r.group.is_empty() && r.plural == "events");
+            for label in served.selectable_fields {
+                let name = field_label(label, served, stored.unwrap_or(served)).unwrap();
+                let name = name.as_deref().unwrap_or(label);
+                let target = stored.unwrap_or(served);
+                assert!(target.selectable_fields.contains(&name), "{label}: {name}");
+            }
+        }
+    }
 
     #[test]
     fn every_conversion_is_between_resources_that_exist() {

@@ -83,6 +83,19 @@ impl Selector {
         self.0.is_empty()
     }
 
+    /// Calls the fields by other names.
+    pub fn try_rename<E>(
+        mut self,
+        name: impl Fn(&str) -> Result<Option<String>, E>,
+    ) -> Result<Self, E> {
+        for requirement in &mut self.0 {
+            if let Some(other) = name(&requirement.field)? {
+                requirement.field = other;
+            }
+        }
+        Ok(self)
+    }
+
     pub fn requirements(&self) -> &[Requirement] {
         &self.0
     }

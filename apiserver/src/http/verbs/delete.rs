@@ -92,7 +92,12 @@ pub(super) async fn collection(
     let accepted = negotiate::output(&request.headers, &request.query, Offer::Objects)?;
     let list = ListOptions::from_query(&request.query, false)?;
     let options = options(request).await?;
-    let selection = store.select(namespace(view, request), &request.info.name, &list)?;
+    let selection = store.select(
+        view.served,
+        namespace(view, request),
+        &request.info.name,
+        &list,
+    )?;
     let listed = store.list(&selection, &list).await?;
     let keys = listed
         .list

@@ -141,7 +141,7 @@ pub(super) async fn list(
     let shape = shape(&accepted, request, true)?;
     let options = ListOptions::from_query(&request.query, false)?;
     let info = &request.info;
-    let selection = store.select(namespace(view, request), &info.name, &options)?;
+    let selection = store.select(view.served, namespace(view, request), &info.name, &options)?;
     let listed = store.list(&selection, &options).await?;
     let meta = ListMeta {
         resource_version: listed.list.revision.to_string(),

@@ -35,7 +35,12 @@ pub(super) async fn watch(
     let accepted = negotiate::output_stream(&request.headers, Offer::Collection)?;
     let shape = read::shape(&accepted, request, false)?;
     let options = ListOptions::from_query(&request.query, request.info.verb_in_path)?;
-    let selection = store.select(read::namespace(view, request), &request.info.name, &options)?;
+    let selection = store.select(
+        view.served,
+        read::namespace(view, request),
+        &request.info.name,
+        &options,
+    )?;
     let timeout = options.timeout.filter(|t| !t.is_zero()).unwrap_or_else(|| {
         // Spread, so that clients that came together do not come back together.
         let spread = (chain.random)() as f64 / u64::MAX as f64;

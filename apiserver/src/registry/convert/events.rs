@@ -21,6 +21,17 @@ pub fn v1_to_core(event: &mut Value) {
     rename(event, NAMES.into_iter().map(|(core, v1)| (v1, core)));
 }
 
+/// What a selectable field of `events.k8s.io` is called in core.
+pub fn label_in_core(label: &str) -> String {
+    let (first, rest) = match label.split_once('.') {
+        Some((first, rest)) => (first, Some(rest)),
+        None => (label, None),
+    };
+    let names = NAMES.iter().find(|(_, v1)| *v1 == first);
+    let first = names.map_or(first, |(core, _)| core);
+    rest.map_or(first.to_owned(), |rest| format!("{first}.{rest}"))
+}
+
 fn rename(event: &mut Value, names: impl Iterator<Item = (&'static str, &'static str)>) {
     let Some(event) = event.as_object_mut() else {
         return;

@@ -3,8 +3,10 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use meta::{Status, fields, labels};
+use schema::Resource;
 use serde::{Deserialize, Serialize};
 
+use super::super::convert;
 use super::super::options::{ListOptions, Match, parse_resource_version};
 use super::errors::During;
 use super::{Store, errors};
@@ -86,9 +88,11 @@ impl Token {
 }
 
 impl Store {
-    /// Reads the selectors of a request. `namespace` and `name` are the path's.
+    /// Reads the selectors of a request for the version `served`. `namespace` and `name` are
+    /// the path's.
     pub fn select(
         &self,
+        served: &Resource,
         namespace: &str,
         name: &str,
         options: &ListOptions,
@@ -105,6 +109,9 @@ impl Store {
                 "fieldSelector metadata.name doesn't match requested name",
             ));
         }
+        let fields = fields
+            .try_rename(|label| convert::field_label(label, served, self.resource))
+            .map_err(|e| Status::bad_request(e.to_string()))?;
         let mut selector = Selector::new(self.cache.definition(), namespace, labels, &fields)
             .map_err(|e| Status::bad_request(e.to_string()))?;
         selector.name = name.to_owned();
@@ -124,7 +131,9 @@ impl Store {
         let query = ListQuery {
             selector: &selection.selector,
             at,
-            limit: options.limit,
+            // Whatever state there is comes whole, as from upstream's cache: clients that ask
+            // for it do not go on to a second page.
+            limit: if at == At::Any { 0 } else { options.limit },
             start: &start,
         };
         let list = match self.cache.list(&query).await {

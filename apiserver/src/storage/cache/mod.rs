@@ -41,7 +41,7 @@ use freshness::Freshness;
 
 pub use object::Object;
 pub use resource::ResourceCache;
-pub use selector::{FieldRef, Selector};
+pub use selector::{FieldRef, Selector, UnknownField};
 pub use watch::Watcher;
 pub use writer::Cache;
 

@@ -46,6 +46,16 @@ pub enum UnknownField {
     NotMetadata(String),
 }
 
+impl UnknownField {
+    /// `plain`: the resource has no selectable fields of its own.
+    pub fn new(field: &str, plain: bool) -> Self {
+        match plain {
+            true => Self::NotMetadata(field.to_owned()),
+            false => Self::NotSelectable(field.to_owned()),
+        }
+    }
+}
+
 impl Selector {
     /// What a request selects of a resource; an empty `namespace` is every namespace.
     pub fn new(
@@ -56,12 +66,9 @@ impl Selector {
     ) -> Result<Self, UnknownField> {
         let term = |term: &fields::Requirement| {
             Ok(FieldTerm {
-                field: definition.field(&term.field).ok_or_else(|| {
-                    match definition.fields.as_slice() {
-                        [] => UnknownField::NotMetadata(term.field.clone()),
-                        _ => UnknownField::NotSelectable(term.field.clone()),
-                    }
-                })?,
+                field: definition
+                    .field(&term.field)
+                    .ok_or_else(|| UnknownField::new(&term.field, definition.fields.is_empty()))?,
                 equals: term.equals,
                 value: term.value.clone(),
             })
