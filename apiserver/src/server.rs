@@ -10,6 +10,7 @@ use component::health::Checks;
 use component::metrics::Registry as Metrics;
 use component::serving::{Bound, Limits, ServingCertificate, TlsFiles, TlsOptions, handler};
 use ipnet::IpNet;
+use prometheus::IntCounter;
 use tokio_util::sync::CancellationToken;
 
 use crate::admission;
@@ -84,6 +85,7 @@ pub async fn run(options: Options, stop: CancellationToken) -> anyhow::Result<()
     let lookup: Arc<dyn Lookup> = reader.clone();
     let clock: authn::Clock = Arc::new(jiff::Timestamp::now);
     let authenticator = authenticator(&authentication, &lookup, &clock)?;
+    authenticator.report(metrics.inner())?;
     tokio::spawn({
         let authenticator = authenticator.clone();
         async move {
@@ -134,6 +136,7 @@ pub async fn run(options: Options, stop: CancellationToken) -> anyhow::Result<()
         enable_aggregator_routing: _,
     } = api;
     let gates = FeatureGates::parse(&feature_gates)?;
+    metrics.report_features(&gates);
     let deps = admission::Deps {
         lookup: lookup.clone(),
         authorizer: authorizer.clone(),
@@ -273,7 +276,20 @@ pub async fn run(options: Options, stop: CancellationToken) -> anyhow::Result<()
         random: rand::random,
         stopping: stopping.clone(),
     });
-    serve(serving, &authentication, chain, stop, stopping).await?;
+    let handshake_errors = IntCounter::new(
+        "apiserver_tls_handshake_errors_total",
+        "Connections that ended in the TLS handshake.",
+    )?;
+    metrics.register(handshake_errors.clone());
+    serve(
+        serving,
+        &authentication,
+        chain,
+        handshake_errors,
+        stop,
+        stopping,
+    )
+    .await?;
     left.await;
     Ok(())
 }
@@ -588,6 +604,7 @@ async fn serve(
     options: ServingOptions,
     authentication: &AuthenticationOptions,
     chain: Arc<Chain>,
+    handshake_errors: IntCounter,
     stop: CancellationToken,
     stopping: CancellationToken,
 ) -> anyhow::Result<()> {
@@ -653,6 +670,7 @@ async fn serve(
         drain_timeout: request_timeout.get(),
         ..Limits::default()
     };
+    let bound = bound.count_handshake_errors(handshake_errors);
     let handler = handler(move |request, peer| {
         let connection = Connection {
             certificates: peer.certificates,

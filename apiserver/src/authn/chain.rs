@@ -4,7 +4,7 @@
 
 use std::collections::HashMap;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -12,6 +12,7 @@ use futures::future::BoxFuture;
 use http::HeaderMap;
 use http::header::{AUTHORIZATION, SEC_WEBSOCKET_PROTOCOL, UPGRADE};
 use jiff::SignedDuration;
+use prometheus::{Histogram, HistogramOpts};
 
 use super::bootstrap_token::BootstrapTokens;
 use super::keys::{KeyError, public_keys};
@@ -85,6 +86,24 @@ pub enum BuildError {
     TokenFile(#[from] TokenFileError),
 }
 
+/// Seconds that a client's certificate has left: from half an hour to a year.
+const EXPIRATION_BUCKETS: &[f64] = &[
+    0.0,
+    1_800.0,
+    3_600.0,
+    7_200.0,
+    21_600.0,
+    43_200.0,
+    86_400.0,
+    172_800.0,
+    345_600.0,
+    604_800.0,
+    2_592_000.0,
+    7_776_000.0,
+    15_552_000.0,
+    31_104_000.0,
+];
+
 /// The authenticator of the server, with what the composition needs beside
 /// [`Authenticator`].
 pub struct Authn {
@@ -97,6 +116,8 @@ pub struct Authn {
     audiences: Vec<String>,
     cache: TokenCache,
     clock: Clock,
+    /// How long clients' certificates are still valid, in seconds.
+    expiration: OnceLock<Histogram>,
 }
 
 /// Reads the files and joins the methods. `salt` keeps the token cache's keys secret.
@@ -175,10 +196,26 @@ pub fn build(
         audiences,
         cache: TokenCache::new(salt, TOKEN_SUCCESS_TTL),
         clock,
+        expiration: OnceLock::new(),
     }))
 }
 
 impl Authn {
+    /// Reports on the certificates that clients come with.
+    pub fn report(&self, registry: &prometheus::Registry) -> prometheus::Result<()> {
+        let expiration = Histogram::with_opts(
+            HistogramOpts::new(
+                "apiserver_client_certificate_expiration_seconds",
+                "How long the certificates that requests are authenticated with are still valid.",
+            )
+            .buckets(EXPIRATION_BUCKETS.to_vec()),
+        )?;
+        registry.register(Box::new(expiration.clone()))?;
+        // A second call would have failed above.
+        let _ = self.expiration.set(expiration);
+        Ok(())
+    }
+
     /// Reads the CA files again; true when one has changed. What cannot be read stays as
     /// it was. Call it every minute or when a file changes.
     pub fn refresh(&self) -> bool {
@@ -231,6 +268,10 @@ impl Authn {
         {
             match ca.verify(credentials.peer_certificates, &self.clock) {
                 Ok(subject) => {
+                    if let Some(expiration) = self.expiration.get() {
+                        let left = subject.expires.duration_since((self.clock)());
+                        expiration.observe(left.as_secs_f64());
+                    }
                     if let Some(user) = subject.user {
                         return Ok(Some(user));
                     }

@@ -56,6 +56,8 @@ pub struct Subject {
     pub common_name: String,
     /// Absent when there is no common name: such a certificate names no user.
     pub user: Option<Arc<User>>,
+    /// When the certificate is not valid any more.
+    pub expires: Timestamp,
 }
 
 impl CaBundle {
@@ -211,5 +213,10 @@ fn subject(leaf: &CertificateDer<'_>) -> Result<Subject, String> {
             extra: BTreeMap::from([(CREDENTIAL_ID.to_owned(), vec![fingerprint])]),
         }))
     });
-    Ok(Subject { common_name, user })
+    let expires = certificate.validity().not_after.timestamp();
+    Ok(Subject {
+        common_name,
+        user,
+        expires: Timestamp::from_second(expires).unwrap_or(Timestamp::MAX),
+    })
 }

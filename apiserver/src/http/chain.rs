@@ -4,7 +4,7 @@
 //! What must not be here: what a verb does.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use http::{HeaderName, HeaderValue, Request, Response, StatusCode, header};
 use hyper::body::Incoming;
@@ -82,6 +82,7 @@ impl Chain {
             warnings: Arc::default(),
             peer: connection.address,
             body: Some(incoming),
+            body_size: None,
             upgrade,
         };
         let warnings = request.warnings.clone();
@@ -128,7 +129,10 @@ impl Chain {
         };
         let selector = request.query.text("fieldSelector");
         let attributes = authorization::attributes(&request.info, &request.user, &selector);
-        authorization::authorize(&*self.authorizer, &attributes)?;
+        let started = Instant::now();
+        let decision = authorization::authorize(&*self.authorizer, &attributes);
+        self.metrics.access.authorized(decision.is_ok(), started);
+        decision?;
         let info = &request.info;
         if info.is_resource && self.registry.serves_group(&info.group) {
             return verbs::serve(self, request).await;
@@ -166,7 +170,11 @@ impl Chain {
             peer_certificates: &connection.certificates,
             headers: &request.headers,
         };
-        match self.authenticator.authenticate(credentials).await {
+        let started = Instant::now();
+        let outcome = self.authenticator.authenticate(credentials).await;
+        let user = outcome.as_ref().map(Option::as_deref);
+        self.metrics.access.authenticated(user, started);
+        match outcome {
             Ok(Some(user)) => Ok(user),
             Ok(None) => Err(Status::unauthorized("Unauthorized")),
             Err(e) => {

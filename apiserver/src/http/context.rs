@@ -32,6 +32,8 @@ pub struct RequestContext {
     pub peer: std::net::IpAddr,
     /// Taken once.
     pub body: Option<Incoming>,
+    /// How long the body was, once it has been read.
+    pub body_size: Option<usize>,
     /// For requests that turn the connection into a tunnel.
     pub upgrade: Option<OnUpgrade>,
 }
@@ -43,7 +45,11 @@ impl RequestContext {
             return Ok(Bytes::new());
         };
         match Limited::new(body, MAX_BODY).collect().await {
-            Ok(collected) => Ok(collected.to_bytes()),
+            Ok(collected) => {
+                let bytes = collected.to_bytes();
+                self.body_size = Some(bytes.len());
+                Ok(bytes)
+            }
             Err(e) if e.is::<LengthLimitError>() => Err(Status::request_entity_too_large(format!(
                 "limit is {MAX_BODY}"
             ))),

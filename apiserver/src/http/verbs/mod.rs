@@ -110,6 +110,8 @@ pub(super) fn find(
         request
             .warnings
             .add(format!("{version} {kind} is deprecated in {since}"));
+        let subresource = subresource.map_or("", |s| s.name);
+        chain.metrics.deprecated(resource, subresource, "");
     }
     let key: (&str, &str, &str) = (resource.group, resource.plural, &info.subresource);
     if let Some(connect) = chain.endpoints.connect.get(&key).cloned() {

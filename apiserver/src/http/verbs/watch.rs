@@ -15,6 +15,7 @@ use super::super::body::{self, Body, BoxError};
 use super::super::chain::Chain;
 use super::super::context::RequestContext;
 use super::super::encode::{self, EventType, ListMeta, View};
+use super::super::metrics::Events;
 use super::super::negotiate::{self, Media, Offer};
 use super::read::{self, Shape, meta_version};
 use super::table;
@@ -53,6 +54,7 @@ pub(super) async fn watch(
         shape,
         media: accepted.media,
         headers_sent: false,
+        events: chain.metrics.watch_events(view.served),
     };
     let stopping = chain.stopping.clone();
     let events =
@@ -86,6 +88,9 @@ fn frames(
                         encode::error_event(&status, writer.media)
                     }
                 };
+                if let Ok(frame) = &frame {
+                    writer.events.sent(frame.len());
+                }
                 match frame {
                     Ok(frame) if batch.is_empty() && frame.len() >= BATCH => {
                         chunks.push(Ok(frame));
@@ -116,6 +121,7 @@ struct Writer {
     media: Media,
     /// A table's columns are stated once.
     headers_sent: bool,
+    events: Events,
 }
 
 impl Writer {

@@ -22,6 +22,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::server::graceful::GracefulShutdown;
+use prometheus::IntCounter;
 use rustls_pki_types::CertificateDer;
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
@@ -86,14 +87,27 @@ impl Default for Limits {
 pub struct Bound {
     listener: TcpListener,
     address: SocketAddr,
+    handshake_errors: Option<IntCounter>,
 }
 
 impl Bound {
+    /// Counts connections that end in the TLS handshake.
+    pub fn count_handshake_errors(self, counter: IntCounter) -> Self {
+        Self {
+            handshake_errors: Some(counter),
+            ..self
+        }
+    }
+
     /// Binds; port 0 takes a free one.
     pub async fn new(address: SocketAddr) -> std::io::Result<Self> {
         let listener = TcpListener::bind(address).await?;
         let address = listener.local_addr()?;
-        Ok(Self { listener, address })
+        Ok(Self {
+            listener,
+            address,
+            handshake_errors: None,
+        })
     }
 
     pub fn address(&self) -> SocketAddr {
@@ -141,6 +155,7 @@ impl Bound {
             let builder = Arc::clone(&builder);
             let watcher = graceful.watcher();
             let timeout = limits.head_timeout;
+            let errors = self.handshake_errors.clone();
             tokio::spawn(async move {
                 match tls {
                     None => {
@@ -160,8 +175,12 @@ impl Bound {
                         }
                         Ok(Err(error)) => {
                             tracing::debug!("TLS handshake error from {address}: {error}");
+                            errors.iter().for_each(IntCounter::inc);
                         }
-                        Err(_) => tracing::debug!("TLS handshake from {address} timed out"),
+                        Err(_) => {
+                            tracing::debug!("TLS handshake from {address} timed out");
+                            errors.iter().for_each(IntCounter::inc);
+                        }
                     },
                 }
             });
