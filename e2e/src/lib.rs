@@ -6,6 +6,7 @@
 
 pub mod bench;
 pub mod cluster;
+pub mod history;
 pub mod kubectl;
 pub mod net;
 pub mod stand;

@@ -95,6 +95,15 @@ impl Apiserver {
         self.process.as_ref().expect("a server that was started")
     }
 
+    /// Fails when it was started and has ended by itself.
+    ///
+    /// # Errors
+    ///
+    /// With the end of its log.
+    pub fn check(&mut self) -> Result<()> {
+        self.process.as_mut().map_or(Ok(()), Process::check)
+    }
+
     /// `kill -9`.
     pub fn kill(&mut self) {
         if let Some(mut process) = self.process.take() {
@@ -122,9 +131,7 @@ impl Apiserver {
     pub async fn ready(&mut self, endpoint: &Endpoint) -> Result<()> {
         let start = Instant::now();
         loop {
-            if let Some(process) = &mut self.process {
-                process.check()?;
-            }
+            self.check()?;
             let seen = match endpoint.connect().await {
                 Ok(connection) => match connection.ask(&Ask::get("/readyz")).await {
                     Ok((status, _)) if status.is_success() => return Ok(()),

@@ -16,6 +16,7 @@ use serde_json::{Value, json};
 use tokio::net::TcpStream;
 use tokio::sync::Mutex;
 
+use super::http::next;
 use super::process::Process;
 use super::{etcd_binary, free_ports};
 
@@ -254,6 +255,37 @@ impl Gateway {
             String::from_utf8_lossy(&bytes)
         );
         Ok(serde_json::from_slice(&bytes)?)
+    }
+
+    /// Watches, until `each` answer's reader has enough. The connection cannot be used
+    /// for anything else afterwards.
+    ///
+    /// # Errors
+    ///
+    /// When etcd refuses or ends the watch.
+    pub async fn watch(
+        &self,
+        body: &Value,
+        mut each: impl FnMut(&Value) -> Result<bool>,
+    ) -> Result<()> {
+        let request = Request::post("/v3/watch")
+            .header(header::HOST, &self.authority)
+            .body(Full::new(Bytes::from(body.to_string())))?;
+        let mut sender = self.sender.lock().await;
+        sender.ready().await?;
+        let mut answer = sender.send_request(request).await?.into_body();
+        let mut pending = Vec::new();
+        loop {
+            let chunk = tokio::time::timeout(LIMIT, next(&mut answer)).await;
+            let chunk = chunk.context("etcd's watch has nothing more to say")??;
+            pending.extend_from_slice(&chunk.context("etcd ends the watch")?);
+            while let Some(end) = pending.iter().position(|byte| *byte == b'\n') {
+                let line: Vec<_> = pending.drain(..=end).collect();
+                if each(&serde_json::from_slice(&line)?)? {
+                    return Ok(());
+                }
+            }
+        }
     }
 
     /// Writes a value and returns its revision.

@@ -2,7 +2,7 @@
 //! decoding any of them.
 
 mod json;
-mod proto;
+pub mod proto;
 mod watch;
 
 pub use json::JsonList;

@@ -143,7 +143,7 @@ fn header(bytes: &[u8]) -> Result<Option<(u64, u64, usize)>> {
 }
 
 /// A varint and its size; none when it is cut off.
-pub(super) fn varint(bytes: &[u8]) -> Result<Option<(u64, usize)>> {
+fn varint(bytes: &[u8]) -> Result<Option<(u64, usize)>> {
     let mut value = 0;
     for (n, byte) in bytes.iter().enumerate() {
         ensure!(n < 10, "a varint of more than ten bytes");
@@ -155,23 +155,40 @@ pub(super) fn varint(bytes: &[u8]) -> Result<Option<(u64, usize)>> {
     Ok(None)
 }
 
-/// The last value of a length-delimited field of a message.
-pub(super) fn field(mut message: &[u8], number: u64) -> Result<Option<&[u8]>> {
-    let mut found = None;
+/// The values of a length-delimited field of a message.
+///
+/// # Errors
+///
+/// When it is no message.
+pub fn fields(mut message: &[u8], number: u64) -> Result<Vec<&[u8]>> {
+    let mut found = Vec::new();
     while !message.is_empty() {
         let (key, length, used) = header(message)?.context("a field is cut off")?;
         let length = usize::try_from(length)?;
         ensure!(used + length <= message.len(), "a field is cut off");
         if key >> 3 == number && key & 7 == 2 {
-            found = Some(&message[used..used + length]);
+            found.push(&message[used..used + length]);
         }
         message = &message[used + length..];
     }
     Ok(found)
 }
 
+/// The last of them.
+///
+/// # Errors
+///
+/// Likewise.
+pub fn field(message: &[u8], number: u64) -> Result<Option<&[u8]>> {
+    Ok(fields(message, number)?.pop())
+}
+
 /// The message inside of an envelope.
-pub(super) fn unwrap(enveloped: &[u8]) -> Result<&[u8]> {
+///
+/// # Errors
+///
+/// When there is none.
+pub fn unwrap(enveloped: &[u8]) -> Result<&[u8]> {
     let unknown = enveloped.strip_prefix(MAGIC).context("no envelope")?;
     field(unknown, RAW)?.context("an empty envelope")
 }

@@ -1,0 +1,19 @@
+//! The history checker: many clients write, read and watch while the API server, or
+//! the leader of its etcd, is killed again and again; then the books are checked.
+//!
+//! - [`record`] is what clients wrote down, and what etcd says really happened;
+//! - [`check`] compares the two. It is pure: it can be, and is, given bad histories;
+//! - `clients` and `run` make histories.
+//!
+//! What must not be here: knowledge of whose binaries are tested.
+
+mod check;
+mod clients;
+mod objects;
+pub mod record;
+mod run;
+#[cfg(test)]
+mod tests;
+
+pub use check::check;
+pub use run::{Options, run};
