@@ -315,8 +315,7 @@ fn plugins(
         admission_control_config_file: _,
         default_not_ready_toleration_seconds: _,
         default_unreachable_toleration_seconds: _,
-        // Privileged containers are Pod Security's business nowadays.
-        allow_privileged: _,
+        allow_privileged,
     } = options;
     let enable: Vec<&String> = enable_admission_plugins
         .0
@@ -326,6 +325,9 @@ fn plugins(
     let disable: Vec<&String> = disable_admission_plugins.0.iter().collect();
     let mut plugins = admission::chain(&enable, &disable, deps)?;
     plugins.insert(0, Arc::new(admission::RbacEscalation(authz.clone())));
+    if !allow_privileged {
+        plugins.insert(0, Arc::new(admission::NoPrivileged));
+    }
     Ok(plugins)
 }
 

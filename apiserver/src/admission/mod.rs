@@ -4,6 +4,7 @@
 //! One file per plugin; one line of `chain.rs` registers it.
 //! What must not be here: authorization, defaults of the API itself (`proto/api`).
 
+mod allow_privileged;
 mod certificates;
 mod chain;
 pub mod config;
@@ -27,6 +28,7 @@ mod simple;
 mod storage_object_in_use_protection;
 mod taint_nodes_by_condition;
 
+pub use allow_privileged::NoPrivileged;
 pub use chain::{Deps, chain};
 pub use config::Configuration;
 pub use rbac_escalation::RbacEscalation;

@@ -17,17 +17,19 @@ const ONLY_ADMIT: [&str; 8] = [
     "StorageObjectInUseProtection",
     "TaintNodesByCondition",
 ];
-const ONLY_VALIDATE: [&str; 11] = [
+const ONLY_VALIDATE: [&str; 13] = [
     "CertificateApproval",
     "CertificateSigning",
     "CertificateSubjectRestriction",
     "ClusterTrustBundleAttest",
     "DenyServiceExternalIPs",
     "NamespaceExists",
+    "NoPrivileged",
     "NodeDeclaredFeatureValidator",
     "PersistentVolumeClaimResize",
     "PodResizeValidator",
     "PodSecurity",
+    "RBACEscalation",
     "ResourceQuota",
 ];
 

@@ -23,6 +23,8 @@ pub(super) struct Pod<'a> {
     pub volumes: &'a Volumes<'a>,
     pub grace_period: Option<i64>,
     pub claims: HashSet<&'a str>,
+    /// The pod's users are the host's.
+    pub host_users: bool,
 }
 
 pub(super) fn containers<'a>(
@@ -123,7 +125,7 @@ fn common(container: &At<'_>, pod: &Pod<'_>, errors: &mut ErrorList) {
         .get("imagePullPolicy")
         .one_of(errors, &["Always", "IfNotPresent", "Never"]);
     resources(&container.get("resources"), Some(&pod.claims), errors);
-    security_context(&container.get("securityContext"), errors);
+    security_context(&container.get("securityContext"), pod.host_users, errors);
 }
 
 fn ports(ports: &At<'_>, errors: &mut ErrorList) {
@@ -483,7 +485,7 @@ pub(super) fn overcommits(name: &str) -> bool {
     crate::resources::is_native(name) && !name.starts_with("hugepages-")
 }
 
-fn security_context(context: &At<'_>, errors: &mut ErrorList) {
+fn security_context(context: &At<'_>, host_users: bool, errors: &mut ErrorList) {
     if !context.is_set() {
         return;
     }
@@ -509,6 +511,9 @@ fn security_context(context: &At<'_>, errors: &mut ErrorList) {
     let mount = context.get("procMount");
     if mount.is_set() {
         mount.one_of(errors, &["Default", "Unmasked"]);
+        if host_users && mount.text() == "Unmasked" {
+            mount.invalid(errors, "`hostUsers` must be false to use `Unmasked`");
+        }
     }
     seccomp(&context.get("seccompProfile"), errors);
 }

@@ -64,6 +64,7 @@ fn spec(spec: &At<'_>, errors: &mut ErrorList) {
             .items()
             .map(|c| c.get("name").text())
             .collect(),
+        host_users: spec.raw("hostUsers") != Some(&false.into()),
     };
     let mut names = HashSet::new();
     container::containers(

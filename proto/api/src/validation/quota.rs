@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 use meta::field::{BadValue, ErrorList, FieldError};
 use meta::quantity::{Format, Quantity};
 use meta::validation as format;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::at::{At, IMMUTABLE};
 use super::container::{overcommits, quantity_value};
@@ -239,18 +239,29 @@ fn conflicts(set: &[&str], at: &At<'_>, scopes: &At<'_>, errors: &mut ErrorList)
 }
 
 /// A scope selector as Go would write its own form of it.
+#[derive(serde::Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct GoSelector<'a> {
+    match_expressions: Vec<GoRequirement<'a>>,
+}
+
+#[derive(serde::Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct GoRequirement<'a> {
+    scope_name: &'a str,
+    operator: &'a str,
+    values: Option<&'a Value>,
+}
+
 fn go_selector(expressions: &At<'_>) -> BadValue {
-    let all: Vec<Value> = expressions
-        .items()
-        .map(|requirement| {
-            json!({
-                "ScopeName": requirement.get("scopeName").text(),
-                "Operator": requirement.get("operator").text(),
-                "Values": requirement.raw("values").unwrap_or(&Value::Null),
-            })
-        })
-        .collect();
-    BadValue::json(&json!({"MatchExpressions": all}))
+    let requirements = expressions.items().map(|requirement| GoRequirement {
+        scope_name: requirement.get("scopeName").text(),
+        operator: requirement.get("operator").text(),
+        values: requirement.raw("values"),
+    });
+    BadValue::json(&GoSelector {
+        match_expressions: requirements.collect(),
+    })
 }
 
 /// Upstream's paths have no index here.
@@ -449,6 +460,8 @@ fn widest(ratio: &Quantity, min: &Quantity, max: &Quantity) -> (f64, f64) {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::super::{create, update, update_status};
     use super::*;
 
