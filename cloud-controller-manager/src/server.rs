@@ -63,7 +63,7 @@ pub async fn serve(options: Options, stop: CancellationToken) -> anyhow::Result<
                         }
                     }
                 } else {
-                    client.with_user_agent(&format!("{NAME}/{name}"))
+                    client.for_part(name)
                 };
                 let context = Context {
                     recorder: Recorder::start(&client, name, "", &leading),
@@ -107,7 +107,7 @@ pub async fn serve(options: Options, stop: CancellationToken) -> anyhow::Result<
     lease.renew_deadline = flags.leader_elect_renew_deadline.get();
     lease.retry_period = flags.leader_elect_retry_period.get();
     lease.validate().map_err(anyhow::Error::msg)?;
-    match leader_election::run(&client, lease, stop, lead).await {
+    match leader_election::run(&client.for_part("leader-election"), lease, stop, lead).await {
         Outcome::Stopped => Ok(()),
         Outcome::Lost => bail!("leaderelection lost"),
     }

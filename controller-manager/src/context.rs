@@ -44,7 +44,7 @@ impl Context {
         let recorder = client::events::Recorder::start(&root, "kube-controller-manager", "", &stop);
         Self {
             recorder,
-            informers: Informers::new(&root.with_user_agent("shared-informers")),
+            informers: Informers::new(&root.for_part("shared-informers")),
             clients: Arc::new(Clients {
                 as_service_accounts: options.generic.use_service_account_credentials,
                 root,
@@ -58,7 +58,7 @@ impl Context {
     /// The client of a controller: its own service account in `kube-system`, or the daemon's
     /// user under its name.
     pub fn client(&self, name: &str) -> anyhow::Result<Client> {
-        let client = self.clients.root.with_user_agent(name);
+        let client = self.clients.root.for_part(name);
         if self.clients.as_service_accounts {
             return Ok(client.as_service_account("kube-system", name)?);
         }

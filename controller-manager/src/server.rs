@@ -78,7 +78,7 @@ pub async fn run(options: Options, stop: CancellationToken) -> anyhow::Result<()
         )
     };
     config.validate().map_err(anyhow::Error::msg)?;
-    let elector = client.with_user_agent("leader-election");
+    let elector = client.for_part("leader-election");
     let mut failure = None;
     let outcome = leader_election::run(&elector, config, stop.clone(), |leading| {
         let context = Context::new(

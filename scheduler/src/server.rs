@@ -94,7 +94,7 @@ pub async fn serve(options: Options, stop: CancellationToken) -> anyhow::Result<
     lease.renew_deadline = election.renew_deadline.get();
     lease.retry_period = election.retry_period.get();
     lease.validate().map_err(anyhow::Error::msg)?;
-    match leader_election::run(&client, lease, stop, run).await {
+    match leader_election::run(&client.for_part("leader-election"), lease, stop, run).await {
         Outcome::Stopped => Ok(()),
         Outcome::Lost => bail!("leaderelection lost"),
     }

@@ -2,6 +2,7 @@
 //! it. They run on the cluster at `$FERROKUBE_STATE` (see `deploy/test`), and
 //! pass on one of upstream's binaries too: a test that only we pass is wrong.
 
+mod apply;
 mod bad_requests;
 mod chaos;
 mod controllers;

@@ -134,11 +134,12 @@ impl Client {
         }
     }
 
-    /// The same user with another `User-Agent`: upstream's controllers each have their own.
+    /// The same user with a part of the program named at the end of the `User-Agent`, as
+    /// upstream's controllers have it.
     #[must_use]
-    pub fn with_user_agent(&self, component: &str) -> Self {
+    pub fn for_part(&self, part: &str) -> Self {
         let mut inner = (*self.inner).clone();
-        inner.config = inner.config.user_agent(component);
+        inner.config.user_agent = format!("{}/{part}", inner.config.user_agent);
         if let Ok(agent) = HeaderValue::from_str(&inner.config.user_agent) {
             inner.headers.insert(USER_AGENT, agent);
         }
@@ -194,7 +195,9 @@ impl Client {
     /// A client that is the service account `namespace/name`: what a daemon's
     /// `--use-service-account-credentials` gives each of its controllers.
     pub fn as_service_account(&self, namespace: &str, name: &str) -> Result<Self, ConfigError> {
-        self.with_token_source(Arc::new(ServiceAccountTokens::new(self, namespace, name)))
+        let account = format!("system:serviceaccount:{namespace}:{name}");
+        self.for_part(&account)
+            .with_token_source(Arc::new(ServiceAccountTokens::new(self, namespace, name)))
     }
 
     /// Sends a request and returns the answer once its head is there and is a success; any
