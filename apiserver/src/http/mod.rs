@@ -12,6 +12,7 @@ pub mod impersonation;
 pub mod in_flight;
 pub mod metrics;
 pub mod negotiate;
+pub mod pace;
 pub mod paths;
 pub mod query;
 pub mod request_info;

@@ -17,6 +17,7 @@ use super::super::context::RequestContext;
 use super::super::encode::{self, EventType, ListMeta, View};
 use super::super::metrics::Events;
 use super::super::negotiate::{self, Media, Offer};
+use super::super::pace::Paced;
 use super::read::{self, Shape, meta_version};
 use super::table;
 use crate::registry::options::ListOptions;
@@ -75,7 +76,7 @@ fn frames(
     timeout: Duration,
 ) -> impl Stream<Item = Result<Bytes, BoxError>> + Send {
     let deadline = tokio::time::sleep(timeout);
-    watcher
+    Paced::new(watcher, Watcher::fan_out)
         .ready_chunks(256)
         .flat_map(move |items| {
             let mut chunks = Vec::new();

@@ -7,7 +7,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use parking_lot::RwLock;
 use tokio::time::Instant;
@@ -29,6 +29,8 @@ pub struct ResourceCache {
     shared: Arc<Shared>,
     definition: Definition,
     metrics: ResourceMetrics,
+    /// How many watch.
+    watching: AtomicUsize,
     state: RwLock<State>,
 }
 
@@ -188,6 +190,7 @@ impl ResourceCache {
         );
         let state = RwLock::new(State::new(&definition, objects, revision));
         Arc::new(Self {
+            watching: AtomicUsize::new(0),
             shared,
             definition,
             metrics,
@@ -454,6 +457,7 @@ impl ResourceCache {
         ));
         state.watchers.add(&self.definition, channel.clone());
         drop(state);
+        self.watching.fetch_add(1, Ordering::Relaxed);
         Ok(Watcher {
             resource: self.clone(),
             channel,
@@ -465,8 +469,14 @@ impl ResourceCache {
         })
     }
 
+    /// How many watch this resource.
+    pub(super) fn watching(&self) -> usize {
+        self.watching.load(Ordering::Relaxed)
+    }
+
     /// A watch has ended.
     pub(super) fn forget(&self, channel: &Arc<Channel>) {
+        self.watching.fetch_sub(1, Ordering::Relaxed);
         let mut state = self.state.write();
         state.watchers.remove(&self.definition, channel);
     }

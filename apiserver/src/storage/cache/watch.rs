@@ -29,6 +29,11 @@ pub struct Watcher {
 }
 
 impl Watcher {
+    /// How many watch the same resource.
+    pub fn fan_out(&self) -> usize {
+        self.resource.watching()
+    }
+
     fn item(&self, seen: Seen, event: &Event) -> Option<WatchItem> {
         Some(match seen {
             Seen::Added => WatchItem::Added(event.object.clone()?),
