@@ -49,6 +49,12 @@ impl Path {
         self.push(Step::Index(index))
     }
 
+    /// The field called `name` beside the one that this path leads to.
+    #[must_use]
+    pub fn sibling(&self, name: &'static str) -> Self {
+        Self(self.0.as_ref().and_then(|node| node.parent.clone())).child(name)
+    }
+
     /// The entry under `key` of the map that this path leads to.
     #[must_use]
     pub fn key(&self, key: impl Into<String>) -> Self {

@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::at::At;
 use super::metadata::immutable;
-use super::{Rules, any_update, pod};
+use super::{Rules, any_update, pod, required, storage};
 
 pub(super) const RULES: &[Rules] = &[
     Rules {
@@ -17,7 +17,7 @@ pub(super) const RULES: &[Rules] = &[
         name: format::dns1123_subdomain,
         object: |at, errors| deployment(&at.get("spec"), errors),
         update: same_selector,
-        status: any_update,
+        status: deployment_status,
     },
     Rules {
         group: "apps",
@@ -33,7 +33,7 @@ pub(super) const RULES: &[Rules] = &[
         name: format::dns1123_subdomain,
         object: |at, errors| daemon_set(&at.get("spec"), errors),
         update: same_selector,
-        status: any_update,
+        status: daemon_set_status,
     },
     Rules {
         group: "apps",
@@ -42,7 +42,7 @@ pub(super) const RULES: &[Rules] = &[
         name: format::dns1123_label,
         object: |at, errors| stateful_set(&at.get("spec"), errors),
         update: stateful_set_update,
-        status: any_update,
+        status: stateful_set_status,
     },
     Rules {
         group: "apps",
@@ -141,9 +141,7 @@ fn deployment(spec: &At<'_>, errors: &mut ErrorList) {
                     .invalid(errors, "may not be 0 when `maxSurge` is 0");
             }
         }
-        _ => strategy
-            .get("type")
-            .one_of(errors, &["Recreate", "RollingUpdate"]),
+        _ => strategy.one_of(errors, &["Recreate", "RollingUpdate"]),
     }
     let deadline = spec.get("progressDeadlineSeconds");
     deadline.non_negative(errors);
@@ -191,7 +189,13 @@ fn replica_set(spec: &At<'_>, errors: &mut ErrorList) {
 
 fn daemon_set(spec: &At<'_>, errors: &mut ErrorList) {
     non_negative(spec, &["minReadySeconds", "revisionHistoryLimit"], errors);
-    selector(spec, errors);
+    if spec.get("selector").is_set() {
+        selector(spec, errors);
+    } else {
+        // Upstream does not ask for a selector here; none selects nothing.
+        let labels = spec.get("template").get("metadata").get("labels");
+        labels.invalid(errors, "`selector` does not match template `labels`");
+    }
     template(spec, errors);
     let strategy = spec.get("updateStrategy");
     let rolling = strategy.get("rollingUpdate");
@@ -204,28 +208,24 @@ fn daemon_set(spec: &At<'_>, errors: &mut ErrorList) {
             }
             let (unavailable, surge) = (rolling.get("maxUnavailable"), rolling.get("maxSurge"));
             match (is_zero(&unavailable), is_zero(&surge)) {
-                (true, true) => unavailable.invalid(errors, "cannot be 0 when maxSurge is 0"),
+                (true, true) => unavailable.required(errors, "cannot be 0 when maxSurge is 0"),
                 (false, false) => {
                     surge.invalid(errors, "may not be set when maxUnavailable is non-zero")
                 }
                 _ => {}
             }
         }
-        _ => strategy
-            .get("type")
-            .one_of(errors, &["OnDelete", "RollingUpdate"]),
+        _ => strategy.one_of(errors, &["RollingUpdate", "OnDelete"]),
     }
 }
 
 fn stateful_set(spec: &At<'_>, errors: &mut ErrorList) {
-    non_negative(
-        spec,
-        &["replicas", "minReadySeconds", "revisionHistoryLimit"],
-        errors,
-    );
+    non_negative(spec, &["replicas", "minReadySeconds"], errors);
     spec.get("ordinals").get("start").non_negative(errors);
-    spec.get("podManagementPolicy")
-        .one_of(errors, &["OrderedReady", "Parallel"]);
+    let policy = spec.get("podManagementPolicy");
+    if required(&policy, errors) && !matches!(policy.text(), "OrderedReady" | "Parallel") {
+        policy.invalid(errors, "must be 'OrderedReady' or 'Parallel'");
+    }
     let strategy = spec.get("updateStrategy");
     match strategy.get("type").text() {
         "OnDelete" if strategy.get("rollingUpdate").is_set() => strategy
@@ -236,9 +236,10 @@ fn stateful_set(spec: &At<'_>, errors: &mut ErrorList) {
             .get("rollingUpdate")
             .get("partition")
             .non_negative(errors),
-        _ => strategy
-            .get("type")
-            .invalid(errors, "must be 'RollingUpdate' or 'OnDelete'"),
+        _ => strategy.invalid(errors, "must be 'RollingUpdate' or 'OnDelete'"),
+    }
+    for claim in spec.get("volumeClaimTemplates").items() {
+        storage::claim(&claim.get("spec"), errors);
     }
     let retention = spec.get("persistentVolumeClaimRetentionPolicy");
     for field in ["whenDeleted", "whenScaled"] {
@@ -274,9 +275,24 @@ fn stateful_template(spec: &At<'_>, errors: &mut ErrorList) {
         }
     }
     pod::template(&At::new(spec.get("template").path, &with_claims), errors);
-    let restart = spec.get("template").get("spec").get("restartPolicy");
+    let pod = spec.get("template").get("spec");
+    let restart = pod.get("restartPolicy");
     if restart.text() != "Always" {
         restart.one_of(errors, &["Always"]);
+    }
+    if pod.get("activeDeadlineSeconds").is_set() {
+        pod.get("activeDeadlineSeconds").forbidden(
+            errors,
+            "activeDeadlineSeconds in StatefulSet is not Supported",
+        );
+    }
+}
+
+/// The service's name, which may only be wrong in a set that is there already.
+pub(super) fn stateful_set_created(at: &At<'_>, errors: &mut ErrorList) {
+    let name = at.get("spec").get("serviceName");
+    if name.is_given() {
+        name.check(errors, format::dns1123_label(name.text()));
     }
 }
 
@@ -315,6 +331,10 @@ fn replication_controller(spec: &At<'_>, errors: &mut ErrorList) {
     if selector.len() == 0 {
         selector.required(errors, "");
     }
+    if !spec.get("template").is_set() {
+        spec.get("template").required(errors, "");
+        return;
+    }
     let labels = spec.get("template").get("metadata").get("labels");
     if selector
         .entries()
@@ -333,20 +353,110 @@ fn same_selector(new: &At<'_>, old: &At<'_>, errors: &mut ErrorList) {
     immutable(&new, &old, errors);
 }
 
+/// The status of replica sets and replication controllers.
 fn counts(new: &At<'_>, _: &At<'_>, errors: &mut ErrorList) {
     let status = new.get("status");
-    let total = status.get("replicas").int().unwrap_or(0);
-    for field in [
-        "replicas",
-        "fullyLabeledReplicas",
-        "readyReplicas",
-        "availableReplicas",
-        "observedGeneration",
-    ] {
-        let count = status.get(field);
-        count.non_negative(errors);
-        if !matches!(field, "replicas" | "observedGeneration") && count.int().unwrap_or(0) > total {
-            count.invalid(errors, "cannot be greater than status.replicas");
+    let parts = ["fullyLabeledReplicas", "readyReplicas", "availableReplicas"];
+    non_negative(
+        &status,
+        &["replicas", "observedGeneration", "terminatingReplicas"],
+        errors,
+    );
+    non_negative(&status, &parts, errors);
+    not_over_total(
+        &status,
+        &parts,
+        "cannot be greater than readyReplicas",
+        errors,
+    );
+}
+
+/// Parts are not more than the whole, and what is available is ready.
+fn not_over_total(
+    status: &At<'_>,
+    parts: &[&'static str],
+    available_detail: &'static str,
+    errors: &mut ErrorList,
+) {
+    let number = |field: &'static str| status.get(field).int().unwrap_or(0);
+    for part in parts {
+        if number(part) > number("replicas") {
+            status
+                .get(part)
+                .invalid(errors, "cannot be greater than status.replicas");
         }
     }
+    if number("availableReplicas") > number("readyReplicas") {
+        status
+            .get("availableReplicas")
+            .invalid(errors, available_detail);
+    }
+}
+
+fn collisions(new: &At<'_>, old: &At<'_>, errors: &mut ErrorList) {
+    let [now, before] = [new, old].map(|at| at.get("status").get("collisionCount"));
+    now.non_negative(errors);
+    if let Some(before) = before.int()
+        && now.int().unwrap_or(0) < before
+    {
+        let detail = if now.is_set() {
+            "cannot be decremented"
+        } else {
+            "cannot be unset"
+        };
+        now.invalid(errors, detail);
+    }
+}
+
+fn deployment_status(new: &At<'_>, old: &At<'_>, errors: &mut ErrorList) {
+    let status = new.get("status");
+    let parts = ["updatedReplicas", "readyReplicas", "availableReplicas"];
+    non_negative(
+        &status,
+        &[
+            "observedGeneration",
+            "replicas",
+            "unavailableReplicas",
+            "terminatingReplicas",
+        ],
+        errors,
+    );
+    non_negative(&status, &parts, errors);
+    not_over_total(
+        &status,
+        &parts,
+        "cannot be greater than readyReplicas",
+        errors,
+    );
+    collisions(new, old, errors);
+}
+
+fn stateful_set_status(new: &At<'_>, old: &At<'_>, errors: &mut ErrorList) {
+    let status = new.get("status");
+    let parts = [
+        "readyReplicas",
+        "currentReplicas",
+        "updatedReplicas",
+        "availableReplicas",
+    ];
+    non_negative(&status, &["replicas", "observedGeneration"], errors);
+    non_negative(&status, &parts, errors);
+    let detail = "cannot be greater than status.readyReplicas";
+    not_over_total(&status, &parts, detail, errors);
+    collisions(new, old, errors);
+}
+
+fn daemon_set_status(new: &At<'_>, old: &At<'_>, errors: &mut ErrorList) {
+    const COUNTS: &[&str] = &[
+        "currentNumberScheduled",
+        "numberMisscheduled",
+        "desiredNumberScheduled",
+        "numberReady",
+        "observedGeneration",
+        "updatedNumberScheduled",
+        "numberAvailable",
+        "numberUnavailable",
+    ];
+    non_negative(&new.get("status"), COUNTS, errors);
+    collisions(new, old, errors);
 }

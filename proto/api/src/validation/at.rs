@@ -36,6 +36,20 @@ impl<'a> At<'a> {
         }
     }
 
+    /// The same value, told of as a field of another name: where upstream's paths differ from
+    /// the field's name.
+    pub fn renamed(&self, name: &'static str) -> At<'a> {
+        self.moved(self.path.sibling(name))
+    }
+
+    /// The same value, told of at another place.
+    pub fn moved(&self, path: Path) -> At<'a> {
+        At {
+            path,
+            value: self.value,
+        }
+    }
+
     /// The same place seen without its path, for a look ahead.
     pub fn raw(&self, name: &str) -> Option<&'a Value> {
         self.value

@@ -5,6 +5,7 @@ use meta::quantity::Quantity;
 use meta::validation as format;
 
 use super::at::At;
+use super::conditions::conditions;
 use super::{Rules, any_update, apps, pod};
 
 pub(super) const RULES: &[Rules] = &[
@@ -14,7 +15,11 @@ pub(super) const RULES: &[Rules] = &[
         name: format::dns1123_subdomain,
         object: |at, errors| autoscaler(&at.get("spec"), errors),
         update: any_update,
-        status: any_update,
+        status: |new, _, errors| {
+            for field in ["currentReplicas", "desiredReplicas"] {
+                new.get("status").get(field).non_negative(errors);
+            }
+        },
     },
     Rules {
         group: "policy",
@@ -22,7 +27,18 @@ pub(super) const RULES: &[Rules] = &[
         name: format::dns1123_subdomain,
         object: |at, errors| budget(&at.get("spec"), errors),
         update: any_update,
-        status: any_update,
+        status: |new, _, errors| {
+            let status = new.get("status");
+            conditions(&status.get("conditions"), errors);
+            for field in [
+                "disruptionsAllowed",
+                "currentHealthy",
+                "desiredHealthy",
+                "expectedPods",
+            ] {
+                status.get(field).non_negative(errors);
+            }
+        },
     },
 ];
 
@@ -57,7 +73,28 @@ fn autoscaler(spec: &At<'_>, errors: &mut ErrorList) {
             detail,
         ));
     }
-    reference(&spec.get("scaleTargetRef"), errors);
+    let target = spec.get("scaleTargetRef");
+    reference(&target, errors);
+    let version = target.get("apiVersion");
+    if version.text().matches('/').count() > 1 {
+        let detail = format!("unexpected GroupVersion string: {}", version.text());
+        version.invalid(errors, detail);
+    } else if !version.text().contains('/') && target.get("kind").text() != "ReplicationController"
+    {
+        // Of the core group, only this has a scale.
+        errors.push(FieldError::invalid(
+            &version.path,
+            version.text(),
+            "apiVersion must specify API group",
+        ));
+    }
+    if min.int() == Some(0) {
+        let metrics = spec.get("metrics");
+        let outside = |m: At<'_>| matches!(m.get("type").text(), "Object" | "External");
+        if !metrics.items().any(outside) {
+            metrics.forbidden(errors, "must specify at least one Object or External metric to support scaling to zero replicas");
+        }
+    }
     for each in spec.get("metrics").items() {
         metric(&each, errors);
     }
@@ -96,10 +133,12 @@ fn metric(metric: &At<'_>, errors: &mut ErrorList) {
                     "must populate information for the given metric source",
                 );
             }
-            for other in given.iter().filter(|other| *other != field) {
-                metric
-                    .get(other)
-                    .forbidden(errors, "must populate the given metric source only");
+            if given.len() > 1 {
+                for other in given.iter().filter(|other| *other != field) {
+                    metric
+                        .get(other)
+                        .forbidden(errors, "must populate the given metric source only");
+                }
             }
         }
         None => {
@@ -134,25 +173,48 @@ fn metric_source(field: &str, source: &At<'_>, errors: &mut ErrorList) {
         } else {
             name.required(errors, "must specify a metric name");
         }
-        pod::label_selector(&source.get("metric").get("selector"), errors);
     }
     if field == "object" {
         reference(&source.get("describedObject"), errors);
     }
     metric_target(&target, errors);
-    if is_resource {
-        let (percent, value) = (target.get("averageUtilization"), target.get("averageValue"));
-        match (percent.is_set(), value.is_set()) {
-            (false, false) => percent.required(
-                errors,
-                "must set either a target raw value or a target utilization",
-            ),
+    let (value, average) = (target.get("value"), target.get("averageValue"));
+    match field {
+        "resource" | "containerResource" => {
+            let percent = target.get("averageUtilization");
+            match (percent.is_set(), average.is_set()) {
+                (false, false) => percent.required(
+                    errors,
+                    "must set either a target raw value or a target utilization",
+                ),
+                (true, true) => average.forbidden(
+                    errors,
+                    "may not set both a target raw value and a target utilization",
+                ),
+                _ => {}
+            }
+        }
+        "pods" => {
+            if !average.is_set() {
+                average.required(errors, "must specify a positive target averageValue");
+            }
+        }
+        "object" => {
+            if !value.is_set() && !average.is_set() {
+                average.required(errors, "must set either a target value or averageValue");
+            }
+        }
+        _ => match (value.is_set(), average.is_set()) {
             (true, true) => value.forbidden(
                 errors,
-                "may not set both a target raw value and a target utilization",
+                "may not set both a target value for metric and a per-pod target",
+            ),
+            (false, false) => average.required(
+                errors,
+                "must set either a target value for metric or a per-pod target",
             ),
             _ => {}
-        }
+        },
     }
 }
 

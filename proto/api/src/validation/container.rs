@@ -3,12 +3,14 @@
 use std::collections::HashSet;
 
 use meta::field::{ErrorList, FieldError};
-use meta::quantity::Quantity;
 use meta::validation as format;
 
-use super::at::{At, NOT_NEGATIVE};
-use super::quota;
+use super::at::At;
+pub(super) use super::env::{field_ref, resource_field_ref};
+pub(super) use super::mounts::{descending_path, no_backsteps};
+pub(super) use super::requirements::{amount as quantity_value, overcommits, quantities};
 use super::volume::Volumes;
+use super::{env, mounts, requirements, windows};
 
 /// What a container may be depends on the list it stands in.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -23,8 +25,12 @@ pub(super) struct Pod<'a> {
     pub volumes: &'a Volumes<'a>,
     pub grace_period: Option<i64>,
     pub claims: HashSet<&'a str>,
-    /// The pod's users are the host's.
+    /// The pod's processes are users of the host.
     pub host_users: bool,
+    /// A pod, not the template of pods.
+    pub is_pod: bool,
+    /// Nothing of the pod is started again.
+    pub never_restarts: bool,
 }
 
 pub(super) fn containers<'a>(
@@ -63,17 +69,29 @@ fn by_role(container: &At<'_>, role: Role, pod: &Pod<'_>, errors: &mut ErrorList
                 "readinessProbe",
                 "startupProbe",
                 "lifecycle",
+                "resources",
+                "resizePolicy",
+                "restartPolicy",
             ] {
-                if container.get(field).is_given() {
-                    container
-                        .get(field)
-                        .forbidden(errors, "cannot be set for an Ephemeral Container");
+                // An empty hook is a hook.
+                let field = container.get(field);
+                let given = if field.path.to_string().ends_with("lifecycle") {
+                    field.is_set()
+                } else {
+                    field.is_given()
+                };
+                if given {
+                    field.forbidden(errors, "cannot be set for an Ephemeral Container");
                 }
             }
-            if container.get("resources").is_given() {
-                container
-                    .get("resources")
-                    .forbidden(errors, "cannot be set for an Ephemeral Container");
+            for mount in container.get("volumeMounts").items() {
+                for field in ["subPath", "subPathExpr"] {
+                    if mount.get(field).is_given() {
+                        mount
+                            .get(field)
+                            .forbidden(errors, "cannot be set for an Ephemeral Container");
+                    }
+                }
             }
         }
         Role::Init if !sidecar => {
@@ -93,9 +111,10 @@ fn by_role(container: &At<'_>, role: Role, pod: &Pod<'_>, errors: &mut ErrorList
         }
         _ => {}
     }
-    if restart.is_set() {
+    if restart.is_set() && role != Role::Ephemeral {
         restart.one_of(errors, &["Always", "Never", "OnFailure"]);
     }
+    restart_rules(container, errors);
     if runs_on {
         lifecycle(&container.get("lifecycle"), pod.grace_period, errors);
         for name in ["livenessProbe", "readinessProbe", "startupProbe"] {
@@ -111,20 +130,24 @@ fn common(container: &At<'_>, pod: &Pod<'_>, errors: &mut ErrorList) {
     } else {
         name.required(errors, "");
     }
-    if !container.get("image").is_given() {
-        container.get("image").required(errors, "");
+    let image = container.get("image");
+    if !image.is_given() {
+        image.required(errors, "");
+    } else if pod.is_pod && image.text().trim() != image.text() {
+        image.invalid(errors, "must not have leading or trailing whitespace");
     }
     container
         .get("terminationMessagePolicy")
         .one_of(errors, &["FallbackToLogsOnError", "File"]);
     ports(&container.get("ports"), errors);
-    env(&container.get("env"), errors);
-    env_from(&container.get("envFrom"), errors);
-    mounts(container, pod.volumes, errors);
+    env::env(&container.get("env"), errors);
+    env::env_from(&container.get("envFrom"), errors);
+    mounts::mounts(container, pod.volumes, errors);
     container
         .get("imagePullPolicy")
         .one_of(errors, &["Always", "IfNotPresent", "Never"]);
-    resources(&container.get("resources"), Some(&pod.claims), errors);
+    requirements::resources(&container.get("resources"), &pod.claims, errors);
+    requirements::resize_policy(&container.get("resizePolicy"), pod.never_restarts, errors);
     security_context(&container.get("securityContext"), pod.host_users, errors);
 }
 
@@ -182,309 +205,6 @@ fn host_port_conflicts(container: &At<'_>, taken: &mut HashSet<String>, errors: 
     }
 }
 
-fn env(env: &At<'_>, errors: &mut ErrorList) {
-    for variable in env.items() {
-        let name = variable.get("name");
-        if name.is_given() {
-            name.check(errors, format::relaxed_env_var_name(name.text()));
-        } else {
-            name.required(errors, "");
-        }
-        env_source(&variable, errors);
-    }
-}
-
-const ENV_FIELDS: &[&str] = &[
-    "metadata.name",
-    "metadata.namespace",
-    "metadata.uid",
-    "spec.nodeName",
-    "spec.serviceAccountName",
-    "status.hostIP",
-    "status.hostIPs",
-    "status.podIP",
-    "status.podIPs",
-];
-
-fn env_source(variable: &At<'_>, errors: &mut ErrorList) {
-    let source = variable.get("valueFrom");
-    if !source.is_set() {
-        return;
-    }
-    let given: Vec<_> = [
-        "fieldRef",
-        "resourceFieldRef",
-        "configMapKeyRef",
-        "secretKeyRef",
-        "fileKeyRef",
-    ]
-    .into_iter()
-    .filter(|name| source.get(name).is_set())
-    .collect();
-    match given.as_slice() {
-        [] => source.invalid(errors, "must specify one of: `fieldRef`, `resourceFieldRef`, `configMapKeyRef`, `secretKeyRef` or `fileKeyRef`"),
-        [_] => {
-            if variable.get("value").is_given() {
-                source.invalid(errors, "may not be specified when `value` is not empty");
-            }
-        }
-        _ => source.invalid(errors, "may not have more than one field specified at a time"),
-    }
-    if source.get("fieldRef").is_set() {
-        field_ref(&source.get("fieldRef"), ENV_FIELDS, errors);
-    }
-    if source.get("resourceFieldRef").is_set() {
-        resource_field_ref(&source.get("resourceFieldRef"), false, errors);
-    }
-    for name in ["configMapKeyRef", "secretKeyRef"] {
-        let reference = source.get(name);
-        if reference.is_set() {
-            key_ref(&reference, errors);
-        }
-    }
-}
-
-fn key_ref(reference: &At<'_>, errors: &mut ErrorList) {
-    if !reference.get("name").is_given() {
-        reference.get("name").required(errors, "");
-    }
-    let key = reference.get("key");
-    if key.is_given() {
-        key.check(errors, format::config_map_key(key.text()));
-    } else {
-        key.required(errors, "");
-    }
-}
-
-/// A downward API field; labels and annotations may be subscripted.
-pub(super) fn field_ref(reference: &At<'_>, known: &[&str], errors: &mut ErrorList) {
-    let path = reference.get("fieldPath");
-    if !reference.get("apiVersion").is_given() {
-        reference.get("apiVersion").required(errors, "");
-    } else if !path.is_given() {
-        path.required(errors, "");
-    } else if let Some((base, key)) = subscript(path.text()) {
-        match base {
-            "metadata.annotations" => {
-                path.check(errors, format::qualified_name(&key.to_lowercase()));
-            }
-            "metadata.labels" => path.check(errors, format::qualified_name(key)),
-            _ => path.invalid(errors, "does not support subscript"),
-        }
-    } else {
-        path.one_of(errors, known);
-    }
-}
-
-fn subscript(path: &str) -> Option<(&str, &str)> {
-    path.strip_suffix("']")?.split_once("['")
-}
-
-const CONTAINER_RESOURCES: &[&str] = &[
-    "limits.cpu",
-    "limits.ephemeral-storage",
-    "limits.memory",
-    "requests.cpu",
-    "requests.ephemeral-storage",
-    "requests.memory",
-];
-
-pub(super) fn resource_field_ref(reference: &At<'_>, volume: bool, errors: &mut ErrorList) {
-    let resource = reference.get("resource");
-    if volume && !reference.get("containerName").is_given() {
-        reference.get("containerName").required(errors, "");
-    } else if !resource.is_given() {
-        resource.required(errors, "");
-    } else if !resource.text().starts_with("limits.hugepages-")
-        && !resource.text().starts_with("requests.hugepages-")
-    {
-        resource.one_of(errors, CONTAINER_RESOURCES);
-    }
-}
-
-fn env_from(sources: &At<'_>, errors: &mut ErrorList) {
-    for source in sources.items() {
-        let prefix = source.get("prefix");
-        if prefix.is_given() {
-            prefix.check(errors, format::relaxed_env_var_name(prefix.text()));
-        }
-        let given: Vec<_> = ["configMapRef", "secretRef"]
-            .into_iter()
-            .map(|name| source.get(name))
-            .filter(At::is_set)
-            .collect();
-        for reference in &given {
-            if !reference.get("name").is_given() {
-                reference.get("name").required(errors, "");
-            }
-        }
-        match given.len() {
-            1 => {}
-            0 => errors.push(FieldError::invalid(
-                &sources.path,
-                "",
-                "must specify one of: `configMapRef` or `secretRef`",
-            )),
-            _ => errors.push(FieldError::invalid(
-                &sources.path,
-                "",
-                "may not have more than one field specified at a time",
-            )),
-        }
-    }
-}
-
-fn mounts(container: &At<'_>, volumes: &Volumes<'_>, errors: &mut ErrorList) {
-    let mut points = HashSet::new();
-    for mount in container.get("volumeMounts").items() {
-        let (name, path) = (mount.get("name"), mount.get("mountPath"));
-        if !name.is_given() {
-            name.required(errors, "");
-        }
-        if !volumes.contains(name.text()) {
-            name.not_found(errors);
-        }
-        if !path.is_given() {
-            path.required(errors, "");
-        }
-        if !points.insert(path.text()) {
-            path.invalid(errors, "must be unique");
-        }
-        for field in ["subPath", "subPathExpr"] {
-            let sub = mount.get(field);
-            if sub.is_given() {
-                descending_path(&sub, errors);
-            }
-        }
-        if mount.get("subPath").is_given() && mount.get("subPathExpr").is_given() {
-            mount
-                .get("subPathExpr")
-                .invalid(errors, "subPathExpr and subPath are mutually exclusive");
-        }
-        let propagation = mount.get("mountPropagation");
-        if propagation.is_set() {
-            propagation.one_of(errors, &["Bidirectional", "HostToContainer", "None"]);
-            let privileged = container.get("securityContext").get("privileged").is_true();
-            if propagation.text() == "Bidirectional" && !privileged {
-                propagation.forbidden(
-                    errors,
-                    "Bidirectional mount propagation is available only to privileged containers",
-                );
-            }
-        }
-    }
-    let mut devices = HashSet::new();
-    for device in container.get("volumeDevices").items() {
-        let (name, path) = (device.get("name"), device.get("devicePath"));
-        if !volumes.contains(name.text()) {
-            name.not_found(errors);
-        } else if !volumes.is_block(name.text()) {
-            name.invalid(errors, "can only use volume source type of PersistentVolumeClaim or Ephemeral for block mode");
-        }
-        if !path.is_given() {
-            path.required(errors, "");
-        } else if !devices.insert(path.text()) {
-            path.invalid(errors, "must be unique");
-        }
-    }
-}
-
-/// A relative path that does not climb.
-pub(super) fn descending_path(path: &At<'_>, errors: &mut ErrorList) {
-    if path.text().starts_with('/') {
-        path.invalid(errors, "must be a relative path");
-    }
-    no_backsteps(path, errors);
-}
-
-pub(super) fn no_backsteps(path: &At<'_>, errors: &mut ErrorList) {
-    if path.text().split('/').any(|step| step == "..") {
-        path.invalid(errors, "must not contain '..'");
-    }
-}
-
-/// Requests and limits of a container (`claims` given) or of a whole pod.
-pub(super) fn resources(
-    resources: &At<'_>,
-    claims: Option<&HashSet<&str>>,
-    errors: &mut ErrorList,
-) {
-    let limits = resources.get("limits");
-    for list in [limits.clone(), resources.get("requests")] {
-        for (name, quantity) in list.entries() {
-            quota::container_resource_name(name, &quantity, errors);
-            quantity_value(name, &quantity, errors);
-        }
-    }
-    for (name, request) in resources.get("requests").entries() {
-        let Some(limit) = limits.raw(name) else {
-            if !overcommits(name) {
-                errors.push(FieldError::required(
-                    &limits.path,
-                    "Limit must be set for non overcommitable resources",
-                ));
-            }
-            continue;
-        };
-        let (Some(asked), Some(most)) = (parse(request.value()), parse(Some(limit))) else {
-            continue;
-        };
-        if !overcommits(name) && asked != most {
-            request.invalid_at(
-                errors,
-                &resources.path.child("requests"),
-                format!("must be equal to {name} limit of {most}"),
-            );
-        } else if asked > most {
-            request.invalid_at(
-                errors,
-                &resources.path.child("requests"),
-                format!("must be less than or equal to {name} limit of {most}"),
-            );
-        }
-    }
-    for claim in resources.get("claims").items() {
-        let name = claim.get("name");
-        match claims {
-            Some(known) if !known.contains(name.text()) => name.not_found(errors),
-            _ => {}
-        }
-    }
-}
-
-impl At<'_> {
-    /// An `Invalid` with this value, told of another field.
-    fn invalid_at(&self, errors: &mut ErrorList, path: &meta::field::Path, detail: String) {
-        errors.push(FieldError::invalid(path, self.bad_value(), detail));
-    }
-}
-
-fn parse(value: Option<&serde_json::Value>) -> Option<Quantity> {
-    value?.as_str()?.parse().ok()
-}
-
-/// An amount of a resource of that name.
-pub(super) fn quantity_value(name: &str, quantity: &At<'_>, errors: &mut ErrorList) {
-    let Some(amount) = parse(quantity.value()) else {
-        return;
-    };
-    let mut invalid = |detail: &str| {
-        let shown = amount.to_string();
-        errors.push(FieldError::invalid(&quantity.path, shown, detail));
-    };
-    if amount.is_negative() {
-        invalid(NOT_NEGATIVE);
-    }
-    if quota::is_integer(name) && amount.milli_value() % 1000 != 0 {
-        invalid("must be an integer");
-    }
-}
-
-/// May be requested below its limit; extended resources and huge pages may not.
-pub(super) fn overcommits(name: &str) -> bool {
-    crate::resources::is_native(name) && !name.starts_with("hugepages-")
-}
-
 fn security_context(context: &At<'_>, host_users: bool, errors: &mut ErrorList) {
     if !context.is_set() {
         return;
@@ -501,21 +221,80 @@ fn security_context(context: &At<'_>, host_users: bool, errors: &mut ErrorList) 
             );
         }
         let added = context.get("capabilities").get("add");
-        if added
-            .items()
-            .any(|c| matches!(c.text(), "CAP_SYS_ADMIN" | "SYS_ADMIN"))
-        {
+        if added.items().any(|c| c.text() == "CAP_SYS_ADMIN") {
             context.invalid(errors, "cannot set `allowPrivilegeEscalation` to false and `capabilities.Add` CAP_SYS_ADMIN");
         }
     }
     let mount = context.get("procMount");
     if mount.is_set() {
         mount.one_of(errors, &["Default", "Unmasked"]);
-        if host_users && mount.text() == "Unmasked" {
+        if mount.text() == "Unmasked" && host_users {
             mount.invalid(errors, "`hostUsers` must be false to use `Unmasked`");
         }
     }
     seccomp(&context.get("seccompProfile"), errors);
+    windows::options(&context.get("windowsOptions"), errors);
+    app_armor(&context.get("appArmorProfile"), errors);
+}
+
+pub(super) fn app_armor(profile: &At<'_>, errors: &mut ErrorList) {
+    const LOCAL: &str = "must be set when AppArmor type is Localhost";
+    /// The longest path, in bytes.
+    const LIMIT: usize = 4095;
+    if !profile.is_set() {
+        return;
+    }
+    let (kind, local) = (profile.get("type"), profile.get("localhostProfile"));
+    match kind.text() {
+        "Localhost" => {
+            if local.text().trim() != local.text() {
+                local.invalid(errors, "must not be padded with whitespace");
+            } else if !local.is_given() {
+                local.required(errors, LOCAL);
+            }
+            if local.text().len() > LIMIT {
+                errors.push(FieldError::too_long(&local.path, LIMIT));
+            }
+        }
+        "RuntimeDefault" | "Unconfined" => {
+            if local.is_set() {
+                local.invalid(errors, "can only be set when AppArmor type is Localhost");
+            }
+        }
+        "" => kind.required(errors, "type is required when appArmorProfile is set"),
+        _ => kind.one_of(errors, &["Localhost", "RuntimeDefault", "Unconfined"]),
+    }
+}
+
+/// What becomes of a container by how it ended (KEP-5307).
+fn restart_rules(container: &At<'_>, errors: &mut ErrorList) {
+    const RULES: usize = 20;
+    const VALUES: usize = 255;
+    let rules = container.get("restartPolicyRules");
+    let policy = container.get("restartPolicy");
+    if rules.len() > 0 && !policy.is_set() {
+        policy.required(
+            errors,
+            "must specify restartPolicy when restart rules are used",
+        );
+    }
+    if rules.len() > RULES {
+        errors.push(FieldError::too_many(&rules.path, rules.len(), RULES));
+    }
+    for rule in rules.items() {
+        rule.get("action")
+            .one_of(errors, &["Restart", "RestartAllContainers"]);
+        let codes = rule.get("exitCodes");
+        if !codes.is_set() {
+            codes.required(errors, "must be specified");
+            continue;
+        }
+        codes.get("operator").one_of(errors, &["In", "NotIn"]);
+        let values = codes.get("values");
+        if values.len() > VALUES {
+            errors.push(FieldError::too_many(&values.path, values.len(), VALUES));
+        }
+    }
 }
 
 /// User and group ids.
@@ -619,6 +398,8 @@ fn handler(handler: &At<'_>, kinds: &[&'static str], grace: Option<i64>, errors:
                 action.get("scheme").one_of(errors, &["HTTP", "HTTPS"]);
                 for header in action.get("httpHeaders").items() {
                     let name = header.get("name");
+                    // Upstream does not say which header.
+                    let name = name.moved(action.path.child("httpHeaders"));
                     name.check(errors, format::http_header_name(name.text()));
                 }
             }

@@ -107,7 +107,7 @@ fn ip_of_family(address: &At<'_>, family: &str, errors: &mut ErrorList) {
 }
 
 /// No traffic may be sent to a node's own loopback or to a link's or group's address.
-fn endpoint_ip(address: &At<'_>, errors: &mut ErrorList) {
+pub(super) fn endpoint_ip(address: &At<'_>, errors: &mut ErrorList) {
     let Ok(ip) = address.text().parse::<std::net::IpAddr>() else {
         return;
     };
@@ -149,6 +149,13 @@ fn endpoints(endpoints: &At<'_>, errors: &mut ErrorList) {
             if ip.ip(errors) {
                 endpoint_ip(&ip, errors);
             }
+            let (host, node) = (address.get("hostname"), address.get("nodeName"));
+            if host.is_given() {
+                host.check(errors, format::dns1123_label(host.text()));
+            }
+            if node.is_set() {
+                node.check(errors, format::dns1123_subdomain(node.text()));
+            }
         }
         let many = subset.get("ports").len() > 1;
         for port in subset.get("ports").items() {
@@ -160,6 +167,10 @@ fn endpoints(endpoints: &At<'_>, errors: &mut ErrorList) {
             }
             container::port_number(&port.get("port"), errors);
             container::protocol(&port.get("protocol"), errors);
+            let application = port.get("appProtocol");
+            if application.is_set() {
+                application.check(errors, format::qualified_name(application.text()));
+            }
         }
     }
 }

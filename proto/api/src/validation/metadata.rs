@@ -136,6 +136,12 @@ pub(super) fn labels(labels: &At<'_>, errors: &mut ErrorList) {
     }
 }
 
+/// What the metadata of a template may say: only labels and annotations are used.
+pub(super) fn template(meta: &At<'_>, errors: &mut ErrorList) {
+    annotations(&meta.get("annotations"), errors);
+    labels(&meta.get("labels"), errors);
+}
+
 fn annotations(annotations: &At<'_>, errors: &mut ErrorList) {
     let mut size = 0;
     for (key, value) in annotations.entries() {
@@ -199,11 +205,10 @@ fn finalizers(finalizers: &At<'_>, errors: &mut ErrorList) {
         orphan |= name == "orphan";
         foreground |= name == "foregroundDeletion";
         if !name.contains('/') && !matches!(name, "orphan" | "foregroundDeletion" | "kubernetes") {
-            errors.push(FieldError::invalid(
-                &finalizers.path,
-                name,
+            finalizer.invalid(
+                errors,
                 "name is neither a standard finalizer name nor is it fully qualified",
-            ));
+            );
         }
     }
     if orphan && foreground {

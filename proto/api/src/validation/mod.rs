@@ -10,20 +10,40 @@ mod apps;
 mod at;
 mod autoscaling;
 mod batch;
+mod certificates;
+mod classes;
+mod conditions;
 mod container;
 mod coordination;
+mod cron;
 mod discovery;
+mod env;
+mod event;
+mod flowcontrol;
+mod job;
+mod job_status;
 mod metadata;
+mod mounts;
 mod networking;
 mod node;
 mod objects;
+mod pem;
 mod pod;
 mod pod_update;
+mod policies;
 mod quota;
 mod rbac;
+mod registrations;
+mod requirements;
+mod resource;
+mod resource_slice;
+mod semver;
 mod service;
 mod storage;
 mod volume;
+mod volume_source;
+mod webhooks;
+mod windows;
 
 use meta::field::ErrorList;
 use serde_json::Value;
@@ -53,17 +73,55 @@ const RULES: &[&[Rules]] = &[
     apps::RULES,
     autoscaling::RULES,
     batch::RULES,
+    certificates::RULES,
+    classes::RULES,
     coordination::RULES,
     discovery::RULES,
+    event::RULES,
+    flowcontrol::RULES,
     networking::RULES,
     node::RULES,
     objects::RULES,
     pod::RULES,
+    policies::RULES,
     quota::RULES,
     rbac::RULES,
+    registrations::RULES,
+    resource::RULES,
+    resource_slice::RULES,
     service::RULES,
     storage::RULES,
+    webhooks::RULES,
 ];
+
+/// What holds for new objects only: those that are there may go on breaking it, or it
+/// cannot change any more.
+fn created(group: &str, kind: &str) -> fn(&At<'_>, &mut ErrorList) {
+    match (group, kind) {
+        ("", "Pod") => pod::created,
+        ("certificates.k8s.io", "CertificateSigningRequest") => certificates::request_created,
+        ("certificates.k8s.io", "ClusterTrustBundle") => certificates::trust_bundle_created,
+        ("resource.k8s.io", "ResourceClaim") => resource::claim_created,
+        ("resource.k8s.io", "ResourceClaimTemplate") => resource::template_created,
+        ("apps", "StatefulSet") => apps::stateful_set_created,
+        ("networking.k8s.io", "Ingress") => networking::ingress_created,
+        ("batch", "Job") => job::created,
+        ("batch", "CronJob") => cron::created,
+        ("events.k8s.io", "Event") => event::created,
+        ("", "Namespace") => objects::namespace_created,
+        ("storage.k8s.io", "CSIDriver") => classes::driver_created,
+        _ => anything,
+    }
+}
+
+/// Complains of a field that is absent or empty; says whether it is there.
+fn required(field: &At<'_>, errors: &mut ErrorList) -> bool {
+    let given = field.is_given();
+    if !given {
+        field.required(errors, "");
+    }
+    given
+}
 
 fn rules(group: &str, kind: &str) -> Option<&'static Rules> {
     RULES
@@ -82,9 +140,7 @@ pub fn create(group: &str, kind: &str, namespaced: bool, object: &Value) -> Erro
     if let Some(rules) = rules {
         (rules.object)(&at, &mut errors);
     }
-    if (group, kind) == ("", "Pod") {
-        pod::created(&at, &mut errors);
-    }
+    created(group, kind)(&at, &mut errors);
     errors
 }
 

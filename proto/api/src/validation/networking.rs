@@ -2,14 +2,15 @@
 
 use std::net::IpAddr;
 
-use meta::field::{ErrorList, FieldError};
+use meta::field::{ErrorList, FieldError, Path};
 use meta::validation as format;
 use serde_json::Value;
 
-use super::at::At;
+use super::at::{At, IMMUTABLE};
+use super::conditions::conditions;
 use super::metadata::immutable;
 use super::volume::named;
-use super::{Rules, any_update, pod};
+use super::{Rules, any_update, job, pod};
 
 const GROUP: &str = "networking.k8s.io";
 
@@ -20,19 +21,16 @@ pub(super) const RULES: &[Rules] = &[
         name: format::dns1123_subdomain,
         object: |at, errors| ingress(&at.get("spec"), errors),
         update: any_update,
-        status: any_update,
+        status: |new, _, errors| {
+            let status = new.get("status");
+            load_balancer(&status.get("loadBalancer"), false, errors);
+        },
     },
     Rules {
         group: GROUP,
         kind: "IngressClass",
         name: format::dns1123_subdomain,
-        object: |at, errors| {
-            let parameters = at.get("spec").get("parameters");
-            if parameters.is_set() {
-                named(&parameters.get("kind"), errors);
-                named(&parameters.get("name"), errors);
-            }
-        },
+        object: |at, errors| ingress_class(&at.get("spec"), errors),
         update: |new, old, errors| {
             let (new, old) = (new.get("spec"), old.get("spec"));
             immutable(&new.get("controller"), &old.get("controller"), errors);
@@ -49,8 +47,18 @@ pub(super) const RULES: &[Rules] = &[
                 parent.required(errors, "");
                 return;
             }
-            named(&parent.get("resource"), errors);
-            named(&parent.get("name"), errors);
+            let group = parent.get("group");
+            if group.is_given() {
+                group.check(errors, format::dns1123_subdomain(group.text()));
+            }
+            for field in ["resource", "name", "namespace"] {
+                let part = parent.get(field);
+                if field == "namespace" && !part.is_given() {
+                    continue;
+                }
+                named(&part, errors);
+                part.check(errors, format::path_segment_name(part.text()));
+            }
         },
         update: |new, old, errors| {
             let (new, old) = (new.get("spec"), old.get("spec"));
@@ -67,12 +75,29 @@ pub(super) const RULES: &[Rules] = &[
             if cidrs.len() == 0 {
                 cidrs.required(errors, "at least one CIDR required");
             }
+            if cidrs.len() > 2 {
+                cidrs.invalid(errors, "may only hold up to 2 values");
+                return;
+            }
+            let mut six = Vec::new();
             for cidr in cidrs.items() {
                 errors.extend(format::ip::valid_cidr(&cidr.path, cidr.text()).0);
+                six.push(cidr.text().contains(':'));
+            }
+            if six.len() == 2 && six[0] == six[1] {
+                cidrs.invalid(errors, "may specify no more than one IP for each IP family, i.e 192.168.0.0/24 and 2001:db8::/64");
             }
         },
-        update: any_update,
-        status: any_update,
+        update: |new, old, errors| {
+            let (now, before) = (new.get("spec").get("cidrs"), old.get("spec").get("cidrs"));
+            // One more, of the other family, may be added.
+            let first = |at: &At<'_>| at.items().next().map(|c| c.text().to_owned());
+            let grown = before.len() == 1 && now.len() == 2 && first(&now) == first(&before);
+            if now.value() != before.value() && !grown {
+                now.invalid(errors, IMMUTABLE);
+            }
+        },
+        status: |new, _, errors| conditions(&new.get("status").get("conditions"), errors),
     },
     Rules {
         group: GROUP,
@@ -83,6 +108,68 @@ pub(super) const RULES: &[Rules] = &[
         status: any_update,
     },
 ];
+
+fn ingress_class(spec: &At<'_>, errors: &mut ErrorList) {
+    /// In bytes.
+    const CONTROLLER_LIMIT: usize = 250;
+    let controller = spec.get("controller");
+    if controller.text().len() > CONTROLLER_LIMIT {
+        errors.push(FieldError::too_long(&controller.path, CONTROLLER_LIMIT));
+    }
+    job::domain_prefixed_path(&controller, errors);
+    let parameters = spec.get("parameters");
+    if !parameters.is_set() {
+        return;
+    }
+    let (group, namespace) = (parameters.get("apiGroup"), parameters.get("namespace"));
+    if group.is_set() {
+        group.check(errors, format::dns1123_subdomain(group.text()));
+    }
+    for field in ["kind", "name"] {
+        let part = parameters.get(field);
+        named(&part, errors);
+        part.check(errors, format::path_segment_name(part.text()));
+    }
+    let scope = parameters.get("scope");
+    match scope.text() {
+        "" => scope.required(errors, ""),
+        "Cluster" if namespace.is_set() => {
+            namespace.forbidden(errors, "`parameters.scope` is set to 'Cluster'");
+        }
+        "Cluster" => {}
+        "Namespace" if !namespace.is_given() => {
+            namespace.required(errors, "`parameters.scope` is set to 'Namespace'");
+        }
+        "Namespace" => namespace.check(errors, format::dns1123_label(namespace.text())),
+        _ => scope.one_of(errors, &["Cluster", "Namespace"]),
+    }
+}
+
+/// Where a load balancer takes traffic in, for an ingress or (`modes`) a service.
+pub(super) fn load_balancer(status: &At<'_>, modes: bool, errors: &mut ErrorList) {
+    for ingress in status.get("ingress").items() {
+        let (ip, host) = (ingress.get("ip"), ingress.get("hostname"));
+        if ip.is_given() {
+            ip.ip(errors);
+        }
+        let mode = ingress.get("ipMode");
+        if modes && mode.is_set() {
+            if !ip.is_given() {
+                mode.forbidden(errors, "may not be specified when `ip` is not set");
+            } else {
+                mode.one_of(errors, &["Proxy", "VIP"]);
+            }
+        } else if modes && ip.is_given() {
+            mode.required(errors, "must be specified when `ip` is set");
+        }
+        if host.is_given() {
+            host.check(errors, format::dns1123_subdomain(host.text()));
+            if format::ip::parse_ip_sloppy(host.text()).is_some() {
+                host.invalid(errors, "must be a DNS name, not an IP address");
+            }
+        }
+    }
+}
 
 /// An address is its own name.
 fn ip_name(name: &str) -> Vec<String> {
@@ -148,6 +235,25 @@ fn ingress(spec: &At<'_>, errors: &mut ErrorList) {
     let class = spec.get("ingressClassName");
     if class.is_set() {
         class.check(errors, format::dns1123_subdomain(class.text()));
+    }
+}
+
+/// The class was an annotation once.
+pub(super) fn ingress_created(at: &At<'_>, errors: &mut ErrorList) {
+    let key = "kubernetes.io/ingress.class";
+    let class = at.get("spec").get("ingressClassName");
+    let annotations = at.get("metadata").get("annotations");
+    let annotated = annotations.raw(key).and_then(Value::as_str);
+    if let Some(annotated) = annotated
+        && class.is_set()
+        && annotated != class.text()
+    {
+        let path = Path::new("annotations").child(key);
+        errors.push(FieldError::invalid(
+            &path,
+            annotated,
+            "must match `ingressClassName` when both are specified",
+        ));
     }
 }
 

@@ -5,10 +5,9 @@ use std::collections::HashSet;
 use meta::field::{ErrorList, FieldError};
 use meta::validation as format;
 
-use super::Rules;
 use super::at::At;
-use super::container;
 use super::metadata::immutable;
+use super::{Rules, requirements};
 
 pub(super) const RULES: &[Rules] = &[Rules {
     group: "",
@@ -22,7 +21,11 @@ pub(super) const RULES: &[Rules] = &[Rules {
 fn node(node: &At<'_>, errors: &mut ErrorList) {
     let spec = node.get("spec");
     let mut seen = HashSet::new();
-    for taint in spec.get("taints").items() {
+    // Upstream takes taints for metadata here.
+    let taints = spec
+        .get("taints")
+        .moved(node.get("metadata").path.child("taints"));
+    for taint in taints.items() {
         let (key, effect) = (taint.get("key"), taint.get("effect"));
         key.check(errors, format::qualified_name(key.text()));
         taint
@@ -42,19 +45,36 @@ fn node(node: &At<'_>, errors: &mut ErrorList) {
             }
         }
     }
-    for cidr in spec.get("podCIDRs").items() {
+    let cidrs = spec.get("podCIDRs");
+    let mut families = [0, 0];
+    for cidr in cidrs.items() {
         cidr.cidr(errors);
+        families[usize::from(cidr.text().contains(':'))] += 1;
     }
-    status(node, errors);
+    if cidrs.len() > 1 && families != [1, 1] {
+        cidrs.invalid(
+            errors,
+            "may specify no more than one CIDR for each IP family",
+        );
+    }
+    resources(node, errors);
+}
+
+fn resources(node: &At<'_>, errors: &mut ErrorList) {
+    let status = node.get("status");
+    for list in ["capacity", "allocatable"] {
+        let list = status.get(list);
+        for (name, quantity) in list.entries() {
+            // Upstream makes fields of the keys.
+            let quantity = quantity.moved(list.path.child(name.to_owned()));
+            requirements::amount(name, &quantity, errors);
+        }
+    }
 }
 
 fn status(node: &At<'_>, errors: &mut ErrorList) {
+    resources(node, errors);
     let status = node.get("status");
-    for list in ["capacity", "allocatable"] {
-        for (name, quantity) in status.get(list).entries() {
-            container::quantity_value(name, &quantity, errors);
-        }
-    }
     let mut seen = HashSet::new();
     for address in status.get("addresses").items() {
         if !seen.insert((address.get("type").text(), address.get("address").text())) {

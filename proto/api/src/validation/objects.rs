@@ -1,5 +1,5 @@
 //! The small kinds of the core group: namespaces, secrets, config maps, service
-//! accounts, events; and priority classes.
+//! accounts; and priority classes.
 
 use base64::prelude::{BASE64_STANDARD, Engine};
 use meta::field::{ErrorList, FieldError, Path};
@@ -48,20 +48,15 @@ pub(super) const RULES: &[Rules] = &[
         status: any_update,
     },
     Rules {
-        group: "",
-        kind: "Event",
-        name: format::dns1123_subdomain,
-        object: event,
-        update: any_update,
-        status: any_update,
-    },
-    Rules {
         group: "scheduling.k8s.io",
         kind: "PriorityClass",
         name: format::dns1123_subdomain,
         object: priority_class,
         update: |new, old, errors| {
-            immutable(&new.get("value"), &old.get("value"), errors);
+            let value = new.get("value");
+            if value.value() != old.get("value").value() {
+                value.forbidden(errors, "may not be changed in an update.");
+            }
             immutable(
                 &new.get("preemptionPolicy"),
                 &old.get("preemptionPolicy"),
@@ -207,18 +202,20 @@ fn frozen(new: &At<'_>, old: &At<'_>, data: &[&'static str], errors: &mut ErrorL
     }
 }
 
-fn event(event: &At<'_>, errors: &mut ErrorList) {
-    let involved = event.get("involvedObject").get("namespace");
-    let namespace = event.get("metadata").get("namespace");
-    let expected = if involved.is_given() {
-        involved.text()
-    } else {
-        "default"
-    };
-    // Events about objects of no namespace live in `default` or `kube-system`.
-    let system = !involved.is_given() && namespace.text() == "kube-system";
-    if namespace.text() != expected && !system {
-        involved.invalid(errors, "does not match event.namespace");
+/// The finalizers of a namespace's content.
+pub(super) fn namespace_created(namespace: &At<'_>, errors: &mut ErrorList) {
+    let finalizers = namespace.get("spec").get("finalizers");
+    for name in finalizers.items().map(|finalizer| finalizer.text()) {
+        for message in format::qualified_name(name) {
+            errors.push(FieldError::invalid(&finalizers.path, name, message));
+        }
+        if !name.contains('/') && name != "kubernetes" {
+            errors.push(FieldError::invalid(
+                &finalizers.path,
+                name,
+                "name is neither a standard finalizer name nor is it fully qualified",
+            ));
+        }
     }
 }
 

@@ -4,11 +4,12 @@ use std::collections::HashSet;
 
 use meta::field::{ErrorList, FieldError};
 use meta::validation as format;
+use serde_json::Value;
 
 use super::at::At;
 use super::container::{self, Role};
-use super::volume::{self, Volumes};
-use super::{Rules, any_update, metadata, pod_update};
+use super::volume::Volumes;
+use super::{Rules, any_update, metadata, pod_update, required, requirements, windows};
 
 pub(super) const RULES: &[Rules] = &[
     Rules {
@@ -30,8 +31,17 @@ pub(super) const RULES: &[Rules] = &[
 ];
 
 fn pod(pod: &At<'_>, errors: &mut ErrorList) {
-    spec(&pod.get("spec"), errors);
-    host_ports(&pod.get("spec"), true, errors);
+    let spec = pod.get("spec");
+    self::spec(&spec, true, errors);
+    host_ports(&spec, true, errors);
+    annotations(&pod.get("metadata").get("annotations"), &spec, errors);
+    hostname_override(&spec, errors);
+    if spec.get("nodeName").is_given() && spec.get("schedulingGates").len() > 0 {
+        spec.get("nodeName").forbidden(
+            errors,
+            "cannot be set until all schedulingGates have been cleared",
+        );
+    }
 }
 
 /// What only a pod that runs may have.
@@ -44,8 +54,13 @@ pub(super) fn created(pod: &At<'_>, errors: &mut ErrorList) {
 
 /// The template of a workload: metadata and spec.
 pub(super) fn template(template: &At<'_>, errors: &mut ErrorList) {
-    metadata::labels(&template.get("metadata").get("labels"), errors);
-    spec(&template.get("spec"), errors);
+    // Upstream leaves `metadata` out of these paths.
+    let meta = template.get("metadata").moved(template.path.clone());
+    metadata::template(&meta, errors);
+    let spec = template.get("spec");
+    annotations(&meta.get("annotations"), &spec, errors);
+    self::spec(&spec, false, errors);
+    hostname_override(&spec, errors);
     host_ports(&template.get("spec"), false, errors);
     let ephemeral = template.get("spec").get("ephemeralContainers");
     if ephemeral.is_given() {
@@ -53,18 +68,16 @@ pub(super) fn template(template: &At<'_>, errors: &mut ErrorList) {
     }
 }
 
-fn spec(spec: &At<'_>, errors: &mut ErrorList) {
-    volume::volumes(&spec.get("volumes"), errors);
-    let volumes = Volumes::named(&spec.get("volumes"));
+fn spec(spec: &At<'_>, is_pod: bool, errors: &mut ErrorList) {
+    let volumes = Volumes::checked(&spec.get("volumes"), errors);
+    let claims = resource_claims(&spec.get("resourceClaims"), errors);
     let pod = container::Pod {
         volumes: &volumes,
         grace_period: spec.get("terminationGracePeriodSeconds").int(),
-        claims: spec
-            .get("resourceClaims")
-            .items()
-            .map(|c| c.get("name").text())
-            .collect(),
-        host_users: spec.raw("hostUsers") != Some(&false.into()),
+        claims,
+        host_users: spec.raw("hostUsers") != Some(&Value::Bool(false)),
+        is_pod,
+        never_restarts: spec.get("restartPolicy").text() == "Never",
     };
     let mut names = HashSet::new();
     container::containers(
@@ -88,7 +101,8 @@ fn spec(spec: &At<'_>, errors: &mut ErrorList) {
         &mut names,
         errors,
     );
-    container::resources(&spec.get("resources"), None, errors);
+    requirements::of_pod(spec, &pod.claims, errors);
+    targets(spec, errors);
 
     spec.get("restartPolicy")
         .one_of(errors, &["Always", "OnFailure", "Never"]);
@@ -136,11 +150,8 @@ fn spec(spec: &At<'_>, errors: &mut ErrorList) {
     if preemption.is_set() {
         preemption.one_of(errors, &["PreemptLowerPriority", "Never"]);
     }
-    if spec.get("os").is_set() {
-        spec.get("os")
-            .get("name")
-            .one_of(errors, &["linux", "windows"]);
-    }
+    windows::operating_system(spec, errors);
+    windows::host_process(spec, errors);
 }
 
 fn security_context(spec: &At<'_>, errors: &mut ErrorList) {
@@ -165,6 +176,19 @@ fn security_context(spec: &At<'_>, errors: &mut ErrorList) {
         }
     }
     container::seccomp(&context.get("seccompProfile"), errors);
+    windows::options(&context.get("windowsOptions"), errors);
+    container::app_armor(&context.get("appArmorProfile"), errors);
+    for (field, known) in [
+        ("supplementalGroupsPolicy", ["Merge", "Strict"]),
+        ("seLinuxChangePolicy", ["MountOption", "Recursive"]),
+    ] {
+        if context.get(field).is_set() {
+            context.get(field).one_of(errors, &known);
+        }
+    }
+    if spec.raw("hostUsers") == Some(&Value::Bool(false)) {
+        own_users(spec, errors);
+    }
     let policy = context.get("fsGroupChangePolicy");
     if policy.is_set() {
         policy.one_of(errors, &["Always", "OnRootMismatch"]);
@@ -181,6 +205,147 @@ fn security_context(spec: &At<'_>, errors: &mut ErrorList) {
             "ShareProcessNamespace and HostPID cannot both be enabled",
         ));
     }
+}
+
+/// With users of its own a pod has no part in the host's other namespaces.
+fn own_users(spec: &At<'_>, errors: &mut ErrorList) {
+    const WHY: &str = "when `hostUsers` is false";
+    for (field, named) in [
+        ("hostNetwork", "hostNetwork"),
+        ("hostPID", "HostPID"),
+        ("hostIPC", "HostIPC"),
+    ] {
+        if spec.get(field).is_true() {
+            spec.get(field).renamed(named).forbidden(errors, WHY);
+        }
+    }
+    for list in ["initContainers", "containers", "ephemeralContainers"] {
+        for container in spec.get(list).items() {
+            if container.get("volumeDevices").len() > 0 {
+                container.get("volumeDevices").forbidden(errors, WHY);
+            }
+        }
+    }
+}
+
+/// The containers that ephemeral ones look into are not ephemeral themselves.
+fn targets(spec: &At<'_>, errors: &mut ErrorList) {
+    for container in spec.get("ephemeralContainers").items() {
+        let target = container.get("targetContainerName");
+        let known = ["containers", "initContainers"]
+            .into_iter()
+            .flat_map(|list| spec.get(list).items())
+            .any(|c| c.get("name").text() == target.text());
+        if target.is_given() && !known {
+            target.not_found(errors);
+        }
+    }
+}
+
+/// The claims of a pod by the names under which its containers use them.
+fn resource_claims<'a>(claims: &At<'a>, errors: &mut ErrorList) -> HashSet<&'a str> {
+    let mut names = HashSet::new();
+    for claim in claims.items() {
+        let (name, template) = (
+            claim.get("resourceClaimName"),
+            claim.get("resourceClaimTemplateName"),
+        );
+        let own = claim.get("name");
+        if required(&own, errors) {
+            if names.insert(own.text()) {
+                own.check(errors, format::dns1123_label(own.text()));
+            } else {
+                own.duplicate(errors);
+            }
+        }
+        match (name.is_set(), template.is_set()) {
+            (true, true) => claim.invalid(errors, "at most one of `resourceClaimName` or `resourceClaimTemplateName` may be specified"),
+            (false, false) => claim.invalid(
+                errors,
+                "must specify one of: `resourceClaimName`, `resourceClaimTemplateName`",
+            ),
+            _ => {}
+        }
+        for source in [name, template] {
+            if source.is_set() {
+                source.check(errors, format::dns1123_subdomain(source.text()));
+            }
+        }
+    }
+    names
+}
+
+/// Annotations that were fields of a pod before the fields were.
+fn annotations(annotations: &At<'_>, spec: &At<'_>, errors: &mut ErrorList) {
+    const MIRROR: &str = "kubernetes.io/config.mirror";
+    const SECCOMP: &str = "seccomp.security.alpha.kubernetes.io/pod";
+    const SECCOMP_OF: &str = "container.seccomp.security.alpha.kubernetes.io/";
+    const APP_ARMOR_OF: &str = "container.apparmor.security.beta.kubernetes.io/";
+    const COST: &str = "controller.kubernetes.io/pod-deletion-cost";
+    for (key, value) in annotations.entries() {
+        let text = value.text();
+        if key == MIRROR && !spec.get("nodeName").is_given() {
+            value.invalid(
+                errors,
+                "must set spec.nodeName if mirror pod annotation is set",
+            );
+        } else if key == COST && !text.is_empty() {
+            let plain = !text.starts_with('+') && (text == "0" || !text.starts_with('0'));
+            if text.parse::<i32>().is_err() || !plain {
+                value.invalid(errors, "must be a 32bit integer");
+            }
+        } else if key == SECCOMP || key.starts_with(SECCOMP_OF) {
+            let known = matches!(text, "runtime/default" | "docker/default" | "unconfined");
+            if !known && !text.starts_with("localhost/") {
+                // Upstream makes a field of the key here.
+                let path = annotations.path.child(key.to_owned());
+                errors.push(FieldError::invalid(
+                    &path,
+                    text,
+                    "must be a valid seccomp profile",
+                ));
+            }
+        } else if let Some(name) = key.strip_prefix(APP_ARMOR_OF) {
+            let there = ["containers", "initContainers", "ephemeralContainers"]
+                .into_iter()
+                .flat_map(|list| spec.get(list).items())
+                .any(|c| c.get("name").text() == name);
+            if !there {
+                errors.push(FieldError::invalid(
+                    &value.path,
+                    name,
+                    "container not found",
+                ));
+            }
+            let known = matches!(text, "" | "runtime/default" | "unconfined");
+            if !known && !text.starts_with("localhost/") {
+                value.invalid(errors, format!("invalid AppArmor profile name: {text:?}"));
+            }
+        }
+    }
+}
+
+/// A host name of the pod's own choice (KEP-4762).
+fn hostname_override(spec: &At<'_>, errors: &mut ErrorList) {
+    /// Linux' limit, in bytes.
+    const LIMIT: usize = 64;
+    let name = spec.get("hostnameOverride");
+    if !name.is_set() {
+        return;
+    }
+    if spec.get("setHostnameAsFQDN").is_true() {
+        name.forbidden(
+            errors,
+            "may not be specified when setHostnameAsFQDN is true",
+        );
+    }
+    if spec.get("hostNetwork").is_true() {
+        name.forbidden(errors, "may not be specified when hostNetwork is true");
+    }
+    if name.text().len() > LIMIT {
+        errors.push(FieldError::too_long(&name.path, LIMIT));
+    }
+    name.check(errors, format::dns1123_subdomain(name.text()));
 }
 
 /// On the host's network a container's port is the host's. A template may leave it out:
@@ -243,6 +408,7 @@ fn dns_config(spec: &At<'_>, errors: &mut ErrorList) {
                 errors,
                 "must provide at least one DNS nameserver when `dnsPolicy` is None",
             );
+            return;
         }
     }
     if config.get("nameservers").len() > 3 {
@@ -258,9 +424,26 @@ fn dns_config(spec: &At<'_>, errors: &mut ErrorList) {
             .get("searches")
             .invalid(errors, "must not have more than 32 search paths");
     }
+    let together: usize = config
+        .get("searches")
+        .items()
+        .map(|s| s.text().len() + 1)
+        .sum();
+    if together > SEARCH_LIMIT + 1 {
+        config.get("searches").invalid(
+            errors,
+            format!("must not have more than {SEARCH_LIMIT} characters (including spaces) in the search list"),
+        );
+    }
+    for search in config.get("searches").items().filter(|s| s.text() != ".") {
+        let domain = search.text().strip_suffix('.').unwrap_or(search.text());
+        for message in format::dns1123_subdomain_with_underscore(domain) {
+            errors.push(FieldError::invalid(&search.path, domain, message));
+        }
+    }
     for option in config.get("options").items() {
         if !option.get("name").is_given() {
-            option.get("name").required(errors, "must not be empty");
+            option.required(errors, "must not be empty");
         }
     }
 }
@@ -337,7 +520,7 @@ fn weight(term: &At<'_>, errors: &mut ErrorList) {
     }
 }
 
-fn node_selector(selector: &At<'_>, errors: &mut ErrorList) {
+pub(super) fn node_selector(selector: &At<'_>, errors: &mut ErrorList) {
     let terms = selector.get("nodeSelectorTerms");
     if terms.len() == 0 {
         terms.required(errors, "must have at least one node selector term");
@@ -353,8 +536,9 @@ fn node_selector_term(term: &At<'_>, errors: &mut ErrorList) {
     }
     for requirement in term.get("matchFields").items() {
         let (key, operator) = (requirement.get("key"), requirement.get("operator"));
-        operator.one_of(errors, &["In", "NotIn"]);
-        if requirement.get("values").len() != 1 {
+        if !matches!(operator.text(), "In" | "NotIn") {
+            operator.invalid(errors, "not a valid selector operator");
+        } else if requirement.get("values").len() != 1 {
             requirement.get("values").required(
                 errors,
                 "must be only one value when `operator` is 'In' or 'NotIn' for node field selector",
@@ -416,37 +600,76 @@ pub(super) fn label_selector(selector: &At<'_>, errors: &mut ErrorList) {
 fn pod_term(term: &At<'_>, errors: &mut ErrorList) {
     label_selector(&term.get("labelSelector"), errors);
     label_selector(&term.get("namespaceSelector"), errors);
+    // Upstream does not say which namespace.
+    let path = term.path.child("namespace");
     for namespace in term.get("namespaces").items() {
+        let namespace = namespace.moved(path.clone());
         namespace.check(errors, format::dns1123_label(namespace.text()));
     }
-    topology_key(&term.get("topologyKey"), errors);
-}
-
-fn topology_key(key: &At<'_>, errors: &mut ErrorList) {
-    if key.is_given() {
-        key.check(errors, format::qualified_name(key.text()));
-    } else {
+    label_keys(term, errors);
+    let key = term.get("topologyKey");
+    if !key.is_given() {
         key.required(errors, "can not be empty");
+    }
+    for message in format::qualified_name(key.text()) {
+        errors.push(FieldError::invalid(&key.path, key.text(), message));
     }
 }
 
+/// Keys of which a pod's own values are added to the selector.
+fn label_keys(of: &At<'_>, errors: &mut ErrorList) {
+    let lists = ["matchLabelKeys", "mismatchLabelKeys"].map(|list| of.get(list));
+    for list in &lists {
+        if list.len() > 0 && !of.get("labelSelector").is_set() {
+            list.forbidden(
+                errors,
+                "must not be specified when labelSelector is not set",
+            );
+            continue;
+        }
+        for key in list.items() {
+            key.check(errors, format::qualified_name(key.text()));
+        }
+    }
+    let [matching, mismatching] = &lists;
+    for key in matching.items() {
+        if mismatching.items().any(|other| other.text() == key.text()) {
+            key.invalid(
+                errors,
+                "exists in both matchLabelKeys and mismatchLabelKeys",
+            );
+        }
+    }
+}
+
+/// The most characters of search domains together, with the spaces between them.
+const SEARCH_LIMIT: usize = 2048;
+
 fn spread(constraints: &At<'_>, errors: &mut ErrorList) {
-    let mut seen = HashSet::new();
-    for constraint in constraints.items() {
+    let all: Vec<At<'_>> = constraints.items().collect();
+    let pair = |of: &At<'_>| {
+        let text = |field| of.get(field).text().to_owned();
+        (text("topologyKey"), text("whenUnsatisfiable"))
+    };
+    for (i, constraint) in all.iter().enumerate() {
         let skew = constraint.get("maxSkew");
         if skew.int().unwrap_or(0) <= 0 {
             skew.invalid(errors, "must be greater than zero");
         }
-        topology_key(&constraint.get("topologyKey"), errors);
+        let key = constraint.get("topologyKey");
+        if !key.is_given() {
+            key.required(errors, "can not be empty");
+        }
         let unsatisfiable = constraint.get("whenUnsatisfiable");
         unsatisfiable.one_of(errors, &["DoNotSchedule", "ScheduleAnyway"]);
-        let pair = (constraint.get("topologyKey").text(), unsatisfiable.text());
-        if !seen.insert(pair) {
+        let own = pair(constraint);
+        if all[i + 1..].iter().any(|later| pair(later) == own) {
             errors.push(FieldError::duplicate(
                 &constraint.path.child("{topologyKey, whenUnsatisfiable}"),
-                format!("{{{}, {}}}", pair.0, pair.1),
+                format!("{{{}, {}}}", own.0, own.1),
             ));
         }
+        label_keys(constraint, errors);
         let domains = constraint.get("minDomains");
         if domains.is_set() {
             if domains.int().unwrap_or(0) <= 0 {
@@ -455,7 +678,10 @@ fn spread(constraints: &At<'_>, errors: &mut ErrorList) {
             if unsatisfiable.text() != "DoNotSchedule" {
                 domains.invalid(
                     errors,
-                    "can only use minDomains if whenUnsatisfiable=DoNotSchedule",
+                    format!(
+                        "can only use minDomains if whenUnsatisfiable=DoNotSchedule, not {}",
+                        unsatisfiable.text()
+                    ),
                 );
             }
         }

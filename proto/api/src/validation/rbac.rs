@@ -4,7 +4,7 @@ use meta::field::ErrorList;
 use meta::validation as format;
 
 use super::at::At;
-use super::{Rules, any_update};
+use super::{Rules, any_update, pod};
 
 const GROUP: &str = "rbac.authorization.k8s.io";
 
@@ -44,6 +44,23 @@ pub(super) const RULES: &[Rules] = &[
 ];
 
 fn policy_rules(role: &At<'_>, namespaced: bool, errors: &mut ErrorList) {
+    let aggregation = role.get("aggregationRule");
+    if aggregation.is_set() {
+        let selectors = aggregation.get("clusterRoleSelectors");
+        if selectors.len() == 0 {
+            selectors.required(
+                errors,
+                "at least one clusterRoleSelector required if aggregationRule is non-nil",
+            );
+        }
+        for selector in selectors.items() {
+            let before = errors.len();
+            pod::label_selector(&selector, errors);
+            if errors.len() > before {
+                selector.invalid(errors, "invalid label selector.");
+            }
+        }
+    }
     for rule in role.get("rules").items() {
         let verbs = rule.get("verbs");
         if verbs.len() == 0 {
@@ -81,6 +98,7 @@ fn policy_rules(role: &At<'_>, namespaced: bool, errors: &mut ErrorList) {
 }
 
 fn binding(binding: &At<'_>, kinds: &[&str], errors: &mut ErrorList) {
+    let namespaced = kinds.contains(&"Role");
     let role = binding.get("roleRef");
     role.get("apiGroup").one_of(errors, &[GROUP]);
     role.get("kind").one_of(errors, kinds);
@@ -104,7 +122,8 @@ fn binding(binding: &At<'_>, kinds: &[&str], errors: &mut ErrorList) {
                 if group.is_given() {
                     group.one_of(errors, &[""]);
                 }
-                if !subject.get("namespace").is_given() {
+                // That of the binding is meant.
+                if !namespaced && !subject.get("namespace").is_given() {
                     subject.get("namespace").required(errors, "");
                 }
             }

@@ -4,19 +4,27 @@ use std::collections::HashSet;
 
 use meta::field::{ErrorList, FieldError};
 use meta::validation as format;
+use serde_json::Value;
 
 use super::at::At;
-use super::metadata;
-use super::{Rules, any_update, container};
+use super::conditions::conditions;
+use super::{Rules, container, discovery, metadata, networking};
 
 pub(super) const RULES: &[Rules] = &[Rules {
     group: "",
     kind: "Service",
     // Names of services become DNS labels; they may start with a digit (KEP-5311).
     name: format::dns1123_label,
-    object: |at, errors| service(&at.get("spec"), errors),
+    object: |at, errors| {
+        service(&at.get("spec"), errors);
+        topology(at, errors);
+    },
     update: |new, old, errors| update(&new.get("spec"), &old.get("spec"), errors),
-    status: any_update,
+    status: |new, _, errors| {
+        let status = new.get("status");
+        networking::load_balancer(&status.get("loadBalancer"), true, errors);
+        conditions(&status.get("conditions"), errors);
+    },
 }];
 
 fn is_headless(spec: &At<'_>) -> bool {
@@ -37,7 +45,8 @@ fn service(spec: &At<'_>, errors: &mut ErrorList) {
     match kind.text() {
         "LoadBalancer" | "NodePort" if is_headless(spec) => {
             let detail = format!("may not be set to 'None' for {} services", kind.text());
-            spec.get("clusterIP").invalid(errors, detail);
+            let path = spec.get("clusterIPs").path.index(0);
+            errors.push(FieldError::invalid(&path, "None", detail));
         }
         "ExternalName" => {
             for field in ["clusterIPs", "ipFamilies", "ipFamilyPolicy"] {
@@ -67,7 +76,9 @@ fn service(spec: &At<'_>, errors: &mut ErrorList) {
     session_timeout(spec, errors);
     cluster_ips(spec, errors);
     for ip in spec.get("externalIPs").items() {
-        ip.ip(errors);
+        if ip.ip(errors) {
+            discovery::endpoint_ip(&ip, errors);
+        }
     }
     traffic_policies(spec, errors);
     if kind.text() != "LoadBalancer" {
@@ -78,8 +89,33 @@ fn service(spec: &At<'_>, errors: &mut ErrorList) {
             }
         }
     }
-    for range in spec.get("loadBalancerSourceRanges").items() {
+    let class = spec.get("loadBalancerClass");
+    if kind.text() == "LoadBalancer" && class.is_set() {
+        class.check(errors, format::qualified_name(class.text()));
+    }
+    // Upstream spells this field as Go does.
+    let ranges = spec
+        .get("loadBalancerSourceRanges")
+        .renamed("LoadBalancerSourceRanges");
+    if ranges.len() > 0 && kind.text() != "LoadBalancer" {
+        ranges.forbidden(errors, "may only be used when `type` is 'LoadBalancer'");
+    }
+    for range in ranges.items() {
         range.cidr(errors);
+    }
+}
+
+/// Topology hints have two names, which must not disagree.
+fn topology(at: &At<'_>, errors: &mut ErrorList) {
+    const NEW: &str = "service.kubernetes.io/topology-mode";
+    const OLD: &str = "service.kubernetes.io/topology-aware-hints";
+    let annotations = at.get("metadata").get("annotations");
+    let text = |key| annotations.raw(key).and_then(Value::as_str);
+    if let (Some(new), Some(old)) = (text(NEW), text(OLD))
+        && new != old
+    {
+        let detail = format!("must match annotations[{OLD}] when both are specified");
+        errors.push(FieldError::invalid(&annotations.path.key(NEW), new, detail));
     }
 }
 
@@ -124,7 +160,7 @@ fn session_timeout(spec: &At<'_>, errors: &mut ErrorList) {
     const DAY: i64 = 86_400;
     let config = spec.get("sessionAffinityConfig");
     if spec.get("sessionAffinity").text() != "ClientIP" {
-        if config.is_set() {
+        if config.is_set() && spec.get("sessionAffinity").text() == "None" {
             config.forbidden(errors, "must not be set when session affinity is None");
         }
         return;

@@ -1,15 +1,17 @@
 //! Volumes, claims, classes and attachments; and the runtime classes of containers.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
-use meta::field::{ErrorList, FieldError};
+use meta::field::{ErrorList, FieldError, Path};
 use meta::quantity::Quantity;
 use meta::validation as format;
 use serde_json::Value;
 
-use super::at::At;
+use super::at::{At, IMMUTABLE};
 use super::metadata::immutable;
-use super::{Rules, any_update, pod, volume};
+use super::resource::driver_name;
+use super::volume_source::{self, In};
+use super::{Rules, any_update, classes, container, metadata, pod, volume};
 
 pub(super) const RULES: &[Rules] = &[
     Rules {
@@ -17,10 +19,7 @@ pub(super) const RULES: &[Rules] = &[
         kind: "PersistentVolume",
         name: format::dns1123_subdomain,
         object: |at, errors| persistent_volume(&at.get("spec"), errors),
-        update: |new, old, errors| {
-            let (new, old) = (new.get("spec"), old.get("spec"));
-            immutable(&new.get("volumeMode"), &old.get("volumeMode"), errors);
-        },
+        update: volume_update,
         status: any_update,
     },
     Rules {
@@ -29,7 +28,7 @@ pub(super) const RULES: &[Rules] = &[
         name: format::dns1123_subdomain,
         object: |at, errors| claim(&at.get("spec"), errors),
         update: claim_update,
-        status: any_update,
+        status: claim_status,
     },
     Rules {
         group: "storage.k8s.io",
@@ -44,19 +43,14 @@ pub(super) const RULES: &[Rules] = &[
         kind: "CSINode",
         name: format::dns1123_subdomain,
         object: |at, errors| csi_node(&at.get("spec"), errors),
-        update: any_update,
+        update: csi_node_update,
         status: any_update,
     },
     Rules {
         group: "node.k8s.io",
         kind: "RuntimeClass",
         name: format::dns1123_subdomain,
-        object: |at, errors| {
-            let handler = at.get("handler");
-            for message in format::dns1123_label(handler.text()) {
-                errors.push(FieldError::invalid(&handler.path, handler.text(), message));
-            }
-        },
+        object: runtime_class,
         update: |new, old, errors| {
             immutable(&new.get("handler"), &old.get("handler"), errors);
         },
@@ -84,7 +78,7 @@ pub(super) const RULES: &[Rules] = &[
 /// Drivers and attachments are the storage system's own; what they must say is little.
 fn attachment(spec: &At<'_>, errors: &mut ErrorList) {
     const ONE: &str = "must specify exactly one of inlineVolumeSpec and persistentVolumeName";
-    volume::named(&spec.get("attacher"), errors);
+    driver_name(&spec.get("attacher"), errors);
     let source = spec.get("source");
     let (inline, name) = (
         source.get("inlineVolumeSpec"),
@@ -93,7 +87,13 @@ fn attachment(spec: &At<'_>, errors: &mut ErrorList) {
     match (inline.is_set(), name.is_set()) {
         (false, false) => errors.push(FieldError::required(&source.path, ONE)),
         (true, true) => errors.push(FieldError::forbidden(&source.path, ONE)),
-        _ => {}
+        (true, false) => inline_volume(&inline, errors),
+        (false, true) => {
+            if !name.is_given() {
+                name.required(errors, "must specify non empty persistentVolumeName");
+            }
+            name.check(errors, format::dns1123_subdomain(name.text()));
+        }
     }
     let node = spec.get("nodeName");
     for message in format::dns1123_subdomain(node.text()) {
@@ -104,12 +104,78 @@ fn attachment(spec: &At<'_>, errors: &mut ErrorList) {
 fn csi_node(spec: &At<'_>, errors: &mut ErrorList) {
     let mut names = HashSet::new();
     for driver in spec.get("drivers").items() {
-        volume::named(&driver.get("name"), errors);
-        volume::named(&driver.get("nodeID"), errors);
-        let name = driver.get("name");
+        let (name, id) = (driver.get("name"), driver.get("nodeID"));
+        driver_name(&name, errors);
+        volume::named(&id, errors);
+        if id.text().len() > NODE_ID_LIMIT {
+            id.invalid(
+                errors,
+                format!("must be {NODE_ID_LIMIT} characters or less"),
+            );
+        }
+        driver.get("allocatable").get("count").non_negative(errors);
         if !names.insert(name.text()) {
             name.duplicate(errors);
         }
+        let mut keys = HashSet::new();
+        for key in driver.get("topologyKeys").items().map(|key| key.text()) {
+            if key.is_empty() {
+                errors.push(FieldError::required(&driver.path, ""));
+            }
+            if !keys.insert(key) {
+                errors.push(FieldError::duplicate(&driver.path, key));
+            }
+            for message in format::qualified_name(key) {
+                errors.push(FieldError::invalid(&driver.path, key, message));
+            }
+        }
+    }
+}
+
+/// The longest name that a driver has for a node, in bytes.
+const NODE_ID_LIMIT: usize = 192;
+
+/// A driver that is there stays as it is, but for how much it can attach.
+fn csi_node_update(new: &At<'_>, old: &At<'_>, errors: &mut ErrorList) {
+    let [drivers, were] = [new, old].map(|at| at.get("spec").get("drivers"));
+    let fixed = |driver: &At<'_>| {
+        ["name", "nodeID", "topologyKeys"].map(|field| driver.raw(field).cloned())
+    };
+    for before in were.items() {
+        let name = before.get("name").text();
+        for driver in drivers.items().filter(|d| d.get("name").text() == name) {
+            if fixed(&driver) != fixed(&before) {
+                errors.push(FieldError::invalid(
+                    &drivers.path,
+                    driver.bad_value(),
+                    IMMUTABLE,
+                ));
+            }
+        }
+    }
+}
+
+fn runtime_class(at: &At<'_>, errors: &mut ErrorList) {
+    let handler = at.get("handler");
+    for message in format::dns1123_label(handler.text()) {
+        errors.push(FieldError::invalid(&handler.path, handler.text(), message));
+    }
+    // Upstream checks the overhead as if it were a container's limits.
+    let fixed = at.get("overhead").get("podFixed").renamed("limits");
+    container::quantities(&fixed, errors);
+    let scheduling = at.get("scheduling");
+    metadata::labels(&scheduling.get("nodeSelector"), errors);
+    let tolerations = scheduling.get("tolerations");
+    pod::tolerations(&tolerations, errors);
+    let mut seen: Vec<&Value> = Vec::new();
+    for toleration in tolerations.items() {
+        let Some(value) = toleration.value() else {
+            continue;
+        };
+        if seen.contains(&value) {
+            toleration.duplicate(errors);
+        }
+        seen.push(value);
     }
 }
 
@@ -185,6 +251,8 @@ const SOURCES: &[&str] = &[
     "csi",
 ];
 
+const INLINE: &str = "may not be specified in the context of inline volumes";
+
 fn persistent_volume(spec: &At<'_>, errors: &mut ErrorList) {
     access_modes(&spec.get("accessModes"), "", errors);
     let capacity = spec.get("capacity");
@@ -202,6 +270,25 @@ fn persistent_volume(spec: &At<'_>, errors: &mut ErrorList) {
     if policy.is_given() {
         policy.one_of(errors, &["Delete", "Recycle", "Retain"]);
     }
+    let required = spec.get("nodeAffinity").get("required");
+    if required.is_set() {
+        pod::node_selector(&required, errors);
+    } else if spec.get("nodeAffinity").is_set() {
+        required.required(errors, "must specify required node constraints");
+    }
+    source(spec, required.is_set(), errors);
+    let path = spec.get("hostPath").get("path").text();
+    let is_root = !path.is_empty() && path.split('/').all(|step| matches!(step, "" | "."));
+    if is_root && policy.text() == "Recycle" {
+        policy.forbidden(errors, "may not be 'recycle' for a hostPath mount of '/'");
+    }
+    class_name(&spec.get("storageClassName"), errors);
+    volume_mode(spec, errors);
+    attributes(spec, errors);
+}
+
+/// The one source of a volume; `pinned`: it is said on which nodes it is.
+fn source(spec: &At<'_>, pinned: bool, errors: &mut ErrorList) {
     let mut given = 0;
     for name in SOURCES {
         let source = spec.get(name);
@@ -209,36 +296,127 @@ fn persistent_volume(spec: &At<'_>, errors: &mut ErrorList) {
             continue;
         }
         given += 1;
-        if given > 1 {
+        // Upstream forgets to count here.
+        if given > 1 && *name != "flexVolume" {
+            let source = if *name == "cephfs" {
+                source.renamed("cephFS")
+            } else {
+                source
+            };
             source.forbidden(errors, "may not specify more than 1 volume type");
             continue;
         }
-        let required: &[&'static str] = match *name {
-            "hostPath" => {
-                volume::host_path(&source, errors);
-                &[]
+        volume_source::check(name, &source, In::PersistentVolume, errors);
+        if *name == "local" {
+            let path = source.get("path");
+            volume::named(&path, errors);
+            container::no_backsteps(&path, errors);
+            if !pinned {
+                spec.get("nodeAffinity")
+                    .required(errors, "Local volume requires node affinity");
             }
-            "nfs" => &["server", "path"],
-            "csi" => &["driver", "volumeHandle"],
-            "local" => &["path"],
-            _ => &[],
-        };
-        for field in required {
-            volume::named(&source.get(field), errors);
-        }
-        if *name == "local" && !spec.get("nodeAffinity").get("required").is_set() {
-            spec.get("nodeAffinity")
-                .required(errors, "Local volume requires node affinity");
         }
     }
     if given == 0 {
         spec.required(errors, "must specify a volume type");
     }
-    class_name(&spec.get("storageClassName"), errors);
-    volume_mode(spec, errors);
 }
 
-fn claim(spec: &At<'_>, errors: &mut ErrorList) {
+fn attributes(spec: &At<'_>, errors: &mut ErrorList) {
+    let class = spec.get("volumeAttributesClassName");
+    if !class.is_set() {
+        return;
+    }
+    if class.is_given() {
+        class_name(&class, errors);
+    } else {
+        class.required(errors, "an empty string is disallowed");
+    }
+    if !spec.get("csi").is_set() {
+        spec.get("csi").required(
+            errors,
+            "has to be specified when using volumeAttributesClassName",
+        );
+    }
+}
+
+/// A volume that is attached without there being an object of it.
+fn inline_volume(spec: &At<'_>, errors: &mut ErrorList) {
+    for field in ["claimRef", "nodeAffinity"] {
+        if spec.get(field).is_set() {
+            spec.get(field).forbidden(errors, INLINE);
+        }
+    }
+    for field in ["capacity", "storageClassName"] {
+        if spec.get(field).is_given() {
+            spec.get(field).forbidden(errors, INLINE);
+        }
+    }
+    if !spec.get("csi").is_set() {
+        spec.get("csi").required(
+            errors,
+            "has to be specified in the context of inline volumes",
+        );
+    }
+    access_modes(&spec.get("accessModes"), "", errors);
+    let policy = spec.get("persistentVolumeReclaimPolicy");
+    if policy.is_given() && policy.text() != "Retain" {
+        policy.forbidden(
+            errors,
+            "may only be Retain in the context of inline volumes",
+        );
+    }
+    source(spec, false, errors);
+    let mode = spec.get("volumeMode");
+    if mode.is_set() && mode.text() != "Filesystem" {
+        mode.forbidden(
+            errors,
+            "may not specify volumeMode other than Filesystem in the context of inline volumes",
+        );
+    }
+    attributes(spec, errors);
+}
+
+/// Where a volume comes from is settled once; a secret to grow it by may come later.
+fn volume_update(new: &At<'_>, old: &At<'_>, errors: &mut ErrorList) {
+    const GROW: &str = "controllerExpandSecretRef";
+    let (new, old) = (new.get("spec"), old.get("spec"));
+    let source = |spec: &At<'_>| -> Vec<Value> {
+        let of = |name: &&str| spec.raw(name).cloned().unwrap_or_default();
+        SOURCES.iter().map(of).collect()
+    };
+    let (mut asked, before) = (source(&new), source(&old));
+    if !old.get("csi").get(GROW).is_set()
+        && let Some(csi) = asked.last_mut().and_then(Value::as_object_mut)
+    {
+        csi.remove(GROW);
+    }
+    if asked != before {
+        // Upstream calls the inlined struct by its Go name.
+        let path = new.path.child("persistentvolumesource");
+        errors.push(FieldError::forbidden(
+            &path,
+            "spec.persistentvolumesource is immutable after creation",
+        ));
+    }
+    // Upstream leaves `spec` out of these paths.
+    let at_root = |name: &'static str| new.get(name).moved(Path::new(name));
+    immutable(&at_root("volumeMode"), &old.get("volumeMode"), errors);
+    let affinity = at_root("nodeAffinity");
+    if old.get("nodeAffinity").is_set() && affinity.value() != old.raw("nodeAffinity") {
+        affinity.invalid(
+            errors,
+            "field is immutable, except for updating from beta label to GA",
+        );
+    }
+    let class = "volumeAttributesClassName";
+    if old.get(class).is_set() && !new.get(class).is_set() {
+        new.get(class)
+            .forbidden(errors, "update from non-nil value to nil is forbidden");
+    }
+}
+
+pub(super) fn claim(spec: &At<'_>, errors: &mut ErrorList) {
     let modes = spec.get("accessModes");
     access_modes(&modes, "at least 1 access mode is required", errors);
     pod::label_selector(&spec.get("selector"), errors);
@@ -251,25 +429,89 @@ fn claim(spec: &At<'_>, errors: &mut ErrorList) {
     }
     class_name(&spec.get("storageClassName"), errors);
     volume_mode(spec, errors);
-    for field in ["dataSource", "dataSourceRef"] {
-        let source = spec.get(field);
-        if !source.is_set() {
-            continue;
-        }
-        volume::named(&source.get("name"), errors);
-        volume::named(&source.get("kind"), errors);
-        let (group, kind) = (source.get("apiGroup"), source.get("kind").text());
-        if group.is_given() {
-            group.check(errors, format::dns1123_subdomain(group.text()));
-        } else if kind != "PersistentVolumeClaim" {
-            errors.push(FieldError::invalid(
-                &source.path,
-                kind,
-                "must be 'PersistentVolumeClaim' when referencing the default apiGroup",
-            ));
-        }
+    let (source, reference) = (spec.get("dataSource"), spec.get("dataSourceRef"));
+    data_source(&source, errors);
+    data_source(&reference, errors);
+    let namespace = reference.get("namespace");
+    if namespace.is_given() {
+        namespace.check(errors, format::dns1123_label(namespace.text()));
+    }
+    let same = ["apiGroup", "kind", "name"]
+        .iter()
+        .all(|field| source.get(field).text() == reference.get(field).text());
+    if source.is_set() && namespace.is_given() {
+        spec.invalid(
+            errors,
+            "may not be specified when dataSourceRef.namespace is specified",
+        );
+    } else if source.is_set() && reference.is_set() && !same {
+        spec.invalid(errors, "must match dataSourceRef");
     }
     class_name(&spec.get("volumeAttributesClassName"), errors);
+}
+
+fn data_source(source: &At<'_>, errors: &mut ErrorList) {
+    if !source.is_set() {
+        return;
+    }
+    volume::named(&source.get("name"), errors);
+    volume::named(&source.get("kind"), errors);
+    let (group, kind) = (source.get("apiGroup"), source.get("kind").text());
+    if group.is_given() {
+        group.check(errors, format::dns1123_subdomain(group.text()));
+    } else if kind != "PersistentVolumeClaim" {
+        errors.push(FieldError::invalid(
+            &source.path,
+            kind,
+            "must be 'PersistentVolumeClaim' when referencing the default apiGroup",
+        ));
+    }
+}
+
+/// What the status may say of a claim that grows.
+fn claim_status(new: &At<'_>, _: &At<'_>, errors: &mut ErrorList) {
+    const STEPS: [&str; 5] = [
+        "ControllerResizeInProgress",
+        "ControllerResizeInfeasible",
+        "NodeResizeInProgress",
+        "NodeResizeInfeasible",
+        "NodeResizePending",
+    ];
+    let status = new.get("status");
+    let basic = |quantity: &At<'_>, errors: &mut ErrorList| {
+        if size(quantity).is_some_and(|q| q < Quantity::default()) {
+            quantity.invalid(errors, "must be a valid resource quantity");
+        }
+    };
+    for (_, quantity) in status.get("capacity").entries() {
+        basic(&quantity, errors);
+    }
+    let statuses = status.get("allocatedResourceStatuses");
+    for (name, step) in statuses.entries() {
+        resource_key(name, &statuses, errors);
+        if !STEPS.contains(&step.text()) {
+            errors.push(FieldError::not_supported(&statuses.path, name, &STEPS));
+        }
+    }
+    let allocated = status.get("allocatedResources");
+    for (name, quantity) in allocated.entries() {
+        if resource_key(name, &allocated, errors) {
+            basic(&quantity, errors);
+        }
+    }
+}
+
+/// Storage, or something of somebody else's.
+fn resource_key(name: &str, of: &At<'_>, errors: &mut ErrorList) -> bool {
+    let before = errors.len();
+    for message in format::qualified_name(name) {
+        errors.push(FieldError::invalid(&of.path, name, message));
+    }
+    let native = !name.contains('/') || name.contains("kubernetes.io/");
+    if native && name != "storage" {
+        errors.push(FieldError::not_supported(&of.path, name, &["storage"]));
+    }
+    errors.len() == before
 }
 
 /// A claim gets its volume once; when it is bound it may still grow and change its attributes.
@@ -315,41 +557,68 @@ fn claim_update(new: &At<'_>, old: &At<'_>, errors: &mut ErrorList) {
             .get("storage")
             .forbidden(errors, "field can not be less than status.capacity");
     }
+    // Upstream leaves `spec` out of this path.
+    let mode = new_spec.get("volumeMode").moved(Path::new("volumeMode"));
+    immutable(&mode, &old_spec.get("volumeMode"), errors);
+    let class = new_spec.get("volumeAttributesClassName");
+    let had = old
+        .get("status")
+        .get("currentVolumeAttributesClassName")
+        .is_set();
+    if had && class.value() != old_spec.raw("volumeAttributesClassName") {
+        if !class.is_set() {
+            class.forbidden(errors, "update to nil is forbidden when status.currentVolumeAttributesClassName is not nil");
+        } else if !class.is_given() {
+            class.forbidden(errors, "update to empty string is forbidden when status.currentVolumeAttributesClassName is not nil");
+        }
+    }
 }
 
 fn storage_class(class: &At<'_>, errors: &mut ErrorList) {
-    /// Parameters: how many, and how many bytes in all.
-    const MOST: (usize, usize) = (512, 256 * 1024);
-    let provisioner = class.get("provisioner");
-    if provisioner.is_given() {
-        let lower = provisioner.text().to_lowercase();
-        for message in format::qualified_name(&lower) {
-            errors.push(FieldError::invalid(
-                &provisioner.path,
-                lower.as_str(),
-                message,
-            ));
-        }
-    } else {
-        provisioner.required(errors, "");
-    }
-    let parameters = class.get("parameters");
-    if parameters.len() > MOST.0 {
-        errors.push(FieldError::too_long(&parameters.path, MOST.0));
-    }
-    let bytes: usize = parameters
-        .entries()
-        .map(|(key, value)| key.len() + value.text().len())
-        .sum();
-    if bytes > MOST.1 {
-        errors.push(FieldError::too_long(&parameters.path, MOST.1));
-    }
+    classes::provisioner(&class.get("provisioner"), errors);
+    classes::parameters(&class.get("parameters"), errors);
     if class.get("reclaimPolicy").is_given() {
         class
             .get("reclaimPolicy")
             .one_of(errors, &["Delete", "Retain"]);
     }
-    class
-        .get("volumeBindingMode")
-        .one_of(errors, &["Immediate", "WaitForFirstConsumer"]);
+    let mode = class.get("volumeBindingMode");
+    if mode.is_set() {
+        mode.one_of(errors, &["Immediate", "WaitForFirstConsumer"]);
+    } else {
+        mode.required(errors, "");
+    }
+    let mut terms: Vec<BTreeMap<&str, BTreeSet<&str>>> = Vec::new();
+    for term in class.get("allowedTopologies").items() {
+        let expressions = term.get("matchLabelExpressions");
+        let parsed = topology_term(&expressions, errors);
+        if terms.contains(&parsed) {
+            errors.push(FieldError::duplicate(&expressions.path, ""));
+        }
+        terms.push(parsed);
+    }
+}
+
+fn topology_term<'a>(
+    expressions: &At<'a>,
+    errors: &mut ErrorList,
+) -> BTreeMap<&'a str, BTreeSet<&'a str>> {
+    let mut term = BTreeMap::new();
+    for expression in expressions.items() {
+        let (key, values) = (expression.get("key"), expression.get("values"));
+        let mut seen = BTreeSet::new();
+        if values.len() == 0 {
+            values.required(errors, "");
+        }
+        for value in values.items() {
+            if !seen.insert(value.text()) {
+                value.duplicate(errors);
+            }
+        }
+        key.check(errors, format::qualified_name(key.text()));
+        if term.insert(key.text(), seen).is_some() {
+            key.duplicate(errors);
+        }
+    }
+    term
 }

@@ -2,19 +2,38 @@
 
 use std::collections::{HashMap, HashSet};
 
-use meta::field::{ErrorList, FieldError};
+use meta::field::{ErrorList, FieldError, Path};
+use meta::quantity::Quantity;
 use meta::validation as format;
 
 use super::at::At;
-use super::container;
+use super::volume_source::{self, In};
+use super::{certificates, container, metadata, pod, storage};
 
 /// A pod's volumes by name.
 pub(super) struct Volumes<'a>(HashMap<&'a str, At<'a>>);
 
 impl<'a> Volumes<'a> {
-    /// Names them without checking; claim templates of a stateful set count too.
-    pub fn named(volumes: &At<'a>) -> Self {
-        Self(volumes.items().map(|v| (v.get("name").text(), v)).collect())
+    /// Those that are as they should be.
+    pub fn checked(volumes: &At<'a>, errors: &mut ErrorList) -> Self {
+        let mut named = HashMap::new();
+        for volume in volumes.items() {
+            let name = volume.get("name");
+            let before = errors.len();
+            source(&volume, errors);
+            if !name.is_given() {
+                name.required(errors, "");
+            } else {
+                name.check(errors, format::dns1123_label(name.text()));
+            }
+            if named.contains_key(name.text()) {
+                name.duplicate(errors);
+            }
+            if errors.len() == before {
+                named.insert(name.text(), volume);
+            }
+        }
+        Self(named)
     }
 
     pub fn contains(&self, name: &str) -> bool {
@@ -26,22 +45,6 @@ impl<'a> Volumes<'a> {
         self.0.get(name).is_some_and(|v| {
             v.raw("persistentVolumeClaim").is_some() || v.raw("ephemeral").is_some()
         })
-    }
-}
-
-pub(super) fn volumes(volumes: &At<'_>, errors: &mut ErrorList) {
-    let mut names = HashSet::new();
-    for volume in volumes.items() {
-        let name = volume.get("name");
-        if !name.is_given() {
-            name.required(errors, "");
-        } else {
-            name.check(errors, format::dns1123_label(name.text()));
-        }
-        if !names.insert(name.text()) {
-            name.duplicate(errors);
-        }
-        source(&volume, errors);
     }
 }
 
@@ -93,9 +96,12 @@ fn source(volume: &At<'_>, errors: &mut ErrorList) {
         }
         match *name {
             "emptyDir" => {
-                container::quantity_value("", &source.get("sizeLimit"), errors);
+                let limit = source.get("sizeLimit");
+                let size = limit.text().parse::<Quantity>();
+                if size.is_ok_and(|s| s < Quantity::default()) {
+                    limit.forbidden(errors, "SizeLimit field must be a valid resource quantity");
+                }
             }
-            "hostPath" => host_path(&source, errors),
             "secret" => {
                 named(&source.get("secretName"), errors);
                 file_mode(&source.get("defaultMode"), errors);
@@ -108,16 +114,23 @@ fn source(volume: &At<'_>, errors: &mut ErrorList) {
             }
             "downwardAPI" => {
                 file_mode(&source.get("defaultMode"), errors);
-                downward_files(&source.get("items"), errors);
+                downward_files(&source.get("items"), &source.path, errors);
             }
             "projected" => projected(&source, errors),
             "persistentVolumeClaim" => named(&source.get("claimName"), errors),
-            "nfs" => {
-                named(&source.get("server"), errors);
-                named(&source.get("path"), errors);
+            "gitRepo" => {
+                named(&source.get("repository"), errors);
+                container::descending_path(&source.get("directory"), errors);
             }
-            "csi" => named(&source.get("driver"), errors),
-            _ => {}
+            "image" => {
+                named(&source.get("reference"), errors);
+                let policy = source.get("pullPolicy");
+                if policy.is_given() {
+                    policy.one_of(errors, &["Always", "IfNotPresent", "Never"]);
+                }
+            }
+            "ephemeral" => ephemeral(&source.get("volumeClaimTemplate"), errors),
+            name => volume_source::check(name, &source, In::Pod, errors),
         }
     }
     if given == 0 {
@@ -131,23 +144,31 @@ pub(super) fn named(field: &At<'_>, errors: &mut ErrorList) {
     }
 }
 
-pub(super) fn host_path(source: &At<'_>, errors: &mut ErrorList) {
-    let path = source.get("path");
-    named(&path, errors);
-    container::no_backsteps(&path, errors);
-    source.get("type").one_of(
-        errors,
-        &[
-            "",
-            "BlockDevice",
-            "CharDevice",
-            "Directory",
-            "DirectoryOrCreate",
-            "File",
-            "FileOrCreate",
-            "Socket",
-        ],
-    );
+/// A claim that comes and goes with its pod: the pod names it.
+fn ephemeral(template: &At<'_>, errors: &mut ErrorList) {
+    if !template.is_set() {
+        template.required(errors, "");
+        return;
+    }
+    let meta = template.get("metadata");
+    for (field, value) in meta.entries() {
+        if !matches!(field, "annotations" | "labels") && value.is_given() {
+            let path = template.path.child("metadata").child(match field {
+                "name" => "name",
+                "generateName" => "generateName",
+                "namespace" => "namespace",
+                "finalizers" => "finalizers",
+                "ownerReferences" => "ownerReferences",
+                _ => continue,
+            });
+            errors.push(FieldError::forbidden(
+                &path,
+                "only labels and annotations are allowed",
+            ));
+        }
+    }
+    metadata::template(&meta, errors);
+    storage::claim(&template.get("spec"), errors);
 }
 
 fn file_mode(mode: &At<'_>, errors: &mut ErrorList) {
@@ -184,8 +205,9 @@ const DOWNWARD_FIELDS: &[&str] = &[
     "metadata.uid",
 ];
 
-fn downward_files(items: &At<'_>, errors: &mut ErrorList) {
-    for item in items.items() {
+/// Upstream tells of the files as of one, at `path`.
+fn downward_files(items: &At<'_>, path: &Path, errors: &mut ErrorList) {
+    for item in items.items().map(|item| item.moved(path.clone())) {
         let path = item.get("path");
         named(&path, errors);
         local_non_reserved(&path, errors);
@@ -207,34 +229,38 @@ fn downward_files(items: &At<'_>, errors: &mut ErrorList) {
     }
 }
 
+const PROJECTIONS: [&str; 6] = [
+    "secret",
+    "configMap",
+    "downwardAPI",
+    "serviceAccountToken",
+    "clusterTrustBundle",
+    "podCertificate",
+];
+
 fn projected(source: &At<'_>, errors: &mut ErrorList) {
     file_mode(&source.get("defaultMode"), errors);
     let mut paths = HashSet::new();
     for projection in source.get("sources").items() {
         let mut given = 0;
-        for name in [
-            "clusterTrustBundle",
-            "configMap",
-            "downwardAPI",
-            "podCertificate",
-            "secret",
-            "serviceAccountToken",
-        ] {
+        for name in PROJECTIONS {
             let part = projection.get(name);
             if !part.is_set() {
                 continue;
             }
             given += 1;
             if given > 1 {
-                part.forbidden(errors, "may not specify more than 1 volume type");
+                projection.forbidden(errors, "may not specify more than 1 volume type");
+                continue;
             }
             match name {
                 "configMap" | "secret" => {
                     named(&part.get("name"), errors);
                     key_paths(&part.get("items"), errors);
                 }
-                "downwardAPI" => downward_files(&part.get("items"), errors),
-                "serviceAccountToken" => token(&part, errors),
+                "downwardAPI" => downward_files(&part.get("items"), &part.path, errors),
+                "serviceAccountToken" => token(&part, source, errors),
+                "clusterTrustBundle" => trust_bundle(&part, errors),
                 _ => {}
             }
             let files = part.get("items").items().map(|i| i.get("path"));
@@ -248,13 +274,39 @@ fn projected(source: &At<'_>, errors: &mut ErrorList) {
                 }
             }
         }
-        if given == 0 {
-            projection.required(errors, "must specify a volume source type");
-        }
     }
 }
 
-fn token(token: &At<'_>, errors: &mut ErrorList) {
+fn trust_bundle(part: &At<'_>, errors: &mut ErrorList) {
+    let (name, signer) = (part.get("name"), part.get("signerName"));
+    match (name.is_set(), signer.is_set()) {
+        (true, true) => part.invalid(errors, "only one of name and signerName may be used"),
+        (true, false) => {
+            named(&name, errors);
+            if part.get("labelSelector").is_set() {
+                part.get("labelSelector")
+                    .invalid(errors, "labelSelector must be unset if name is specified");
+            }
+        }
+        (false, true) => {
+            if signer.is_given() {
+                certificates::signer_name(&signer, errors);
+            } else {
+                signer.required(errors, "must be set");
+            }
+            pod::label_selector(&part.get("labelSelector"), errors);
+        }
+        (false, false) => part.required(errors, "either name or signerName must be specified"),
+    }
+    let path = part.get("path");
+    if path.is_given() {
+        local_non_reserved(&path, errors);
+    } else {
+        path.required(errors, "");
+    }
+}
+
+fn token(token: &At<'_>, volume: &At<'_>, errors: &mut ErrorList) {
     let seconds = token.get("expirationSeconds");
     match seconds.int() {
         Some(s) if s < 600 => {
@@ -268,5 +320,8 @@ fn token(token: &At<'_>, errors: &mut ErrorList) {
         }
         _ => {}
     }
-    named(&token.get("path"), errors);
+    // Upstream leaves the source out of this path.
+    let path = token.get("path").moved(volume.path.child("path"));
+    named(&path, errors);
+    local_non_reserved(&path, errors);
 }
