@@ -116,6 +116,7 @@ impl QuotaWriter for Reader {
             let text = |field: &str| quota["metadata"][field].as_str().unwrap_or_default();
             let write = Write {
                 user: &user,
+                group: "",
                 namespace: text("namespace"),
                 name: text("name"),
                 subresource: "status",

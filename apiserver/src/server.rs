@@ -162,7 +162,7 @@ pub async fn run(options: Options, stop: CancellationToken) -> anyhow::Result<()
     });
     let versions = discovery::served(&runtime_config.0, |gate| gates.enabled(gate))?;
     let strategies = special::strategies(etcd.event_ttl.get());
-    let registry = Arc::new(Registry::new(&versions, &cache, &env, strategies));
+    let registry = Arc::new(Registry::new(&versions, &cache, &env, strategies, &gates));
     reader.connect(registry.clone());
     let allocators = special::allocate_for_services(
         &registry,

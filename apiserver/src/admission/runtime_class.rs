@@ -22,6 +22,10 @@ impl RuntimeClass {
         let Some(name) = pod["spec"]["runtimeClassName"].as_str() else {
             return Ok(None);
         };
+        if name.is_empty() {
+            // What upstream's client says of itself.
+            return Err(Status::internal("resource name may not be empty"));
+        }
         let (group, resource) = ("node.k8s.io", "runtimeclasses");
         let found = match self.lookup.get(group, resource, "", name) {
             Some(found) => Some(found),

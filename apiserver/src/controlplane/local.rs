@@ -45,6 +45,7 @@ impl Local {
     fn write<'a>(&'a self, store: &Store, namespace: &'a str, name: &'a str) -> Write<'a> {
         Write {
             user: &self.user,
+            group: "",
             namespace,
             name,
             subresource: "",

@@ -15,9 +15,18 @@ const KIND: &str = "CertificateSigningRequest";
 #[derive(Debug)]
 pub struct CertificateRequests;
 
-/// Conditions that only `approval` writes.
-fn is_verdict(condition: &Value) -> bool {
-    matches!(condition["type"].as_str(), Some("Approved" | "Denied"))
+/// A status may repeat the verdicts, but not change what they say; that one is missing or new
+/// is for validation to see.
+fn keep_verdicts(request: &mut Value, old: &Value) {
+    let before = conditions(old);
+    for verdict in ["Approved", "Denied"] {
+        let mut said = before.iter().filter(|c| c["type"] == verdict);
+        let list = request["status"]["conditions"].as_array_mut();
+        let repeated = list.into_iter().flatten().filter(|c| c["type"] == verdict);
+        for (now, said) in repeated.zip(&mut said) {
+            *now = said.clone();
+        }
+    }
 }
 
 fn conditions(request: &Value) -> Vec<Value> {
@@ -79,13 +88,7 @@ impl Strategy for CertificateRequests {
             }
             "status" => {
                 keep_all_but_status(request, old);
-                // Verdicts are not the signer's to change.
-                let mut kept: Vec<Value> = conditions(old).into_iter().filter(is_verdict).collect();
-                kept.extend(conditions(request).into_iter().filter(|c| !is_verdict(c)));
-                if !request["status"].is_object() {
-                    request["status"] = json!({});
-                }
-                request["status"]["conditions"] = Value::Array(kept);
+                keep_verdicts(request, old);
                 stamp(request, old, cx.now);
             }
             _ => {
@@ -96,10 +99,10 @@ impl Strategy for CertificateRequests {
     }
 
     fn validate_update(&self, cx: &Context<'_>, request: &Value, old: &Value) -> ErrorList {
-        if cx.subresource.is_empty() {
-            validation::update(GROUP, KIND, request, old)
-        } else {
-            validation::update_status(GROUP, KIND, request, old)
+        match cx.subresource {
+            "" => validation::update(GROUP, KIND, request, old),
+            "status" => validation::update_status(GROUP, KIND, request, old),
+            part => validation::update_part(GROUP, KIND, part, request, old),
         }
     }
 }
@@ -116,6 +119,7 @@ mod tests {
             ..Default::default()
         };
         let cx = Context {
+            group: "",
             user: &user,
             now: jiff::Timestamp::UNIX_EPOCH,
             dry_run: false,
@@ -128,13 +132,15 @@ mod tests {
 
         let old =
             json!({"spec": {}, "status": {"conditions": [{"type": "Approved", "status": "True"}]}});
-        let mut signed = json!({"spec": {}, "status": {"certificate": "c", "conditions": []}});
+        let mut signed = json!({"spec": {}, "status": {"certificate": "c",
+            "conditions": [{"type": "Approved", "status": "True", "reason": "other"}]}});
         let cx = Context {
             subresource: "status",
             ..cx
         };
         CertificateRequests.prepare_update(&cx, &mut signed, &old);
         assert_eq!(signed["status"]["conditions"][0]["type"], "Approved");
+        assert!(signed["status"]["conditions"][0].get("reason").is_none());
         assert_eq!(signed["status"]["certificate"], "c");
     }
 }

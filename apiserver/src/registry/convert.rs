@@ -8,6 +8,7 @@
 
 mod autoscaling;
 mod events;
+mod resource;
 
 use schema::Resource;
 use serde_json::{Value, json};
@@ -51,7 +52,84 @@ const CONVERSIONS: &[Conversion] = &[
         to: ("events.k8s.io", "v1"),
         function: events::core_to_v1,
     },
+    of_devices("resourceclaims", "v1beta1", "v1", resource::claim_to_v1),
+    of_devices(
+        "resourceclaims",
+        "v1",
+        "v1beta1",
+        resource::claim_to_v1beta1,
+    ),
+    of_devices(
+        "resourceclaims",
+        "v1beta1",
+        "v1beta2",
+        resource::claim_to_v1,
+    ),
+    of_devices(
+        "resourceclaims",
+        "v1beta2",
+        "v1beta1",
+        resource::claim_to_v1beta1,
+    ),
+    of_devices(
+        "resourceclaimtemplates",
+        "v1beta1",
+        "v1",
+        resource::claim_to_v1,
+    ),
+    of_devices(
+        "resourceclaimtemplates",
+        "v1",
+        "v1beta1",
+        resource::claim_to_v1beta1,
+    ),
+    of_devices(
+        "resourceclaimtemplates",
+        "v1beta1",
+        "v1beta2",
+        resource::claim_to_v1,
+    ),
+    of_devices(
+        "resourceclaimtemplates",
+        "v1beta2",
+        "v1beta1",
+        resource::claim_to_v1beta1,
+    ),
+    of_devices("resourceslices", "v1beta1", "v1", resource::slice_to_v1),
+    of_devices(
+        "resourceslices",
+        "v1",
+        "v1beta1",
+        resource::slice_to_v1beta1,
+    ),
+    of_devices(
+        "resourceslices",
+        "v1beta1",
+        "v1beta2",
+        resource::slice_to_v1,
+    ),
+    of_devices(
+        "resourceslices",
+        "v1beta2",
+        "v1beta1",
+        resource::slice_to_v1beta1,
+    ),
 ];
+
+const fn of_devices(
+    plural: &'static str,
+    from: &'static str,
+    to: &'static str,
+    function: Function,
+) -> Conversion {
+    const GROUP: &str = "resource.k8s.io";
+    Conversion {
+        plural,
+        from: (GROUP, from),
+        to: (GROUP, to),
+        function,
+    }
+}
 
 fn find(from: &Resource, to: &Resource) -> Option<Function> {
     CONVERSIONS

@@ -17,14 +17,14 @@ pub struct Events {
 impl Strategy for Events {
     fn prepare_create(&self, _cx: &Context<'_>, _event: &mut Value) {}
 
-    fn validate_create(&self, _cx: &Context<'_>, event: &Value) -> ErrorList {
-        validation::create("", "Event", true, event)
+    fn validate_create(&self, cx: &Context<'_>, event: &Value) -> ErrorList {
+        validation::create(cx.group, "Event", true, event)
     }
 
     fn prepare_update(&self, _cx: &Context<'_>, _event: &mut Value, _old: &Value) {}
 
-    fn validate_update(&self, _cx: &Context<'_>, event: &Value, old: &Value) -> ErrorList {
-        validation::update("", "Event", event, old)
+    fn validate_update(&self, cx: &Context<'_>, event: &Value, old: &Value) -> ErrorList {
+        validation::update(cx.group, "Event", event, old)
     }
 
     fn allow_create_on_update(&self) -> bool {

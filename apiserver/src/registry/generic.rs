@@ -10,6 +10,7 @@ use meta::field::ErrorList;
 use schema::Resource;
 use serde_json::{Value, json};
 
+use super::claims;
 use super::deletion::GarbageCollection;
 use super::object_meta::{
     child_mut, keep, meta, meta_mut, semantically_equal, set, set_generation, time,
@@ -40,6 +41,8 @@ enum Generation {
     Counted,
     /// Beginning with what the client says.
     Continued,
+    /// Always 1.
+    First,
 }
 
 /// What becomes of the status that a client sends on create.
@@ -64,6 +67,8 @@ enum Also {
     Labels,
     /// The status says when its phase changed.
     PhaseTime,
+    /// Two fields say where the content comes from.
+    DataSource,
     /// What has no name is named by its uid.
     NamedByUid,
 }
@@ -93,6 +98,12 @@ impl Traits {
     const fn generation(self) -> Traits {
         Traits {
             generation: Generation::Counted,
+            ..self
+        }
+    }
+    const fn first_generation(self) -> Traits {
+        Traits {
+            generation: Generation::First,
             ..self
         }
     }
@@ -162,7 +173,7 @@ const TRAITS: &[Traits] = &[
         .also(Also::PhaseTime),
     of("", "persistentvolumeclaims")
         .returns_deleted()
-        .on_create(OnCreate::Phase("Pending")),
+        .also(Also::DataSource),
     of("", "podtemplates").generation().returns_deleted(),
     of("", "replicationcontrollers").generation().orphans(),
     of("", "resourcequotas").returns_deleted(),
@@ -254,7 +265,7 @@ const TRAITS: &[Traits] = &[
     of("resource.k8s.io", "resourceslices")
         .generation()
         .returns_deleted(),
-    of("scheduling.k8s.io", "priorityclasses").generation(),
+    of("scheduling.k8s.io", "priorityclasses").first_generation(),
     of("storage.k8s.io", "csidrivers")
         .continued_generation()
         .conditional_update()
@@ -388,6 +399,9 @@ impl Strategy for Generic {
         if self.traits.also == Also::PhaseTime {
             object["status"][PHASE_TIME] = time(cx.now);
         }
+        if self.traits.also == Also::DataSource {
+            claims::settle_source(object);
+        }
         if self.traits.also == Also::NamedByUid && meta(object).name().is_empty() {
             let uid = meta(object).uid().to_owned();
             meta_mut(object).insert("name".into(), uid.into());
@@ -396,7 +410,10 @@ impl Strategy for Generic {
             let generation = template_generation(object).max(1);
             set_template_generation(object, generation);
         }
-        if self.traits.generation == Generation::Counted {
+        if matches!(
+            self.traits.generation,
+            Generation::Counted | Generation::First
+        ) {
             set_generation(object, 1);
         }
     }
@@ -433,7 +450,7 @@ impl Strategy for Generic {
             );
         let labelled = self.traits.also == Also::Labels
             && !semantically_equal(meta(object).get("labels"), meta(old).get("labels"));
-        if self.traits.generation != Generation::No
+        if !matches!(self.traits.generation, Generation::No | Generation::First)
             && (annotated || labelled || spec_changed(object, old))
         {
             set_generation(object, meta(old).generation() + 1);
@@ -450,10 +467,13 @@ impl Strategy for Generic {
     }
 
     fn warnings(&self, object: &Value, old: Option<&Value>) -> Vec<String> {
-        if old.is_some_and(|old| meta(old).generation() == meta(object).generation()) {
+        // Where changes are counted, an update is only looked at for what it changes.
+        let counted = self.traits.generation != Generation::No;
+        let same = |old: &Value| meta(old).generation() == meta(object).generation();
+        if counted && old.is_some_and(same) {
             return Vec::new();
         }
-        api::warnings::of(self.resource.group, self.resource.kind, object)
+        api::warnings::of(self.resource.group, self.resource.kind, object, old)
     }
 
     fn allow_create_on_update(&self) -> bool {
@@ -511,6 +531,7 @@ mod tests {
 
     fn context<'a>(user: &'a crate::authn::User, subresource: &'a str) -> Context<'a> {
         Context {
+            group: "",
             user,
             now: jiff::Timestamp::UNIX_EPOCH,
             dry_run: false,

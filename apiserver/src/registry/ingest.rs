@@ -10,11 +10,13 @@ use schema::{Cardinality, Message, Resource, Type};
 use serde_json::Value;
 
 use super::object_meta::{meta, meta_mut};
+use super::{as_read, store};
 use crate::storage::Revision;
 use crate::storage::cache::{Ingest, Ingested, SelectableField};
 
 /// Reads one built-in resource.
 pub struct BuiltIn {
+    resource: &'static Resource,
     fields: Vec<Path>,
 }
 
@@ -50,6 +52,7 @@ struct Path {
 impl BuiltIn {
     pub fn new(resource: &'static Resource) -> BuiltIn {
         BuiltIn {
+            resource,
             fields: resource
                 .selectable_fields
                 .iter()
@@ -173,6 +176,23 @@ impl Ingest for BuiltIn {
         }
         for path in &self.fields {
             ingested.fields.push(path.pick(unknown.raw)?);
+        }
+        if as_read::has_defaults(self.resource) {
+            let mut object = store::decode(self.resource, value).map_err(|e| e.to_string())?;
+            if as_read::defaults(self.resource, &mut object) {
+                let value = store::encode(self.resource, &object).map_err(|e| e.to_string())?;
+                let labels = super::object_meta::meta(&object).get("labels").cloned();
+                let labels = labels
+                    .as_ref()
+                    .and_then(Value::as_object)
+                    .into_iter()
+                    .flatten();
+                ingested.labels = labels
+                    .map(|(k, v)| (k.clone(), v.as_str().unwrap_or_default().to_owned()))
+                    .collect();
+                ingested.bytes = stamp(&value, revision)?;
+                return Ok(ingested);
+            }
         }
         ingested.bytes = stamp(value, revision)?;
         Ok(ingested)
@@ -327,7 +347,6 @@ pub fn definition(resource: &'static Resource) -> crate::storage::cache::Definit
 mod tests {
     use serde_json::json;
 
-    use super::super::store;
     use super::*;
 
     fn pods() -> &'static Resource {

@@ -5,6 +5,7 @@ use api::validation;
 use meta::field::ErrorList;
 use serde_json::{Value, json};
 
+use super::as_read::label_like_the_template;
 use super::deletion::GarbageCollection;
 use super::generic::{keep_all_but_status, spec_changed};
 use super::object_meta::{child_mut, keep, meta, meta_mut, set_generation};
@@ -34,19 +35,15 @@ fn generate_selector(job: &mut Value) {
         .or_insert_with(|| json!(uid));
 }
 
-/// A job without labels has those of its pods.
-fn label_like_the_template(job: &mut Value) {
-    let labels = job["spec"]["template"]["metadata"]["labels"].clone();
-    let own = meta(job).get("labels").and_then(Value::as_object);
-    if own.is_none_or(serde_json::Map::is_empty) && labels.is_object() {
-        meta_mut(job).insert("labels".into(), labels);
-    }
-}
-
 impl Strategy for Jobs {
     fn prepare_create(&self, _cx: &Context<'_>, job: &mut Value) {
+        // Labels that the client gave the pods are the job's, with those that are generated.
+        let shared = label_like_the_template(job);
         generate_selector(job);
-        label_like_the_template(job);
+        if shared {
+            let labels = job["spec"]["template"]["metadata"]["labels"].clone();
+            meta_mut(job).insert("labels".into(), labels);
+        }
         if let Some(members) = job.as_object_mut() {
             members.remove("status");
         }
@@ -60,11 +57,9 @@ impl Strategy for Jobs {
     fn prepare_update(&self, cx: &Context<'_>, job: &mut Value, old: &Value) {
         if !cx.subresource.is_empty() {
             keep_all_but_status(job, old);
-            label_like_the_template(job);
             return;
         }
         keep(job, old, "status");
-        label_like_the_template(job);
         if spec_changed(job, old) {
             set_generation(job, meta(old).generation() + 1);
         }
@@ -82,7 +77,7 @@ impl Strategy for Jobs {
         if old.is_some_and(|old| meta(old).generation() == meta(object).generation()) {
             return Vec::new();
         }
-        api::warnings::of("batch", "Job", object)
+        api::warnings::of("batch", "Job", object, old)
     }
 
     fn garbage_collection(&self) -> GarbageCollection {

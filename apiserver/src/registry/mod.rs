@@ -3,12 +3,15 @@
 //!
 //! [`Registry`] knows every resource that is served. What must not be here: HTTP.
 
+pub mod as_read;
 pub mod certificate_requests;
+mod claims;
 pub mod columns;
 pub mod conditions;
 pub mod convert;
 pub mod deletion;
 pub mod events;
+pub mod gated;
 pub mod generic;
 pub mod ingest;
 pub mod jobs;
@@ -29,6 +32,7 @@ pub mod strategy;
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use component::features::FeatureGates;
 use schema::Resource;
 
 use crate::storage::cache::Cache;
@@ -54,6 +58,7 @@ impl Registry {
         cache: &Arc<Cache>,
         env: &Arc<Env>,
         mut strategies: Strategies,
+        gates: &FeatureGates,
     ) -> Registry {
         let served: Vec<&'static Resource> = versions
             .iter()
@@ -77,6 +82,7 @@ impl Registry {
             let strategy = strategies
                 .remove(&key)
                 .unwrap_or_else(|| Box::new(generic::Generic::new(stored)));
+            let strategy = gated::dropping(strategy, key, gates);
             let cached = cache.register(ingest::definition(stored));
             let store = Store::new(stored, cached, strategy, env.clone());
             store_index.insert(key, stores.len());

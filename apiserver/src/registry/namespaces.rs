@@ -82,6 +82,7 @@ mod tests {
     fn only_finalize_takes_finalizers() {
         let user = Default::default();
         let cx = |subresource| Context {
+            group: "",
             user: &user,
             now: jiff::Timestamp::UNIX_EPOCH,
             dry_run: false,

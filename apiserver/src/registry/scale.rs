@@ -134,6 +134,7 @@ impl Rest for Scale {
             };
             let write = Write {
                 user: target.user,
+                group: "",
                 namespace: target.namespace,
                 name: target.name,
                 // The workload itself changes; its strategy must see it so.

@@ -26,6 +26,7 @@ impl Rest for Tokens {
         Box::pin(async move {
             let write = Write {
                 user: target.user,
+                group: "",
                 namespace: target.namespace,
                 name: target.name,
                 subresource: "token",

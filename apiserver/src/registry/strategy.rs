@@ -18,6 +18,8 @@ use super::options::DeleteOptions;
 #[derive(Debug, Clone, Copy)]
 pub struct Context<'a> {
     pub user: &'a crate::authn::User,
+    /// The group of the version that the client speaks: events have rules of two.
+    pub group: &'a str,
     pub now: jiff::Timestamp,
     pub dry_run: bool,
     /// `""`, `"status"`, `"approval"`, … for updates that only touch a part of the object.

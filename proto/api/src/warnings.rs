@@ -5,6 +5,7 @@
 
 use std::collections::{HashMap, HashSet};
 
+use base64::prelude::{BASE64_STANDARD, Engine};
 use meta::field::Path;
 use meta::quantity::Quantity;
 use serde_json::Value;
@@ -30,8 +31,8 @@ const GONE_VOLUMES: &[(&str, &str)] = &[
 
 const NO_MATCH: &str = "a null labelSelector results in matching no pod";
 
-/// The warnings about an object of a kind; kinds without pods have none.
-pub fn of(group: &str, kind: &str, object: &Value) -> Vec<String> {
+/// The warnings about an object of a kind; `old` is what an update replaces.
+pub fn of(group: &str, kind: &str, object: &Value, old: Option<&Value>) -> Vec<String> {
     let spec = Path::new("spec");
     let (template, path) = match (group, kind) {
         ("", "Pod") => (object, Path::root()),
@@ -44,11 +45,132 @@ pub fn of(group: &str, kind: &str, object: &Value) -> Vec<String> {
             (&object["spec"]["template"], spec.child("template"))
         }
         ("", "ResourceQuota") => return quota(&object["spec"]["hard"]),
+        ("", "Secret") => return tls(object),
+        ("", "PersistentVolume") => return volume(&object["spec"]),
+        ("discovery.k8s.io", "EndpointSlice") if old.is_none() => return slice(object),
+        ("storage.k8s.io", "CSIDriver") => return driver(&object["spec"], old),
+        ("", "Service") => return service(object),
         _ => return Vec::new(),
     };
     let mut warnings = Warnings::default();
     warnings.pod(&template["spec"], &path.child("spec"));
     warnings.0
+}
+
+/// A key and a certificate that nobody could use.
+fn tls(secret: &Value) -> Vec<String> {
+    let part = |key: &str| {
+        let text = secret["data"][key].as_str().unwrap_or_default();
+        BASE64_STANDARD.decode(text).unwrap_or_default()
+    };
+    let has = |text: &[u8], what: &str| {
+        let text = String::from_utf8_lossy(text);
+        text.lines()
+            .any(|l| l.starts_with("-----BEGIN ") && l.contains(what))
+    };
+    if secret["type"] != "kubernetes.io/tls" {
+        return Vec::new();
+    }
+    let (certificate, key) = (part("tls.crt"), part("tls.key"));
+    let fault = if !has(&certificate, "") {
+        "failed to find any PEM data in certificate input"
+    } else if !has(&certificate, "CERTIFICATE") {
+        "failed to find \"CERTIFICATE\" PEM block in certificate input"
+    } else if !has(&key, "") {
+        "failed to find any PEM data in key input"
+    } else if !has(&key, "PRIVATE KEY") {
+        "failed to find PEM block with type ending in \"PRIVATE KEY\" in key input"
+    } else {
+        return Vec::new();
+    };
+    vec![format!("tls: {fault}")]
+}
+
+fn volume(spec: &Value) -> Vec<String> {
+    let mut warnings = Vec::new();
+    let policy = "spec.persistentVolumeReclaimPolicy";
+    if spec["persistentVolumeReclaimPolicy"] == "Recycle" {
+        warnings.push(format!("{policy}: The Recycle reclaim policy is deprecated. Instead, the recommended approach is to use dynamic provisioning."));
+    }
+    for (source, since) in GONE_VOLUMES {
+        if spec[*source].is_object() {
+            warnings.push(format!("spec.{source}: {since}"));
+        }
+    }
+    warnings
+}
+
+fn slice(slice: &Value) -> Vec<String> {
+    match text(slice, "addressType") {
+        "FQDN" => vec!["spec.addressType: FQDN endpoints are deprecated".to_owned()],
+        _ => Vec::new(),
+    }
+}
+
+fn driver(spec: &Value, old: Option<&Value>) -> Vec<String> {
+    let requests = "tokenRequests";
+    if old.is_some_and(|old| old["spec"][requests] == spec[requests]) {
+        return Vec::new();
+    }
+    let asks = spec["tokenRequests"]
+        .as_array()
+        .is_some_and(|r| !r.is_empty());
+    if asks && spec["serviceAccountTokenInSecrets"].is_null() {
+        vec!["spec.serviceAccountTokenInSecrets is unset; if supported by this CSI driver, set to true to prevent possible logging of tokens in volume attributes".to_owned()]
+    } else {
+        Vec::new()
+    }
+}
+
+fn service(service: &Value) -> Vec<String> {
+    const HINTS: &str = "service.kubernetes.io/topology-aware-hints";
+    const MODE: &str = "service.kubernetes.io/topology-mode";
+    let spec = &service["spec"];
+    let is_list = |field: &str| {
+        spec[field]
+            .as_array()
+            .is_some_and(|items| !items.is_empty())
+    };
+    let external_name = spec["type"] == "ExternalName";
+    let headless = spec["clusterIP"] == "None";
+    let mut warnings = Vec::new();
+    let mut warn = |holds: bool, text: String| {
+        if holds {
+            warnings.push(text);
+        }
+    };
+    let hints = service["metadata"]["annotations"].get(HINTS).is_some();
+    warn(
+        hints,
+        format!("annotation {HINTS} is deprecated, please use {MODE} instead"),
+    );
+    for (field, given) in [
+        ("loadBalancerIP", !text(spec, "loadBalancerIP").is_empty()),
+        ("externalIPs", is_list("externalIPs")),
+        ("SessionAffinity", spec["sessionAffinity"] == "ClientIP"),
+    ] {
+        let text = format!("spec.{field} is ignored for headless services");
+        warn(headless && given, text);
+    }
+    warn(
+        is_list("externalIPs") && !headless && !external_name,
+        "spec.externalIPs is deprecated and may no longer be implemented in some clusters"
+            .to_owned(),
+    );
+    warn(
+        external_name && is_list("externalIPs"),
+        "spec.externalIPs is ignored when spec.type is \"ExternalName\"".to_owned(),
+    );
+    warn(
+        !external_name && !text(spec, "externalName").is_empty(),
+        "spec.externalName is ignored when spec.type is not \"ExternalName\"".to_owned(),
+    );
+    warn(
+        spec["trafficDistribution"] == "PreferClose",
+        "spec.trafficDistribution: \"PreferClose\" is deprecated; use \"PreferSameZone\""
+            .to_owned(),
+    );
+    warnings
 }
 
 /// Requests that limits can never reach.
@@ -274,13 +396,14 @@ mod tests {
             "affinity.podAffinity.requiredDuringSchedulingIgnoredDuringExecution[0].labelSelector: a null labelSelector results in matching no pod",
         ]
         .map(|w| format!("spec.{w}"));
-        assert_eq!(of("", "Pod", &json!({"spec": spec})), want);
+        assert_eq!(of("", "Pod", &json!({"spec": spec}), None), want);
         let job = of(
             "batch",
             "CronJob",
             &json!({"spec": {"jobTemplate": {"spec": {"template": {"spec": spec}}}}}),
+            None,
         );
         assert!(job[0].starts_with("spec.jobTemplate.spec.template.spec.volumes[0].rbd: "));
-        assert!(of("", "ConfigMap", &json!({})).is_empty());
+        assert!(of("", "ConfigMap", &json!({}), None).is_empty());
     }
 }

@@ -28,6 +28,7 @@ async fn options(request: &mut RequestContext) -> Result<DeleteOptions, Status> 
 fn write<'a>(view: View, request: &'a RequestContext, options: &DeleteOptions) -> Write<'a> {
     Write {
         user: &request.user,
+        group: view.served.group,
         namespace: namespace(view, request),
         name: &request.info.name,
         subresource: &request.info.subresource,

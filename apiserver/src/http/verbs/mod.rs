@@ -5,6 +5,7 @@
 
 mod body;
 mod delete;
+mod deprecated;
 mod read;
 pub mod table;
 mod watch;
@@ -40,17 +41,6 @@ pub struct Endpoints {
     pub rest: HashMap<(&'static str, &'static str, &'static str), Arc<dyn Rest>>,
     pub connect: HashMap<(&'static str, &'static str, &'static str), Arc<dyn Connect>>,
 }
-
-/// Kinds whose every request is warned about (upstream's API lifecycle): group, kind, and since
-/// when, with what to use instead.
-const DEPRECATED: &[(&str, &str, &str)] = &[
-    ("", "ComponentStatus", "v1.19+"),
-    (
-        "",
-        "Endpoints",
-        "v1.33+; use discovery.k8s.io/v1 EndpointSlice",
-    ),
-];
 
 /// What a resource path leads to.
 pub(super) enum Endpoint {
@@ -101,17 +91,11 @@ pub(super) fn find(
                 .ok_or_else(Status::path_not_found)?,
         ),
     };
-    if let Some((.., since)) = DEPRECATED
-        .iter()
-        .find(|(group, kind, _)| (*group, *kind) == (resource.group, resource.kind))
-    {
-        let version = crate::registry::convert::api_version(resource);
-        let kind = resource.kind;
-        request
-            .warnings
-            .add(format!("{version} {kind} is deprecated in {since}"));
+    if let Some(deprecation) = deprecated::find(resource) {
+        request.warnings.add(deprecation.warning(resource));
         let subresource = subresource.map_or("", |s| s.name);
-        chain.metrics.deprecated(resource, subresource, "");
+        let removed = deprecation.removed();
+        chain.metrics.deprecated(resource, subresource, removed);
     }
     let key: (&str, &str, &str) = (resource.group, resource.plural, &info.subresource);
     if let Some(connect) = chain.endpoints.connect.get(&key).cloned() {

@@ -16,6 +16,7 @@ use super::body::{self as input, Expected};
 use super::read::{self, Shape, meta_version, namespace};
 use super::table;
 use crate::authz::Attributes;
+use crate::registry::as_read;
 use crate::registry::convert::convert;
 use crate::registry::managed::{self, FieldManager, Spoken};
 use crate::registry::object_meta::{meta, meta_mut};
@@ -29,8 +30,9 @@ pub(super) fn respond(
     request: &RequestContext,
     accepted: &Accepted,
     code: StatusCode,
-    object: Value,
+    mut object: Value,
 ) -> Result<Response<Body>, Status> {
+    as_read::settle(view.stored, &mut object);
     let object = convert(object, view.stored, view.served);
     let (media, pretty) = (accepted.media, accepted.pretty);
     let bytes = match read::shape(accepted, request, false)? {
@@ -115,6 +117,7 @@ fn write<'a>(
 ) -> Write<'a> {
     Write {
         user: &request.user,
+        group: view.served.group,
         namespace: namespace(view, request),
         name: &request.info.name,
         subresource: &request.info.subresource,

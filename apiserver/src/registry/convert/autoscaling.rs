@@ -18,7 +18,115 @@ fn annotate(hpa: &mut Value, key: &str, value: &Value) {
     let annotations = meta_mut(hpa)
         .entry("annotations")
         .or_insert_with(|| json!({}));
-    annotations[key] = json!(value.to_string());
+    annotations[key] = json!(in_go_order(value));
+}
+
+/// The members of upstream's structs in the order in which Go writes them.
+const ORDER: [&str; 34] = [
+    "type",
+    "status",
+    "lastTransitionTime",
+    "reason",
+    "message",
+    "object",
+    "pods",
+    "resource",
+    "containerResource",
+    "external",
+    "kind",
+    "target",
+    "name",
+    "apiVersion",
+    "metricName",
+    "metricSelector",
+    "targetAverageUtilization",
+    "currentAverageUtilization",
+    "targetValue",
+    "currentValue",
+    "targetAverageValue",
+    "currentAverageValue",
+    "container",
+    "selector",
+    "averageValue",
+    "ScaleUp",
+    "ScaleDown",
+    "StabilizationWindowSeconds",
+    "SelectPolicy",
+    "Policies",
+    "Type",
+    "Value",
+    "PeriodSeconds",
+    "Tolerance",
+];
+
+fn in_go_order(value: &Value) -> String {
+    match value {
+        Value::Array(items) => {
+            let items: Vec<String> = items.iter().map(in_go_order).collect();
+            format!("[{}]", items.join(","))
+        }
+        Value::Object(members) => {
+            let place = |key: &str| ORDER.iter().position(|known| *known == key);
+            let mut members: Vec<_> = members.iter().collect();
+            // Others keep their alphabetical order, which sorting does not disturb.
+            members.sort_by_key(|(key, _)| place(key).unwrap_or(ORDER.len()));
+            let text =
+                |(key, value): &(&String, &Value)| format!("{}:{}", json!(key), in_go_order(value));
+            let members: Vec<String> = members.iter().map(text).collect();
+            format!("{{{}}}", members.join(","))
+        }
+        scalar => scalar.to_string(),
+    }
+}
+
+/// Upstream writes the behavior by its internal names, unset members included.
+fn behavior_to_go(behavior: &Value) -> Value {
+    let rules = |rules: &Value| {
+        if !rules.is_object() {
+            return Value::Null;
+        }
+        let policies = rules["policies"].as_array().map(|policies| {
+            let policy = |p: &Value| json!({"Type": p["type"], "Value": p["value"], "PeriodSeconds": p["periodSeconds"]});
+            policies.iter().map(policy).collect::<Vec<_>>()
+        });
+        json!({
+            "StabilizationWindowSeconds": rules["stabilizationWindowSeconds"],
+            "SelectPolicy": rules["selectPolicy"],
+            "Policies": policies,
+            "Tolerance": rules["tolerance"],
+        })
+    };
+    json!({"ScaleUp": rules(&behavior["scaleUp"]), "ScaleDown": rules(&behavior["scaleDown"])})
+}
+
+/// The other way; what older servers of ours wrote in the API's own names is left as it is.
+fn behavior_from_go(behavior: Value) -> Value {
+    if behavior.get("ScaleUp").is_none() && behavior.get("ScaleDown").is_none() {
+        return behavior;
+    }
+    let mut out = json!({});
+    for (from, to) in [("ScaleUp", "scaleUp"), ("ScaleDown", "scaleDown")] {
+        let rules = &behavior[from];
+        if !rules.is_object() {
+            continue;
+        }
+        let mut known = json!({});
+        for (from, to) in [
+            ("StabilizationWindowSeconds", "stabilizationWindowSeconds"),
+            ("SelectPolicy", "selectPolicy"),
+            ("Tolerance", "tolerance"),
+        ] {
+            if !rules[from].is_null() {
+                known[to] = rules[from].clone();
+            }
+        }
+        if let Some(policies) = rules["Policies"].as_array() {
+            let policy = |p: &Value| json!({"type": p["Type"], "value": p["Value"], "periodSeconds": p["PeriodSeconds"]});
+            known["policies"] = policies.iter().map(policy).collect();
+        }
+        out[to] = known;
+    }
+    out
 }
 
 /// Takes an annotation away and reads it.
@@ -60,7 +168,7 @@ pub fn v2_to_v1(hpa: &mut Value) {
         );
     }
     if let Some(behavior) = behavior {
-        annotate(hpa, BEHAVIOR, &behavior);
+        annotate(hpa, BEHAVIOR, &behavior_to_go(&behavior));
     }
     let status = child_mut(hpa, "status");
     let current = items(status.remove("currentMetrics"));
@@ -105,7 +213,7 @@ pub fn v1_to_v2(hpa: &mut Value) {
         spec.insert("metrics".into(), Value::Array(metrics));
     }
     if let Some(behavior) = behavior {
-        spec.insert("behavior".into(), behavior);
+        spec.insert("behavior".into(), behavior_from_go(behavior));
     }
     let status = child_mut(hpa, "status");
     let utilization = status.remove("currentCPUUtilizationPercentage");
@@ -184,7 +292,17 @@ fn metric_to_v2(metric: Value) -> Value {
 }
 
 fn status_to_v1(metric: Value) -> Value {
-    flatten(metric, "current", &CURRENTS)
+    let mut metric = flatten(metric, "current", &CURRENTS);
+    // These are no pointers in upstream's structs.
+    for kind in ["resource", "containerResource", "pods"] {
+        let source = metric.get_mut(kind).and_then(Value::as_object_mut);
+        if let Some(source) = source {
+            source
+                .entry("currentAverageValue")
+                .or_insert_with(|| json!("0"));
+        }
+    }
+    metric
 }
 
 fn status_to_v2(metric: Value) -> Value {

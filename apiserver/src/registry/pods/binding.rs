@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use futures::future::BoxFuture;
-use meta::{ErrorList, FieldError, GroupKind, GroupResource, Path, Status};
+use meta::{ErrorList, FieldError, GroupResource, Path, Status};
 use serde_json::Value;
 
 use super::super::conditions;
@@ -15,7 +15,7 @@ pub struct Bindings {
     pub pods: Arc<Store>,
 }
 
-fn validate(binding: &Value, name: &str) -> Result<(), Status> {
+fn validate(binding: &Value) -> Result<(), Status> {
     let mut errs = ErrorList::default();
     let target = Path::new("target");
     let kind = binding["target"]["kind"].as_str().unwrap_or_default();
@@ -32,7 +32,12 @@ fn validate(binding: &Value, name: &str) -> Result<(), Status> {
     if errs.is_empty() {
         return Ok(());
     }
-    Err(Status::invalid(&GroupKind::new("", "Binding"), name, &errs))
+    // Upstream forgets to say that the client is at fault.
+    Err(Status {
+        code: 500,
+        message: errs.to_string(),
+        ..Status::default()
+    })
 }
 
 /// Puts a pod on its node, once.
@@ -83,9 +88,10 @@ impl Rest for Bindings {
                     "the namespace of the provided object does not match the namespace sent on the request",
                 ));
             }
-            validate(&binding, &name)?;
+            validate(&binding)?;
             let write = Write {
                 user: target.user,
+                group: "",
                 namespace: target.namespace,
                 name: &name,
                 subresource: "binding",
@@ -163,10 +169,10 @@ mod tests {
             json!({"metadata": {"name": "p"}, "spec": {"schedulingGates": [{"name": "g"}]}});
         assert!(refuse(gated).contains("schedulingGates"));
         assert_eq!(
-            validate(&json!({"target": {"kind": "Pod", "name": ""}}), "p")
+            validate(&json!({"target": {"kind": "Pod", "name": ""}}))
                 .unwrap_err()
                 .code,
-            422
+            500
         );
     }
 }

@@ -246,6 +246,7 @@ impl Rest for Evictions {
             };
             let write = Write {
                 user: target.user,
+                group: "",
                 namespace: target.namespace,
                 name: target.name,
                 subresource: "eviction",

@@ -2,12 +2,13 @@
 
 pub mod binding;
 pub mod eviction;
+mod label_keys;
 pub mod qos;
 
 use std::time::Duration;
 
 use api::validation;
-use meta::field::ErrorList;
+use meta::field::{ErrorList, FieldError, Path};
 use serde_json::{Value, json};
 
 use super::conditions;
@@ -22,6 +23,7 @@ pub struct Pods;
 impl Strategy for Pods {
     fn prepare_create(&self, cx: &Context<'_>, pod: &mut Value) {
         set_generation(pod, 1);
+        label_keys::merge(pod);
         pod["status"] = json!({"phase": "Pending", "qosClass": qos::class(pod)});
         if has_scheduling_gates(pod) {
             conditions::set(
@@ -58,8 +60,18 @@ impl Strategy for Pods {
     fn validate_update(&self, cx: &Context<'_>, pod: &Value, old: &Value) -> ErrorList {
         match cx.subresource {
             "status" => validation::update_status("", "Pod", pod, old),
-            // What these may change is cut out by prepare_update.
-            "ephemeralcontainers" | "resize" => ErrorList::default(),
+            part @ "ephemeralcontainers" => validation::update_part("", "Pod", part, pod, old),
+            part @ "resize" => {
+                let mut errors = validation::update_part("", "Pod", part, pod, old);
+                if qos::class(pod) != qos::class(old) {
+                    errors.push(FieldError::invalid(
+                        &Path::new("spec"),
+                        qos::class(old),
+                        "Pod QOS Class may not change as a result of resizing",
+                    ));
+                }
+                errors
+            }
             _ => validation::update("", "Pod", pod, old),
         }
     }
@@ -67,7 +79,7 @@ impl Strategy for Pods {
     /// On create alone: people seldom change pods, controllers do all the time.
     fn warnings(&self, pod: &Value, old: Option<&Value>) -> Vec<String> {
         match old {
-            None => api::warnings::of("", "Pod", pod),
+            None => api::warnings::of("", "Pod", pod, None),
             Some(_) => Vec::new(),
         }
     }
@@ -201,6 +213,7 @@ mod tests {
 
     fn context<'a>(user: &'a crate::authn::User, subresource: &'a str) -> Context<'a> {
         Context {
+            group: "",
             user,
             now: jiff::Timestamp::UNIX_EPOCH,
             dry_run: false,

@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 
 use super::super::object_meta::meta;
 use super::super::rest::{Reply, Rest, Target};
+use super::selectors;
 use crate::authn::User;
 use crate::authz::{Attributes, Authorizer, Decision};
 
@@ -67,6 +68,11 @@ fn as_go(attributes: Option<&Value>) -> BadValue {
 fn validate(scope: Scope, spec: &Value, namespace: &str) -> ErrorList {
     let mut errs = ErrorList::default();
     let path = Path::new("spec");
+    selectors::validate(
+        &spec["resourceAttributes"],
+        &path.child("resourceAttributes"),
+        &mut errs,
+    );
     let (resource, other) = (
         spec.get("resourceAttributes"),
         spec.get("nonResourceAttributes"),
@@ -111,6 +117,20 @@ fn validate(scope: Scope, spec: &Value, namespace: &str) -> ErrorList {
     errs
 }
 
+/// A review is no object: there is nothing to call by a name.
+fn named(scope: Scope, review: &Value) -> Option<FieldError> {
+    let mut metadata = review["metadata"].as_object().cloned().unwrap_or_default();
+    metadata.retain(|key, value| match key.as_str() {
+        "managedFields" | "creationTimestamp" => false,
+        "namespace" => scope != Scope::Local,
+        _ => !value.is_null() && value != "",
+    });
+    (!metadata.is_empty()).then(|| {
+        let value = BadValue::json(&metadata);
+        FieldError::invalid(&Path::new("metadata"), value, "must be empty")
+    })
+}
+
 impl AccessReviews {
     fn decide(&self, spec: &Value, asking: &User) -> Decision {
         let user = match self.scope {
@@ -147,7 +167,10 @@ impl Rest for AccessReviews {
                 "" => target.namespace,
                 own => own,
             };
-            let errs = validate(self.scope, &spec, namespace);
+            let mut errs = validate(self.scope, &spec, namespace);
+            if let Some(metadata) = named(self.scope, &review) {
+                errs.push(metadata);
+            }
             if !errs.is_empty() {
                 let kind = GroupKind::new("authorization.k8s.io", "");
                 return Err(Status::invalid(&kind, "", &errs));

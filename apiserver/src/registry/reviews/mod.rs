@@ -4,6 +4,7 @@
 
 mod access;
 mod rules;
+mod selectors;
 mod token;
 mod who;
 

@@ -167,6 +167,7 @@ impl Addresses {
         let (user, warnings) = (system(), Warnings::default());
         let write = Write {
             user: &user,
+            group: "",
             namespace: "",
             name: "",
             subresource: "",
@@ -205,6 +206,7 @@ impl Addresses {
         let (user, warnings) = (system(), Warnings::default());
         let write = Write {
             user: &user,
+            group: "",
             namespace: "",
             name,
             subresource: "",

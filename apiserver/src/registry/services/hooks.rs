@@ -51,6 +51,10 @@ impl ServiceHooks {
         if !fields::needs_cluster_ip(service) {
             return Ok(());
         }
+        if !fields::families_make_sense(service) {
+            // For validation to say.
+            return Ok(());
+        }
         let headless_selectorless = fields::is_headless(service) && !fields::has_selector(service);
         if service["spec"]["ipFamilyPolicy"].as_str().is_none() {
             let inherited = old.and_then(|o| o["spec"]["ipFamilyPolicy"].as_str());
@@ -160,6 +164,9 @@ impl ServiceHooks {
         taken: &mut Taken,
     ) -> Result<(), Status> {
         if !fields::needs_cluster_ip(service) || fields::is_headless(service) {
+            return Ok(());
+        }
+        if !fields::families_make_sense(service) || !fields::cluster_ips_agree(service) {
             return Ok(());
         }
         let mut ips = fields::cluster_ips(service);

@@ -79,6 +79,8 @@ impl Warnings {
 #[derive(Clone, Copy)]
 pub struct Write<'a> {
     pub user: &'a User,
+    /// The group of the version that the client speaks.
+    pub group: &'a str,
     /// Empty for a cluster-scoped object.
     pub namespace: &'a str,
     /// Empty for a create.
@@ -172,6 +174,7 @@ impl Store {
     fn context<'a>(&self, write: &Write<'a>) -> Context<'a> {
         Context {
             user: write.user,
+            group: write.group,
             now: (self.env.now)(),
             dry_run: write.dry_run,
             subresource: write.subresource,

@@ -1,7 +1,5 @@
 //! Defaults of the batch group.
 
-use serde_json::Value;
-
 use super::{Defaulter, Fields, is_set, object, set_empty, set_unset};
 
 pub(super) const DEFAULTERS: &[(&str, Defaulter)] = &[
@@ -32,13 +30,6 @@ fn job(job: &mut Fields) {
     };
     set_unset(spec, "podReplacementPolicy", replacement);
     set_unset(spec, "manualSelector", false);
-    let labels = job
-        .get("spec")
-        .and_then(|s| s.pointer("/template/metadata/labels"))
-        .cloned();
-    if let Some(labels @ Value::Object(_)) = labels {
-        set_empty(object(job, "metadata"), "labels", labels);
-    }
 }
 
 fn cron_job(spec: &mut Fields) {

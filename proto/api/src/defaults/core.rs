@@ -248,7 +248,13 @@ fn pod_level_resources(spec: &mut Fields) {
         .and_then(|r| r.get("limits"))
         .and_then(Value::as_object)
         .filter(|limits| !limits.is_empty())
-        .cloned()
+        .map(|limits| {
+            let mut limits = limits.clone();
+            limits.retain(|name, _| {
+                matches!(name.as_str(), "cpu" | "memory") || name.starts_with("hugepages-")
+            });
+            limits
+        })
     else {
         return;
     };

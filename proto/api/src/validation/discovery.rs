@@ -32,6 +32,7 @@ pub(super) const RULES: &[Rules] = &[
 
 const MOST_ENDPOINTS: usize = 1000;
 const MOST_PORTS: usize = 20_000;
+const MOST_HINTS: usize = 8;
 
 fn slice(slice: &At<'_>, errors: &mut ErrorList) {
     let kind = slice.get("addressType");
@@ -59,7 +60,8 @@ fn slice(slice: &At<'_>, errors: &mut ErrorList) {
         for address in addresses.items() {
             match kind.text() {
                 "FQDN" => address.check(errors, format::dns1123_subdomain(address.text())),
-                family => ip_of_family(&address, family, errors),
+                family @ ("IPv4" | "IPv6") => ip_of_family(&address, &addresses, family, errors),
+                _ => {}
             }
         }
         let node = endpoint.get("nodeName");
@@ -70,6 +72,7 @@ fn slice(slice: &At<'_>, errors: &mut ErrorList) {
         if hostname.is_set() {
             hostname.check(errors, format::dns1123_label(hostname.text()));
         }
+        hints(&endpoint.get("hints"), errors);
     }
     let ports = slice.get("ports");
     if ports.len() > MOST_PORTS {
@@ -86,21 +89,42 @@ fn slice(slice: &At<'_>, errors: &mut ErrorList) {
             name.duplicate(errors);
         }
         container::protocol(&port.get("protocol"), errors);
-        if port.get("port").is_set() {
-            container::port_number(&port.get("port"), errors);
+        let application = port.get("appProtocol");
+        if application.is_set() {
+            application.check(errors, format::qualified_name(application.text()));
         }
     }
 }
 
-fn ip_of_family(address: &At<'_>, family: &str, errors: &mut ErrorList) {
+/// Where traffic to an endpoint had better come from.
+fn hints(hints: &At<'_>, errors: &mut ErrorList) {
+    for list in ["forZones", "forNodes"] {
+        let list = hints.get(list);
+        if list.len() > MOST_HINTS {
+            errors.push(FieldError::too_many(&list.path, list.len(), MOST_HINTS));
+            continue;
+        }
+        let mut seen = HashSet::new();
+        for name in list.items().map(|hint| hint.get("name")) {
+            if !seen.insert(name.text()) {
+                name.duplicate(errors);
+            }
+            name.check(errors, format::qualified_name(name.text()));
+        }
+    }
+}
+
+fn ip_of_family(address: &At<'_>, list: &At<'_>, family: &str, errors: &mut ErrorList) {
+    // Upstream does not say which address is of the wrong family.
+    let of_list = address.moved(list.path.clone());
     let six = address.text().contains(':');
     if !address.ip(errors) {
         return;
     }
     if family == "IPv4" && six {
-        address.invalid(errors, "must be an IPv4 address");
+        of_list.invalid(errors, "must be an IPv4 address");
     } else if family == "IPv6" && !six {
-        address.invalid(errors, "must be an IPv6 address");
+        of_list.invalid(errors, "must be an IPv6 address");
     } else {
         endpoint_ip(address, errors);
     }

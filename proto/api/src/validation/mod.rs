@@ -29,6 +29,7 @@ mod node;
 mod objects;
 mod pem;
 mod pod;
+mod pod_parts;
 mod pod_update;
 mod policies;
 mod quota;
@@ -163,6 +164,33 @@ pub fn update_status(group: &str, kind: &str, new: &Value, old: &Value) -> Error
     metadata::update(&new.get("metadata"), &old.get("metadata"), &mut errors);
     if let Some(rules) = rules(group, kind) {
         (rules.status)(&new, &old, &mut errors);
+    }
+    errors
+}
+
+/// Checks an update of a subresource other than `status` that shows the object itself.
+pub fn update_part(
+    group: &str,
+    kind: &str,
+    subresource: &str,
+    new: &Value,
+    old: &Value,
+) -> ErrorList {
+    let mut errors = ErrorList::new();
+    let (new, old) = (At::root(new), At::root(old));
+    metadata::update(&new.get("metadata"), &old.get("metadata"), &mut errors);
+    if let Some(rules) = rules(group, kind) {
+        (rules.object)(&new, &mut errors);
+    }
+    match (group, kind, subresource) {
+        ("", "Pod", "ephemeralcontainers") => {
+            pod_parts::ephemeral_containers(&new, &old, &mut errors);
+        }
+        ("", "Pod", "resize") => pod_parts::resize(&new, &old, &mut errors),
+        ("certificates.k8s.io", "CertificateSigningRequest", "approval") => {
+            certificates::request_update(&new, &old, subresource, &mut errors);
+        }
+        _ => {}
     }
     errors
 }

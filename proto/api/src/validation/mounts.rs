@@ -1,6 +1,6 @@
 //! Where containers mount volumes and find raw devices.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use meta::field::ErrorList;
 
@@ -17,12 +17,15 @@ pub(super) fn mounts(container: &At<'_>, volumes: &Volumes<'_>, errors: &mut Err
         container.get("volumeMounts"),
         container.get("volumeDevices"),
     );
-    let names = |list: &At<'_>, field: &'static str| -> HashSet<String> {
+    // Of several mounts of one volume upstream remembers the last.
+    let places = |list: &At<'_>, path: &'static str| -> HashMap<String, String> {
+        let text = |item: &At<'_>, field| item.get(field).text().to_owned();
         list.items()
-            .map(|item| item.get(field).text().to_owned())
+            .map(|item| (text(&item, "name"), text(&item, path)))
             .collect()
     };
-    let (device_names, device_paths) = (names(&devices, "name"), names(&devices, "devicePath"));
+    let (device_places, mount_places) =
+        (places(&devices, "devicePath"), places(&mounts, "mountPath"));
     let mut points = HashSet::new();
     for mount in mounts.items() {
         let (name, path) = (mount.get("name"), mount.get("mountPath"));
@@ -38,10 +41,10 @@ pub(super) fn mounts(container: &At<'_>, volumes: &Volumes<'_>, errors: &mut Err
         if !points.insert(path.text()) {
             path.invalid(errors, "must be unique");
         }
-        if device_names.contains(name.text()) {
+        if device_places.contains_key(name.text()) {
             name.invalid(errors, "must not already exist in volumeDevices");
         }
-        if device_paths.contains(path.text()) {
+        if device_places.values().any(|p| p == path.text()) {
             path.invalid(errors, "must not already exist as a path in volumeDevices");
         }
         for field in ["subPath", "subPathExpr"] {
@@ -62,8 +65,7 @@ pub(super) fn mounts(container: &At<'_>, volumes: &Volumes<'_>, errors: &mut Err
         );
         recursive_read_only(&mounts, &mount, errors);
     }
-    let mount_names = names(&mounts, "name");
-    self::devices(&devices, volumes, &mount_names, &points, errors);
+    self::devices(&devices, volumes, &mount_places, errors);
 }
 
 fn propagation(container: &At<'_>, propagation: &At<'_>, errors: &mut ErrorList) {
@@ -105,8 +107,7 @@ fn recursive_read_only(mounts: &At<'_>, mount: &At<'_>, errors: &mut ErrorList) 
 fn devices(
     devices: &At<'_>,
     volumes: &Volumes<'_>,
-    mounted: &HashSet<String>,
-    points: &HashSet<&str>,
+    mounted: &HashMap<String, String>,
     errors: &mut ErrorList,
 ) {
     let (mut names, mut paths) = (HashSet::new(), HashSet::new());
@@ -131,10 +132,10 @@ fn devices(
             path.invalid(errors, "must be unique");
         }
         no_backsteps(&path, errors);
-        if mounted.contains(name.text()) {
+        if mounted.contains_key(name.text()) {
             name.invalid(errors, "must not already exist in volumeMounts");
         }
-        if points.contains(path.text()) {
+        if mounted.values().any(|p| p == path.text()) {
             path.invalid(errors, "must not already exist as a path in volumeMounts");
         }
     }

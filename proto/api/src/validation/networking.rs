@@ -91,10 +91,14 @@ pub(super) const RULES: &[Rules] = &[
         update: |new, old, errors| {
             let (now, before) = (new.get("spec").get("cidrs"), old.get("spec").get("cidrs"));
             // One more, of the other family, may be added.
-            let first = |at: &At<'_>| at.items().next().map(|c| c.text().to_owned());
-            let grown = before.len() == 1 && now.len() == 2 && first(&now) == first(&before);
-            if now.value() != before.value() && !grown {
+            let grown = before.len() == 1 && now.len() == 2;
+            if now.len() != before.len() && !grown {
                 now.invalid(errors, IMMUTABLE);
+            }
+            for (now, before) in now.items().zip(before.items()) {
+                if now.text() != before.text() {
+                    now.invalid(errors, IMMUTABLE);
+                }
             }
         },
         status: |new, _, errors| conditions(&new.get("status").get("conditions"), errors),

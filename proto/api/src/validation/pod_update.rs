@@ -183,11 +183,41 @@ fn removed_gates(new: &At<'_>, old: &At<'_>, errors: &mut ErrorList) {
     for gate in new.items() {
         let name = gate.get("name").text();
         if !old.items().any(|g| g.get("name").text() == name) {
-            gate.forbidden(
+            gate.get("name").forbidden(
                 errors,
                 format!("only deletion is allowed, but found new scheduling gate '{name}'"),
             );
         }
+    }
+}
+
+/// What the system itself says of a pod.
+const SYSTEM_CONDITIONS: [&str; 4] = ["PodScheduled", "Ready", "Initialized", "ContainersReady"];
+
+/// One address of each family; what was there before may stay as it is.
+fn addresses(list: &At<'_>, before: &At<'_>, errors: &mut ErrorList) {
+    let known = |ip: &str| before.items().any(|item| item.get("ip").text() == ip);
+    let mut families = [0, 0];
+    let mut unreadable = None;
+    for (i, item) in list.items().enumerate() {
+        let ip = item.get("ip").moved(item.path.clone());
+        if !known(ip.text()) {
+            ip.ip(errors);
+        }
+        match meta::validation::ip::parse_ip_sloppy(ip.text()) {
+            Some(address) => families[usize::from(address.is_ipv6())] += 1,
+            None => unreadable = unreadable.or(Some((i, ip.text().to_owned()))),
+        }
+    }
+    if list.len() < 2 {
+        return;
+    }
+    if let Some((i, ip)) = &unreadable {
+        let why = format!("failed to check for dual stack with error:invalid IP[{i}]: {ip}");
+        errors.push(FieldError::internal(&list.path, why));
+    }
+    if unreadable.is_some() || families.contains(&0) || list.len() > 2 {
+        list.invalid(errors, "may specify no more than one IP for each IP family");
     }
 }
 
@@ -199,6 +229,37 @@ pub(super) fn status(new: &At<'_>, old: &At<'_>, errors: &mut ErrorList) {
             errors,
             meta::validation::dns1123_subdomain(nominated.text()),
         );
+    }
+    let said = new.get("status");
+    if nominated.is_given()
+        && old.get("spec").get("nodeName").is_given()
+        && nominated.text() != old.get("status").get("nominatedNodeName").text()
+    {
+        nominated.forbidden(
+            errors,
+            "may not be set on pods that are already bound to a node",
+        );
+    }
+    for condition in said.get("conditions").items() {
+        // Upstream names the Go field here.
+        let kind = condition.get("type").renamed("Type");
+        if !SYSTEM_CONDITIONS.contains(&kind.text()) {
+            kind.check(errors, meta::validation::qualified_name(kind.text()));
+        }
+    }
+    let generation = said.get("observedGeneration");
+    if generation.int().is_some_and(|g| g < 0) {
+        generation.invalid(errors, "must be a non-negative integer");
+    }
+    for list in ["podIPs", "hostIPs"] {
+        let before = old.get("status").get(list);
+        addresses(&said.get(list), &before, errors);
+    }
+    let first = said.get("hostIPs").items().next();
+    if let Some(first) = first
+        && first.get("ip").text() != said.get("hostIP").text()
+    {
+        first.get("ip").invalid(errors, "must be equal to `hostIP`");
     }
     let restart = new.get("spec").get("restartPolicy").text();
     if restart == "Always" {

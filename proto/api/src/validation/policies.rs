@@ -96,14 +96,6 @@ fn common(spec: &At<'_>, errors: &mut ErrorList) {
             expression.required(errors, "expression is not specified");
         }
     }
-    // An expression cannot be read when there are two variables of one name.
-    let mut names = HashSet::new();
-    for variable in spec.get("variables").items() {
-        let name = variable.get("name");
-        if name.is_given() && !names.insert(name.text()) {
-            name.duplicate(errors);
-        }
-    }
 }
 
 fn is_cel_identifier(name: &str) -> bool {

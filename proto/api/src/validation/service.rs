@@ -7,7 +7,6 @@ use meta::validation as format;
 use serde_json::Value;
 
 use super::at::At;
-use super::conditions::conditions;
 use super::{Rules, container, discovery, metadata, networking};
 
 pub(super) const RULES: &[Rules] = &[Rules {
@@ -23,7 +22,6 @@ pub(super) const RULES: &[Rules] = &[Rules {
     status: |new, _, errors| {
         let status = new.get("status");
         networking::load_balancer(&status.get("loadBalancer"), true, errors);
-        conditions(&status.get("conditions"), errors);
     },
 }];
 
@@ -188,11 +186,25 @@ fn cluster_ips(spec: &At<'_>, errors: &mut ErrorList) {
     if ips.len() > 2 {
         ips.invalid(errors, "may only hold up to 2 values");
     }
+    let wanted: Vec<&str> = spec.get("ipFamilies").items().map(|f| f.text()).collect();
     for (i, ip) in ips.items().enumerate() {
         if ip.text() == "None" && i == 0 && ips.len() == 1 {
             continue;
         }
-        ip.ip(errors);
+        if !ip.ip(errors) {
+            continue;
+        }
+        let six = ip.text().contains(':');
+        let detail = match wanted.get(i) {
+            Some(&"IPv4") if six => {
+                format!("expected an IPv4 value as indicated by `ipFamilies[{i}]`")
+            }
+            Some(&"IPv6") if !six => {
+                format!("expected an IPv6 value as indicated by `ipFamilies[{i}]`")
+            }
+            _ => continue,
+        };
+        ip.invalid(errors, detail);
     }
     let families = spec.get("ipFamilies");
     let mut seen = HashSet::new();
@@ -239,6 +251,17 @@ fn traffic_policies(spec: &At<'_>, errors: &mut ErrorList) {
     }
 }
 
+/// Whether the first address is of the first family.
+fn agree(spec: &At<'_>) -> bool {
+    let (ips, families) = (spec.get("clusterIPs"), spec.get("ipFamilies"));
+    match (ips.items().next(), families.items().next()) {
+        (Some(ip), Some(family)) => {
+            ip.text() == "None" || ip.text().contains(':') == (family.text() == "IPv6")
+        }
+        _ => true,
+    }
+}
+
 fn update(new: &At<'_>, old: &At<'_>, errors: &mut ErrorList) {
     let external_name = |spec: &At<'_>| spec.get("type").text() == "ExternalName";
     // The address stays for as long as the service has one.
@@ -254,7 +277,9 @@ fn update(new: &At<'_>, old: &At<'_>, errors: &mut ErrorList) {
                 }
                 continue;
             };
-            if first.text() != was.text() {
+            // Addresses of the wrong family have been told of already.
+            let told = field == "ipFamilies" && !agree(new);
+            if first.text() != was.text() && !told {
                 first.invalid(errors, "may not change once set");
             }
         }

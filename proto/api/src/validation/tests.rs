@@ -242,7 +242,7 @@ fn a_network_policys_peers_are_within_their_block() {
 
 #[test]
 fn autoscalers_and_budgets_have_bounds() {
-    let target = json!({"kind": "Deployment", "name": "d"});
+    let target = json!({"apiVersion": "apps/v1", "kind": "Deployment", "name": "d"});
     assert_eq!(
         spec(
             "autoscaling",

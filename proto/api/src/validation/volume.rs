@@ -251,7 +251,6 @@ fn projected(source: &At<'_>, errors: &mut ErrorList) {
             given += 1;
             if given > 1 {
                 projection.forbidden(errors, "may not specify more than 1 volume type");
-                continue;
             }
             match name {
                 "configMap" | "secret" => {

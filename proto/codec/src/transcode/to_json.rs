@@ -123,13 +123,19 @@ impl Writer<'_> {
             }
             Cardinality::List => {
                 self.name(field.json, start);
+                let typed = embedded(field, parent);
                 self.out.push(b'[');
                 let empty = self.out.len();
                 for value in index::each(field, raw, slot) {
                     if self.out.len() > empty {
                         self.out.push(b',');
                     }
-                    self.value(&field.ty, parent, value?, depth)?;
+                    match (typed, value?) {
+                        (Some((msg, type_meta)), Raw::Bytes(raw)) => {
+                            self.object(msg, raw, Some(type_meta), depth + 1)?;
+                        }
+                        (_, value) => self.value(&field.ty, parent, value, depth)?,
+                    }
                 }
                 self.out.push(b']');
                 Ok(())
@@ -374,6 +380,25 @@ impl Writer<'_> {
         self.out.push(b'}');
         Ok(())
     }
+}
+
+/// The type of whole objects that a part of another object lists (claim templates): they say
+/// of what type they are, as the items of a list of objects do not.
+fn embedded(
+    field: &'static Field,
+    parent: &'static Message,
+) -> Option<(&'static Message, (&'static str, &'static str))> {
+    let is_object = |msg: &Message| msg.fields.iter().any(|f| f.number == 0 && f.json == "kind");
+    let Type::Message(msg) = field.ty else {
+        return None;
+    };
+    if !is_object(msg) || is_object(parent) {
+        return None;
+    }
+    let mut all = schema::resources().iter();
+    let resource = all.find(|r| std::ptr::eq(r.message, msg))?;
+    let version = resource.storage_version;
+    Some((msg, (resource.kind, version)))
 }
 
 /// Whether JSON leaves out a field that the bytes do have.

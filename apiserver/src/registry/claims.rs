@@ -1,0 +1,73 @@
+//! Where a PersistentVolumeClaim's content comes from: an old field and a new one, of which the
+//! server keeps both alike.
+//!
+//! Pure; what must not be here: validation.
+
+use serde_json::{Value, json};
+
+fn text<'a>(value: &'a Value, key: &str) -> &'a str {
+    value[key].as_str().unwrap_or_default()
+}
+
+/// What the old field could always name. Anything else in it is ignored, as it was before there
+/// was the new one (KEP-1495).
+fn is_claim_or_snapshot(source: &Value) -> bool {
+    match (text(source, "apiGroup"), text(source, "kind")) {
+        ("", kind) => kind == "PersistentVolumeClaim",
+        (group, kind) => group == "snapshot.storage.k8s.io" && kind == "VolumeSnapshot",
+    }
+}
+
+fn is_set(spec: &Value, field: &str) -> bool {
+    spec.get(field).is_some_and(|value| !value.is_null())
+}
+
+/// Makes `dataSource` and `dataSourceRef` of a new claim alike.
+pub fn settle_source(claim: &mut Value) {
+    let Some(spec) = claim.get_mut("spec").filter(|spec| spec.is_object()) else {
+        return;
+    };
+    let (old, new) = ("dataSource", "dataSourceRef");
+    if is_set(spec, old) && !is_set(spec, new) && !is_claim_or_snapshot(&spec[old]) {
+        if let Some(members) = spec.as_object_mut() {
+            members.remove(old);
+        }
+        return;
+    }
+    match (is_set(spec, old), is_set(spec, new)) {
+        (true, false) => spec[new] = spec[old].clone(),
+        (false, true) if text(&spec[new], "namespace").is_empty() => {
+            let mut source = json!({});
+            for field in ["apiGroup", "kind", "name"] {
+                if let Some(value) = spec[new].get(field) {
+                    source[field] = value.clone();
+                }
+            }
+            spec[old] = source;
+        }
+        _ => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_fields_say_the_same() {
+        let snapshot =
+            json!({"apiGroup": "snapshot.storage.k8s.io", "kind": "VolumeSnapshot", "name": "s"});
+        let mut claim = json!({"spec": {"dataSource": snapshot}});
+        settle_source(&mut claim);
+        assert_eq!(claim["spec"]["dataSourceRef"], snapshot);
+        let mut claim = json!({"spec": {"dataSourceRef": {"kind": "K", "name": "n"}}});
+        settle_source(&mut claim);
+        assert_eq!(
+            claim["spec"]["dataSource"],
+            json!({"kind": "K", "name": "n"})
+        );
+        let mut claim = json!({"spec": {"dataSource": {"kind": "K", "name": "n"}}});
+        settle_source(&mut claim);
+        assert_eq!(claim, json!({"spec": {}}));
+    }
+}

@@ -1,0 +1,247 @@
+//! Fields that are there only for a feature: what a client says in them is dropped while the
+//! gate is off, unless the object has it already (KEP-3136's rule for alpha fields); and fields
+//! that nobody may write any more.
+//!
+//! What must not be here: which gates there are (`component::features`).
+
+use std::time::Duration;
+
+use component::features::FeatureGates;
+use meta::field::ErrorList;
+use serde_json::Value;
+
+use super::deletion::GarbageCollection;
+use super::options::DeleteOptions;
+use super::strategy::{Context, Strategy};
+
+/// A field of a resource. In the path `[]` stands for every item of a list.
+struct Gated {
+    group: &'static str,
+    plural: &'static str,
+    path: &'static str,
+    /// `""`: dropped whatever is on.
+    gate: &'static str,
+}
+
+const fn of(
+    group: &'static str,
+    plural: &'static str,
+    path: &'static str,
+    gate: &'static str,
+) -> Gated {
+    Gated {
+        group,
+        plural,
+        path,
+        gate,
+    }
+}
+
+const LEASES: &str = "CoordinatedLeaderElection";
+const SIGNALS: &str = "ContainerStopSignals";
+
+const FIELDS: &[Gated] = &[
+    of("", "nodes", "spec.configSource", ""),
+    of("", "nodes", "status.config", ""),
+    of(
+        "",
+        "pods",
+        "spec.containers.[].lifecycle.stopSignal",
+        SIGNALS,
+    ),
+    of(
+        "",
+        "pods",
+        "spec.initContainers.[].lifecycle.stopSignal",
+        SIGNALS,
+    ),
+    of("", "serviceaccounts", "secrets.[].apiVersion", ""),
+    of("", "serviceaccounts", "secrets.[].fieldPath", ""),
+    of("", "serviceaccounts", "secrets.[].kind", ""),
+    of("", "serviceaccounts", "secrets.[].namespace", ""),
+    of("", "serviceaccounts", "secrets.[].resourceVersion", ""),
+    of("", "serviceaccounts", "secrets.[].uid", ""),
+    of(
+        "apps",
+        "statefulsets",
+        "spec.updateStrategy.rollingUpdate.maxUnavailable",
+        "MaxUnavailableStatefulSet",
+    ),
+    of("coordination.k8s.io", "leases", "spec.strategy", LEASES),
+    of(
+        "coordination.k8s.io",
+        "leases",
+        "spec.preferredHolder",
+        LEASES,
+    ),
+    of(
+        "discovery.k8s.io",
+        "endpointslices",
+        "endpoints.[].deprecatedTopology",
+        "",
+    ),
+];
+
+/// A kind's strategy that never sees what is dropped.
+pub struct Dropping {
+    inner: Box<dyn Strategy>,
+    paths: Vec<&'static str>,
+}
+
+/// `strategy`, with the fields of `group`'s `plural` dropped whose gates are off.
+pub fn dropping(
+    strategy: Box<dyn Strategy>,
+    (group, plural): (&str, &str),
+    gates: &FeatureGates,
+) -> Box<dyn Strategy> {
+    let off = |field: &&Gated| field.gate.is_empty() || !gates.enabled(field.gate);
+    let paths: Vec<&str> = FIELDS
+        .iter()
+        .filter(|field| (field.group, field.plural) == (group, plural))
+        .filter(off)
+        .map(|field| field.path)
+        .collect();
+    if paths.is_empty() {
+        strategy
+    } else {
+        Box::new(Dropping {
+            inner: strategy,
+            paths,
+        })
+    }
+}
+
+/// Whether any field of that path is set.
+fn is_set(object: &Value, path: &str) -> bool {
+    let (step, rest) = path.split_once('.').unwrap_or((path, ""));
+    let below = |value: &Value| rest.is_empty() || is_set(value, rest);
+    match step {
+        "[]" => object.as_array().into_iter().flatten().any(below),
+        name => object.get(name).is_some_and(below),
+    }
+}
+
+fn remove(object: &mut Value, path: &str) {
+    match path.split_once('.') {
+        None => {
+            if let Some(members) = object.as_object_mut() {
+                members.remove(path);
+            }
+        }
+        Some(("[]", rest)) => {
+            let items = object.as_array_mut().into_iter().flatten();
+            items.for_each(|item| remove(item, rest));
+        }
+        Some((name, rest)) => {
+            if let Some(child) = object.get_mut(name) {
+                remove(child, rest);
+            }
+        }
+    }
+}
+
+impl Dropping {
+    fn drop_from(&self, object: &mut Value, old: Option<&Value>) {
+        for path in &self.paths {
+            if !old.is_some_and(|old| is_set(old, path)) {
+                remove(object, path);
+            }
+        }
+    }
+}
+
+impl Strategy for Dropping {
+    fn prepare_create(&self, cx: &Context<'_>, object: &mut Value) {
+        self.drop_from(object, None);
+        self.inner.prepare_create(cx, object);
+    }
+
+    fn validate_create(&self, cx: &Context<'_>, object: &Value) -> ErrorList {
+        self.inner.validate_create(cx, object)
+    }
+
+    fn prepare_update(&self, cx: &Context<'_>, object: &mut Value, old: &Value) {
+        self.drop_from(object, Some(old));
+        self.inner.prepare_update(cx, object, old);
+    }
+
+    fn validate_update(&self, cx: &Context<'_>, object: &Value, old: &Value) -> ErrorList {
+        self.inner.validate_update(cx, object, old)
+    }
+
+    fn warnings(&self, object: &Value, old: Option<&Value>) -> Vec<String> {
+        self.inner.warnings(object, old)
+    }
+
+    fn allow_create_on_update(&self) -> bool {
+        self.inner.allow_create_on_update()
+    }
+
+    fn allow_unconditional_update(&self) -> bool {
+        self.inner.allow_unconditional_update()
+    }
+
+    fn is_graceful(&self) -> bool {
+        self.inner.is_graceful()
+    }
+
+    fn grace_period(&self, object: &Value, options: &DeleteOptions) -> Option<Duration> {
+        self.inner.grace_period(object, options)
+    }
+
+    fn is_held(&self, object: &Value) -> bool {
+        self.inner.is_held(object)
+    }
+
+    fn mark_deleting(&self, object: &mut Value) {
+        self.inner.mark_deleting(object);
+    }
+
+    fn garbage_collection(&self) -> GarbageCollection {
+        self.inner.garbage_collection()
+    }
+
+    fn returns_deleted(&self) -> bool {
+        self.inner.returns_deleted()
+    }
+
+    fn ttl(&self, object: &Value) -> Option<Duration> {
+        self.inner.ttl(object)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn every_field_is_of_a_resource_and_a_gate_that_exist() {
+        for field in FIELDS {
+            let found = schema::resources()
+                .iter()
+                .any(|r| r.group == field.group && r.plural == field.plural);
+            assert!(found, "{}", field.plural);
+            if !field.gate.is_empty() {
+                let known = FeatureGates::parse(&format!("{}=true", field.gate));
+                assert!(known.is_ok(), "{}", field.gate);
+            }
+        }
+    }
+
+    #[test]
+    fn a_field_goes_unless_it_was_there() {
+        let path = "spec.containers.[].lifecycle.stopSignal";
+        let pod =
+            json!({"spec": {"containers": [{"name": "a"}, {"lifecycle": {"stopSignal": "S"}}]}});
+        assert!(is_set(&pod, path));
+        let mut dropped = pod.clone();
+        remove(&mut dropped, path);
+        assert_eq!(
+            dropped,
+            json!({"spec": {"containers": [{"name": "a"}, {"lifecycle": {}}]}})
+        );
+        assert!(!is_set(&dropped, path));
+    }
+}

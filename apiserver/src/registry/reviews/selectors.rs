@@ -1,0 +1,86 @@
+//! The selectors of an access review: what they must hold to (KEP-4601).
+//!
+//! What must not be here: deciding.
+
+use meta::validation as format;
+use meta::{ErrorList, FieldError, Path};
+use serde_json::Value;
+
+/// Checks `fieldSelector` and `labelSelector` of a review's resource attributes.
+pub fn validate(attributes: &Value, path: &Path, errors: &mut ErrorList) {
+    for (name, labels) in [("fieldSelector", false), ("labelSelector", true)] {
+        if let Some(selector) = attributes.get(name).filter(|s| !s.is_null()) {
+            one(selector, &path.child(name), labels, errors);
+        }
+    }
+}
+
+fn one(selector: &Value, path: &Path, labels: bool, errors: &mut ErrorList) {
+    let raw = selector["rawSelector"].as_str().unwrap_or_default();
+    let requirements = selector["requirements"].as_array();
+    let requirements = requirements.map(Vec::as_slice).unwrap_or_default();
+    if !raw.is_empty() && !requirements.is_empty() {
+        errors.push(FieldError::invalid(
+            &path.child("rawSelector"),
+            raw,
+            "may not specified at the same time as requirements",
+        ));
+    }
+    if raw.is_empty() && requirements.is_empty() {
+        errors.push(FieldError::required(
+            &path.child("requirements"),
+            format!("when {path} is specified, requirements or rawSelector is required"),
+        ));
+    }
+    for (i, requirement) in requirements.iter().enumerate() {
+        let at = path.child("requirements").index(i);
+        self::requirement(requirement, &at, labels, errors);
+    }
+}
+
+fn requirement(requirement: &Value, path: &Path, labels: bool, errors: &mut ErrorList) {
+    let text = |field: &str| requirement[field].as_str().unwrap_or_default();
+    let count = requirement["values"].as_array().map_or(0, Vec::len);
+    let values = path.child("values");
+    match text("operator") {
+        "In" | "NotIn" if count == 0 => errors.push(FieldError::required(
+            &values,
+            "must be specified when `operator` is 'In' or 'NotIn'",
+        )),
+        "Exists" | "DoesNotExist" if count > 0 => errors.push(FieldError::forbidden(
+            &values,
+            "may not be specified when `operator` is 'Exists' or 'DoesNotExist'",
+        )),
+        // An operator that nobody knows selects nothing out, which is not an error here.
+        _ => {}
+    }
+    let key = path.child("key");
+    if labels {
+        for message in format::qualified_name(text("key")) {
+            errors.push(FieldError::invalid(&key, text("key"), message));
+        }
+    } else if text("key").is_empty() {
+        errors.push(FieldError::required(&key, "must be specified"));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_selector_is_raw_or_has_requirements() {
+        let check = |attributes: Value| {
+            let mut errors = ErrorList::default();
+            validate(&attributes, &Path::new("a"), &mut errors);
+            errors.len()
+        };
+        assert_eq!(check(json!({})), 0);
+        assert_eq!(check(json!({"labelSelector": {"rawSelector": "a=b"}})), 0);
+        assert_eq!(check(json!({"labelSelector": {}, "fieldSelector": {}})), 2);
+        let both = json!({"rawSelector": "a", "requirements": [{"key": "a", "operator": "In"}]});
+        assert_eq!(check(json!({"fieldSelector": both})), 2);
+    }
+}
