@@ -15,11 +15,11 @@ use api::quota::Quota;
 use client::informer::{Event, Index, Informer};
 use client::workqueue::{Queue, Requeue};
 use client::{Api, Error, Object as _, ObjectKey, optional};
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::ResourceQuota;
 use serde::Deserialize as _;
 
-use self::monitors::{Counter, Monitors};
+use self::monitors::{Change, Counter, Monitors};
 use self::plan::{Queued, plan, queued};
 use crate::context::{Context, Run};
 
@@ -57,9 +57,9 @@ pub fn start(ctx: &Context) -> anyhow::Result<Option<Run>> {
     });
     let controller = Arc::new_cyclic(|controller: &std::sync::Weak<Controller>| {
         let controller = controller.clone();
-        let replenish = move |counter: &Counter, namespace: &str| {
+        let replenish = move |counter: &Counter, namespace: &str, change: Change| {
             if let Some(controller) = controller.upgrade() {
-                controller.replenish(counter, namespace);
+                controller.replenish(counter, namespace, change, Timestamp::now());
             }
         };
         Controller {
@@ -101,6 +101,13 @@ fn read(quota: &ResourceQuota) -> Result<Quota, serde_json::Error> {
     Quota::deserialize(serde_json::to_value(quota)?)
 }
 
+/// Whether a quota is so new that watches may not agree on what was there before it.
+fn is_young(quota: &ResourceQuota, now: Timestamp) -> bool {
+    const YOUNG: SignedDuration = SignedDuration::from_secs(10);
+    let created = quota.metadata.creation_timestamp.as_ref();
+    created.is_none_or(|created| now.duration_since(created.0) < YOUNG)
+}
+
 impl Controller {
     /// Only what is asked for matters: the status is our own doing, or the API server's.
     fn see(&self, event: &Event<ResourceQuota>) {
@@ -122,10 +129,15 @@ impl Controller {
         }
     }
 
-    /// Something has gone, or costs less: quotas that count it are counted again.
-    fn replenish(&self, counter: &Counter, namespace: &str) {
+    /// Quotas that count what has changed are counted again. What has come the API server has
+    /// charged for; but a quota may have been counted before its own creation, or that of what
+    /// was there first, was seen here.
+    fn replenish(&self, counter: &Counter, namespace: &str, change: Change, now: Timestamp) {
         for quota in self.by_namespace.get(namespace) {
-            let hard = quota.status.as_ref().and_then(|s| s.hard.as_ref());
+            if change == Change::Came && !is_young(&quota, now) {
+                continue;
+            }
+            let hard = quota.spec.as_ref().and_then(|s| s.hard.as_ref());
             let mut names = hard.into_iter().flat_map(|hard| hard.keys());
             if names.any(|name| self.monitors.counts(counter, name)) {
                 self.primary.add(quota.key());
@@ -196,5 +208,23 @@ impl Controller {
                 Err(SyncError::NotSynced(names.join(", ")))
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+
+    use super::*;
+
+    #[test]
+    fn quotas_age() {
+        let at = |s: i64| Timestamp::from_second(1_800_000_000 + s).unwrap();
+        let mut quota = ResourceQuota::default();
+        quota.metadata.creation_timestamp = Some(Time(at(0)));
+        assert!(is_young(&quota, at(9)));
+        assert!(!is_young(&quota, at(10)));
+        // The API server's clock may be ahead of ours.
+        assert!(is_young(&quota, at(-5)));
     }
 }

@@ -84,7 +84,17 @@ fn counters(name: &str, classes: &DeviceClasses) -> Vec<Counter> {
     found
 }
 
-type Replenish = Arc<dyn Fn(&Counter, &str) + Send + Sync>;
+/// Told of a namespace in which something may count differently now.
+type Replenish = Arc<dyn Fn(&Counter, &str, Change) + Send + Sync>;
+
+/// What happened to a counted object.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Change {
+    /// The API server has charged for it, unless the quota is younger than the object.
+    Came,
+    /// It went, or costs something else.
+    Went,
+}
 
 /// A watch with the objects by namespace.
 struct Watched<K> {
@@ -111,14 +121,12 @@ impl<K: Object> Watched<K> {
     ) -> Self {
         let (counter, replenish) = (counter.clone(), Arc::clone(replenish));
         self.informer.add_handler(move |event| {
-            let counts = match event {
-                Event::Added(_) => false,
-                Event::Updated { old, new } => cheaper(old, new),
-                Event::Deleted(_) => true,
+            let change = match event {
+                Event::Added(_) => Change::Came,
+                Event::Updated { old, new } if !cheaper(old, new) => return,
+                Event::Updated { .. } | Event::Deleted(_) => Change::Went,
             };
-            if counts {
-                replenish(&counter, event.object().namespace());
-            }
+            replenish(&counter, event.object().namespace(), change);
         });
         self.informer.start(stop);
         self
