@@ -85,13 +85,17 @@ pub fn tree(
         codec::tree::to_proto(message, value, &mut raw)?;
         return Ok(codec::envelope::encode(api_version, kind, &raw).into());
     }
-    let mut value = value.clone();
-    if let Some(members) = value.as_object_mut() {
-        members.insert("kind".into(), json!(kind));
-        members.insert("apiVersion".into(), json!(api_version));
-    }
     let mut out = Vec::new();
-    codec::tree::to_json(message, &value, &mut out)?;
+    if value["kind"] == kind && value["apiVersion"] == api_version {
+        codec::tree::to_json(message, value, &mut out)?;
+    } else {
+        let mut value = value.clone();
+        if let Some(members) = value.as_object_mut() {
+            members.insert("kind".into(), json!(kind));
+            members.insert("apiVersion".into(), json!(api_version));
+        }
+        codec::tree::to_json(message, &value, &mut out)?;
+    }
     text(out, media, pretty)
 }
 

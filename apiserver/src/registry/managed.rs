@@ -11,10 +11,10 @@ use meta::Status;
 use meta::status::StatusCause;
 use patch::apply::{Error, Managed, Request, Set, Versions};
 use schema::{Message, Resource};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::convert::{api_version, convert};
-use super::object_meta::{meta, meta_mut, set, time};
+use super::object_meta::{meta, meta_mut, semantically_equal, set, time};
 
 /// On whose behalf fields are owned.
 #[derive(Debug, Clone, Copy)]
@@ -434,31 +434,52 @@ pub fn drop_managers(object: &mut Value) -> bool {
 
 /// A write that changes nothing but the times of managers changes nothing.
 pub fn keep_times_of_noop(object: &mut Value, old: &Value) {
-    let entries = |of: &Value| -> Vec<Value> {
-        let list = meta(of).get("managedFields").and_then(Value::as_array);
-        list.cloned().unwrap_or_default()
+    let list = |of: &Value| meta(of).get("managedFields").cloned();
+    let same_managers = {
+        let entries = |of| {
+            let list = meta(of).get("managedFields").and_then(Value::as_array);
+            list.map(Vec::as_slice).unwrap_or_default()
+        };
+        let (ours, theirs) = (entries(object), entries(old));
+        !ours.is_empty()
+            && ours.len() == theirs.len()
+            && ours.iter().zip(theirs).all(|(a, b)| {
+                [
+                    "manager",
+                    "operation",
+                    "subresource",
+                    "apiVersion",
+                    "fieldsV1",
+                ]
+                .iter()
+                .all(|key| a.get(key) == b.get(key))
+            })
     };
-    let (mut ours, mut theirs) = (entries(object), entries(old));
-    if ours.is_empty() || ours.len() != theirs.len() || ours == theirs {
+    if !same_managers {
         return;
     }
-    for entry in ours.iter_mut().chain(&mut theirs) {
-        if let Some(entry) = entry.as_object_mut() {
-            entry.remove("time");
-        }
-    }
-    if ours != theirs {
-        return;
-    }
-    let new = meta_mut(object).remove("managedFields");
-    let mut before = old.clone();
-    let kept = meta_mut(&mut before).remove("managedFields");
-    let same = super::object_meta::semantically_equal(Some(object), Some(&before));
-    set(
-        meta_mut(object),
-        "managedFields",
-        if same { kept } else { new },
-    );
+    let ours = meta_mut(object).remove("managedFields");
+    let same = same_but_for_managers(object, old);
+    let kept = if same { list(old) } else { ours };
+    set(meta_mut(object), "managedFields", kept);
+}
+
+/// Whether an object without managers is what the other is but for its managers.
+fn same_but_for_managers(object: &Value, old: &Value) -> bool {
+    let (Some(ours), Some(theirs)) = (object.as_object(), old.as_object()) else {
+        return false;
+    };
+    let keys = ours.keys().chain(theirs.keys());
+    let rest = keys.filter(|key| *key != "metadata");
+    let equal = |a: &Map<String, Value>, b: &Map<String, Value>, key: &str| {
+        semantically_equal(a.get(key), b.get(key))
+    };
+    let metadata = |of: &Value| of["metadata"].as_object().cloned().unwrap_or_default();
+    let (m, mut n) = (metadata(object), metadata(old));
+    n.remove("managedFields");
+    let meta_keys = m.keys().chain(n.keys());
+    rest.into_iter().all(|key| equal(ours, theirs, key))
+        && meta_keys.into_iter().all(|key| equal(&m, &n, key))
 }
 
 /// What managers of a workload own of its scale, as managers of the scale.

@@ -19,7 +19,7 @@ use crate::authz::Attributes;
 use crate::registry::as_read;
 use crate::registry::convert::convert;
 use crate::registry::managed::{self, FieldManager, Spoken};
-use crate::registry::object_meta::{meta, meta_mut};
+use crate::registry::object_meta::meta;
 use crate::registry::options::{FieldValidation, PatchType, WriteOptions};
 use crate::registry::rest::{Reply, Rest, Target};
 use crate::registry::store::{Change, Store, Update, Write};
@@ -309,6 +309,29 @@ impl Patch {
         Ok((patch, options))
     }
 
+    /// What the patch is applied to: the object, without the managers of its fields where the
+    /// patch has nothing to do with them. They are many, and stay what they are.
+    fn subject(&self, current: &Value) -> Value {
+        let Value::Object(members) = current else {
+            return current.clone();
+        };
+        if self.names_managers {
+            return current.clone();
+        }
+        let without = |(key, value): (&String, &Value)| {
+            let value = match (key.as_str(), value) {
+                ("metadata", Value::Object(metadata)) => metadata
+                    .iter()
+                    .filter(|(key, _)| *key != "managedFields")
+                    .map(|(key, value)| (key.clone(), value.clone()))
+                    .collect(),
+                _ => value.clone(),
+            };
+            (key.clone(), value)
+        };
+        Value::Object(members.iter().map(without).collect())
+    }
+
     /// The patched object, checked against the schema and defaulted.
     fn apply(
         &self,
@@ -318,10 +341,6 @@ impl Patch {
     ) -> Result<Value, Status> {
         let message = expected.message()?;
         let mut object = current;
-        if !self.names_managers {
-            // They are many, and stay what they are.
-            meta_mut(&mut object).remove("managedFields");
-        }
         let applied = match self.kind {
             PatchType::Json => {
                 codec::tree::complete(message, &mut object);
@@ -452,7 +471,8 @@ pub(super) async fn patch(
                 patch.merge(&fields, current, expected(view), request)?
             }
             (_, Some(current)) => {
-                let current = convert(current.clone(), view.stored, view.served);
+                let current = patch.subject(current);
+                let current = convert(current, view.stored, view.served);
                 patch.apply(current, expected(view), request)?
             }
             (_, None) => {
@@ -562,7 +582,7 @@ pub(super) async fn rest(
             let change = |current: Option<&Value>| match patch.kind {
                 PatchType::Apply => patch.merge(&fields, current, expected, request),
                 _ => {
-                    let current = current.cloned().unwrap_or_default();
+                    let current = current.map(|c| patch.subject(c)).unwrap_or_default();
                     patch.apply(current, expected, request)
                 }
             };

@@ -357,18 +357,30 @@ pub fn decode(resource: &'static Resource, bytes: &[u8]) -> codec::Result<Value>
 
 /// Writes a tree as etcd shall hold it. The resource version is etcd's to say.
 pub fn encode(resource: &'static Resource, object: &Value) -> codec::Result<Vec<u8>> {
-    let mut object = object.clone();
-    let m = meta_mut(&mut object);
-    m.remove("resourceVersion");
-    m.remove("selfLink");
+    let bare;
+    let object = if resource.storage_json || meta(object).get("selfLink").is_some() {
+        let mut copy = object.clone();
+        let m = meta_mut(&mut copy);
+        m.remove("resourceVersion");
+        m.remove("selfLink");
+        bare = copy;
+        &bare
+    } else {
+        object
+    };
     if resource.storage_json {
         let mut out = Vec::new();
-        codec::tree::to_json(resource.message, &object, &mut out)?;
+        codec::tree::to_json(resource.message, object, &mut out)?;
         out.push(b'\n');
         return Ok(out);
     }
     let mut raw = Vec::new();
-    codec::tree::to_proto(resource.message, &object, &mut raw)?;
+    codec::tree::to_proto(resource.message, object, &mut raw)?;
+    let mut stripped = Vec::new();
+    if !meta(object).resource_version().is_empty() {
+        codec::meta_splice::strip_resource_version(&raw, &mut stripped)?;
+        raw = stripped;
+    }
     Ok(codec::envelope::encode(
         resource.storage_version,
         resource.kind,

@@ -5,6 +5,7 @@ use meta::{ErrorList, FieldError, GroupKind, Path, Status};
 use serde_json::Value;
 
 use super::super::deletion::finished_by_update;
+use super::super::ingest::stamp;
 use super::super::managed::{drop_managers, keep_times_of_noop};
 use super::super::object_meta::{fill_system_fields, keep, meta, meta_mut, set_generation};
 use super::errors::During;
@@ -155,13 +156,12 @@ impl Store {
             return self.remove_finished(write, current).await;
         }
         let bytes = self.stored_bytes(object)?;
-        let unchanged = bytes == self.stored_bytes(old)?;
+        // Writing the same again would only wake up every watcher.
+        let unchanged = self.is_what_is_there(&bytes, current);
         if unchanged && !current.fresh {
             return Ok(Finished::Stale(None));
         }
-        // Writing the same again would only wake up every watcher.
-        let same_bytes = unchanged && bytes == current.bytes;
-        if write.dry_run || same_bytes {
+        if write.dry_run || unchanged {
             return Ok(Finished::Written(current.revision));
         }
         let key = self.key(write.namespace, write.name);
@@ -185,6 +185,18 @@ impl Store {
                 During::Update,
             )),
         }
+    }
+
+    /// Whether these bytes are the ones that are stored. The cache's have the revision in them.
+    fn is_what_is_there(&self, bytes: &[u8], current: &Current) -> bool {
+        if current.fresh {
+            return bytes == current.bytes;
+        }
+        if self.resource.storage_json {
+            let stored = self.stored_bytes(&current.object);
+            return stored.is_ok_and(|stored| stored == bytes);
+        }
+        stamp(bytes, current.revision).is_ok_and(|stamped| stamped == current.bytes)
     }
 
     /// `rest.BeforeUpdate`: what no update may change, the strategy, validation.
