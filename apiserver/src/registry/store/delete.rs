@@ -26,6 +26,16 @@ pub struct Deleted {
     pub marked: bool,
 }
 
+/// What one attempt came to.
+enum Attempt {
+    Done(Deleted),
+    /// Somebody else wrote in between.
+    Again,
+    /// The store did not do it, or nobody knows whether it did: to try again could refuse
+    /// what was done.
+    Failed(Status),
+}
+
 impl Store {
     pub async fn delete(
         &self,
@@ -40,10 +50,11 @@ impl Store {
                 .await
                 .map_err(failed)?;
             match self.delete_current(write, options, current).await {
-                Ok(Some(deleted)) => return Ok(deleted),
-                // Changed meanwhile: look again.
-                Ok(None) => fresh = true,
+                Ok(Attempt::Done(deleted)) => return Ok(deleted),
+                Ok(Attempt::Again) => fresh = true,
+                Ok(Attempt::Failed(e)) => return Err(e),
                 Err(e) if fresh => return Err(e),
+                // What failed may have failed because the cache is behind.
                 Err(_) => fresh = true,
             }
         }
@@ -54,7 +65,7 @@ impl Store {
         write: &Write<'_>,
         options: &DeleteOptions,
         current: Option<Current>,
-    ) -> Result<Option<Deleted>, Status> {
+    ) -> Result<Attempt, Status> {
         let resource = self.group_resource();
         let Some(mut current) = current else {
             return Err(Status::not_found(&resource, write.name));
@@ -75,7 +86,7 @@ impl Store {
         let marks = matches!(plan, Plan::Mark(_));
         let (mark, remove) = match plan {
             Plan::Pending => {
-                return Ok(Some(Deleted {
+                return Ok(Attempt::Done(Deleted {
                     object: current.object,
                     gone: false,
                     marked: false,
@@ -85,6 +96,7 @@ impl Store {
             Plan::MarkAndRemove(marked) => (Some(marked), true),
             Plan::Remove => (None, true),
         };
+        let was_marked = mark.is_some();
         if let Some(mut marked) = mark {
             self.strategy.mark_deleting(&mut marked);
             if !write.dry_run {
@@ -103,10 +115,11 @@ impl Store {
                         set_resource_version(&mut marked, revision);
                     }
                     Err(StorageError::Conflict { .. } | StorageError::NotFound(_)) => {
-                        return Ok(None);
+                        return Ok(Attempt::Again);
                     }
                     Err(e) => {
-                        return Err(errors::status(e, &resource, write.name, During::Update));
+                        let e = errors::status(e, &resource, write.name, During::Update);
+                        return Ok(Attempt::Failed(e));
                     }
                 }
             }
@@ -116,19 +129,25 @@ impl Store {
         if gone && !write.dry_run {
             match self.remove(write.namespace, write.name, &current).await {
                 Ok(revision) => set_resource_version(&mut current.object, revision),
-                Err(StorageError::Conflict { .. }) => return Ok(None),
-                Err(e) => return Err(errors::status(e, &resource, write.name, During::Delete)),
+                // Once it is marked anybody may finish it.
+                Err(StorageError::NotFound(_)) if was_marked => {}
+                Err(StorageError::Conflict { .. } | StorageError::NotFound(_)) => {
+                    return Ok(Attempt::Again);
+                }
+                Err(e) => {
+                    let e = errors::status(e, &resource, write.name, During::Delete);
+                    return Ok(Attempt::Failed(e));
+                }
             }
         }
-        Ok(Some(Deleted {
+        Ok(Attempt::Done(Deleted {
             object: current.object,
             gone,
             marked: marks,
         }))
     }
 
-    /// Removes exactly this state of an object from storage; says at which revision. That it
-    /// is gone already is fine.
+    /// Removes exactly this state of an object from storage; says at which revision.
     pub(super) async fn remove(
         &self,
         namespace: &str,
@@ -136,16 +155,11 @@ impl Store {
         current: &Current,
     ) -> Result<u64, StorageError> {
         let key = self.key(namespace, name);
-        match self.env.storage.delete(&key, current.revision).await {
-            Ok(revision) => {
-                if let Some(hooks) = self.hooks.get() {
-                    hooks.after_delete(&current.object).await;
-                }
-                Ok(revision)
-            }
-            Err(StorageError::NotFound(_)) => Ok(current.revision),
-            Err(e) => Err(e),
+        let revision = self.env.storage.delete(&key, current.revision).await?;
+        if let Some(hooks) = self.hooks.get() {
+            hooks.after_delete(&current.object).await;
         }
+        Ok(revision)
     }
 
     /// Deletes every one of these objects. What is gone before its turn counts as deleted;

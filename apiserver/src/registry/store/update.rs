@@ -39,6 +39,9 @@ enum Attempt {
     Done(Written),
     /// Somebody else wrote; start again from this, or read what is there now.
     Again(Option<Current>),
+    /// The store did not do it, or nobody knows whether it did: to try again could refuse
+    /// what was done.
+    Failed(Status),
 }
 
 /// What a checked write came to.
@@ -46,6 +49,8 @@ enum Finished {
     Written(u64),
     /// The object is not what the attempt started from.
     Stale(Option<Current>),
+    /// See [`Attempt::Failed`].
+    Failed(Status),
 }
 
 impl Store {
@@ -65,6 +70,7 @@ impl Store {
                     continue;
                 }
                 Ok(Attempt::Again(None)) => {}
+                Ok(Attempt::Failed(e)) => return Err(e),
                 Err(e) if fresh => return Err(e),
                 Err(_) => {}
             }
@@ -132,6 +138,7 @@ impl Store {
                 }))
             }
             Finished::Stale(now) => Ok(Attempt::Again(now)),
+            Finished::Failed(e) => Ok(Attempt::Failed(e)),
         }
     }
 
@@ -178,12 +185,12 @@ impl Store {
                 current.and_then(|kv| self.current_of(kv).ok()),
             )),
             Err(StorageError::NotFound(_)) => Ok(Finished::Stale(None)),
-            Err(e) => Err(errors::status(
+            Err(e) => Ok(Finished::Failed(errors::status(
                 e,
                 &self.group_resource(),
                 write.name,
                 During::Update,
-            )),
+            ))),
         }
     }
 
@@ -366,16 +373,17 @@ impl Store {
         }
         match self.remove(write.namespace, write.name, current).await {
             // A PUT is answered with the object that it put, not with what became of it.
-            Ok(_) => Ok(Finished::Written(current.revision)),
+            // Of several who take the last finalizer one removes it, and all have done it.
+            Ok(_) | Err(StorageError::NotFound(_)) => Ok(Finished::Written(current.revision)),
             Err(StorageError::Conflict { current }) => Ok(Finished::Stale(
                 current.and_then(|kv| self.current_of(kv).ok()),
             )),
-            Err(e) => Err(errors::status(
+            Err(e) => Ok(Finished::Failed(errors::status(
                 e,
                 &self.group_resource(),
                 write.name,
                 During::Delete,
-            )),
+            ))),
         }
     }
 }

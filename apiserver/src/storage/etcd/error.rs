@@ -17,11 +17,11 @@ pub(super) enum Fate {
     Final,
 }
 
-/// etcd refuses these before it proposes anything.
+/// etcd refuses these before it proposes anything. ("server stopped" is not among them: a
+/// member that is stopped says so of what it has proposed as well.)
 const UNDONE: &[&str] = &[
     "etcdserver: no leader",
     "etcdserver: not leader",
-    "etcdserver: server stopped",
     "etcdserver: rpc not supported for learner",
     "etcdserver: too many requests",
 ];
