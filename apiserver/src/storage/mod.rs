@@ -74,8 +74,11 @@ pub enum StorageError {
     /// The revision asked for is not there yet.
     #[error("revision {asked} is larger than the current {current}")]
     Future { asked: Revision, current: Revision },
-    /// etcd cannot be reached, has no leader, no space, or did not answer in time. Whether a
-    /// write that fails so was done is not known.
+    /// etcd has no space left and takes no writes; the text says what to do.
+    #[error("{0}")]
+    NoSpace(String),
+    /// etcd cannot be reached, has no leader, or did not answer in time. Whether a write
+    /// that fails so was done is not known.
     #[error("storage unavailable: {0}")]
     Unavailable(String),
     /// The value is larger than etcd takes.

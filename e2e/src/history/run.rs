@@ -18,8 +18,7 @@ use super::objects::{NAMESPACE, PREFIX, stored};
 use super::record::{Action, Change, History, Outcome, Revision, Time, Truth, Write};
 use crate::stand::etcd::Gateway;
 use crate::stand::http::Ask;
-use crate::stand::pki::Pki;
-use crate::stand::{Apiserver, Endpoint, Etcd};
+use crate::stand::{Etcd, Stand};
 
 /// Writes that must succeed between two kills: each kill is one under load.
 const BETWEEN: u64 = 20;
@@ -69,21 +68,12 @@ pub enum Victim {
     Nobody,
 }
 
-struct Stand {
-    etcd: Etcd,
-    api: Apiserver,
-    endpoint: Endpoint,
-}
-
 /// Runs all rounds and prints a line for each.
 ///
 /// # Errors
 ///
 /// When a rule is broken, with every such case; or when nothing works any more.
 pub async fn run(options: Options) -> Result<()> {
-    let directory = tempfile::tempdir()?;
-    let home = directory.path();
-    let pki = Pki::make(&home.join("pki"))?;
     let members = if options.victim == Victim::EtcdLeader {
         3
     } else {
@@ -91,18 +81,7 @@ pub async fn run(options: Options) -> Result<()> {
     };
     // Elections in a fifth of the usual time.
     let timing = ["--heartbeat-interval=20", "--election-timeout=200"];
-    let mut etcd = Etcd::new(home, members, &timing)?;
-    etcd.start().await?;
-    let log = home.join("kube-apiserver.log");
-    let api = Apiserver::new(&options.bin, &etcd.servers(), &pki, &log, &options.flag)?;
-    let endpoint = Endpoint::new(api.port, &pki)?;
-    let mut stand = Stand {
-        etcd,
-        api,
-        endpoint,
-    };
-    stand.api.start()?;
-    stand.api.ready(&stand.endpoint).await?;
+    let mut stand = Stand::start(&options.bin, members, &timing, &options.flag).await?;
     let connection = stand.endpoint.connect().await?;
     let namespace = json!({"metadata": {"name": NAMESPACE}});
     let ask = Ask::post("/api/v1/namespaces", &namespace);
@@ -155,7 +134,7 @@ pub async fn run(options: Options) -> Result<()> {
         total[0], total[1], total[2], total[3]
     );
     if bad > 0 {
-        let kept = directory.keep();
+        let kept = stand.keep();
         bail!("{bad} rules are broken; logs are in {}", kept.display());
     }
     Ok(())

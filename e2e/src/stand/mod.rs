@@ -18,6 +18,57 @@ use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
+use tempfile::TempDir;
+
+use pki::Pki;
+
+/// An etcd and an API server that run, in a directory of their own.
+pub struct Stand {
+    /// The members.
+    pub etcd: Etcd,
+    /// The server.
+    pub api: Apiserver,
+    /// Where it is.
+    pub endpoint: Endpoint,
+    directory: TempDir,
+}
+
+impl Stand {
+    /// Starts `members` of etcd and the kube-apiserver of a directory, each with
+    /// further flags, and waits until all is ready.
+    ///
+    /// # Errors
+    ///
+    /// When one does not come up.
+    pub async fn start(
+        bin: &Path,
+        members: usize,
+        etcd_flags: &[&str],
+        flags: &[String],
+    ) -> Result<Self> {
+        let directory = tempfile::tempdir()?;
+        let home = directory.path();
+        let pki = Pki::make(&home.join("pki"))?;
+        let mut etcd = Etcd::new(home, members, etcd_flags)?;
+        etcd.start().await?;
+        let log = home.join("kube-apiserver.log");
+        let mut api = Apiserver::new(bin, &etcd.servers(), &pki, &log, flags)?;
+        let endpoint = Endpoint::new(api.port, &pki)?;
+        api.start()?;
+        api.ready(&endpoint).await?;
+        Ok(Self {
+            etcd,
+            api,
+            endpoint,
+            directory,
+        })
+    }
+
+    /// Ends it and leaves its files, for who wants to know more.
+    pub fn keep(self) -> PathBuf {
+        self.directory.keep()
+    }
+}
 
 /// Ports of loopback that were free a moment ago. All are held until the last is known.
 ///

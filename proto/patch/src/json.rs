@@ -9,6 +9,10 @@ use crate::{Error, Result};
 /// The most operations that one patch may hold.
 pub const MAX_OPERATIONS: usize = 10_000;
 
+/// The bytes, as JSON, that all copies of one patch may add up to: copies of copies grow
+/// without bound.
+pub const MAX_COPIED: usize = 3 << 20;
+
 /// Applies the operations in order. `doc` is left half-changed after an error.
 pub fn apply(doc: &mut Value, patch: &Value) -> Result<()> {
     let Value::Array(operations) = patch else {
@@ -29,10 +33,13 @@ pub fn apply(doc: &mut Value, patch: &Value) -> Result<()> {
             got: operations.len(),
         });
     }
-    operations.into_iter().try_for_each(|o| operate(doc, o))
+    let mut copied = 0;
+    operations
+        .into_iter()
+        .try_for_each(|o| operate(doc, o, &mut copied))
 }
 
-fn operate(doc: &mut Value, operation: &Map<String, Value>) -> Result<()> {
+fn operate(doc: &mut Value, operation: &Map<String, Value>, copied: &mut usize) -> Result<()> {
     let kind = text(operation, "op").unwrap_or("unknown");
     let path = || {
         text(operation, "path")
@@ -53,12 +60,36 @@ fn operate(doc: &mut Value, operation: &Map<String, Value>) -> Result<()> {
             add(doc, path, moved)
         }
         "copy" => {
-            let copied = get(doc, from()?)?.cloned().unwrap_or_default();
-            add(doc, path()?, copied)
+            let source = get(doc, from()?)?;
+            *copied += source.map_or(0, size);
+            if *copied > MAX_COPIED {
+                return Err(inapplicable(format!(
+                    "Unable to complete the copy, the accumulated size increase of copy is {copied}, exceeding the limit {MAX_COPIED}"
+                )));
+            }
+            let source = source.cloned().unwrap_or_default();
+            add(doc, path()?, source)
         }
         "test" => test(doc, path()?, value.unwrap_or(&Value::Null)),
         other => Err(inapplicable(format!("Unexpected kind: {other}"))),
     }
+}
+
+/// Bytes of a value as JSON.
+fn size(value: &Value) -> usize {
+    struct Count(usize);
+    impl std::io::Write for Count {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0 += bytes.len();
+            Ok(bytes.len())
+        }
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+    let mut count = Count(0);
+    serde_json::to_writer(&mut count, value).expect("counting does not fail");
+    count.0
 }
 
 fn text<'a>(operation: &'a Map<String, Value>, key: &str) -> Option<&'a str> {
@@ -242,5 +273,15 @@ mod tests {
                 .to_string(),
             "The allowed maximum operations in a JSON patch is 10000, got 10001"
         );
+    }
+
+    #[test]
+    fn copies_of_copies_come_to_an_end() {
+        let copy = json!({"op": "copy", "from": "/a", "path": "/a/b"});
+        let copies = |count| Value::Array(vec![copy.clone(); count]);
+        assert!(patched(json!({"a": {"x": "y"}}), copies(10)).is_ok());
+        let error = patched(json!({"a": {"x": "y".repeat(1000)}}), copies(10_000)).unwrap_err();
+        let text = error.to_string();
+        assert!(text.contains("exceeding the limit 3145728"), "{text}");
     }
 }

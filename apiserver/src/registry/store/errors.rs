@@ -53,6 +53,12 @@ pub fn status(error: StorageError, resource: &GroupResource, name: &str, during:
         StorageError::Future { asked, current } => too_large(asked, current),
         StorageError::Unavailable(_) => Status::server_timeout(resource, during.name(), 2),
         e @ StorageError::TooLarge => Status::request_entity_too_large(e),
+        // As upstream passes etcd's errors on: no reason, but the text that helps.
+        StorageError::NoSpace(message) => Status {
+            code: 500,
+            message,
+            ..Status::default()
+        },
         StorageError::Internal(e) => Status::internal(e),
     }
 }

@@ -61,7 +61,7 @@ pub(super) fn storage_error(status: &Status, asked: Revision) -> StorageError {
             StorageError::TooLarge
         }
         Code::ResourceExhausted if message.contains("database space exceeded") => {
-            StorageError::Unavailable(format!(
+            StorageError::NoSpace(format!(
                 "{message}: compact and defragment etcd, then disarm its NOSPACE alarm"
             ))
         }
@@ -127,8 +127,8 @@ mod tests {
             StorageError::Compacted { asked: 7, .. }
         ));
         let full = Status::resource_exhausted("etcdserver: mvcc: database space exceeded");
-        let message = storage_error(&full, 0).to_string();
-        assert!(message.contains("NOSPACE"), "{message}");
+        let full = storage_error(&full, 0);
+        assert!(matches!(&full, StorageError::NoSpace(text) if text.contains("NOSPACE")));
         let large = Status::invalid_argument("etcdserver: request is too large");
         assert!(matches!(storage_error(&large, 0), StorageError::TooLarge));
     }

@@ -1,0 +1,47 @@
+//! The API server as a store at its limits: an etcd that is full, history that is
+//! compacted under a list, requests that are made to be expensive.
+//!
+//! Each test has an etcd and a server of its own. The server is the kube-apiserver in
+//! `$FERROKUBE_BIN`, by default that of the cluster at `$FERROKUBE_STATE`. The tests
+//! pass on upstream's too.
+
+mod bounds;
+mod compaction;
+mod full;
+
+use std::path::{Path, PathBuf};
+
+use e2e::stand::Stand;
+use http::StatusCode;
+use serde_json::Value;
+
+/// The directory of the server under test.
+fn bin() -> PathBuf {
+    if let Some(bin) = std::env::var_os("FERROKUBE_BIN") {
+        return bin.into();
+    }
+    let state = std::env::var_os("FERROKUBE_STATE").map(PathBuf::from);
+    let bin = state
+        .unwrap_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../.up"))
+        .join("bin");
+    assert!(
+        bin.join("kube-apiserver").exists(),
+        "no kube-apiserver in {}: name a directory in FERROKUBE_BIN",
+        bin.display()
+    );
+    bin
+}
+
+async fn stand(etcd_flags: &[&str], flags: &[&str]) -> Stand {
+    let flags: Vec<_> = flags.iter().map(ToString::to_string).collect();
+    Stand::start(&bin(), 1, etcd_flags, &flags)
+        .await
+        .expect("a stand")
+}
+
+/// The parts of a Status that are compared.
+fn refusal(status: StatusCode, body: &[u8]) -> (u16, String, String) {
+    let body: Value = serde_json::from_slice(body).unwrap_or_default();
+    let text = |key: &str| body[key].as_str().unwrap_or_default().to_owned();
+    (status.as_u16(), text("reason"), text("message"))
+}
