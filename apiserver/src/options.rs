@@ -8,11 +8,15 @@ use std::str::FromStr;
 
 use clap::Args;
 use component::flags::{CommaList, GoDuration, StringMap};
+use component::zpages::Flags;
 
 /// Everything that can be said on the command line.
 #[derive(Debug, Clone, Args)]
 #[group(id = "apiserver")]
 pub struct Options {
+    /// As they were given, for `/flagz`; first, before the others take their values.
+    #[command(flatten)]
+    pub flags: Flags,
     #[command(flatten)]
     pub etcd: EtcdOptions,
     #[command(flatten)]

@@ -7,8 +7,9 @@ use std::sync::Arc;
 use anyhow::{Context as _, bail};
 use component::features::FeatureGates;
 use component::health::Checks;
-use component::metrics::Registry as Metrics;
+use component::metrics::{Registry as Metrics, Slis};
 use component::serving::{Bound, Limits, ServingCertificate, TlsFiles, TlsOptions, handler};
+use component::zpages::ZPages;
 use ipnet::IpNet;
 use prometheus::IntCounter;
 use tokio_util::sync::CancellationToken;
@@ -59,6 +60,7 @@ pub async fn run(options: Options, stop: CancellationToken) -> anyhow::Result<()
         authentication,
         authorization,
         admission,
+        flags,
         services,
         kubelet,
         api,
@@ -76,6 +78,7 @@ pub async fn run(options: Options, stop: CancellationToken) -> anyhow::Result<()
         cache,
         keys,
         health,
+        members,
         readiness,
         tasks,
     } = storage(&etcd, &metrics)?;
@@ -201,10 +204,18 @@ pub async fn run(options: Options, stop: CancellationToken) -> anyhow::Result<()
         rest: special::endpoints(&registry, tokens, &lookup)?,
         connect: proxy::endpoints(&stores, &kubelets, &asked.1),
     };
+    if let Some(resource) = registry.resource("", "v1", "componentstatuses") {
+        let statuses = proxy::ComponentStatuses::new(resource, members);
+        let key = ("", "componentstatuses", "");
+        endpoints.connect.insert(key, Arc::new(statuses));
+    }
     endpoints.rest.extend(reviews::all(&asked.0, &asked.1));
+    let slis = Slis::new()?;
     let checks = Checks::new();
+    checks.report(&slis);
     let stopping = CancellationToken::new();
     let ready = Checks::new();
+    ready.report(&slis);
     {
         let (live, ready_too) = (health.clone(), health);
         checks.add("etcd", move || live.check());
@@ -258,6 +269,17 @@ pub async fn run(options: Options, stop: CancellationToken) -> anyhow::Result<()
         registry,
         endpoints: Arc::new(endpoints),
         paths: Arc::new(NonResource {
+            pages: ZPages {
+                name: "apiserver",
+                started: jiff::Timestamp::now(),
+                flags,
+                paths: [
+                    "/flagz", "/healthz", "/livez", "/metrics", "/readyz", "/statusz", "/version",
+                ]
+                .map(str::to_owned)
+                .into(),
+            },
+            slis,
             healthz: checks.clone(),
             livez: checks,
             readyz: ready,
@@ -413,7 +435,12 @@ fn openapi(openapi: OpenApi) -> Mount {
         }
         let query = request.uri.query().unwrap_or_default();
         let found = openapi.get(&request.info.path, query, &request.headers)?;
-        Some(found.map(body::full))
+        // As upstream: the one large document is compressed, those of v3 are not.
+        let threshold = match request.info.path.as_str() {
+            "/openapi/v2" => 0,
+            _ => usize::MAX,
+        };
+        Some(body::compressed(found, &request.headers, threshold))
     };
     Mount {
         paths: paths.map(str::to_owned).into(),
@@ -482,6 +509,8 @@ struct Stored {
     cache: Arc<Cache>,
     keys: Keys,
     health: Arc<Probe>,
+    /// Each member by itself.
+    members: Vec<proxy::Health>,
     readiness: Arc<Probe>,
     /// What goes on beside requests: compaction, probes, metrics.
     tasks: Vec<futures::future::BoxFuture<'static, ()>>,
@@ -514,9 +543,22 @@ fn storage(options: &EtcdOptions, metrics: &Metrics) -> anyhow::Result<Stored> {
             prefix: keys.root().to_owned(),
             ..CacheOptions::default()
         },
-        storage_metrics,
+        storage_metrics.clone(),
     );
     let health = Probe::new(etcd.clone(), etcd_healthcheck_timeout.get());
+    let timeout = etcd_healthcheck_timeout.get();
+    let mut members: Vec<proxy::Health> = Vec::new();
+    for server in &transport.servers {
+        let alone = Transport {
+            servers: vec![server.clone()],
+            ..transport.clone()
+        };
+        let member = Arc::new(Etcd::new(&alone, etcd_prefix, storage_metrics.clone())?);
+        members.push(Arc::new(move || {
+            let member = member.clone();
+            Box::pin(async move { member.check(timeout).await.map_err(|e| e.to_string()) })
+        }));
+    }
     let mut tasks: Vec<futures::future::BoxFuture<'static, ()>> =
         vec![Box::pin(health.clone().run())];
     let mut readiness = health.clone();
@@ -541,6 +583,7 @@ fn storage(options: &EtcdOptions, metrics: &Metrics) -> anyhow::Result<Stored> {
         cache,
         keys,
         health,
+        members,
         readiness,
         tasks,
     })

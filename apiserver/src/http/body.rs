@@ -51,15 +51,22 @@ pub fn bytes(
     *response.status_mut() = status;
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, value(content_type));
-    let body = if body.len() > GZIP_THRESHOLD && negotiate::accepts_gzip(request) {
-        headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
-        headers.append(header::VARY, HeaderValue::from_static("Accept-Encoding"));
-        gzip(&body)
-    } else {
-        body
-    };
-    *response.body_mut() = full(body);
-    response
+    compressed(response.map(|_| body), request, GZIP_THRESHOLD)
+}
+
+/// The answer, compressed if it is larger than `threshold` and the client takes it.
+pub fn compressed(
+    mut response: Response<Bytes>,
+    request: &HeaderMap,
+    threshold: usize,
+) -> Response<Body> {
+    if response.body().len() <= threshold || !negotiate::accepts_gzip(request) {
+        return response.map(full);
+    }
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+    headers.append(header::VARY, HeaderValue::from_static("Accept-Encoding"));
+    response.map(|body| full(gzip(&body)))
 }
 
 fn gzip(body: &[u8]) -> Bytes {

@@ -5,6 +5,8 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use component::health::Checks;
+use component::metrics::Slis;
+use component::zpages::ZPages;
 use http::{Method, Response, StatusCode};
 use serde_json::{Value, json};
 
@@ -28,6 +30,8 @@ pub struct NonResource {
     pub livez: Checks,
     pub readyz: Checks,
     pub metrics: Arc<component::metrics::Registry>,
+    pub slis: Slis,
+    pub pages: ZPages,
     pub mounts: Vec<Mount>,
 }
 
@@ -39,7 +43,15 @@ impl NonResource {
             ("/livez", &self.livez),
             ("/readyz", &self.readyz),
         ];
-        let mut paths: BTreeSet<String> = ["/metrics", "/version"].map(str::to_owned).into();
+        let mut paths: BTreeSet<String> = [
+            "/flagz",
+            "/metrics",
+            "/metrics/slis",
+            "/statusz",
+            "/version",
+        ]
+        .map(str::to_owned)
+        .into();
         for (path, checks) in health {
             paths.insert(path.to_owned());
             paths.extend(checks.names().iter().map(|name| format!("{path}/{name}")));
@@ -61,6 +73,11 @@ impl NonResource {
         let response = checks.respond(first, path, query);
         Some(response.map(body::full))
     }
+}
+
+fn accept(request: &RequestContext) -> &str {
+    let accept = request.headers.get(http::header::ACCEPT);
+    accept.and_then(|a| a.to_str().ok()).unwrap_or_default()
 }
 
 impl Paths for NonResource {
@@ -89,8 +106,19 @@ impl Paths for NonResource {
                     &request.headers,
                 ))
             }
-            "/metrics" if readable => {
-                let (text, content_type) = self.metrics.render();
+            "/statusz" if readable => {
+                let page = self.pages.statusz(accept(request), jiff::Timestamp::now());
+                Some(page.map(body::full))
+            }
+            "/flagz" if readable => {
+                let page = self.pages.flagz(accept(request));
+                Some(page.map(body::full))
+            }
+            "/metrics" | "/metrics/slis" if readable => {
+                let (text, content_type) = match request.info.path.as_str() {
+                    "/metrics" => self.metrics.render(),
+                    _ => self.slis.render(),
+                };
                 Some(body::bytes(
                     StatusCode::OK,
                     content_type,

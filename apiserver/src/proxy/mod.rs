@@ -7,6 +7,7 @@
 //! the client falls back, as kubectl does.
 
 mod backend;
+mod component_statuses;
 mod forward;
 mod kubelet;
 mod streams;
@@ -15,6 +16,7 @@ mod tls;
 use std::collections::HashMap;
 use std::sync::Arc;
 
+pub use component_statuses::{ComponentStatuses, Health};
 pub use forward::{NodeProxy, PodProxy, ServiceProxy};
 pub use kubelet::{Kubelets, Options};
 pub use streams::{Logs, Stream, Streams};

@@ -1,21 +1,29 @@
 //! Health: named checks behind `/healthz`, `/livez` and `/readyz`, with upstream's
 //! answers (`?verbose`, `?exclude=name`, `/readyz/<name>`).
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use http::{Response, StatusCode};
 use parking_lot::RwLock;
+
+use crate::metrics::Slis;
 
 type Check = Arc<dyn Fn() -> Result<(), String> + Send + Sync>;
 
 /// Checks of one endpoint family. Cheap to clone.
 #[derive(Clone, Default)]
-pub struct Checks(Arc<RwLock<Vec<(String, Check)>>>);
+pub struct Checks(Arc<Inner>);
+
+#[derive(Default)]
+struct Inner {
+    checks: RwLock<Vec<(String, Check)>>,
+    slis: OnceLock<Slis>,
+}
 
 impl std::fmt::Debug for Checks {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_list()
-            .entries(self.0.read().iter().map(|(name, _)| name))
+            .entries(self.0.checks.read().iter().map(|(name, _)| name))
             .finish()
     }
 }
@@ -34,18 +42,36 @@ impl Checks {
         name: impl Into<String>,
         check: impl Fn() -> Result<(), String> + Send + Sync + 'static,
     ) {
-        self.0.write().push((name.into(), Arc::new(check)));
+        self.0.checks.write().push((name.into(), Arc::new(check)));
+    }
+
+    /// Counts what the checks find whenever they are asked for.
+    pub fn report(&self, slis: &Slis) {
+        if self.0.slis.set(slis.clone()).is_err() {
+            tracing::error!("health checks are counted already");
+        }
+    }
+
+    fn observed(&self, endpoint: &str) -> Vec<(String, Result<(), String>)> {
+        let results = self.run();
+        if let Some(slis) = self.0.slis.get() {
+            for (name, result) in &results {
+                slis.observe(name, endpoint, result.is_ok());
+            }
+        }
+        results
     }
 
     /// The checks' names in order.
     pub fn names(&self) -> Vec<String> {
-        let checks = self.0.read();
+        let checks = self.0.checks.read();
         checks.iter().map(|(name, _)| name.clone()).collect()
     }
 
     /// Every check in order.
     pub fn run(&self) -> Vec<(String, Result<(), String>)> {
         self.0
+            .checks
             .read()
             .iter()
             .map(|(name, check)| (name.clone(), check()))
@@ -61,7 +87,11 @@ impl Checks {
             .unwrap_or_default();
         let one = name.trim_matches('/');
         if !one.is_empty() {
-            return match self.run().into_iter().find(|(name, _)| name == one) {
+            return match self
+                .observed(endpoint)
+                .into_iter()
+                .find(|(name, _)| name == one)
+            {
                 Some((_, Ok(()))) => text(StatusCode::OK, "ok".to_owned()),
                 Some((_, Err(reason))) => text(
                     StatusCode::INTERNAL_SERVER_ERROR,
@@ -82,7 +112,7 @@ impl Checks {
         }
         let mut lines = String::new();
         let mut failed: Vec<String> = Vec::new();
-        for (name, result) in self.run() {
+        for (name, result) in self.observed(endpoint) {
             if let Some(at) = excluded.iter().position(|e| *e == name) {
                 excluded.swap_remove(at);
                 lines.push_str(&format!("[+]{name} excluded: ok\n"));

@@ -16,5 +16,6 @@ pub mod secure_port;
 pub mod serving;
 pub mod signals;
 pub mod version;
+pub mod zpages;
 
 pub use run::{Daemon, run};

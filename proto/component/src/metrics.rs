@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use parking_lot::RwLock;
 use prometheus::core::Collector;
-use prometheus::{Encoder, IntGaugeVec, Opts, TextEncoder};
+use prometheus::{Encoder, IntCounterVec, IntGaugeVec, Opts, TextEncoder};
 
 use crate::features::{FeatureGates, GATES, Stage};
 use crate::version;
@@ -106,16 +106,59 @@ impl Registry {
         for hook in self.hooks.read().iter() {
             hook();
         }
-        let mut body = Vec::new();
-        let encoder = TextEncoder::new();
-        if let Err(error) = encoder.encode(&self.inner.gather(), &mut body) {
-            tracing::error!("metrics cannot be rendered: {error}");
-        }
-        (
-            String::from_utf8_lossy(&body).into_owned(),
-            prometheus::TEXT_FORMAT,
-        )
+        text(&self.inner)
     }
+}
+
+/// The metrics of `/metrics/slis`, apart from the others so that they can be scraped often
+/// (KEP-3466). Cheap to clone.
+#[derive(Clone)]
+pub struct Slis {
+    registry: prometheus::Registry,
+    state: IntGaugeVec,
+    total: IntCounterVec,
+}
+
+impl Slis {
+    pub fn new() -> prometheus::Result<Self> {
+        let slis = Self {
+            registry: prometheus::Registry::new(),
+            state: IntGaugeVec::new(
+                Opts::new("kubernetes_healthcheck", "What a health check found last."),
+                &["name", "type"],
+            )?,
+            total: IntCounterVec::new(
+                Opts::new("kubernetes_healthchecks_total", "What health checks found."),
+                &["name", "type", "status"],
+            )?,
+        };
+        slis.registry.register(Box::new(slis.state.clone()))?;
+        slis.registry.register(Box::new(slis.total.clone()))?;
+        Ok(slis)
+    }
+
+    /// `endpoint`: `healthz`, `livez` or `readyz`.
+    pub(crate) fn observe(&self, check: &str, endpoint: &str, passed: bool) {
+        let state = self.state.with_label_values(&[check, endpoint]);
+        state.set(passed.into());
+        let status = if passed { "success" } else { "error" };
+        let labels = [check, endpoint, status];
+        self.total.with_label_values(&labels).inc();
+    }
+
+    /// The body of `/metrics/slis`, and its content type.
+    pub fn render(&self) -> (String, &'static str) {
+        text(&self.registry)
+    }
+}
+
+fn text(registry: &prometheus::Registry) -> (String, &'static str) {
+    let mut body = Vec::new();
+    if let Err(error) = TextEncoder::new().encode(&registry.gather(), &mut body) {
+        tracing::error!("metrics cannot be rendered: {error}");
+    }
+    let body = String::from_utf8_lossy(&body).into_owned();
+    (body, prometheus::TEXT_FORMAT)
 }
 
 impl Default for Registry {

@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use crate::auth::{Attributes, Delegated, Refusal};
 use crate::flags::common::{DelegatedAuthFlags, SecureServingFlags};
 use crate::health::Checks;
-use crate::metrics::Registry;
+use crate::metrics::{Registry, Slis};
 use crate::serving::{
     Body, Bound, Limits, Peer, ServingCertificate, TlsFiles, TlsOptions, full, handler,
 };
@@ -57,7 +57,12 @@ impl SecurePort {
             .await
             .with_context(|| format!("cannot listen on {address}"))?;
         let address = bound.address();
+        let slis = Slis::new().context("metrics of health checks")?;
+        for checks in [&self.healthz, &self.livez, &self.readyz] {
+            checks.report(&slis);
+        }
         let shared = Arc::new(Shared {
+            slis,
             delegated: Delegated::from_flags(auth, self.name)
                 .context("delegated authentication and authorization")?,
             always: auth.authorization_always_allow_paths.0.clone(),
@@ -166,6 +171,7 @@ fn sni(pairs: &[String]) -> anyhow::Result<Vec<TlsFiles>> {
 
 struct Shared {
     delegated: Delegated,
+    slis: Slis,
     /// `--authorization-always-allow-paths`; a trailing `*` stands for anything.
     always: Vec<String>,
     port: SecurePort,
@@ -191,7 +197,10 @@ impl Shared {
             "livez" => port.livez.respond(first, path, query).map(full),
             "readyz" => port.readyz.respond(first, path, query).map(full),
             "metrics" => {
-                let (body, content_type) = port.registry.render();
+                let (body, content_type) = match path {
+                    "/metrics/slis" => self.slis.render(),
+                    _ => port.registry.render(),
+                };
                 with_type(full(body), content_type)
             }
             "configz" => json(&port.configz),

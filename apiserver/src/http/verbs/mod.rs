@@ -4,6 +4,7 @@
 //! What must not be here: what happens to objects (`registry/`), the filters before it.
 
 mod body;
+pub mod computed;
 mod delete;
 mod deprecated;
 mod read;
@@ -91,17 +92,21 @@ pub(super) fn find(
                 .ok_or_else(Status::path_not_found)?,
         ),
     };
+    let key: (&str, &str, &str) = (resource.group, resource.plural, &info.subresource);
+    let connect = chain.endpoints.connect.get(&key);
+    if let Some(connect) = connect.filter(|_| subresource.is_some()) {
+        return Ok((resource, Endpoint::Connect(connect.clone())));
+    }
+    check_verb(resource, subresource, request)?;
     if let Some(deprecation) = deprecated::find(resource) {
         request.warnings.add(deprecation.warning(resource));
         let subresource = subresource.map_or("", |s| s.name);
         let removed = deprecation.removed();
         chain.metrics.deprecated(resource, subresource, removed);
     }
-    let key: (&str, &str, &str) = (resource.group, resource.plural, &info.subresource);
-    if let Some(connect) = chain.endpoints.connect.get(&key).cloned() {
-        return Ok((resource, Endpoint::Connect(connect)));
+    if let Some(connect) = connect {
+        return Ok((resource, Endpoint::Connect(connect.clone())));
     }
-    check_verb(resource, subresource, request)?;
     if let Some(rest) = chain.endpoints.rest.get(&key).cloned() {
         let speaks = subresource.map_or((resource.group, resource.version, resource.kind), |s| {
             (s.group, s.version, s.kind)

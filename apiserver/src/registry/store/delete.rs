@@ -99,7 +99,9 @@ impl Store {
         let was_marked = mark.is_some();
         if let Some(mut marked) = mark {
             self.strategy.mark_deleting(&mut marked);
-            if !write.dry_run {
+            // Asked for again, and for nothing more than is under way: there is nothing to write,
+            // or whoever asks because the object has changed would never stop.
+            if !write.dry_run && marked != current.object {
                 let bytes = self.stored_bytes(&marked)?;
                 let key = self.key(write.namespace, write.name);
                 let ttl = self.strategy.ttl(&marked);
