@@ -15,6 +15,7 @@ use hyper::body::Frame;
 use meta::Status;
 
 use super::negotiate::{self, Media};
+use super::pieces::Pieces;
 
 /// Whatever ends a body early.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
@@ -67,6 +68,22 @@ pub fn compressed(
     headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
     headers.append(header::VARY, HeaderValue::from_static("Accept-Encoding"));
     response.map(|body| full(gzip(&body)))
+}
+
+/// A long answer, sent as it is made, compressed when the client takes that.
+pub fn pieces(content_type: &str, pieces: Pieces, request: &HeaderMap) -> Response<Body> {
+    let mut response = Response::new(empty());
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, value(content_type));
+    let pieces = if negotiate::accepts_gzip(request) {
+        headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+        headers.append(header::VARY, HeaderValue::from_static("Accept-Encoding"));
+        pieces.compressed()
+    } else {
+        pieces
+    };
+    *response.body_mut() = stream(futures::stream::iter(pieces));
+    response
 }
 
 fn gzip(body: &[u8]) -> Bytes {

@@ -230,7 +230,7 @@ impl View {
     }
 
     /// The object's message in the served version, without an envelope.
-    fn message(self, object: &Arc<Object>) -> Result<Bytes> {
+    pub(super) fn message(self, object: &Arc<Object>) -> Result<Bytes> {
         if self.same() && codec::envelope::is_enveloped(object.bytes()) {
             let unknown = codec::envelope::decode(object.bytes())?;
             return Ok(object.bytes().slice_ref(unknown.raw));
@@ -243,7 +243,7 @@ impl View {
     }
 
     /// JSON without kind and API version.
-    fn bare_json(self, object: &Arc<Object>) -> Result<Bytes> {
+    pub(super) fn bare_json(self, object: &Arc<Object>) -> Result<Bytes> {
         object.encoding(Form::Json.id(self.served), |object| {
             let mut out = Vec::new();
             if self.same() && codec::envelope::is_enveloped(object.bytes()) {
@@ -379,7 +379,7 @@ impl ListMeta {
         value
     }
 
-    fn as_codec(&self) -> codec::list::ListMeta<'_> {
+    pub(super) fn as_codec(&self) -> codec::list::ListMeta<'_> {
         codec::list::ListMeta {
             resource_version: &self.resource_version,
             continue_token: &self.continue_token,

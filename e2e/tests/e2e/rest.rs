@@ -601,3 +601,46 @@ async fn tables_are_made_by_the_server() {
     );
     assert_eq!(table["rows"][0]["object"]["kind"], "PartialObjectMetadata");
 }
+
+/// Longer than what is answered in one piece.
+#[tokio::test]
+async fn long_lists_are_whole_in_every_form() {
+    let (namespace, api) = config_maps("long-lists").await;
+    let line = "a line that is repeated until the object is long\n".repeat(400);
+    for number in 0..30 {
+        let mut object = config_map(&format!("long-{number}"));
+        object.data = Some([("text".to_owned(), line.clone())].into());
+        api.create(&PostParams::default(), &object).await.unwrap();
+    }
+    let client = client().await;
+    let uri = format!("/api/v1/namespaces/{}/configmaps", namespace.name);
+    let ask = async |headers: &[(&str, &str)]| {
+        let mut request = Request::get(&uri);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let response = answer(&client, request.body(Vec::new()).unwrap()).await;
+        let (head, body) = response.into_parts();
+        assert_eq!(head.status, 200);
+        (head.headers, body.collect().await.unwrap().to_bytes())
+    };
+    let (_, plain) = ask(&[]).await;
+    let list: Value = serde_json::from_slice(&plain).unwrap();
+    let count = list["items"].as_array().unwrap().len();
+    assert!(count >= 30, "{count} objects");
+    assert_eq!(list["kind"], "ConfigMapList");
+
+    let (headers, packed) = ask(&[("accept-encoding", "gzip")]).await;
+    assert_eq!(headers["content-encoding"], "gzip");
+    assert!(packed.len() < plain.len() / 4, "{} bytes", packed.len());
+
+    let (_, raw) = ask(&[("accept", "application/vnd.kubernetes.protobuf")]).await;
+    let found = raw.windows(line.len()).filter(|w| *w == line.as_bytes());
+    assert_eq!(found.count(), 30);
+
+    let partial = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1";
+    let (_, metadata) = ask(&[("accept", partial)]).await;
+    let metadata: Value = serde_json::from_slice(&metadata).unwrap();
+    assert_eq!(metadata["items"].as_array().unwrap().len(), count);
+    assert_eq!(metadata["items"][0]["kind"], "PartialObjectMetadata");
+}

@@ -10,6 +10,7 @@ use super::super::body::{self, Body};
 use super::super::context::RequestContext;
 use super::super::encode::{self, ListMeta, View};
 use super::super::negotiate::{self, Accepted, Media, Offer};
+use super::super::pieces::{self, Pieces};
 use super::table::{self, Include};
 use crate::registry::options::ListOptions;
 use crate::registry::store::Store;
@@ -150,13 +151,42 @@ pub(super) async fn list(
             .flatten(),
         continue_token: listed.continue_token,
     };
-    let bytes = many(view, &listed.list.objects, &meta, shape, &accepted)?;
+    let objects = listed.list.objects;
+    if let Some(item) = item_of(shape, &accepted)
+        && pieces::is_long(&objects)
+    {
+        let (version, kind) = match shape {
+            Shape::Partial { beta } => (
+                meta_version(beta).to_owned(),
+                "PartialObjectMetadataList".to_owned(),
+            ),
+            _ => (view.api_version(), format!("{}List", view.served.kind)),
+        };
+        let media = accepted.media;
+        let pieces = Pieces::new(view, (&version, &kind), &meta, objects, item, media)?;
+        return Ok(body::pieces(media.name(), pieces, &request.headers));
+    }
+    let bytes = many(view, &objects, &meta, shape, &accepted)?;
     Ok(body::bytes(
         StatusCode::OK,
         accepted.media.name(),
         bytes,
         &request.headers,
     ))
+}
+
+/// What stands for an object in a list that can be made in pieces.
+fn item_of(shape: Shape, accepted: &Accepted) -> Option<pieces::Item> {
+    Some(match (shape, accepted.media) {
+        (Shape::Objects, Media::Protobuf) => pieces::message,
+        (Shape::Partial { .. }, Media::Protobuf) => pieces::partial_message,
+        (Shape::Objects, Media::Json) if !accepted.pretty => pieces::json,
+        (Shape::Partial { beta: false }, Media::Json) if !accepted.pretty => pieces::partial_json,
+        (Shape::Partial { beta: true }, Media::Json) if !accepted.pretty => {
+            pieces::beta_partial_json
+        }
+        _ => return None,
+    })
 }
 
 /// A list's body.
