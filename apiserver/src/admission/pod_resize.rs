@@ -68,7 +68,8 @@ impl PodResizeValidator {
         api::resources::add(&mut asked, &read.spec.overhead);
         let allocatable = resource_list(&node["status"]["allocatable"]);
         let zero = Quantity::ZERO;
-        let units: [(&str, fn(&Quantity) -> i64); 2] =
+        type Unit = fn(&Quantity) -> i64;
+        let units: [(&str, Unit); 2] =
             [("cpu", Quantity::milli_value), ("memory", Quantity::value)];
         let lacking: Vec<String> = units
             .into_iter()
