@@ -35,6 +35,7 @@ use crate::options::{
     KubeletOptions, Options, ServiceOptions, ServingOptions,
 };
 use crate::reader::{self, Reader};
+use crate::registry::services::metrics::Metrics as ServiceMetrics;
 use crate::registry::services::repair;
 use crate::registry::store::{Env, Store};
 use crate::registry::{Registry, reviews, special};
@@ -87,8 +88,7 @@ pub async fn run(options: Options, stop: CancellationToken) -> anyhow::Result<()
     let reader = Arc::new(Reader::default());
     let lookup: Arc<dyn Lookup> = reader.clone();
     let clock: authn::Clock = Arc::new(jiff::Timestamp::now);
-    let authenticator = authenticator(&authentication, &lookup, &clock)?;
-    authenticator.report(metrics.inner())?;
+    let authenticator = authenticator(&authentication, &lookup, &clock, &metrics)?;
     tokio::spawn({
         let authenticator = authenticator.clone();
         async move {
@@ -101,7 +101,7 @@ pub async fn run(options: Options, stop: CancellationToken) -> anyhow::Result<()
     });
     let AuthorizationOptions { authorization_mode } = authorization;
     let modes = authz::Mode::parse_list(&authorization_mode.0)?;
-    let authorizer = Arc::new(authz::build(&modes));
+    let authorizer = Arc::new(authz::build(&modes, &decisions(&metrics)?));
 
     let ServiceOptions {
         service_cluster_ip_range,
@@ -172,6 +172,7 @@ pub async fn run(options: Options, stop: CancellationToken) -> anyhow::Result<()
         &env,
         service_ranges.clone(),
         service_node_port_range,
+        ServiceMetrics::new(metrics.inner())?,
     )?;
     tokio::spawn(cache.clone().run());
     for observer in authorizer.observers() {
@@ -256,6 +257,8 @@ pub async fn run(options: Options, stop: CancellationToken) -> anyhow::Result<()
         let cache = cache.clone();
         async move {
             cache.synced().await;
+            let counted = allocators.addresses.clone();
+            tokio::spawn(async move { counted.count_for_ever().await });
             repair(services, allocators.addresses, allocators.ports).await;
         }
     });
@@ -265,6 +268,9 @@ pub async fn run(options: Options, stop: CancellationToken) -> anyhow::Result<()
     ))];
     mounts.extend(issuer(&authentication, &addresses.external, &authenticator));
     mounts.push(documents(Discovery::new(versions, addresses)));
+    let request_metrics = Arc::new(RequestMetrics::new(metrics.inner())?);
+    let peaks = request_metrics.clone();
+    tokio::spawn(async move { peaks.run().await });
     let chain = Arc::new(Chain {
         registry,
         endpoints: Arc::new(endpoints),
@@ -294,7 +300,7 @@ pub async fn run(options: Options, stop: CancellationToken) -> anyhow::Result<()
         ),
         request_timeout: serving.request_timeout.get(),
         min_watch: std::time::Duration::from_secs(serving.min_request_timeout),
-        metrics: Arc::new(RequestMetrics::new(metrics.inner())?),
+        metrics: request_metrics,
         random: rand::random,
         stopping: stopping.clone(),
     });
@@ -314,6 +320,19 @@ pub async fn run(options: Options, stop: CancellationToken) -> anyhow::Result<()
     .await?;
     left.await;
     Ok(())
+}
+
+/// Which authorizer let requests in.
+fn decisions(metrics: &Metrics) -> anyhow::Result<prometheus::IntCounterVec> {
+    let decisions = prometheus::IntCounterVec::new(
+        prometheus::Opts::new(
+            "apiserver_authorization_decisions_total",
+            "Decisions of authorizers, by their type and name.",
+        ),
+        &["type", "name", "decision"],
+    )?;
+    metrics.register(decisions.clone());
+    Ok(decisions)
 }
 
 /// A store of the core group.
@@ -593,6 +612,7 @@ fn authenticator(
     options: &AuthenticationOptions,
     lookup: &Arc<dyn Lookup>,
     clock: &authn::Clock,
+    metrics: &Metrics,
 ) -> anyhow::Result<Arc<authn::Authn>> {
     let AuthenticationOptions {
         anonymous_auth,
@@ -642,6 +662,7 @@ fn authenticator(
         lookup.clone(),
         clock.clone(),
         rand::random(),
+        authn::Metrics::new(metrics.inner())?,
     )?)
 }
 

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use futures::FutureExt as _;
 use parking_lot::Mutex;
+use prometheus::{IntCounterVec, Opts};
 use serde_json::json;
 
 use super::chain::ChainError;
@@ -78,7 +79,10 @@ fn deps(objects: &Arc<Objects>) -> Deps {
     let clock: Clock = Arc::new(|| jiff::Timestamp::from_second(1_800_000_000).unwrap());
     Deps {
         lookup: objects.clone(),
-        authorizer: Arc::new(authz::build(&[Mode::Rbac])),
+        authorizer: Arc::new(authz::build(
+            &[Mode::Rbac],
+            &IntCounterVec::new(Opts::new("d", "d"), &["type", "name", "decision"]).unwrap(),
+        )),
         clock,
         random: Arc::new(|| 7),
         not_ready_toleration_seconds: 300,

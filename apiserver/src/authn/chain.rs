@@ -4,7 +4,7 @@
 
 use std::collections::HashMap;
 use std::path::PathBuf;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -12,7 +12,6 @@ use futures::future::BoxFuture;
 use http::HeaderMap;
 use http::header::{AUTHORIZATION, SEC_WEBSOCKET_PROTOCOL, UPGRADE};
 use jiff::SignedDuration;
-use prometheus::{Histogram, HistogramOpts};
 
 use super::bootstrap_token::BootstrapTokens;
 use super::keys::{KeyError, public_keys};
@@ -23,7 +22,7 @@ use super::token_file::{self, TokenFileError};
 use super::x509::{CaBundle, CaError};
 use super::{
     ALL_UNAUTHENTICATED, ANONYMOUS, AuthenticationError, Authenticator, Clock, Credentials,
-    Reviewed, User, authenticated,
+    Metrics, Reviewed, User, authenticated,
 };
 use crate::lookup::Lookup;
 
@@ -86,24 +85,6 @@ pub enum BuildError {
     TokenFile(#[from] TokenFileError),
 }
 
-/// Seconds that a client's certificate has left: from half an hour to a year.
-const EXPIRATION_BUCKETS: &[f64] = &[
-    0.0,
-    1_800.0,
-    3_600.0,
-    7_200.0,
-    21_600.0,
-    43_200.0,
-    86_400.0,
-    172_800.0,
-    345_600.0,
-    604_800.0,
-    2_592_000.0,
-    7_776_000.0,
-    15_552_000.0,
-    31_104_000.0,
-];
-
 /// The authenticator of the server, with what the composition needs beside
 /// [`Authenticator`].
 pub struct Authn {
@@ -116,8 +97,7 @@ pub struct Authn {
     audiences: Vec<String>,
     cache: TokenCache,
     clock: Clock,
-    /// How long clients' certificates are still valid, in seconds.
-    expiration: OnceLock<Histogram>,
+    metrics: Arc<Metrics>,
 }
 
 /// Reads the files and joins the methods. `salt` keeps the token cache's keys secret.
@@ -126,6 +106,7 @@ pub fn build(
     lookup: Arc<dyn Lookup>,
     clock: Clock,
     salt: [u8; 32],
+    metrics: Arc<Metrics>,
 ) -> Result<Arc<Authn>, BuildError> {
     let Config {
         client_ca_file,
@@ -176,6 +157,7 @@ pub fn build(
         lookup_legacy: service_accounts.lookup,
         lookup: lookup.clone(),
         clock: clock.clone(),
+        metrics: metrics.clone(),
     });
     Ok(Arc::new(Authn {
         client_ca,
@@ -196,26 +178,11 @@ pub fn build(
         audiences,
         cache: TokenCache::new(salt, TOKEN_SUCCESS_TTL),
         clock,
-        expiration: OnceLock::new(),
+        metrics,
     }))
 }
 
 impl Authn {
-    /// Reports on the certificates that clients come with.
-    pub fn report(&self, registry: &prometheus::Registry) -> prometheus::Result<()> {
-        let expiration = Histogram::with_opts(
-            HistogramOpts::new(
-                "apiserver_client_certificate_expiration_seconds",
-                "How long the certificates that requests are authenticated with are still valid.",
-            )
-            .buckets(EXPIRATION_BUCKETS.to_vec()),
-        )?;
-        registry.register(Box::new(expiration.clone()))?;
-        // A second call would have failed above.
-        let _ = self.expiration.set(expiration);
-        Ok(())
-    }
-
     /// Reads the CA files again; true when one has changed. What cannot be read stays as
     /// it was. Call it every minute or when a file changes.
     pub fn refresh(&self) -> bool {
@@ -268,10 +235,8 @@ impl Authn {
         {
             match ca.verify(credentials.peer_certificates, &self.clock) {
                 Ok(subject) => {
-                    if let Some(expiration) = self.expiration.get() {
-                        let left = subject.expires.duration_since((self.clock)());
-                        expiration.observe(left.as_secs_f64());
-                    }
+                    let left = subject.expires.as_second() - (self.clock)().as_second();
+                    self.metrics.certificate(left);
                     if let Some(user) = subject.user {
                         return Ok(Some(user));
                     }
@@ -310,12 +275,20 @@ impl Authn {
         token: &str,
         audiences: &[String],
     ) -> Result<Option<(Arc<User>, Arc<[String]>)>, AuthenticationError> {
+        let started = std::time::Instant::now();
         let now = (self.clock)();
         let key = self.cache.key(token, audiences);
         if let Some(known) = self.cache.get(&key, now) {
+            self.metrics.token(true, started);
             return Ok(Some(known));
         }
-        let found = self.token_methods(token, audiences).await?;
+        let found = {
+            let _active = self.metrics.fetch();
+            self.token_methods(token, audiences).await
+        };
+        self.metrics.fetched(found.is_ok());
+        self.metrics.token(false, started);
+        let found = found?;
         if let Some((user, audiences)) = &found {
             self.cache.put(key, user.clone(), audiences.clone(), now);
         }

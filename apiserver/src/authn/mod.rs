@@ -8,6 +8,7 @@ mod bootstrap_token;
 mod chain;
 pub mod jwt;
 pub mod keys;
+mod metrics;
 pub mod oidc_discovery;
 pub mod request_header;
 pub mod service_account;
@@ -19,6 +20,7 @@ pub mod token_issuer;
 pub mod x509;
 
 pub use chain::{Authn, Config, ServiceAccounts, build};
+pub use metrics::Metrics;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

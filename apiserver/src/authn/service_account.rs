@@ -75,6 +75,8 @@ struct Bound {
     pod: Option<Reference>,
     secret: Option<Reference>,
     node: Option<Reference>,
+    /// Seconds since the epoch: whoever still uses an extended token then should not.
+    warnafter: i64,
 }
 
 #[derive(Default, Deserialize)]
@@ -99,6 +101,7 @@ pub struct Verifier {
     pub lookup_legacy: bool,
     pub lookup: Arc<dyn Lookup>,
     pub clock: Clock,
+    pub metrics: Arc<super::Metrics>,
 }
 
 /// Who a token stands for, and for which of the audiences asked for.
@@ -153,6 +156,9 @@ impl Verifier {
             ));
         }
 
+        if claims.aud.0.is_empty() {
+            self.metrics.legacy_tokens.inc();
+        }
         let user = if legacy {
             let private = unverified.claims().map_err(malformed)?;
             self.legacy(token, &claims, private).await?
@@ -192,6 +198,7 @@ impl Verifier {
             pod,
             secret,
             node,
+            warnafter,
         } = bound;
         let Some(found) = self
             .get("serviceaccounts", &namespace, &account.name)
@@ -226,6 +233,11 @@ impl Verifier {
             self.still_there("nodes", "node", "", node, now).await?;
         }
 
+        match warnafter {
+            0 => {}
+            limit if now > limit => self.metrics.stale_tokens.inc(),
+            _ => self.metrics.valid_tokens.inc(),
+        }
         let mut user = user(&namespace, &account.name, &account.uid);
         let mut extra = |key: &str, value: String| {
             user.extra.insert(key.to_owned(), vec![value]);
@@ -328,6 +340,7 @@ impl Verifier {
                 .as_str()
                 .is_some_and(|l| !l.is_empty())
             {
+                self.metrics.invalid_legacy_tokens.inc();
                 return error(format!(
                     "the token in secret {namespace}/{secret} for service account \
                      {namespace}/{name} has been marked invalid. Use tokens from the \
@@ -335,6 +348,11 @@ impl Verifier {
                      '{INVALID_SINCE_LABEL}' label from the secret to temporarily allow use of \
                      this token"
                 ));
+            }
+            let listed = account["secrets"].as_array().into_iter().flatten();
+            match listed.into_iter().any(|s| s["name"] == secret.as_str()) {
+                true => self.metrics.legacy_auto_tokens.inc(),
+                false => self.metrics.legacy_manual_tokens.inc(),
             }
         }
         Ok(user(namespace, name, account_uid))

@@ -139,7 +139,14 @@ fn world() -> World {
         bootstrap_tokens: true,
         anonymous: true,
     };
-    let authn = build(config, objects.clone(), clock.clone(), [1; 32]).unwrap();
+    let authn = build(
+        config,
+        objects.clone(),
+        clock.clone(),
+        [1; 32],
+        super::Metrics::unregistered(),
+    )
+    .unwrap();
     objects.put(
         "serviceaccounts",
         "ns",

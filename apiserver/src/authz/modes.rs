@@ -4,6 +4,8 @@
 
 use std::sync::Arc;
 
+use prometheus::{IntCounter, IntCounterVec};
+
 use super::node::NodeAuthorizer;
 use super::rbac::Rbac;
 use super::{Attributes, Authorizer, Decision, Rules, bootstrap};
@@ -31,6 +33,16 @@ pub enum ModeError {
 }
 
 impl Mode {
+    /// Its type and name, as upstream's metrics have them.
+    fn names(self) -> (&'static str, &'static str) {
+        match self {
+            Mode::AlwaysAllow => ("AlwaysAllow", "alwaysallow"),
+            Mode::AlwaysDeny => ("AlwaysDeny", "alwaysdeny"),
+            Mode::Rbac => ("RBAC", "rbac"),
+            Mode::Node => ("Node", "node"),
+        }
+    }
+
     /// Reads the flag's list.
     pub fn parse_list<S: AsRef<str>>(names: &[S]) -> Result<Vec<Mode>, ModeError> {
         let mut modes = Vec::new();
@@ -58,7 +70,8 @@ impl Mode {
 
 /// The server's authorizer.
 pub struct Authz {
-    modes: Vec<Step>,
+    /// With how often each has allowed something.
+    modes: Vec<(Step, IntCounter)>,
     /// Also kept when RBAC is not among the modes: escalation checks need it only then.
     rbac: Option<Arc<Rbac>>,
     node: Option<Arc<NodeAuthorizer>>,
@@ -70,15 +83,17 @@ enum Step {
     Ask(Arc<dyn Authorizer>),
 }
 
-/// Joins the modes. Feed [`Authz::observers`] from the watch cache before serving.
-pub fn build(modes: &[Mode]) -> Authz {
+/// Joins the modes. `decisions` is labelled with type, name and decision. Feed [`Authz::observers`] from the watch cache before serving.
+pub fn build(modes: &[Mode], decisions: &IntCounterVec) -> Authz {
     let mut authz = Authz {
         modes: Vec::new(),
         rbac: None,
         node: None,
     };
     for mode in modes {
-        authz.modes.push(match mode {
+        let (kind, name) = mode.names();
+        let allowed = decisions.with_label_values(&[kind, name, "allowed"]);
+        let step = match mode {
             Mode::AlwaysAllow => Step::Allow,
             Mode::AlwaysDeny => Step::Deny,
             Mode::Rbac => Step::Ask(authz.rbac.insert(Arc::default()).clone()),
@@ -86,7 +101,8 @@ pub fn build(modes: &[Mode]) -> Authz {
                 let node = Arc::new(NodeAuthorizer::new(bootstrap::node_rules()));
                 Step::Ask(authz.node.insert(node).clone())
             }
-        });
+        };
+        authz.modes.push((step, allowed));
     }
     authz
 }
@@ -112,7 +128,7 @@ impl Authorizer for Authz {
             return Decision::Allow(String::new());
         }
         let mut reasons: Vec<String> = Vec::new();
-        for step in &self.modes {
+        for (step, allowed) in &self.modes {
             let decision = match step {
                 Step::Allow => Decision::Allow(String::new()),
                 Step::Deny => Decision::NoOpinion("Everything is forbidden.".to_owned()),
@@ -121,7 +137,10 @@ impl Authorizer for Authz {
             match decision {
                 Decision::NoOpinion(reason) if reason.is_empty() => {}
                 Decision::NoOpinion(reason) => reasons.push(reason),
-                decided => return decided,
+                decided => {
+                    allowed.inc();
+                    return decided;
+                }
             }
         }
         Decision::NoOpinion(reasons.join("\n"))
@@ -148,7 +167,7 @@ impl Authorizer for Authz {
                 });
         };
         // That masters may do everything is no rule, and upstream lists it nowhere.
-        for step in &self.modes {
+        for (step, _) in &self.modes {
             let rules = match step {
                 Step::Allow => {
                     everything(&mut all);
@@ -197,7 +216,11 @@ mod tests {
             ..User::default()
         };
         for mode in [Mode::AlwaysDeny, Mode::Rbac, Mode::Node] {
-            let authz = build(&[mode]);
+            let decisions = IntCounterVec::new(
+                prometheus::Opts::new("decisions", "x"),
+                &["type", "name", "decision"],
+            );
+            let authz = build(&[mode], &decisions.unwrap());
             assert!(matches!(authz.authorize(&ask(&root)), Decision::Allow(_)));
             let nobody = User::default();
             assert!(!matches!(

@@ -14,7 +14,7 @@ use rustls_pki_types::CertificateDer;
 use super::body::{self, Body};
 use super::context::RequestContext;
 use super::in_flight::{Admission, InFlight, RETRY_AFTER};
-use super::metrics::Metrics;
+use super::metrics::{Attempt, Fate, Metrics};
 use super::query::Query;
 use super::request_info::RequestInfo;
 use super::{authorization, impersonation, negotiate, verbs};
@@ -85,18 +85,21 @@ impl Chain {
             body_size: None,
             upgrade,
         };
+        let mut fate = Fate::Filtered;
         let warnings = request.warnings.clone();
         let outcome = match deadline(&request, self.request_timeout) {
             Err(status) => Err(status),
-            Ok(None) => self.filtered(&connection, &mut request).await,
+            Ok(None) => self.filtered(&connection, &mut request, &mut fate).await,
             Ok(Some(limit)) => {
-                match tokio::time::timeout(limit, self.filtered(&connection, &mut request)).await {
-                    Ok(outcome) => outcome,
-                    Err(_) => Err(Status::timeout(
+                let answer = self.filtered(&connection, &mut request, &mut fate);
+                let answer = tokio::time::timeout(limit, answer).await;
+                answer.unwrap_or_else(|_| {
+                    fate = Fate::Terminated;
+                    Err(Status::timeout(
                         "request did not complete within the allotted timeout",
                         0,
-                    )),
-                }
+                    ))
+                })
             }
         };
         let mut response = outcome.unwrap_or_else(|status| self.failed(&status, &request));
@@ -108,31 +111,43 @@ impl Chain {
         for text in warnings.take() {
             headers.append(header::WARNING, body::warning(&text));
         }
-        observed.end(&request, response)
+        observed.end(&request, response, fate)
     }
 
     async fn filtered(
         &self,
         connection: &Connection,
         request: &mut RequestContext,
+        fate: &mut Fate,
     ) -> Result<Response<Body>, Status> {
         request.user = self.authenticate(connection, request).await?;
         self.authenticator.scrub(&mut request.headers);
+        let started = Instant::now();
+        let asked = impersonation::is_asked_for(&request.headers);
         let impersonated =
-            impersonation::impersonate(&mut request.headers, &request.user, &*self.authorizer)?;
-        if let Some(user) = impersonated {
+            impersonation::impersonate(&mut request.headers, &request.user, &*self.authorizer);
+        self.metrics
+            .access
+            .impersonation(asked, impersonated.is_ok(), started);
+        if let Some(user) = impersonated? {
             request.user = Arc::new(user);
         }
         let _place = match self.in_flight.admit(&request.info, &request.user) {
-            Admission::Refused => return Ok(too_many_requests()),
+            Admission::Refused => {
+                *fate = Fate::Terminated;
+                return Ok(too_many_requests());
+            }
             place => place,
         };
         let selector = request.query.text("fieldSelector");
         let attributes = authorization::attributes(&request.info, &request.user, &selector);
         let started = Instant::now();
-        let decision = authorization::authorize(&*self.authorizer, &attributes);
-        self.metrics.access.authorized(decision.is_ok(), started);
-        decision?;
+        let authorized = authorization::authorize(&*self.authorizer, &attributes);
+        self.metrics
+            .access
+            .authorization(authorized.is_ok(), started);
+        authorized?;
+        *fate = Fate::Served;
         let info = &request.info;
         if info.is_resource && self.registry.serves_group(&info.group) {
             return verbs::serve(self, request).await;
@@ -172,8 +187,12 @@ impl Chain {
         };
         let started = Instant::now();
         let outcome = self.authenticator.authenticate(credentials).await;
-        let user = outcome.as_ref().map(Option::as_deref);
-        self.metrics.access.authenticated(user, started);
+        let attempt = match &outcome {
+            Ok(Some(user)) => Attempt::Success(&user.name),
+            Ok(None) => Attempt::Nobody,
+            Err(_) => Attempt::Error,
+        };
+        self.metrics.access.authentication(attempt, started);
         match outcome {
             Ok(Some(user)) => Ok(user),
             Ok(None) => Err(Status::unauthorized("Unauthorized")),

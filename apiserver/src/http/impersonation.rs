@@ -29,6 +29,14 @@ enum Ask {
     Uid(String),
 }
 
+/// Whether the request asks to be somebody else's.
+pub fn is_asked_for(headers: &HeaderMap) -> bool {
+    [USER, GROUP, UID]
+        .iter()
+        .any(|key| headers.contains_key(*key))
+        || headers.keys().any(|key| key.as_str().starts_with(EXTRA))
+}
+
 /// The user to go on as; `None` when the request asks for no impersonation. Takes the
 /// headers away.
 pub fn impersonate(

@@ -17,6 +17,7 @@ use super::pods::eviction::Evictions;
 use super::rest::Rest;
 use super::scale::Scale;
 use super::service_account_tokens::Tokens;
+use super::services::metrics::Metrics as ServiceMetrics;
 use super::services::{Addresses, NodePorts, ServiceHooks, Services};
 use super::store::Env;
 use super::strategy::Strategy;
@@ -112,6 +113,7 @@ pub fn allocate_for_services(
     env: &Env,
     ranges: Vec<IpNet>,
     port_range: PortRange,
+    metrics: Arc<ServiceMetrics>,
 ) -> Result<ServiceAllocators, NotServed> {
     const NETWORKING: &str = "networking.k8s.io";
     let store = |group: &str, plural: &'static str| {
@@ -125,12 +127,14 @@ pub fn allocate_for_services(
         cidrs: store(NETWORKING, "servicecidrs")?,
         ranges,
         random: env.random,
+        metrics: metrics.clone(),
     });
     let ports = Arc::new(NodePorts {
         storage: env.storage.clone(),
         keys: env.keys.clone(),
         range: port_range,
         random: env.random,
+        metrics,
     });
     store("", "services")?.set_hooks(Arc::new(ServiceHooks {
         addresses: addresses.clone(),

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use parking_lot::RwLock;
 use prometheus::core::Collector;
-use prometheus::{Encoder, IntCounterVec, IntGaugeVec, Opts, TextEncoder};
+use prometheus::{Encoder, IntCounterVec, IntGauge, IntGaugeVec, Opts, TextEncoder};
 
 use crate::features::{FeatureGates, GATES, Stage};
 use crate::version;
@@ -26,6 +26,7 @@ impl Registry {
             hooks: Arc::default(),
         };
         registry.register(prometheus::process_collector::ProcessCollector::for_self());
+        registry.report_process();
         let info = &version::INFO;
         let opts = Opts::new(
             "kubernetes_build_info",
@@ -58,7 +59,49 @@ impl Registry {
                 .set(1);
             registry.register(build);
         }
+        let opts = Opts::new(
+            "version_info",
+            "Which versions this is, behaves as and is compatible with; the value is 1.",
+        );
+        let labels = ["binary", "component", "emulation", "min_compat"];
+        if let Ok(versions) = IntGaugeVec::new(opts, &labels) {
+            let dotted = |major: &str, minor: &str| format!("{major}.{minor}");
+            let emulation = dotted(info.emulation_major, info.emulation_minor);
+            let oldest = dotted(info.min_compatibility_major, info.min_compatibility_minor);
+            let binary = info.git_version.trim_start_matches('v');
+            versions
+                .with_label_values(&[binary, "kube", &emulation, &oldest])
+                .set(1);
+            registry.register(versions);
+        }
         registry
+    }
+
+    /// What Go's client library tells of a process beside what Rust's does.
+    fn report_process(&self) {
+        let network = |direction: &str| {
+            let name = format!("process_network_{direction}_bytes_total");
+            let help = format!("Bytes that the process' network namespace did {direction}.");
+            prometheus::IntCounter::new(name, help)
+        };
+        let limit = IntGauge::new(
+            "process_virtual_memory_max_bytes",
+            "Most virtual memory that the process may have.",
+        );
+        let (Ok(received), Ok(sent), Ok(limit)) = (network("receive"), network("transmit"), limit)
+        else {
+            return;
+        };
+        self.register(received.clone());
+        self.register(sent.clone());
+        self.register(limit.clone());
+        self.before_gathering(move || {
+            if let Some((now_received, now_sent)) = network_bytes() {
+                received.inc_by(now_received.saturating_sub(received.get()));
+                sent.inc_by(now_sent.saturating_sub(sent.get()));
+            }
+            limit.set(address_space_limit());
+        });
     }
 
     /// Adds a metric. Two of one name are a mistake in the code: the second is logged
@@ -161,6 +204,33 @@ fn text(registry: &prometheus::Registry) -> (String, &'static str) {
     (body, prometheus::TEXT_FORMAT)
 }
 
+/// Bytes received and sent by the network namespace (`IpExt` of `/proc/self/net/netstat`).
+fn network_bytes() -> Option<(u64, u64)> {
+    parse_netstat(&std::fs::read_to_string("/proc/self/net/netstat").ok()?)
+}
+
+/// The table has a line of names and one of values.
+fn parse_netstat(text: &str) -> Option<(u64, u64)> {
+    let mut lines = text.lines().filter_map(|l| l.strip_prefix("IpExt: "));
+    let names = lines.next()?.split(' ');
+    let values: Vec<&str> = lines.next()?.split(' ').collect();
+    let at = |wanted: &str| {
+        let index = names.clone().position(|name| name == wanted)?;
+        values.get(index)?.parse().ok()
+    };
+    Some((at("InOctets")?, at("OutOctets")?))
+}
+
+/// Bytes; the greatest number where there is no limit.
+fn address_space_limit() -> i64 {
+    let limits = std::fs::read_to_string("/proc/self/limits").unwrap_or_default();
+    let line = limits
+        .lines()
+        .find_map(|l| l.strip_prefix("Max address space"));
+    line.and_then(|l| l.split_whitespace().next()?.parse().ok())
+        .unwrap_or(i64::MAX)
+}
+
 impl Default for Registry {
     fn default() -> Self {
         Self::new()
@@ -170,6 +240,13 @@ impl Default for Registry {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn bytes_of_the_network_are_found_by_name() {
+        let text = "TcpExt: A B\nTcpExt: 1 2\nIpExt: X InOctets OutOctets\nIpExt: 7 8 9\n";
+        assert_eq!(parse_netstat(text), Some((8, 9)));
+        assert_eq!(parse_netstat("IpExt: X\n"), None);
+    }
 
     #[test]
     fn what_every_daemon_has_is_rendered() {

@@ -1,119 +1,190 @@
-//! Who asked and whether they may: upstream's metrics of authentication and authorization
-//! (`endpoints/filters/metrics`).
+//! Metrics of who asks and what they may, under upstream's names and labels
+//! (`endpoints/filters`): counted once per request, where the chain asks.
 
 use std::time::{Duration, Instant};
 
 use prometheus::{
-    HistogramOpts, HistogramVec, IntCounterVec, Opts, Registry as Prometheus, exponential_buckets,
+    Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, Opts, Registry as Prometheus,
 };
 
-use crate::authn::User;
+const FILTER_BUCKETS: &[f64] = &[
+    0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 5.0, 10.0, 15.0, 30.0,
+];
 
-/// Counts what the two filters decide.
+/// An outcome's counter and its seconds.
+struct Outcome {
+    attempts: IntCounter,
+    seconds: Histogram,
+}
+
+impl Outcome {
+    fn observe(&self, took: Duration) {
+        self.attempts.inc();
+        self.seconds.observe(took.as_secs_f64());
+    }
+}
+
 pub struct Access {
     users: IntCounterVec,
-    authentication: Decisions,
-    authorization: Decisions,
+    authenticated: Outcome,
+    unauthenticated: Outcome,
+    authentication_failed: Outcome,
+    allowed: Outcome,
+    no_opinion: Outcome,
+    impersonated: Outcome,
+    impersonation_denied: Outcome,
+    authentication_filter: Histogram,
+    impersonation_filter: Histogram,
+    authorization_filter: Histogram,
 }
 
-/// The outcomes of one filter and how long they took.
-struct Decisions {
-    attempts: IntCounterVec,
-    duration: HistogramVec,
-}
-
-impl Decisions {
-    fn new(
-        registry: &Prometheus,
-        attempts: (&str, &str),
-        duration: (&str, &str),
-    ) -> prometheus::Result<Self> {
-        let attempts = IntCounterVec::new(Opts::new(attempts.0, attempts.1), &["result"])?;
-        let opts = HistogramOpts::new(duration.0, duration.1);
-        let opts = opts.buckets(exponential_buckets(0.001, 2.0, 15)?);
-        let duration = HistogramVec::new(opts, &["result"])?;
-        registry.register(Box::new(attempts.clone()))?;
-        registry.register(Box::new(duration.clone()))?;
-        Ok(Self { attempts, duration })
-    }
-
-    fn observe(&self, result: &str, took: Duration) {
-        self.attempts.with_label_values(&[result]).inc();
-        let duration = self.duration.with_label_values(&[result]);
-        duration.observe(took.as_secs_f64());
-    }
+/// What came of authentication.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Attempt<'a> {
+    /// With the user's name.
+    Success(&'a str),
+    Nobody,
+    Error,
 }
 
 impl Access {
     pub fn new(registry: &Prometheus) -> prometheus::Result<Self> {
-        let users = IntCounterVec::new(
-            Opts::new(
-                "authenticated_user_requests",
-                "Authenticated requests by user name.",
-            ),
-            &["username"],
+        // 1 ms and up, each twice the one before.
+        let seconds: Vec<f64> = (0..15).map(|n| 0.001 * f64::from(1 << n)).collect();
+        let counter = |name: &str, help: &str, labels: &[&str]| {
+            let counter = IntCounterVec::new(Opts::new(name, help), labels)?;
+            registry.register(Box::new(counter.clone()))?;
+            Ok::<_, prometheus::Error>(counter)
+        };
+        let histogram = |name: &str, help: &str, buckets: &[f64], labels: &[&str]| {
+            let options = HistogramOpts::new(name, help).buckets(buckets.to_vec());
+            let histogram = HistogramVec::new(options, labels)?;
+            registry.register(Box::new(histogram.clone()))?;
+            Ok::<_, prometheus::Error>(histogram)
+        };
+        let authentication = (
+            counter(
+                "authentication_attempts",
+                "Requests whose user was asked for.",
+                &["result"],
+            )?,
+            histogram(
+                "authentication_duration_seconds",
+                "Seconds that finding the user took.",
+                &seconds,
+                &["result"],
+            )?,
+        );
+        let authorization = (
+            counter(
+                "authorization_attempts_total",
+                "Requests that were authorized or not.",
+                &["result"],
+            )?,
+            histogram(
+                "authorization_duration_seconds",
+                "Seconds that authorization took.",
+                &seconds,
+                &["result"],
+            )?,
+        );
+        let impersonation = (
+            counter(
+                "apiserver_impersonation_attempts_total",
+                "Requests that asked to be somebody else's.",
+                &["mode", "decision"],
+            )?,
+            histogram(
+                "apiserver_impersonation_attempts_duration_seconds",
+                "Seconds that deciding on an impersonation took.",
+                &seconds,
+                &["mode", "decision"],
+            )?,
+        );
+        let filters = histogram(
+            "apiserver_request_filter_duration_seconds",
+            "Seconds that a request's way through a filter took.",
+            FILTER_BUCKETS,
+            &["filter"],
         )?;
-        registry.register(Box::new(users.clone()))?;
+        let of = |(attempts, seconds): &(IntCounterVec, HistogramVec), labels: &[&str]| Outcome {
+            attempts: attempts.with_label_values(labels),
+            seconds: seconds.with_label_values(labels),
+        };
         Ok(Self {
-            users,
-            authentication: Decisions::new(
-                registry,
-                ("authentication_attempts", "Authentications by result."),
-                (
-                    "authentication_duration_seconds",
-                    "How long authentication takes, by result.",
-                ),
+            users: counter(
+                "authenticated_user_requests",
+                "Requests whose user is known, by well-known names.",
+                &["username"],
             )?,
-            authorization: Decisions::new(
-                registry,
-                (
-                    "authorization_attempts_total",
-                    "Authorizations by result: allowed, no-opinion.",
-                ),
-                (
-                    "authorization_duration_seconds",
-                    "How long authorization takes, by result.",
-                ),
-            )?,
+            authenticated: of(&authentication, &["success"]),
+            unauthenticated: of(&authentication, &["failure"]),
+            authentication_failed: of(&authentication, &["error"]),
+            allowed: of(&authorization, &["allowed"]),
+            no_opinion: of(&authorization, &["no-opinion"]),
+            impersonated: of(&impersonation, &["legacy", "allowed"]),
+            impersonation_denied: of(&impersonation, &["legacy", "denied"]),
+            authentication_filter: filters.with_label_values(&["authentication"]),
+            impersonation_filter: filters.with_label_values(&["constrainedimpersonation"]),
+            authorization_filter: filters.with_label_values(&["authorization"]),
         })
     }
 
-    /// `user`: `Err` when credentials were wrong, `None` when there were none.
-    pub fn authenticated<E>(&self, user: Result<Option<&User>, E>, started: Instant) {
-        let result = match user {
-            Ok(Some(user)) => {
-                let name = well_known(&user.name);
-                self.users.with_label_values(&[name]).inc();
-                "success"
+    pub fn authentication(&self, attempt: Attempt<'_>, started: Instant) {
+        let took = started.elapsed();
+        match attempt {
+            Attempt::Success(name) => {
+                self.users.with_label_values(&[well_known(name)]).inc();
+                self.authenticated.observe(took);
             }
-            Ok(None) => "failure",
-            Err(_) => "error",
-        };
-        self.authentication.observe(result, started.elapsed());
+            Attempt::Nobody => self.unauthenticated.observe(took),
+            Attempt::Error => self.authentication_failed.observe(took),
+        }
+        self.authentication_filter.observe(took.as_secs_f64());
     }
 
-    pub fn authorized(&self, allowed: bool, started: Instant) {
-        let result = if allowed { "allowed" } else { "no-opinion" };
-        self.authorization.observe(result, started.elapsed());
+    /// `asked`: the request wants to be somebody else's at all.
+    pub fn impersonation(&self, asked: bool, allowed: bool, started: Instant) {
+        let took = started.elapsed();
+        match (asked, allowed) {
+            (false, _) => {}
+            (true, true) => self.impersonated.observe(took),
+            (true, false) => self.impersonation_denied.observe(took),
+        }
+        self.impersonation_filter.observe(took.as_secs_f64());
+    }
+
+    pub fn authorization(&self, allowed: bool, started: Instant) {
+        let took = started.elapsed();
+        match allowed {
+            true => self.allowed.observe(took),
+            false => self.no_opinion.observe(took),
+        }
+        self.authorization_filter.observe(took.as_secs_f64());
     }
 }
 
-/// Names that there is one of in any cluster; others would be a time series each.
+/// Names of users are no labels, but for some that tell nothing of anybody.
 fn well_known(name: &str) -> &'static str {
-    const NAMES: [&str; 5] = [
-        "admin",
-        "client",
-        "kube_proxy",
-        "kubelet",
-        "system:serviceaccount:kube-system:default",
-    ];
-    let mut names = NAMES.into_iter();
-    let mail = || {
-        if name.contains('@') {
-            "email_id"
-        } else {
-            "other"
-        }
-    };
-    names.find(|n| *n == name).unwrap_or_else(mail)
+    match name {
+        "admin" => "admin",
+        "client" => "client",
+        "kube_proxy" => "kube_proxy",
+        "kubelet" => "kubelet",
+        "system:serviceaccount:kube-system:default" => "system:serviceaccount:kube-system:default",
+        name if name.contains('@') => "email_id",
+        _ => "other",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn users_are_not_named() {
+        assert_eq!(well_known("kubelet"), "kubelet");
+        assert_eq!(well_known("jane@example.com"), "email_id");
+        assert_eq!(well_known("jane"), "other");
+    }
 }

@@ -15,7 +15,7 @@ use super::super::body::{self, Body, BoxError};
 use super::super::chain::Chain;
 use super::super::context::RequestContext;
 use super::super::encode::{self, EventType, ListMeta, View};
-use super::super::metrics::Events;
+use super::super::metrics::WatchMetrics;
 use super::super::negotiate::{self, Media, Offer};
 use super::super::pace::Paced;
 use super::read::{self, Shape, meta_version};
@@ -49,13 +49,15 @@ pub(super) async fn watch(
         chain.min_watch.mul_f64(1.0 + spread)
     });
     let watcher = store.watch(selection, &options).await?;
+    let initial = request.query.flag("sendInitialEvents");
+    let scope = request.info.scope();
     let writer = Writer {
+        metrics: chain.metrics.watch(view.served, scope, initial),
         store: store.clone(),
         view,
         shape,
         media: accepted.media,
         headers_sent: false,
-        events: chain.metrics.watch_events(view.served),
     };
     let stopping = chain.stopping.clone();
     let events =
@@ -89,9 +91,6 @@ fn frames(
                         encode::error_event(&status, writer.media)
                     }
                 };
-                if let Ok(frame) = &frame {
-                    writer.events.sent(frame.len());
-                }
                 match frame {
                     Ok(frame) if batch.is_empty() && frame.len() >= BATCH => {
                         chunks.push(Ok(frame));
@@ -116,17 +115,33 @@ fn frames(
 
 /// Makes frames of a watch's items.
 struct Writer {
+    metrics: WatchMetrics,
     store: Arc<Store>,
     view: View,
     shape: Shape,
     media: Media,
     /// A table's columns are stated once.
     headers_sent: bool,
-    events: Events,
 }
 
 impl Writer {
     fn frame(&mut self, item: WatchItem) -> codec::Result<Bytes> {
+        let last_initial = matches!(
+            item,
+            WatchItem::Bookmark {
+                initial_events_end: true,
+                ..
+            }
+        );
+        let frame = self.encoded(item)?;
+        self.metrics.sent(frame.len());
+        if last_initial {
+            self.metrics.initial_events_end();
+        }
+        Ok(frame)
+    }
+
+    fn encoded(&mut self, item: WatchItem) -> codec::Result<Bytes> {
         let (ty, object) = match item {
             WatchItem::Added(object) => (EventType::Added, object),
             WatchItem::Modified(object) => (EventType::Modified, object),

@@ -3,6 +3,7 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Instant;
 
 use ipnet::IpNet;
 use meta::Status;
@@ -12,6 +13,7 @@ use super::super::conditions;
 use super::super::managed::FieldManager;
 use super::super::object_meta::meta;
 use super::super::store::{Store, Warnings, Write};
+use super::metrics::{COUNT_EVERY, DYNAMIC, Metrics, STATIC};
 use super::range;
 use crate::authn::User;
 use crate::registry::options::DeleteOptions;
@@ -40,6 +42,7 @@ pub struct Addresses {
     /// `--service-cluster-ip-range`; more come as ServiceCIDR objects.
     pub ranges: Vec<IpNet>,
     pub random: fn() -> u64,
+    pub metrics: Arc<Metrics>,
 }
 
 /// `IPv4` or `IPv6`.
@@ -100,12 +103,25 @@ impl Addresses {
         service: &Value,
         dry_run: bool,
     ) -> Result<(), AllocationError> {
+        let started = Instant::now();
         let ranges = self.ranges(family(ip)).await;
-        if !ranges.iter().any(|r| range::is_usable(r, ip)) {
+        let Some(range) = ranges.iter().find(|r| range::is_usable(r, ip)) else {
             let all: Vec<String> = ranges.iter().map(ToString::to_string).collect();
             return Err(AllocationError::OutOfRange(ip, all.join(", ")));
+        };
+        let taken = self.create(ip, service, dry_run).await;
+        if !dry_run {
+            self.count_one(range, STATIC, taken.is_ok(), started);
         }
-        self.create(ip, service, dry_run).await
+        taken
+    }
+
+    fn count_one(&self, range: &IpNet, scope: &str, ok: bool, started: Instant) {
+        let range = range.to_string();
+        self.metrics.address(&range, scope, ok, started);
+        if ok {
+            self.metrics.changed(&range, 1);
+        }
     }
 
     /// Takes any address of a family.
@@ -119,20 +135,29 @@ impl Addresses {
         if ranges.is_empty() {
             return Err(AllocationError::NoRange(wanted.to_owned()));
         }
-        for net in ranges {
-            let size = range::usable(&net);
+        let started = Instant::now();
+        for net in &ranges {
+            let size = range::usable(net);
             let reserved = range::reserved_addresses(size);
             for offset in range::candidates(size, reserved, (self.random)()) {
-                let ip = range::address(&net, offset);
+                let ip = range::address(net, offset);
                 // Most that are taken are known to be, without asking etcd.
                 if self.is_known(ip).await {
                     continue;
                 }
                 match self.create(ip, service, dry_run).await {
-                    Ok(()) => return Ok(ip),
+                    Ok(()) => {
+                        if !dry_run {
+                            self.count_one(net, DYNAMIC, true, started);
+                        }
+                        return Ok(ip);
+                    }
                     Err(AllocationError::Taken) => {}
                     Err(e) => return Err(e),
                 }
+            }
+            if !dry_run {
+                self.count_one(net, DYNAMIC, false, started);
             }
         }
         Err(AllocationError::Full)
@@ -199,6 +224,11 @@ impl Addresses {
         }
         if let Err(e) = self.delete(&key).await {
             tracing::warn!(%ip, error = %e, "an address could not be released; repair will do it");
+            return;
+        }
+        let ranges = self.ranges(family(ip)).await;
+        if let Some(range) = ranges.iter().find(|r| r.contains(&ip)) {
+            self.metrics.changed(&range.to_string(), -1);
         }
     }
 
@@ -217,6 +247,25 @@ impl Addresses {
         match self.objects.delete(&write, &DeleteOptions::default()).await {
             Err(e) if !e.is_not_found() => Err(e),
             _ => Ok(()),
+        }
+    }
+
+    /// Shows how many addresses are in use, from time to time, for ever.
+    pub async fn count_for_ever(&self) {
+        let mut ticks = tokio::time::interval(COUNT_EVERY);
+        loop {
+            ticks.tick().await;
+            let names = list(&self.objects, &Selector::default()).await;
+            let names = names.iter().filter_map(|o| meta(o).name().parse().ok());
+            let used: Vec<IpAddr> = names.collect();
+            for wanted in ["IPv4", "IPv6"] {
+                for range in self.ranges(wanted).await {
+                    let used = used.iter().filter(|ip| range.contains(*ip)).count();
+                    let usable = range::usable(&range);
+                    self.metrics
+                        .addresses(&range.to_string(), used as u64, usable);
+                }
+            }
         }
     }
 

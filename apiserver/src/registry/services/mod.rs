@@ -3,6 +3,7 @@
 mod addresses;
 mod fields;
 mod hooks;
+pub mod metrics;
 mod ports;
 mod range;
 mod repair;

@@ -9,6 +9,7 @@ use base64::engine::general_purpose::STANDARD;
 use meta::Status;
 use serde_json::{Value, json};
 
+use super::metrics::{DYNAMIC, Metrics, STATIC};
 use super::range;
 use crate::options::PortRange;
 use crate::storage::keys::Keys;
@@ -68,6 +69,7 @@ pub struct NodePorts {
     /// `--service-node-port-range`
     pub range: PortRange,
     pub random: fn() -> u64,
+    pub metrics: Arc<Metrics>,
 }
 
 fn failed(e: StorageError) -> Status {
@@ -114,6 +116,7 @@ impl NodePorts {
             let before = bitmap.clone();
             let result = change(&mut bitmap)?;
             if dry_run || (bitmap == before && found.is_some()) {
+                self.metrics.ports(before.0.len(), self.range.size);
                 return Ok(result);
             }
             object["range"] = json!(self.range.to_string());
@@ -130,7 +133,10 @@ impl NodePorts {
                 None => self.storage.create(&key, bytes.into(), None).await,
             };
             match written {
-                Ok(_) => return Ok(result),
+                Ok(_) => {
+                    self.metrics.ports(bitmap.0.len(), self.range.size);
+                    return Ok(result);
+                }
                 Err(
                     StorageError::Conflict { .. }
                     | StorageError::Exists(_)
@@ -150,11 +156,16 @@ impl NodePorts {
         let offset = self
             .offset(port)
             .ok_or_else(|| PortError::OutOfRange(self.range.to_string()))?;
-        self.change(dry_run, |bitmap| match bitmap.0.insert(offset) {
-            true => Ok(()),
-            false => Err(PortError::Taken),
-        })
-        .await
+        let taken = self
+            .change(dry_run, |bitmap| match bitmap.0.insert(offset) {
+                true => Ok(()),
+                false => Err(PortError::Taken),
+            })
+            .await;
+        if !dry_run {
+            self.metrics.port(STATIC, taken.is_ok());
+        }
+        taken
     }
 
     pub async fn take_any(&self, dry_run: bool) -> Result<u16, PortError> {
@@ -167,8 +178,11 @@ impl NodePorts {
                     .find(|offset| bitmap.0.insert(*offset))
                     .ok_or(PortError::Full)
             })
-            .await?;
-        Ok(self.range.first + offset)
+            .await;
+        if !dry_run {
+            self.metrics.port(DYNAMIC, offset.is_ok());
+        }
+        Ok(self.range.first + offset?)
     }
 
     pub async fn release(&self, ports: impl IntoIterator<Item = u16>) {

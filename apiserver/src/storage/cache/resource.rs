@@ -5,7 +5,7 @@
 //!
 //! What must not be here: etcd's watch, keys of other resources.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -382,6 +382,7 @@ impl ResourceCache {
             let page = page.await?;
             let last = page.items.last().map(|kv| format!("{}\0", kv.key));
             let mut left = page.count;
+            self.metrics.storage_fetched.inc_by(page.items.len() as u64);
             for kv in page.items {
                 let Some(key) = kv.key.strip_prefix(&prefix) else {
                     continue;
@@ -395,9 +396,11 @@ impl ResourceCache {
                     });
                 }
                 left -= 1;
+                self.metrics.storage_evaluated.inc();
                 if let Some(object) = self.ingest(key, &kv.value, kv.mod_revision)
                     && selector.matches(&object)
                 {
+                    self.metrics.storage_returned.inc();
                     objects.push(object);
                 }
             }
@@ -435,7 +438,7 @@ impl ResourceCache {
         let mut state = self.state.write();
         state.check()?;
         let now = self.revision(&state);
-        let (began, backlog) = match query.start {
+        let (began, backlog): (_, VecDeque<_>) = match query.start {
             Start::Now | Start::State { .. } => (now, Default::default()),
             Start::After(revision) => match state.history.after(revision) {
                 Some(events) => (revision, events.cloned().collect()),
@@ -449,6 +452,8 @@ impl ResourceCache {
         };
         let cursor = matches!(query.start, Start::State { .. })
             .then(|| state.candidates(&self.definition, &selector, ""));
+        let initial = cursor.as_ref().map_or(backlog.len(), Cursor::left);
+        self.metrics.init_events.inc_by(initial as u64);
         let channel = Arc::new(Channel::new(
             selector,
             query.bookmarks,
@@ -464,7 +469,7 @@ impl ResourceCache {
             state: cursor,
             marked: matches!(query.start, Start::State { marked: true, .. }),
             began,
-            backlog: std::collections::VecDeque::into_iter(backlog),
+            backlog: backlog.into_iter(),
             ended: false,
         })
     }
