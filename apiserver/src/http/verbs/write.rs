@@ -90,7 +90,7 @@ impl Writer {
     fn new(request: &RequestContext, options: &WriteOptions) -> Writer {
         let agent = negotiate::header(&request.headers, header::USER_AGENT);
         Writer {
-            manager: managed::manager_of(&options.field_manager, &agent),
+            manager: managed::manager_of(&options.field_manager, agent),
             subresource: request.info.subresource.clone(),
         }
     }

@@ -95,6 +95,9 @@ struct Walk {
 }
 
 type Pair<'a> = (Option<&'a Value>, Option<&'a Value>);
+/// The members of both sides of a struct.
+type Sides<'a> = (Option<&'a Object>, Option<&'a Object>);
+type Object = Map<String, Value>;
 
 impl Walk {
     fn value(&mut self, of: Ref, old: Option<&Value>, new: Option<&Value>) -> Delta {
@@ -158,7 +161,8 @@ impl Walk {
             Atom::List { item, relation } => {
                 let atomic = matches!(relation, Relation::Atomic);
                 let (old, new) = (items(old), items(new));
-                if !atomic && !(old.is_empty() && new.is_empty()) {
+                let empty = old.is_empty() && new.is_empty();
+                if !atomic && !empty {
                     self.list(item, relation, old, new, delta);
                     return false;
                 }
@@ -211,10 +215,7 @@ impl Walk {
     fn collect<'a>(
         &self,
         message: &'static Message,
-        sides: (
-            Option<&'a Map<String, Value>>,
-            Option<&'a Map<String, Value>>,
-        ),
+        sides: Sides<'a>,
         found: &mut Vec<(&'static Field, Pair<'a>)>,
     ) {
         for field in message.fields {
@@ -224,7 +225,7 @@ impl Walk {
                 }
                 continue;
             }
-            let side = |members: Option<&'a Map<String, Value>>| {
+            let side = |members: Option<&'a Object>| {
                 let members = members?;
                 match self.view {
                     View::Printed => codec::tree::printed(field, members.get(field.json)),
