@@ -6,6 +6,7 @@ mod apply;
 mod bad_requests;
 mod chaos;
 mod controllers;
+mod corpus;
 mod interop;
 mod kubectl;
 mod old_kubectl;

@@ -98,7 +98,11 @@ fn slice(slice: &At<'_>, errors: &mut ErrorList) {
 
 /// Where traffic to an endpoint had better come from.
 fn hints(hints: &At<'_>, errors: &mut ErrorList) {
-    for list in ["forZones", "forNodes"] {
+    let rules: [(_, fn(&str) -> _); 2] = [
+        ("forZones", format::label_value),
+        ("forNodes", format::dns1123_subdomain),
+    ];
+    for (list, rule) in rules {
         let list = hints.get(list);
         if list.len() > MOST_HINTS {
             errors.push(FieldError::too_many(&list.path, list.len(), MOST_HINTS));
@@ -109,7 +113,7 @@ fn hints(hints: &At<'_>, errors: &mut ErrorList) {
             if !seen.insert(name.text()) {
                 name.duplicate(errors);
             }
-            name.check(errors, format::qualified_name(name.text()));
+            name.check(errors, rule(name.text()));
         }
     }
 }
