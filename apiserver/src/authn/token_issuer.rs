@@ -22,7 +22,7 @@ const WARN_ONLY_EXPIRATION: i64 = 60 * 60 + 7;
 const EXTENDED_EXPIRATION: i64 = 365 * 24 * 60 * 60;
 const MIN_EXPIRATION: i64 = 10 * 60;
 /// Applied when a request names no expiration.
-const DEFAULT_EXPIRATION: i64 = 60 * 60;
+pub const DEFAULT_EXPIRATION: i64 = 60 * 60;
 
 /// Issues tokens.
 pub struct TokenIssuer {

@@ -13,8 +13,10 @@ use patch::apply::{Error, Managed, Request, Set, Versions};
 use schema::{Message, Resource};
 use serde_json::{Map, Value, json};
 
+use super::as_read::label_like_the_template;
 use super::convert::{api_version, convert};
-use super::object_meta::{meta, meta_mut, semantically_equal, set, time};
+use super::object_meta::{child_mut, meta, meta_mut, semantically_equal, set, time};
+use crate::authn::token_issuer::DEFAULT_EXPIRATION;
 
 /// On whose behalf fields are owned.
 #[derive(Debug, Clone, Copy)]
@@ -186,6 +188,31 @@ impl FieldManager<'_> {
         (own != wanted).then(|| self.served.convert(object, &own, &wanted))
     }
 
+    /// The object with what upstream has filled in at this point and ours comes to later.
+    fn filled(&self, object: &Value) -> Option<Value> {
+        const TEMPLATE_GENERATION: &str = "deprecated.daemonset.template.generation";
+        let mut filled;
+        match (self.served.group, self.served.kind) {
+            ("apps", "DaemonSet") if meta(object).annotation(TEMPLATE_GENERATION).is_none() => {
+                filled = object.clone();
+                child_mut(&mut filled, "metadata");
+                filled["metadata"]["annotations"][TEMPLATE_GENERATION] = json!("0");
+            }
+            ("batch", "Job") => {
+                filled = object.clone();
+                label_like_the_template(&mut filled);
+            }
+            ("authentication.k8s.io", "TokenRequest") => {
+                filled = object.clone();
+                child_mut(&mut filled, "spec")
+                    .entry("expirationSeconds")
+                    .or_insert(json!(DEFAULT_EXPIRATION));
+            }
+            _ => return None,
+        }
+        Some(filled)
+    }
+
     fn request<'b>(&'b self, api_version: &'b str, now: &'b str) -> Option<Request<'b>> {
         Some(Request {
             versions: &self.served,
@@ -220,10 +247,15 @@ impl FieldManager<'_> {
         };
         let nothing = json!({});
         let before = live.unwrap_or(&nothing);
-        let noted = match (self.spoken(before), self.spoken(object)) {
-            (Some(before), Some(after)) => {
+        let noted = match (
+            self.spoken(before),
+            self.spoken(object),
+            self.filled(object),
+        ) {
+            (Some(before), Some(after), _) => {
                 request.update(&mut managed, &before, &after, live.is_none())
             }
+            (_, _, Some(after)) => request.update(&mut managed, before, &after, live.is_none()),
             _ => request.update(&mut managed, before, object, live.is_none()),
         };
         match noted {

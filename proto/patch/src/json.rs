@@ -13,6 +13,48 @@ pub const MAX_OPERATIONS: usize = 10_000;
 /// without bound.
 pub const MAX_COPIED: usize = 3 << 20;
 
+/// How deep a document may be while it is patched. Moves nest what was moved before, and
+/// whatever walks through a value does so by recursion.
+const MAX_NESTED: usize = 512;
+
+/// What one patch may use up.
+struct Bounds {
+    /// Bytes that have been copied.
+    copied: usize,
+    /// No less than the document's depth.
+    depth: usize,
+}
+
+impl Bounds {
+    /// Something of at most this depth is now at `path`.
+    fn placed(&mut self, doc: &Value, path: &str, depth: usize) -> Result<()> {
+        let parts = path.bytes().filter(|b| *b == b'/').count();
+        self.depth = self.depth.max(parts + depth);
+        if self.depth > MAX_NESTED {
+            // What is moved is seldom the deepest there is.
+            self.depth = depth_of(doc);
+        }
+        if self.depth > MAX_NESTED {
+            return Err(inapplicable("exceeded max depth".into()));
+        }
+        Ok(())
+    }
+}
+
+fn depth_of(value: &Value) -> usize {
+    let mut deepest = 0;
+    let mut left = vec![(value, 1)];
+    while let Some((value, depth)) = left.pop() {
+        deepest = deepest.max(depth);
+        match value {
+            Value::Array(items) => left.extend(items.iter().map(|v| (v, depth + 1))),
+            Value::Object(members) => left.extend(members.values().map(|v| (v, depth + 1))),
+            _ => {}
+        }
+    }
+    deepest
+}
+
 /// Applies the operations in order. `doc` is left half-changed after an error.
 pub fn apply(doc: &mut Value, patch: &Value) -> Result<()> {
     let Value::Array(operations) = patch else {
@@ -33,13 +75,16 @@ pub fn apply(doc: &mut Value, patch: &Value) -> Result<()> {
             got: operations.len(),
         });
     }
-    let mut copied = 0;
+    let mut bounds = Bounds {
+        copied: 0,
+        depth: depth_of(doc),
+    };
     operations
         .into_iter()
-        .try_for_each(|o| operate(doc, o, &mut copied))
+        .try_for_each(|o| operate(doc, o, &mut bounds))
 }
 
-fn operate(doc: &mut Value, operation: &Map<String, Value>, copied: &mut usize) -> Result<()> {
+fn operate(doc: &mut Value, operation: &Map<String, Value>, bounds: &mut Bounds) -> Result<()> {
     let kind = text(operation, "op").unwrap_or("unknown");
     let path = || {
         text(operation, "path")
@@ -51,24 +96,35 @@ fn operate(doc: &mut Value, operation: &Map<String, Value>, copied: &mut usize) 
     };
     let value = operation.get("value");
     match kind {
-        "add" => add(doc, path()?, value.cloned().unwrap_or_default()),
+        "add" | "replace" => {
+            let (path, value) = (path()?, value.cloned().unwrap_or_default());
+            let depth = depth_of(&value);
+            match kind {
+                "add" => add(doc, path, value)?,
+                _ => replace(doc, path, value)?,
+            }
+            bounds.placed(doc, path, depth)
+        }
         "remove" => remove(doc, path()?).map(drop),
-        "replace" => replace(doc, path()?, value.cloned().unwrap_or_default()),
         "move" => {
             let (from, path) = (from()?, path()?);
             let moved = remove(doc, from)?;
-            add(doc, path, moved)
+            add(doc, path, moved)?;
+            bounds.placed(doc, path, bounds.depth)
         }
         "copy" => {
             let source = get(doc, from()?)?;
-            *copied += source.map_or(0, size);
-            if *copied > MAX_COPIED {
+            bounds.copied += source.map_or(0, size);
+            if bounds.copied > MAX_COPIED {
                 return Err(inapplicable(format!(
-                    "Unable to complete the copy, the accumulated size increase of copy is {copied}, exceeding the limit {MAX_COPIED}"
+                    "Unable to complete the copy, the accumulated size increase of copy is {}, exceeding the limit {MAX_COPIED}",
+                    bounds.copied
                 )));
             }
             let source = source.cloned().unwrap_or_default();
-            add(doc, path()?, source)
+            let path = path()?;
+            add(doc, path, source)?;
+            bounds.placed(doc, path, bounds.depth)
         }
         "test" => test(doc, path()?, value.unwrap_or(&Value::Null)),
         other => Err(inapplicable(format!("Unexpected kind: {other}"))),
@@ -283,5 +339,30 @@ mod tests {
         let error = patched(json!({"a": {"x": "y".repeat(1000)}}), copies(10_000)).unwrap_err();
         let text = error.to_string();
         assert!(text.contains("exceeding the limit 3145728"), "{text}");
+    }
+
+    #[test]
+    fn moves_do_not_nest_without_bound() {
+        let moves = |rounds: usize| {
+            let mut moves = vec![json!({"op": "add", "path": "/x", "value": {}})];
+            for _ in 0..rounds {
+                moves.push(json!({"op": "add", "path": "/y", "value": {}}));
+                moves.push(json!({"op": "move", "from": "/x", "path": "/y/z"}));
+                moves.push(json!({"op": "move", "from": "/y", "path": "/x"}));
+            }
+            Value::from(moves)
+        };
+        let mut doc = json!({});
+        assert_eq!(apply(&mut doc, &moves(100)), Ok(()));
+        assert_eq!(depth_of(&doc), 102);
+        let refused = apply(&mut json!({}), &moves(3000));
+        assert_eq!(refused, Err(inapplicable("exceeded max depth".into())));
+        // Going to and fro nests nothing.
+        let mut there = vec![json!({"op": "add", "path": "/a", "value": {"b": {}}})];
+        for _ in 0..2000 {
+            there.push(json!({"op": "move", "from": "/a/b", "path": "/c"}));
+            there.push(json!({"op": "move", "from": "/c", "path": "/a/b"}));
+        }
+        assert_eq!(apply(&mut json!({}), &Value::from(there)), Ok(()));
     }
 }

@@ -6,6 +6,7 @@ use futures::future::BoxFuture;
 use meta::Status;
 use serde_json::{Value, json};
 
+use super::super::object_meta::meta_mut;
 use super::super::rest::{Reply, Rest, Target};
 use crate::authz::Authorizer;
 
@@ -36,6 +37,7 @@ impl Rest for RulesReviews {
             review["status"] = status;
             // Upstream answers about the request's namespace without repeating it.
             review["spec"] = json!({});
+            meta_mut(&mut review).remove("managedFields");
             Ok(Reply::Object(review))
         })
     }

@@ -234,3 +234,18 @@ fn kubectl_takes_over_from_client_side_apply() {
     };
     assert_eq!(conflicts[0].path, ".data.b");
 }
+
+#[test]
+fn a_field_may_say_otherwise_than_its_type() {
+    // References are atomic, but for that of a volume to its claim.
+    let mut volume = Subject::new("", "PersistentVolume", "v1");
+    let object = |phase: &str| {
+        json!({"apiVersion": "v1", "kind": "PersistentVolume", "metadata": {"name": "a"},
+               "spec": {"claimRef": {"name": "c", "namespace": phase}}})
+    };
+    volume.apply("one", object("a"), false).unwrap();
+    assert_eq!(
+        volume.fields("one"),
+        [".spec.claimRef.name", ".spec.claimRef.namespace"]
+    );
+}

@@ -62,7 +62,7 @@ impl Ref {
     /// `value` decides where the type takes any JSON.
     pub fn atom(self, value: Option<&Value>) -> Atom {
         match self {
-            Ref::Object(message) => of_message(message, false, value),
+            Ref::Object(message) => of_message(message, None, value),
             Ref::Field(field) => match field.cardinality {
                 Cardinality::One => one(field, value),
                 Cardinality::List => Atom::List {
@@ -74,7 +74,7 @@ impl Ref {
                     atomic: field.list_type == ListType::Atomic,
                 },
             },
-            Ref::Item(field) => of_type(&field.ty, false, value),
+            Ref::Item(field) => of_type(&field.ty, None, value),
             Ref::Text => Atom::Scalar(Scalar::Text),
             Ref::Untyped => any(value, Ref::Untyped),
             Ref::Deduced => any(value, Ref::Deduced),
@@ -125,10 +125,16 @@ impl Ref {
 }
 
 fn one(field: &'static Field, value: Option<&Value>) -> Atom {
-    of_type(&field.ty, field.list_type == ListType::Atomic, value)
+    // What the field says goes before what its type says.
+    let atomic = match field.list_type {
+        ListType::Atomic => Some(true),
+        ListType::Granular => Some(false),
+        _ => None,
+    };
+    of_type(&field.ty, atomic, value)
 }
 
-fn of_type(ty: &'static Type, atomic: bool, value: Option<&Value>) -> Atom {
+fn of_type(ty: &'static Type, atomic: Option<bool>, value: Option<&Value>) -> Atom {
     match ty {
         Type::Bool => Atom::Scalar(Scalar::Boolean),
         Type::Int32 | Type::Int64 | Type::Float64 => Atom::Scalar(Scalar::Numeric),
@@ -153,7 +159,7 @@ fn of_type(ty: &'static Type, atomic: bool, value: Option<&Value>) -> Atom {
     }
 }
 
-fn of_message(message: &'static Message, atomic: bool, value: Option<&Value>) -> Atom {
+fn of_message(message: &'static Message, atomic: Option<bool>, value: Option<&Value>) -> Atom {
     if message.fields.is_empty() {
         // An object without properties is free-form to OpenAPI.
         return match value {
@@ -166,7 +172,7 @@ fn of_message(message: &'static Message, atomic: bool, value: Option<&Value>) ->
     }
     Atom::Struct {
         message,
-        atomic: atomic || message.atomic,
+        atomic: atomic.unwrap_or(message.atomic),
     }
 }
 
