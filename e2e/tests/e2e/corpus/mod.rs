@@ -26,7 +26,7 @@ struct Accepted {
     reason: &'static str,
 }
 
-const ACCEPTED: [Accepted; 9] = [
+const ACCEPTED: [Accepted; 10] = [
     Accepted {
         step: "SelfSubjectRulesReview",
         aspect: Aspect::Body,
@@ -45,6 +45,11 @@ const ACCEPTED: [Accepted; 9] = [
     Accepted {
         step: "flowschemas",
         aspect: Aspect::Etcd,
+        reason: "upstream's controller writes the condition Dangling at once",
+    },
+    Accepted {
+        step: "flowschemas",
+        aspect: Aspect::ManagedFields,
         reason: "upstream's controller writes the condition Dangling at once",
     },
     Accepted {
