@@ -1,11 +1,13 @@
 //! The watch cache as authentication, authorization and admission read it: [`Lookup`] over
 //! the registry, and the task that feeds [`Observer`]s.
 
+use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
 
 use futures::future::BoxFuture;
 use futures::{FutureExt, StreamExt};
 use meta::Status;
+use parking_lot::Mutex;
 use serde_json::Value;
 
 use crate::admission::resource_quota::QuotaWriter;
@@ -15,14 +17,24 @@ use crate::registry::Registry;
 use crate::registry::managed::FieldManager;
 use crate::registry::store::{Store, Update, Warnings, Write};
 use crate::storage::cache::{At, ListQuery, Object, Selector, Start, WatchItem, WatchQuery};
-use crate::storage::keys;
+use crate::storage::{Revision, keys};
 
 /// Reads through the registry. It is made before the registry is, because plugins that
 /// the registry asks hold it.
 #[derive(Default)]
 pub struct Reader {
     registry: OnceLock<Arc<Registry>>,
+    trees: Mutex<HashMap<Place, (Revision, Arc<Value>)>>,
 }
+
+/// The address of an object's store, and its key there.
+type Place = (usize, Box<str>);
+
+/// How many trees are kept: every pod's admission looks at the same few namespaces, accounts,
+/// classes and quotas. When there are more, all are forgotten.
+const KEPT: usize = 1024;
+/// Larger objects than this, in bytes, are read again each time.
+const LARGE: usize = 32 * 1024;
 
 impl Reader {
     /// Says where to read; once.
@@ -34,6 +46,25 @@ impl Reader {
 
     fn store(&self, group: &str, resource: &str) -> Option<&Arc<Store>> {
         self.registry.get()?.store(group, resource)
+    }
+
+    /// The tree of an object, the same for all who ask until the object changes.
+    fn tree(&self, store: &Arc<Store>, object: &Object) -> Option<Arc<Value>> {
+        let place = (Arc::as_ptr(store) as usize, object.key().into());
+        if let Some((revision, tree)) = self.trees.lock().get(&place)
+            && *revision == object.revision()
+        {
+            return Some(tree.clone());
+        }
+        let tree = tree(store, object)?;
+        if object.bytes().len() <= LARGE {
+            let mut trees = self.trees.lock();
+            if trees.len() >= KEPT {
+                trees.clear();
+            }
+            trees.insert(place, (object.revision(), tree.clone()));
+        }
+        Some(tree)
     }
 }
 
@@ -56,7 +87,7 @@ impl Lookup for Reader {
             .get(&keys::relative(namespace, name), At::Any)
             .now_or_never()?
             .ok()??;
-        tree(store, &found)
+        self.tree(store, &found)
     }
 
     fn list(&self, group: &str, resource: &str, namespace: &str) -> Vec<Arc<Value>> {
@@ -77,7 +108,7 @@ impl Lookup for Reader {
             Some(Ok(list)) => list
                 .objects
                 .iter()
-                .filter_map(|object| tree(store, object))
+                .filter_map(|object| self.tree(store, object))
                 .collect(),
             _ => Vec::new(),
         }
