@@ -94,7 +94,7 @@ pub const CONTROLLERS: &[Descriptor] = &[
         c::resourcequota::start,
     ),
     ours("daemonset-controller", "daemonset", c::daemonset::start),
-    absent("job-controller", "job"),
+    ours("job-controller", "job", c::job::start),
     absent(
         "horizontal-pod-autoscaler-controller",
         "horizontalpodautoscaling",

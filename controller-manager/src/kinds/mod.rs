@@ -6,4 +6,4 @@ mod node;
 mod pod;
 
 pub use node::{Node, NodeCondition, Taint};
-pub use pod::{Pod, Toleration};
+pub use pod::{ContainerStatus, Pod, Toleration};

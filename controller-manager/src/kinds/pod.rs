@@ -325,6 +325,32 @@ impl Pod {
         (regular.fold(0, most), sidecars.fold(0, most))
     }
 
+    pub fn has_finalizer(&self, finalizer: &str) -> bool {
+        self.metadata.finalizers.iter().any(|f| f == finalizer)
+    }
+
+    /// When the last container ended; else when the pod was not ready any more, else when its
+    /// deletion began, else when it was created.
+    pub fn finished_at(&self) -> Option<Timestamp> {
+        let sidecar = |s: &&ContainerStatus| {
+            let mut inits = self.spec.init_containers.iter();
+            inits.any(|c| c.name == s.name && c.is_sidecar())
+        };
+        let sidecars = self.status.init_container_statuses.iter().filter(sidecar);
+        let all = self.status.container_statuses.iter().chain(sidecars);
+        let ends: Option<Vec<Timestamp>> = all
+            .map(|s| Some(s.state.terminated.as_ref()?.finished_at.as_ref()?.0))
+            .collect();
+        let not_ready = || {
+            let ready = self.condition("Ready").filter(|c| &*c.status == "False")?;
+            Some(ready.last_transition_time.as_ref()?.0)
+        };
+        let last = ends.and_then(|e| e.into_iter().max());
+        last.or_else(not_ready)
+            .or_else(|| self.metadata.deletion_timestamp.as_ref().map(|t| t.0))
+            .or_else(|| self.metadata.creation_timestamp.as_ref().map(|t| t.0))
+    }
+
     /// `controller.kubernetes.io/pod-deletion-cost`; what is no number counts as 0.
     pub fn deletion_cost(&self) -> i32 {
         const ANNOTATION: &str = "controller.kubernetes.io/pod-deletion-cost";

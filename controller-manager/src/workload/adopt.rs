@@ -14,6 +14,8 @@ pub struct Claimant<'a> {
     pub reference: &'a OwnerReference,
     /// It is being deleted.
     pub deleting: bool,
+    /// What it keeps its objects with.
+    pub finalizer: Option<&'a str>,
 }
 
 /// Of an object, what claims look at.
@@ -60,9 +62,9 @@ where
                 if let Some(recheck) = recheck.take() {
                     recheck().await?;
                 }
-                adopt_patch(claimant.reference, object.uid())
+                adopt_patch(claimant.reference, object.uid(), claimant.finalizer)
             }
-            Claim::Release => release_patch(uid, object.uid()),
+            Claim::Release => release_patch(uid, object.uid(), claimant.finalizer),
         };
         let own = api.within(object.namespace());
         match own

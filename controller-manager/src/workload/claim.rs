@@ -40,16 +40,24 @@ pub fn claim(
 }
 
 /// The patch that makes `owner` the controller of the object of this UID. The UID in it makes
-/// the server refuse if another object has taken the name.
-pub fn adopt_patch(owner: &OwnerReference, uid: &str) -> Patch {
-    Patch::Strategic(json!({"metadata": {"ownerReferences": [owner], "uid": uid}}))
+/// the server refuse if another object has taken the name. What is adopted gets the finalizer.
+pub fn adopt_patch(owner: &OwnerReference, uid: &str, finalizer: Option<&str>) -> Patch {
+    let mut patch = json!({"metadata": {"ownerReferences": [owner], "uid": uid}});
+    if let Some(finalizer) = finalizer {
+        patch["metadata"]["finalizers"] = json!([finalizer]);
+    }
+    Patch::Strategic(patch)
 }
 
-/// The patch that takes the reference to `owner_uid` away.
-pub fn release_patch(owner_uid: &str, uid: &str) -> Patch {
-    Patch::Strategic(json!({
+/// The patch that takes the reference to `owner_uid` away, and the finalizer with it.
+pub fn release_patch(owner_uid: &str, uid: &str, finalizer: Option<&str>) -> Patch {
+    let mut patch = json!({
         "metadata": {"ownerReferences": [{"$patch": "delete", "uid": owner_uid}], "uid": uid},
-    }))
+    });
+    if let Some(finalizer) = finalizer {
+        patch["metadata"]["$deleteFromPrimitiveList/finalizers"] = json!([finalizer]);
+    }
+    Patch::Strategic(patch)
 }
 
 #[cfg(test)]

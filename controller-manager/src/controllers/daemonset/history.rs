@@ -64,6 +64,7 @@ impl Controller {
         let claimant = Claimant {
             reference: &own,
             deleting: set.metadata.deletion_timestamp.is_some(),
+            finalizer: None,
         };
         let all = claim_all(
             &self.revision_api,

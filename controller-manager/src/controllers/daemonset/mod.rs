@@ -300,6 +300,7 @@ impl Controller {
         let claimant = Claimant {
             reference: &own,
             deleting: set.metadata.deletion_timestamp.is_some(),
+            finalizer: None,
         };
         let describe = |pod: &Pod| selector.matches_labels(Some(&pod.metadata.labels));
         claim_all(

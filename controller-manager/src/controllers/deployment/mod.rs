@@ -193,6 +193,7 @@ impl Controller {
         let claimant = Claimant {
             reference: &own,
             deleting: deployment.metadata.deletion_timestamp.is_some(),
+            finalizer: None,
         };
         let describe = |set: &ReplicaSet| -> (bool, bool) {
             let labels = set.metadata.labels.as_ref();

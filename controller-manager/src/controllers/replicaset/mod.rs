@@ -246,6 +246,7 @@ impl<S: Replicator> Controller<S> {
         let claimant = Claimant {
             reference: &own,
             deleting: set.metadata().deletion_timestamp.is_some(),
+            finalizer: None,
         };
         claim_all(
             &self.pods.api,
