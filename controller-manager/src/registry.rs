@@ -101,7 +101,7 @@ pub const CONTROLLERS: &[Descriptor] = &[
     ),
     absent("disruption-controller", "disruption"),
     absent("statefulset-controller", "statefulset"),
-    absent("cronjob-controller", "cronjob"),
+    ours("cronjob-controller", "cronjob", c::cronjob::start),
     absent("certificatesigningrequest-signing-controller", "csrsigning"),
     absent(
         "certificatesigningrequest-approving-controller",

@@ -55,8 +55,6 @@ pub struct AbsentControllerFlags {
     horizontal_pod_autoscaler_sync_period: GoDuration,
     #[arg(long, default_value_t = 0.1)]
     horizontal_pod_autoscaler_tolerance: f64,
-    #[arg(long, default_value_t = 5)]
-    concurrent_cron_job_syncs: usize,
     #[arg(long, default_value_t = true, action = ArgAction::Set)]
     enable_dynamic_provisioning: bool,
     #[arg(long)]

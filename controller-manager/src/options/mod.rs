@@ -60,6 +60,8 @@ pub struct Options {
     #[command(flatten)]
     pub job: JobFlags,
     #[command(flatten)]
+    pub cronjob: CronJobFlags,
+    #[command(flatten)]
     pub podgc: PodGcFlags,
     #[command(flatten)]
     pub resourcequota: ResourceQuotaFlags,
@@ -302,6 +304,14 @@ pub struct JobFlags {
 
 #[derive(Args, Debug)]
 #[group(skip)]
+pub struct CronJobFlags {
+    /// The number of cron job objects that are allowed to sync concurrently.
+    #[arg(long, default_value_t = 5)]
+    pub concurrent_cron_job_syncs: usize,
+}
+
+#[derive(Args, Debug)]
+#[group(skip)]
 pub struct PodGcFlags {
     /// Number of terminated pods that can exist before the terminated pod garbage collector starts deleting terminated pods. If <= 0, the terminated pod garbage collector is disabled.
     #[arg(long, default_value_t = 12500)]
@@ -459,6 +469,8 @@ impl Options {
                 "MirroringEndpointUpdatesBatchPeriod":
                     self.endpointslicemirroring.mirroring_endpointslice_updates_batch_period,
             },
+            "JobController": {"ConcurrentJobSyncs": self.job.concurrent_job_syncs},
+            "CronJobController": {"ConcurrentCronJobSyncs": self.cronjob.concurrent_cron_job_syncs},
             "ReplicationController": {"ConcurrentRCSyncs": self.replicaset.concurrent_rc_syncs},
             "GarbageCollectorController": {
                 "EnableGarbageCollector": self.garbagecollector.enable_garbage_collector,

@@ -8,6 +8,7 @@
 //! What must not be here: what only the API server does around a write (uid,
 //! generation, status wiping: `apiserver/src/registry`), admission.
 
+pub mod cron;
 pub mod defaults;
 pub mod pod_security;
 pub mod quota;

@@ -5,6 +5,7 @@ use meta::validation as format;
 
 use super::at::At;
 use super::{job, required};
+use crate::cron::Schedule;
 
 /// What may only be wrong with a cron job that is there already. Eleven characters are added
 /// to make the jobs' names.
@@ -49,7 +50,7 @@ fn zone_in_schedule(spec: &At<'_>, had_one: bool, errors: &mut ErrorList) {
 pub(super) fn spec(spec: &At<'_>, errors: &mut ErrorList) {
     let schedule = spec.get("schedule");
     if required(&schedule, errors)
-        && let Err(fault) = parse(schedule.text())
+        && let Err(fault) = Schedule::parse(schedule.text())
     {
         schedule.invalid(errors, fault);
     }
@@ -71,166 +72,6 @@ pub(super) fn spec(spec: &At<'_>, errors: &mut ErrorList) {
         let path = job.get("manualSelector").path;
         errors.push(FieldError::not_supported(&path, true, &["nil", "false"]));
     }
-}
-
-/// One of the five fields: its lowest and highest value, and names for values.
-struct Field {
-    lowest: u32,
-    highest: u32,
-    names: &'static [&'static str],
-}
-
-const MONTHS: &[&str] = &[
-    "jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec",
-];
-const DAYS: &[&str] = &["sun", "mon", "tue", "wed", "thu", "fri", "sat"];
-
-const fn field(lowest: u32, highest: u32, names: &'static [&'static str]) -> Field {
-    Field {
-        lowest,
-        highest,
-        names,
-    }
-}
-
-/// Minutes, hours, days of the month, months and days of the week.
-const FIELDS: [Field; 5] = [
-    field(0, 59, &[]),
-    field(0, 23, &[]),
-    field(1, 31, &[]),
-    field(1, 12, MONTHS),
-    field(0, 6, DAYS),
-];
-
-/// What is wrong with a schedule, in the words of the parser that upstream uses.
-fn parse(schedule: &str) -> Result<(), String> {
-    let mut text = schedule;
-    if text.starts_with("TZ=") || text.starts_with("CRON_TZ=") {
-        let (_, rest) = text.split_once(' ').ok_or("a schedule is missing")?;
-        text = rest.trim();
-    }
-    if let Some(word) = text.strip_prefix('@') {
-        return match word {
-            "yearly" | "annually" | "monthly" | "weekly" | "daily" | "midnight" | "hourly" => {
-                Ok(())
-            }
-            _ if word.strip_prefix("every ").is_some_and(is_duration) => Ok(()),
-            _ if word.starts_with("every ") => Err(format!("failed to parse duration {text}")),
-            _ => Err(format!("unrecognized descriptor: {text}")),
-        };
-    }
-    let parts: Vec<&str> = text.split_whitespace().collect();
-    if parts.len() != FIELDS.len() {
-        return Err(format!(
-            "expected exactly {} fields, found {}: [{}]",
-            FIELDS.len(),
-            parts.len(),
-            parts.join(" ")
-        ));
-    }
-    for (part, field) in parts.iter().zip(&FIELDS) {
-        for range in part.split(',').filter(|range| !range.is_empty()) {
-            parse_range(range, field)?;
-        }
-    }
-    Ok(())
-}
-
-fn parse_range(range: &str, field: &Field) -> Result<(), String> {
-    let parts: Vec<&str> = range.split('/').collect();
-    let ends: Vec<&str> = parts[0].split('-').collect();
-    let (start, mut end) = match ends.as_slice() {
-        ["*" | "?", ..] => (field.lowest, field.highest),
-        [one] => {
-            let value = number_or_name(one, field)?;
-            (value, value)
-        }
-        [low, high] => (number_or_name(low, field)?, number_or_name(high, field)?),
-        _ => return Err(format!("too many hyphens: {range}")),
-    };
-    let step = match parts.as_slice() {
-        [_] => 1,
-        [_, step] => {
-            if ends.len() == 1 {
-                end = field.highest;
-            }
-            number(step)?
-        }
-        _ => return Err(format!("too many slashes: {range}")),
-    };
-    if start < field.lowest {
-        let lowest = field.lowest;
-        return Err(format!(
-            "beginning of range ({start}) below minimum ({lowest}): {range}"
-        ));
-    }
-    if end > field.highest {
-        let highest = field.highest;
-        return Err(format!(
-            "end of range ({end}) above maximum ({highest}): {range}"
-        ));
-    }
-    if start > end {
-        return Err(format!(
-            "beginning of range ({start}) beyond end of range ({end}): {range}"
-        ));
-    }
-    if step == 0 {
-        return Err(format!(
-            "step of range should be a positive number: {range}"
-        ));
-    }
-    Ok(())
-}
-
-fn number_or_name(text: &str, field: &Field) -> Result<u32, String> {
-    let lower = text.to_lowercase();
-    match (field.lowest..)
-        .zip(field.names)
-        .find(|(_, n)| **n == lower)
-    {
-        Some((value, _)) => Ok(value),
-        None => number(text),
-    }
-}
-
-fn number(text: &str) -> Result<u32, String> {
-    match text.parse::<i64>() {
-        Ok(n) if n < 0 => Err(format!("negative number ({n}) not allowed: {text}")),
-        Ok(n) => u32::try_from(n).map_err(|e| format!("failed to parse int from {text}: {e}")),
-        Err(_) => Err(format!(
-            "failed to parse int from {text}: strconv.Atoi: parsing {text:?}: invalid syntax"
-        )),
-    }
-}
-
-/// `1h30m`, `-1.5s`: a duration as Go writes them.
-fn is_duration(text: &str) -> bool {
-    let mut rest = text.strip_prefix(['+', '-']).unwrap_or(text);
-    if rest == "0" {
-        return true;
-    }
-    if rest.is_empty() {
-        return false;
-    }
-    while !rest.is_empty() {
-        let unit = rest
-            .find(|c: char| !c.is_ascii_digit() && c != '.')
-            .unwrap_or(rest.len());
-        let (value, tail) = rest.split_at(unit);
-        if value.parse::<f64>().is_err() {
-            return false;
-        }
-        let Some(unit) = ["ns", "us", "µs", "ms", "s", "m", "h"]
-            .into_iter()
-            .filter(|unit| tail.starts_with(unit))
-            .max_by_key(|unit| unit.len())
-        else {
-            return false;
-        };
-        rest = &tail[unit.len()..];
-    }
-    true
 }
 
 fn time_zone(zone: &At<'_>, errors: &mut ErrorList) {
@@ -271,52 +112,4 @@ fn time_zone(zone: &At<'_>, errors: &mut ErrorList) {
 /// The name of a cron job, but for its length.
 pub(super) fn name(name: &str) -> Vec<String> {
     format::dns1123_subdomain(name)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn schedules() {
-        for good in [
-            "* * * * *",
-            "*/5 0-23 1,15 JAN-mar mon",
-            "? ? ? ? ?",
-            "5/10 * * * *",
-            "@hourly",
-            "@every 1h30m",
-            "TZ=UTC 0 0 * * *",
-        ] {
-            assert_eq!(parse(good), Ok(()), "{good}");
-        }
-        for (bad, why) in [
-            ("* * * *", "expected exactly 5 fields, found 4: [* * * *]"),
-            ("61 * * * *", "end of range (61) above maximum (59): 61"),
-            ("* * 0 * *", "beginning of range (0) below minimum (1): 0"),
-            (
-                "5-1 * * * *",
-                "beginning of range (5) beyond end of range (1): 5-1",
-            ),
-            (
-                "*/0 * * * *",
-                "step of range should be a positive number: */0",
-            ),
-            ("1-2-3 * * * *", "too many hyphens: 1-2-3"),
-            ("1/2/3 * * * *", "too many slashes: 1/2/3"),
-            ("@sometimes", "unrecognized descriptor: @sometimes"),
-        ] {
-            assert_eq!(parse(bad), Err(why.to_owned()), "{bad}");
-        }
-    }
-
-    #[test]
-    fn durations() {
-        for good in ["0", "1h", "1h30m", "1.5s", "10ms"] {
-            assert!(is_duration(good), "{good}");
-        }
-        for bad in ["", "1", "h", "1x", "1h30"] {
-            assert!(!is_duration(bad), "{bad}");
-        }
-    }
 }
