@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 
+use codec::serde_pb::Part;
 use futures::future::BoxFuture;
 use meta::status::Status;
 use serde_json::Value;
@@ -29,14 +30,23 @@ pub trait Lookup: Send + Sync + 'static {
     ) -> BoxFuture<'a, Result<Option<Arc<Value>>, Status>>;
 }
 
+/// A resource that is followed.
+#[derive(Debug, Clone, Copy)]
+pub struct Observed {
+    pub group: &'static str,
+    pub resource: &'static str,
+    /// What is read of each object; nothing else of it is decoded.
+    pub reads: Part,
+}
+
 /// Follows some resources: an index that is fed with every change, in order.
 ///
 /// Calls come from one task. They must be quick: they run before the next event is read.
 pub trait Observer: Send + Sync + 'static {
-    /// `(group, resource)` of what is followed.
-    fn observes(&self) -> &'static [(&'static str, &'static str)];
+    /// What is followed.
+    fn observes(&self) -> &'static [Observed];
 
-    /// The object is there, new or changed.
+    /// The object is there, new or changed. It has at least what [`Observed::reads`] says.
     fn put(&self, group: &str, resource: &str, object: &Value);
 
     fn delete(&self, group: &str, resource: &str, namespace: &str, name: &str);

@@ -15,7 +15,7 @@ use crate::authn::{ALL_AUTHENTICATED, MASTERS, User};
 use crate::lookup::{Lookup, Observer};
 use crate::registry::Registry;
 use crate::registry::managed::FieldManager;
-use crate::registry::store::{Store, Update, Warnings, Write};
+use crate::registry::store::{Store, Update, Warnings, Write, decode_part};
 use crate::storage::cache::{At, ListQuery, Object, Selector, Start, WatchItem, WatchQuery};
 use crate::storage::{Revision, keys};
 
@@ -172,22 +172,23 @@ impl QuotaWriter for Reader {
 
 /// Feeds an observer with everything that is there and then with every change, for ever.
 pub async fn feed(registry: Arc<Registry>, observer: Arc<dyn Observer>) {
-    let stores: Vec<Arc<Store>> = observer
-        .observes()
-        .iter()
-        .filter_map(|(group, resource)| registry.store(group, resource).cloned())
-        .collect();
-    let mut waiting = stores.len();
     let mut streams = futures::stream::SelectAll::new();
-    for store in stores {
-        streams.push(Box::pin(follow(store)));
+    for observed in observer.observes() {
+        if let Some(store) = registry.store(observed.group, observed.resource) {
+            let followed = follow(store.clone()).map(|(store, item)| (store, observed.reads, item));
+            streams.push(Box::pin(followed));
+        }
     }
-    while let Some((store, item)) = streams.next().await {
+    let mut waiting = streams.len();
+    while let Some((store, reads, item)) = streams.next().await {
         let (group, resource) = (store.resource.group, store.resource.plural);
         match item {
             WatchItem::Added(object) | WatchItem::Modified(object) => {
-                if let Some(tree) = tree(&store, &object) {
-                    observer.put(group, resource, &tree);
+                match decode_part(store.resource, object.bytes(), reads) {
+                    Ok(part) => observer.put(group, resource, &part),
+                    Err(e) => {
+                        tracing::error!(key = object.key(), error = %e, "an object cannot be read");
+                    }
                 }
             }
             WatchItem::Deleted(object) => {

@@ -8,13 +8,14 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use codec::serde_pb::Part;
 use parking_lot::RwLock;
 use serde_json::Value;
 
 use super::rbac::rules::PolicyRule;
 use super::{Attributes, Authorizer, Decision, Rules};
 use crate::authn::User;
-use crate::lookup::Observer;
+use crate::lookup::{Observed, Observer};
 
 const NODES_GROUP: &str = "system:nodes";
 const USER_PREFIX: &str = "system:node:";
@@ -69,10 +70,17 @@ struct Graph {
 
 impl Graph {
     fn put(&mut self, source: Object, node: &str, mut uses: Vec<Object>) {
-        self.remove(&source);
         uses.push(source.clone());
         uses.sort_unstable_by(|a, b| (a.0 as u8, &a.1, &a.2).cmp(&(b.0 as u8, &b.1, &b.2)));
         uses.dedup();
+        // Pods change all the time, and seldom what they use.
+        if let Some((old_node, old_uses)) = self.sources.get(&source)
+            && **old_node == *node
+            && **old_uses == *uses
+        {
+            return;
+        }
+        self.remove(&source);
         let node: Arc<str> = node.into();
         for object in &uses {
             let nodes = self.nodes.entry(object.clone()).or_default();
@@ -385,13 +393,26 @@ impl Authorizer for NodeAuthorizer {
 }
 
 impl Observer for NodeAuthorizer {
-    fn observes(&self) -> &'static [(&'static str, &'static str)] {
-        &[
-            ("", "pods"),
-            ("", "persistentvolumes"),
-            ("storage.k8s.io", "volumeattachments"),
-            ("resource.k8s.io", "resourceslices"),
-        ]
+    fn observes(&self) -> &'static [Observed] {
+        const fn observed(group: &'static str, resource: &'static str, reads: Part) -> Observed {
+            Observed {
+                group,
+                resource,
+                reads,
+            }
+        }
+        const NODE: Part = Part::Of(&[
+            ("metadata", Part::Of(&[("name", Part::All)])),
+            ("spec", Part::Of(&[("nodeName", Part::All)])),
+        ]);
+        const {
+            &[
+                observed("", "pods", POD),
+                observed("", "persistentvolumes", Part::All),
+                observed("storage.k8s.io", "volumeattachments", NODE),
+                observed("resource.k8s.io", "resourceslices", NODE),
+            ]
+        }
     }
 
     fn put(&self, _group: &str, resource: &str, object: &Value) {
@@ -448,6 +469,34 @@ impl Observer for NodeAuthorizer {
         graph.remove(&(kind, namespace.into(), name.into()));
     }
 }
+
+/// What of a pod leads to other objects.
+const POD: Part = {
+    const CONTAINERS: Part = Part::Of(&[
+        ("env", Part::Of(&[("valueFrom", Part::All)])),
+        ("envFrom", Part::All),
+    ]);
+    const METADATA: Part = Part::Of(&[
+        ("name", Part::All),
+        ("namespace", Part::All),
+        ("annotations", Part::All),
+    ]);
+    const SPEC: Part = Part::Of(&[
+        ("nodeName", Part::All),
+        ("serviceAccountName", Part::All),
+        ("imagePullSecrets", Part::All),
+        ("containers", CONTAINERS),
+        ("initContainers", CONTAINERS),
+        ("ephemeralContainers", CONTAINERS),
+        ("volumes", Part::All),
+        ("resourceClaims", Part::All),
+    ]);
+    const STATUS: Part = Part::Of(&[
+        ("resourceClaimStatuses", Part::All),
+        ("extendedResourceClaimStatus", Part::All),
+    ]);
+    Part::Of(&[("metadata", METADATA), ("spec", SPEC), ("status", STATUS)])
+};
 
 /// Every object that a pod makes its node's business.
 fn pod_uses(pod: &Value, namespace: &str) -> Vec<Object> {
@@ -631,6 +680,52 @@ mod tests {
             pod["metadata"][key] = value.clone();
         }
         pod
+    }
+
+    /// What leads to other objects is all in what is decoded of a pod.
+    #[test]
+    fn nothing_that_is_used_is_stepped_over() {
+        let container = |n: u32| {
+            json!([{
+                "name": format!("c{n}"),
+                "env": [{"name": "A", "valueFrom": {"secretKeyRef": {"name": format!("s{n}"), "key": "k"}}}],
+                "envFrom": [{"configMapRef": {"name": format!("m{n}")}}],
+            }])
+        };
+        let pod = json!({
+            "metadata": {"name": "p", "namespace": "ns"},
+            "spec": {
+                "nodeName": "n1",
+                "serviceAccountName": "web",
+                "imagePullSecrets": [{"name": "pull"}],
+                "containers": container(1),
+                "initContainers": container(2),
+                "ephemeralContainers": container(3),
+                "volumes": [
+                    {"name": "a", "secret": {"secretName": "file"}},
+                    {"name": "b", "ephemeral": {"volumeClaimTemplate": {"spec": {}}}},
+                    {"name": "c", "csi": {"driver": "d", "nodePublishSecretRef": {"name": "csi"}}},
+                ],
+                "resourceClaims": [
+                    {"name": "x", "resourceClaimName": "own"},
+                    {"name": "y", "resourceClaimTemplateName": "template"},
+                ],
+            },
+            "status": {
+                "resourceClaimStatuses": [{"name": "y", "resourceClaimName": "made"}],
+                "extendedResourceClaimStatus": {"requestMappings": [], "resourceClaimName": "more"},
+            },
+        });
+        let message = schema::kind("", "v1", "Pod").unwrap();
+        let raw = codec::serde_pb::to_vec(message, &pod).unwrap();
+        let part = codec::serde_pb::part_from_slice(message, &raw, POD).unwrap();
+        assert_eq!(pod_uses(&part, "ns"), pod_uses(&pod, "ns"));
+        assert_eq!(pod_uses(&part, "ns").len(), 14);
+        let mirror = json!({"metadata": {"annotations": {MIRROR_ANNOTATION: "1"}}});
+        let raw = codec::serde_pb::to_vec(message, &mirror).unwrap();
+        assert!(is_mirror(
+            &codec::serde_pb::part_from_slice(message, &raw, POD).unwrap()
+        ));
     }
 
     #[test]

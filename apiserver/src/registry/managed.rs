@@ -9,7 +9,7 @@ use std::sync::LazyLock;
 use jiff::Timestamp;
 use meta::Status;
 use meta::status::StatusCause;
-use patch::apply::{Error, Managed, Request, Set, Versions};
+use patch::apply::{Entry, Error, Identity, Managed, Request, Set, Versions};
 use schema::{Message, Resource};
 use serde_json::{Map, Value, json};
 
@@ -516,71 +516,62 @@ fn same_but_for_managers(object: &Value, old: &Value) -> bool {
 
 /// What managers of a workload own of its scale, as managers of the scale.
 pub fn scale_entries(workload: &Value) -> Option<Value> {
-    let list = meta(workload).get("managedFields")?.as_array()?;
-    let entries: Vec<Value> = list
-        .iter()
-        .filter(|entry| owns_replicas(entry))
-        .map(|entry| {
-            let mut entry = entry.clone();
-            entry["apiVersion"] = json!(SCALE_VERSION);
-            entry["fieldsV1"] = json!({"f:spec": {"f:replicas": {}}});
-            entry
-        })
-        .collect();
-    (!entries.is_empty()).then(|| entries.into())
+    let managed = Managed::read(meta(workload).get("managedFields"))?;
+    let owners = managed.entries.into_iter().filter(owns_replicas);
+    let entries = owners.map(|mut entry| {
+        SCALE_VERSION.clone_into(&mut entry.api_version);
+        *entry.set_mut() = REPLICAS.clone();
+        entry
+    });
+    let scale = Managed {
+        entries: entries.collect(),
+    };
+    scale.write()
 }
 
 const SCALE_VERSION: &str = "autoscaling/v1";
 
-fn owns_replicas(entry: &Value) -> bool {
-    entry["fieldsV1"]["f:spec"].get("f:replicas").is_some()
-}
+/// All that a manager of a scale can own.
+static REPLICAS: LazyLock<Set> = LazyLock::new(|| Set::of(&[&["spec", "replicas"]]));
 
-/// Whether two entries are of one manager, but for the version of updates.
-fn same_manager(a: &Value, b: &Value) -> bool {
-    ["manager", "operation", "subresource"]
-        .iter()
-        .all(|key| a.get(key) == b.get(key))
+fn owns_replicas(entry: &Entry) -> bool {
+    !entry.set().intersection(&REPLICAS).is_empty()
 }
 
 /// The managers of a workload after its scale was written, whose managers these are.
 pub fn workload_entries(workload: &Value, scale: Option<&Value>, version: &str) -> Option<Value> {
-    let list = |value: Option<&Value>| -> Vec<Value> {
-        value.and_then(Value::as_array).cloned().unwrap_or_default()
+    // The version of updates is the scale's in one list and the workload's in the other.
+    let same = |a: &Entry, b: &Entry| {
+        (&a.id.manager, a.id.operation, &a.id.subresource)
+            == (&b.id.manager, b.id.operation, &b.id.subresource)
     };
-    let mut owners = list(scale);
+    let mut owners = Managed::read(scale)?.entries;
     owners.retain(owns_replicas);
-    let mut entries: Vec<Value> = Vec::new();
-    for mut entry in list(meta(workload).get("managedFields")) {
+    let mut written = Managed::default();
+    for mut entry in Managed::read(meta(workload).get("managedFields"))?.entries {
         if owns_replicas(&entry) {
-            match owners.iter().position(|owner| same_manager(owner, &entry)) {
+            match owners.iter().position(|owner| same(owner, &entry)) {
                 Some(i) => {
                     owners.swap_remove(i);
                 }
-                None => {
-                    let spec = entry["fieldsV1"]["f:spec"].as_object_mut();
-                    spec.map(|spec| spec.remove("f:replicas"));
-                    if entry["fieldsV1"]["f:spec"] == json!({}) {
-                        entry["fieldsV1"]
-                            .as_object_mut()
-                            .map(|f| f.remove("f:spec"));
-                    }
-                    if entry["fieldsV1"] == json!({}) {
-                        continue;
-                    }
-                }
+                None => entry.set_mut().subtract(&REPLICAS),
             }
         }
-        entries.push(entry);
+        if !entry.set().is_empty() {
+            written.put(entry);
+        }
     }
-    for mut owner in owners {
-        owner["apiVersion"] = json!(version);
+    for owner in owners {
+        let id = Identity::new(
+            &owner.id.manager,
+            owner.id.operation,
+            version,
+            &owner.id.subresource,
+        );
         // Upstream looks for the time where a new owner has none yet.
-        owner.as_object_mut().map(|o| o.remove("time"));
-        owner["fieldsV1"] = json!({"f:spec": {"f:replicas": {}}});
-        entries.push(owner);
+        written.put(Entry::new(id, version, REPLICAS.clone()));
     }
-    Managed::read(Some(&entries.into()))?.write()
+    written.write()
 }
 
 #[cfg(test)]
@@ -608,11 +599,16 @@ mod tests {
                "spec": {"replicas": replicas}, "status": {"replicas": replicas}})
     }
 
-    fn fields(object: &Value) -> Vec<(&str, &Value)> {
+    fn fields(object: &Value) -> Vec<(&str, &str)> {
         let entries = object["metadata"]["managedFields"].as_array().unwrap();
         entries
             .iter()
-            .map(|e| (e["manager"].as_str().unwrap(), &e["fieldsV1"]))
+            .map(|e| {
+                (
+                    e["manager"].as_str().unwrap(),
+                    e["fieldsV1"].as_str().unwrap(),
+                )
+            })
             .collect()
     }
 
@@ -623,7 +619,7 @@ mod tests {
         manager("creator", "").note(None, &mut first, now);
         assert_eq!(
             fields(&first),
-            [("creator", &json!({"f:spec": {"f:replicas": {}}}))]
+            [("creator", r#"{"f:spec":{"f:replicas":{}}}"#)]
         );
         let mut second = deployment(2);
         second["metadata"]["managedFields"] = json!([]);
@@ -632,7 +628,7 @@ mod tests {
         assert_eq!(fields(&second).len(), 2);
         assert_eq!(
             fields(&second)[1],
-            ("status", &json!({"f:status": {"f:replicas": {}}}))
+            ("status", r#"{"f:status":{"f:replicas":{}}}"#)
         );
         let mut reset = deployment(3);
         reset["metadata"]["managedFields"] = json!([{}]);

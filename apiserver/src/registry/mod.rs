@@ -30,7 +30,7 @@ pub mod store;
 pub mod strategy;
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use component::features::FeatureGates;
 use schema::Resource;
@@ -131,6 +131,17 @@ impl Registry {
 /// stored version is no longer served (CustomResourceDefinition) is held as it is served,
 /// which upstream reads as well.
 pub fn stored_version(resource: &'static Resource) -> Option<&'static Resource> {
+    static STORED: LazyLock<HashMap<usize, &'static Resource>> = LazyLock::new(|| {
+        let all = schema::resources().iter();
+        let pairs = all.filter_map(|r| Some((std::ptr::from_ref(r) as usize, find_stored(r)?)));
+        pairs.collect()
+    });
+    STORED
+        .get(&(std::ptr::from_ref(resource) as usize))
+        .copied()
+}
+
+fn find_stored(resource: &'static Resource) -> Option<&'static Resource> {
     if resource.storage_version.is_empty() {
         return None;
     }

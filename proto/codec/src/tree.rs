@@ -1,7 +1,8 @@
 //! A [`serde_json::Value`] as the tree of what is being written or evaluated.
 //!
 //! A tree holds what the object's JSON holds, except that no member is `null` (outside of
-//! types that hold any JSON): an absent member and `null` are the same to Go.
+//! types that hold any JSON): an absent member and `null` are the same to Go. The field sets of
+//! `managedFields` are held as text, see [`expand_managed_fields`].
 
 use std::sync::LazyLock;
 
@@ -14,7 +15,7 @@ use crate::{MAX_DEPTH, assemble, serde_pb, special};
 
 /// Reads a message into a tree.
 pub fn from_proto(msg: &'static Message, raw: &[u8]) -> Result<Value> {
-    serde_pb::from_slice(msg, raw)
+    serde_pb::tree_from_slice(msg, raw, None)
 }
 
 /// Reads a message into the tree of an object that states its API version and kind.
@@ -24,7 +25,18 @@ pub fn from_proto_with_type_meta(
     api_version: &str,
     kind: &str,
 ) -> Result<Value> {
-    serde_pb::from_slice_with_type_meta(msg, raw, api_version, kind)
+    serde_pb::tree_from_slice(msg, raw, Some((api_version, kind)))
+}
+
+/// Makes JSON of the field sets in an object's `managedFields`, for those who show or change a
+/// tree as plain JSON.
+pub fn expand_managed_fields(object: &mut Value) {
+    let list = object.pointer_mut("/metadata/managedFields");
+    for entry in list.and_then(Value::as_array_mut).into_iter().flatten() {
+        if let Some(fields) = entry.get_mut("fieldsV1") {
+            special::fields_v1::expand(fields);
+        }
+    }
 }
 
 /// Writes a tree as a message, exactly as gogo-proto writes the object: fields by number,
@@ -348,6 +360,7 @@ fn special_value(
     depth: usize,
 ) -> Result<()> {
     match (special, value) {
+        (Special::FieldsV1, Value::String(text)) => write::compact(out, text.as_bytes())?,
         (Special::FieldsV1, value) => special::fields_v1::put(value, out),
         (Special::RawExtension | Special::Json, value) => write::value(out, value),
         (_, Value::Null) => out.extend_from_slice(b"null"),

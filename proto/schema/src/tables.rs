@@ -1,5 +1,8 @@
 //! The tables that `build.rs` makes of the `.proto` files, and how they are searched.
 
+use std::collections::HashMap;
+use std::sync::LazyLock;
+
 use crate::*;
 
 /// What most fields are; the generated literals state only what differs.
@@ -25,11 +28,12 @@ const INLINE: Field = FIELD;
 
 include!(concat!(env!("OUT_DIR"), "/tables.rs"));
 
+/// Asked several times in every write, so looked up rather than searched for.
+static BY_KIND: LazyLock<HashMap<(&str, &str, &str), &Message>> =
+    LazyLock::new(|| KINDS.iter().copied().collect());
+
 pub fn kind(group: &str, version: &str, kind: &str) -> Option<&'static Message> {
-    let i = KINDS
-        .binary_search_by(|(gvk, _)| gvk.cmp(&(group, version, kind)))
-        .ok()?;
-    Some(KINDS[i].1)
+    BY_KIND.get(&(group, version, kind)).copied()
 }
 
 pub fn message(name: &str) -> Option<&'static Message> {

@@ -11,6 +11,7 @@ pub mod rules;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
+use codec::serde_pb::Part;
 use k8s_openapi::api::authorization::v1::{NonResourceRule, ResourceRule};
 use parking_lot::RwLock;
 use serde::Deserialize;
@@ -18,7 +19,7 @@ use serde_json::Value;
 
 use super::{Attributes, Authorizer, Decision, Rules};
 use crate::authn::{User, service_account};
-use crate::lookup::Observer;
+use crate::lookup::{Observed, Observer};
 use rules::PolicyRule;
 
 pub const GROUP: &str = "rbac.authorization.k8s.io";
@@ -288,13 +289,22 @@ fn list<'de, T: Deserialize<'de>>(object: &'de Value, field: &str) -> Vec<T> {
 }
 
 impl Observer for Rbac {
-    fn observes(&self) -> &'static [(&'static str, &'static str)] {
-        &[
-            (GROUP, "clusterroles"),
-            (GROUP, "clusterrolebindings"),
-            (GROUP, "roles"),
-            (GROUP, "rolebindings"),
-        ]
+    fn observes(&self) -> &'static [Observed] {
+        const fn observed(resource: &'static str) -> Observed {
+            Observed {
+                group: GROUP,
+                resource,
+                reads: Part::All,
+            }
+        }
+        const {
+            &[
+                observed("clusterroles"),
+                observed("clusterrolebindings"),
+                observed("roles"),
+                observed("rolebindings"),
+            ]
+        }
     }
 
     fn put(&self, _group: &str, resource: &str, object: &Value) {

@@ -69,15 +69,18 @@ pub fn row(
     match include {
         Include::None => row["object"] = Value::Null,
         Include::Metadata => {
-            row["object"] = json!({
+            let mut partial = json!({
                 "kind": "PartialObjectMetadata",
                 "apiVersion": "meta.k8s.io/v1",
                 "metadata": object["metadata"],
             });
+            codec::tree::expand_managed_fields(&mut partial);
+            row["object"] = partial;
         }
         Include::Object => {
             let mut object = object.clone();
             codec::tree::complete(served.message, &mut object);
+            codec::tree::expand_managed_fields(&mut object);
             row["object"] = object;
         }
     }

@@ -22,9 +22,28 @@ use crate::registry::managed::{self, FieldManager, Spoken};
 use crate::registry::object_meta::meta;
 use crate::registry::options::{FieldValidation, PatchType, WriteOptions};
 use crate::registry::rest::{Reply, Rest, Target};
-use crate::registry::store::{Change, Store, Update, Write};
+use crate::registry::store::{Change, Store, Update, Write, Written};
 
-/// An object as the answer of a write.
+/// What was written as the answer: as it lies in storage, where that is what is asked for.
+fn answer(
+    view: View,
+    request: &RequestContext,
+    accepted: &Accepted,
+    code: StatusCode,
+    written: Written,
+) -> Result<Response<Body>, Status> {
+    let (media, pretty) = (accepted.media, accepted.pretty);
+    match (&written.stored, read::shape(accepted, request, false)?) {
+        (Some(stored), Shape::Objects) => {
+            let bytes = view.object(stored, media, pretty);
+            let bytes = bytes.map_err(Status::internal)?;
+            Ok(body::bytes(code, media.name(), bytes, &request.headers))
+        }
+        _ => respond(view, request, accepted, code, written.object),
+    }
+}
+
+/// A tree of the stored version as the answer of a write.
 pub(super) fn respond(
     view: View,
     request: &RequestContext,
@@ -148,13 +167,7 @@ pub(super) async fn create(
     let written = store
         .create(&write(view, request, &options, &writer), object)
         .await?;
-    respond(
-        view,
-        request,
-        &accepted,
-        StatusCode::CREATED,
-        written.object,
-    )
+    answer(view, request, &accepted, StatusCode::CREATED, written)
 }
 
 /// The object that an update is for must be the one that the path names.
@@ -230,13 +243,8 @@ pub(super) async fn update(
     let written = store
         .update(&write(view, request, &options, &writer), &update)
         .await?;
-    respond(
-        view,
-        request,
-        &accepted,
-        code(written.created),
-        written.object,
-    )
+    let code = code(written.created);
+    answer(view, request, &accepted, code, written)
 }
 
 /// A patch as it was sent.
@@ -316,7 +324,9 @@ impl Patch {
             return current.clone();
         };
         if self.names_managers {
-            return current.clone();
+            let mut current = current.clone();
+            codec::tree::expand_managed_fields(&mut current);
+            return current;
         }
         let without = |(key, value): (&String, &Value)| {
             let value = match (key.as_str(), value) {
@@ -496,13 +506,8 @@ pub(super) async fn patch(
     let written = store
         .update(&write(view, request, &options, &writer), &update)
         .await?;
-    respond(
-        view,
-        request,
-        &accepted,
-        code(written.created),
-        written.object,
-    )
+    let code = code(written.created);
+    answer(view, request, &accepted, code, written)
 }
 
 /// Any verb on an endpoint that is not simply a stored object.

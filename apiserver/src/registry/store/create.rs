@@ -1,5 +1,6 @@
 //! Create: names and system fields, admission, validation, one transaction.
 
+use bytes::Bytes;
 use meta::Status;
 use serde_json::Value;
 
@@ -10,7 +11,7 @@ use super::errors::During;
 use super::warn_duplicate_owners;
 use super::{Store, Write, Written, ensure_namespace, errors, set_resource_version};
 use crate::admission::Operation;
-use crate::storage::StorageError;
+use crate::storage::{Revision, StorageError};
 
 /// How many names are tried for `generateName`. Eight keep a collision below 0.1 % until a
 /// million objects share a prefix.
@@ -51,19 +52,17 @@ impl Store {
         let (mut object, undo) = self.prepared(write, object).await?;
         let created = self.insert(write, &mut object).await;
         match created {
-            Ok(revision) => {
-                if write.dry_run {
-                    if let Some(undo) = undo {
-                        undo().await;
+            Ok(stored) => {
+                match &stored {
+                    Some((_, revision)) => set_resource_version(&mut object, *revision),
+                    None => {
+                        if let Some(undo) = undo {
+                            undo().await;
+                        }
+                        meta_mut(&mut object).remove("resourceVersion");
                     }
-                    meta_mut(&mut object).remove("resourceVersion");
-                } else {
-                    set_resource_version(&mut object, revision);
                 }
-                Ok(Written {
-                    object,
-                    created: true,
-                })
+                Ok(self.created(object, stored))
             }
             Err(e) => {
                 if let Some(undo) = undo {
@@ -71,6 +70,16 @@ impl Store {
                 }
                 Err(e)
             }
+        }
+    }
+
+    /// `stored` is what [`Store::insert`] said.
+    pub(super) fn created(&self, object: Value, stored: Option<(Bytes, Revision)>) -> Written {
+        let stored = stored.and_then(|(bytes, revision)| self.as_stored(&object, &bytes, revision));
+        Written {
+            object,
+            stored,
+            created: true,
         }
     }
 
@@ -113,12 +122,12 @@ impl Store {
             .await
     }
 
-    /// The transaction. 0 in a dry run.
+    /// The transaction: what was written and when; `None` in a dry run.
     pub(super) async fn insert(
         &self,
         write: &Write<'_>,
         object: &mut Value,
-    ) -> Result<u64, Status> {
+    ) -> Result<Option<(Bytes, Revision)>, Status> {
         let m = meta(object);
         if m.resource_version().parse::<u64>().is_ok_and(|v| v != 0) {
             // An error that upstream gives no reason.
@@ -132,23 +141,23 @@ impl Store {
         let key = self.key(write.namespace, &name);
         let written = if write.dry_run {
             match self.env.storage.get(&key, 0).await {
-                Ok(None) => Ok(0),
+                Ok(None) => Ok(None),
                 Ok(Some(_)) => Err(StorageError::Exists(key.clone())),
                 Err(e) => Err(e),
             }
         } else {
-            let bytes = self.stored_bytes(object)?;
+            let mut bytes = self.stored_bytes(object)?;
             let ttl = self.strategy.ttl(object);
-            match self.env.storage.create(&key, bytes, ttl).await {
-                Err(StorageError::TooLarge) if drop_managers(object) => {
-                    let bytes = self.stored_bytes(object)?;
-                    self.env.storage.create(&key, bytes, ttl).await
-                }
-                written => written,
+            let storage = &self.env.storage;
+            let mut written = storage.create(&key, bytes.clone(), ttl).await;
+            if matches!(written, Err(StorageError::TooLarge)) && drop_managers(object) {
+                bytes = self.stored_bytes(object)?;
+                written = storage.create(&key, bytes.clone(), ttl).await;
             }
+            written.map(|revision| Some((bytes, revision)))
         };
         match written {
-            Ok(revision) => Ok(revision),
+            Ok(stored) => Ok(stored),
             Err(StorageError::Exists(_)) => Err(self.exists(write, object).await),
             Err(e) => Err(errors::status(
                 e,

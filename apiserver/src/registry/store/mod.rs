@@ -111,6 +111,8 @@ impl Write<'_> {
 pub struct Written {
     /// The tree, with its new resourceVersion.
     pub object: Value,
+    /// As it lies in etcd, to be answered like any read; `None` where nothing was stored.
+    pub stored: Option<Arc<Object>>,
     pub created: bool,
 }
 
@@ -218,6 +220,13 @@ impl Store {
         encode(self.resource, object)
             .map(Bytes::from)
             .map_err(Status::internal)
+    }
+
+    /// What has just been written, as reads will have it.
+    fn as_stored(&self, object: &Value, bytes: &[u8], revision: Revision) -> Option<Arc<Object>> {
+        let m = meta(object);
+        let key = keys::relative(m.namespace(), m.name());
+        self.cache.ingest(&key, bytes, revision)
     }
 
     /// Where a write starts: what the cache has (it is usually right and costs nothing), or
@@ -353,6 +362,19 @@ pub fn decode(resource: &'static Resource, bytes: &[u8]) -> codec::Result<Value>
     }
     let decoded = codec::decode::json(resource.message, bytes, codec::decode::Strictness::Ignore)?;
     Ok(decoded.value)
+}
+
+/// Reads some of the members of stored bytes; all of them when they are JSON.
+pub fn decode_part(
+    resource: &'static Resource,
+    bytes: &[u8],
+    part: codec::serde_pb::Part,
+) -> codec::Result<Value> {
+    if !codec::envelope::is_enveloped(bytes) {
+        return decode(resource, bytes);
+    }
+    let raw = codec::envelope::decode(bytes)?.raw;
+    codec::serde_pb::part_from_slice(resource.message, raw, part)
 }
 
 /// Writes a tree as etcd shall hold it. The resource version is etcd's to say.

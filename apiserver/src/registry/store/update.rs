@@ -1,6 +1,7 @@
 //! Update (PUT, PATCH and the subresources that write): a function makes the new object of
 //! the one that is there, and is asked again when somebody else wrote in between.
 
+use bytes::Bytes;
 use meta::{ErrorList, FieldError, GroupKind, Path, Status};
 use serde_json::Value;
 
@@ -14,7 +15,7 @@ use super::{
     warn_duplicate_owners,
 };
 use crate::admission::Operation;
-use crate::storage::StorageError;
+use crate::storage::{Revision, StorageError};
 
 /// Makes the new object of the current one (`None`: there is none).
 pub type Change<'a> = dyn Fn(Option<&Value>) -> Result<Value, Status> + Send + Sync + 'a;
@@ -46,7 +47,8 @@ enum Attempt {
 
 /// What a checked write came to.
 enum Finished {
-    Written(u64),
+    /// With what lies in storage, where that is what was to be written.
+    Written(Revision, Option<Bytes>),
     /// The object is not what the attempt started from.
     Stale(Option<Current>),
     /// See [`Attempt::Failed`].
@@ -122,7 +124,7 @@ impl Store {
             None => None,
         };
         let result = self.finish(write, &mut object, current).await;
-        if !matches!(result, Ok(Finished::Written(_))) || write.dry_run {
+        if !matches!(result, Ok(Finished::Written(..))) || write.dry_run {
             if let Some(undo) = undo {
                 undo().await;
             }
@@ -130,10 +132,12 @@ impl Store {
             hooks.after_update(&object, old).await;
         }
         match result? {
-            Finished::Written(revision) => {
+            Finished::Written(revision, bytes) => {
                 set_resource_version(&mut object, revision);
+                let stored = bytes.and_then(|bytes| self.as_stored(&object, &bytes, revision));
                 Ok(Attempt::Done(Written {
                     object,
+                    stored,
                     created: false,
                 }))
             }
@@ -162,25 +166,29 @@ impl Store {
         if finished_by_update(object, old) && !self.strategy.is_held(object) {
             return self.remove_finished(write, current).await;
         }
-        let bytes = self.stored_bytes(object)?;
+        let mut bytes = self.stored_bytes(object)?;
         // Writing the same again would only wake up every watcher.
         let unchanged = self.is_what_is_there(&bytes, current);
         if unchanged && !current.fresh {
             return Ok(Finished::Stale(None));
         }
-        if write.dry_run || unchanged {
-            return Ok(Finished::Written(current.revision));
+        if unchanged {
+            return Ok(Finished::Written(current.revision, Some(bytes)));
+        }
+        if write.dry_run {
+            return Ok(Finished::Written(current.revision, None));
         }
         let key = self.key(write.namespace, write.name);
         let ttl = self.strategy.ttl(object);
         let storage = &self.env.storage;
-        let mut written = storage.update(&key, bytes, current.revision, ttl).await;
+        let expected = current.revision;
+        let mut written = storage.update(&key, bytes.clone(), expected, ttl).await;
         if matches!(written, Err(StorageError::TooLarge)) && drop_managers(object) {
-            let bytes = self.stored_bytes(object)?;
-            written = storage.update(&key, bytes, current.revision, ttl).await;
+            bytes = self.stored_bytes(object)?;
+            written = storage.update(&key, bytes.clone(), expected, ttl).await;
         }
         match written {
-            Ok(revision) => Ok(Finished::Written(revision)),
+            Ok(revision) => Ok(Finished::Written(revision, Some(bytes))),
             Err(StorageError::Conflict { current }) => Ok(Finished::Stale(
                 current.and_then(|kv| self.current_of(kv).ok()),
             )),
@@ -218,21 +226,21 @@ impl Store {
         set_generation(object, meta(old).generation());
         self.strategy.prepare_update(&cx, object, old);
 
-        let before = old.get("metadata").cloned().unwrap_or_default();
+        let before = &old["metadata"];
         let m = object.get_mut("metadata").expect("set above");
         if m.get("uid").is_none_or(|u| u == "") {
-            keep(m, &before, "uid");
+            keep(m, before, "uid");
         }
         for key in ["creationTimestamp", "deletionTimestamp"] {
             if before.get(key).is_some() {
-                keep(m, &before, key);
+                keep(m, before, key);
             }
         }
         if m.get("deletionGracePeriodSeconds").is_none() {
-            keep(m, &before, "deletionGracePeriodSeconds");
+            keep(m, before, "deletionGracePeriodSeconds");
         }
         // Only the server writes it, and it is no longer written.
-        keep(m, &before, "selfLink");
+        keep(m, before, "selfLink");
 
         let errs = self.strategy.validate_update(&cx, object, old);
         if !errs.is_empty() {
@@ -341,14 +349,11 @@ impl Store {
         (update.may_create)()?;
         let (mut object, undo) = self.prepared(write, object).await?;
         match self.insert(write, &mut object).await {
-            Ok(revision) => {
-                if !write.dry_run {
-                    set_resource_version(&mut object, revision);
+            Ok(stored) => {
+                if let Some((_, revision)) = &stored {
+                    set_resource_version(&mut object, *revision);
                 }
-                Ok(Attempt::Done(Written {
-                    object,
-                    created: true,
-                }))
+                Ok(Attempt::Done(self.created(object, stored)))
             }
             Err(e) => {
                 if let Some(undo) = undo {
@@ -369,12 +374,12 @@ impl Store {
         current: &Current,
     ) -> Result<Finished, Status> {
         if write.dry_run {
-            return Ok(Finished::Written(current.revision));
+            return Ok(Finished::Written(current.revision, None));
         }
         match self.remove(write.namespace, write.name, current).await {
             // A PUT is answered with the object that it put, not with what became of it.
             // Of several who take the last finalizer one removes it, and all have done it.
-            Ok(_) | Err(StorageError::NotFound(_)) => Ok(Finished::Written(current.revision)),
+            Ok(_) | Err(StorageError::NotFound(_)) => Ok(Finished::Written(current.revision, None)),
             Err(StorageError::Conflict { current }) => Ok(Finished::Stale(
                 current.and_then(|kv| self.current_of(kv).ok()),
             )),

@@ -29,8 +29,8 @@ pub struct ResourceCache {
     shared: Arc<Shared>,
     definition: Definition,
     metrics: ResourceMetrics,
-    /// How many watch.
-    watching: AtomicUsize,
+    /// How many were told of the last change.
+    told: AtomicUsize,
     state: RwLock<State>,
 }
 
@@ -190,7 +190,7 @@ impl ResourceCache {
         );
         let state = RwLock::new(State::new(&definition, objects, revision));
         Arc::new(Self {
-            watching: AtomicUsize::new(0),
+            told: AtomicUsize::new(0),
             shared,
             definition,
             metrics,
@@ -462,7 +462,6 @@ impl ResourceCache {
         ));
         state.watchers.add(&self.definition, channel.clone());
         drop(state);
-        self.watching.fetch_add(1, Ordering::Relaxed);
         Ok(Watcher {
             resource: self.clone(),
             channel,
@@ -474,14 +473,13 @@ impl ResourceCache {
         })
     }
 
-    /// How many watch this resource.
-    pub(super) fn watching(&self) -> usize {
-        self.watching.load(Ordering::Relaxed)
+    /// How many were told of the last change.
+    pub(super) fn told(&self) -> usize {
+        self.told.load(Ordering::Relaxed)
     }
 
     /// A watch has ended.
     pub(super) fn forget(&self, channel: &Arc<Channel>) {
-        self.watching.fetch_sub(1, Ordering::Relaxed);
         let mut state = self.state.write();
         state.watchers.remove(&self.definition, channel);
     }
@@ -492,12 +490,7 @@ impl ResourceCache {
     }
 
     /// Reads a stored value; `None`, logged and counted, when it cannot be.
-    pub(super) fn ingest(
-        &self,
-        key: &str,
-        value: &[u8],
-        revision: Revision,
-    ) -> Option<Arc<Object>> {
+    pub fn ingest(&self, key: &str, value: &[u8], revision: Revision) -> Option<Arc<Object>> {
         match self.definition.ingest.ingest(value, revision) {
             Ok(found) => Some(self.object(key, revision, found)),
             Err(error) => {
@@ -546,6 +539,7 @@ impl ResourceCache {
             };
             state.changed = revision;
             let dispatched = state.watchers.dispatch(&event);
+            self.told.store(dispatched.taken, Ordering::Relaxed);
             state.history.push(event);
             self.metrics.cache_events_received.inc();
             self.metrics

@@ -29,9 +29,9 @@ pub struct Watcher {
 }
 
 impl Watcher {
-    /// How many watch the same resource.
+    /// How many get the same changes, to judge by the last one of the resource.
     pub fn fan_out(&self) -> usize {
-        self.resource.watching()
+        self.resource.told()
     }
 
     fn item(&self, seen: Seen, event: &Event) -> Option<WatchItem> {

@@ -423,6 +423,10 @@ impl Decoder<'_> {
         parent: &'static Message,
         kind: Kind,
     ) -> Result<Option<Value>> {
+        if special == Special::FieldsV1 && kind != Kind::Null {
+            let fields = self.json.tree()?;
+            return Ok(Some(special::fields_v1::text(&fields).into()));
+        }
         if special::is_json(special) {
             return self.json.tree().map(Some);
         }

@@ -3,7 +3,6 @@
 //! that the type does not ask for.
 
 use schema::{Cardinality, Field, Message, Omit, Special, Type};
-use serde::Deserialize;
 use serde::de::value::{BorrowedStrDeserializer, StrDeserializer};
 use serde::de::{self, DeserializeSeed, Deserializer, IntoDeserializer as _, MapAccess, Visitor};
 use serde::forward_to_deserialize_any;
@@ -13,13 +12,18 @@ use crate::index::{self, Each, Raw, Slot};
 use crate::special::{self, Plain};
 use crate::{MAX_DEPTH, envelope, transcode};
 
-pub fn from_slice<'de, T: Deserialize<'de>>(
+pub fn from_slice<'de, S: DeserializeSeed<'de>>(
     msg: &'static Message,
     raw: &'de [u8],
+    seed: S,
     type_meta: Option<(&'de str, &'de str)>,
-) -> Result<T> {
-    let mut slots = Vec::with_capacity(128);
-    T::deserialize(Root {
+    field_sets: FieldSets,
+) -> Result<S::Value> {
+    let mut slots = Slots {
+        stack: Vec::with_capacity(128),
+        field_sets,
+    };
+    seed.deserialize(Root {
         msg,
         raw,
         type_meta,
@@ -28,8 +32,18 @@ pub fn from_slice<'de, T: Deserialize<'de>>(
     })
 }
 
-/// Slots of the messages that are being read, one on top of the other.
-type Slots = Vec<Slot>;
+/// How `metav1.FieldsV1` is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FieldSets {
+    Json,
+    Text,
+}
+
+struct Slots {
+    /// Slots of the messages that are being read, one on top of the other.
+    stack: Vec<Slot>,
+    field_sets: FieldSets,
+}
 
 struct Root<'x, 'de> {
     msg: &'static Message,
@@ -112,8 +126,8 @@ impl<'x, 'de> Members<'x, 'de> {
         if self.depth > MAX_DEPTH || level >= self.frames.len() {
             return Err(Error::TooDeep);
         }
-        let base = self.slots.len();
-        index::scan(msg, raw, self.slots)?;
+        let base = self.slots.stack.len();
+        index::scan(msg, raw, &mut self.slots.stack)?;
         self.frames[level] = Some(Frame {
             msg,
             raw,
@@ -133,11 +147,11 @@ impl<'x, 'de> Members<'x, 'de> {
             };
             let (msg, raw) = (frame.msg, frame.raw);
             let Some(field) = msg.fields.get(frame.next) else {
-                self.slots.truncate(frame.base);
+                self.slots.stack.truncate(frame.base);
                 self.frames[level] = None;
                 continue;
             };
-            let slot = self.slots[frame.base + frame.next];
+            let slot = self.slots.stack[frame.base + frame.next];
             frame.next += 1;
             if field.number == 0 {
                 continue;
@@ -460,6 +474,11 @@ impl<'x, 'de> Value<'x, 'de> {
             Plain::Text(std::borrow::Cow::Borrowed(v)) => visitor.visit_borrowed_str(v),
             Plain::Text(std::borrow::Cow::Owned(v)) => visitor.visit_string(v),
             Plain::Time(v) => visitor.visit_str(v.as_str()),
+            Plain::Json(json)
+                if special == Special::FieldsV1 && slots.field_sets == FieldSets::Text =>
+            {
+                visit_text(json, visitor)
+            }
             Plain::Json(json) if envelope::is_enveloped(json) => {
                 let unknown = envelope::decode(json)?;
                 let msg = crate::message_of(unknown.api_version, unknown.kind)?;

@@ -6,19 +6,34 @@
 //! the others are stepped over.
 
 mod de;
+mod part;
 mod ser;
+
+use std::marker::PhantomData;
 
 use schema::Message;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use crate::error::Result;
+
+use de::FieldSets;
+pub use part::Part;
 
 /// Reads a message.
 ///
 /// # Errors
 /// The bytes are no such message, or the type refuses what they hold.
 pub fn from_slice<'de, T: Deserialize<'de>>(msg: &'static Message, raw: &'de [u8]) -> Result<T> {
-    de::from_slice(msg, raw, None)
+    de::from_slice(msg, raw, PhantomData, None, FieldSets::Json)
+}
+
+/// Reads some of a message's members into a tree.
+///
+/// # Errors
+/// The bytes are no such message.
+pub fn part_from_slice(msg: &'static Message, raw: &[u8], part: Part) -> Result<Value> {
+    de::from_slice(msg, raw, part, None, FieldSets::Text)
 }
 
 /// Reads a message as an object that states its API version and kind, which protobuf
@@ -29,7 +44,17 @@ pub fn from_slice_with_type_meta<'de, T: Deserialize<'de>>(
     api_version: &'de str,
     kind: &'de str,
 ) -> Result<T> {
-    de::from_slice(msg, raw, Some((api_version, kind)))
+    let type_meta = Some((api_version, kind));
+    de::from_slice(msg, raw, PhantomData, type_meta, FieldSets::Json)
+}
+
+/// Reads a message into a tree, whose field sets are text.
+pub(crate) fn tree_from_slice(
+    msg: &'static Message,
+    raw: &[u8],
+    type_meta: Option<(&str, &str)>,
+) -> Result<Value> {
+    de::from_slice(msg, raw, PhantomData, type_meta, FieldSets::Text)
 }
 
 /// Writes a message as gogo-proto writes it. Fields that the schema does not know are

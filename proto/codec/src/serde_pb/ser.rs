@@ -51,15 +51,21 @@ impl Place<'_, '_> {
             return Err(Error::TooDeep);
         }
         match self.ty {
+            // A tree holds the text; a type that holds something else has it written.
+            Type::Special(Special::FieldsV1) if self.cardinality == Cardinality::One => {
+                let mut text = String::new();
+                if value.serialize(Key(&mut text)).is_err() {
+                    let fields = serde_json::to_value(value).map_err(ser::Error::custom)?;
+                    text = special::fields_v1::text(&fields);
+                }
+                if !text.is_empty() && text != "null" {
+                    assemble::put_json(self.number, text.as_bytes(), self.to.out);
+                }
+                Ok(())
+            }
             // Any JSON is kept as JSON text.
             Type::Special(s) if special::is_json(*s) && self.cardinality == Cardinality::One => {
-                let mut text = serde_json::to_vec(value).map_err(ser::Error::custom)?;
-                // What is written here keeps maps sorted by their text.
-                if *s == Special::FieldsV1 && special::fields_v1::may_be_unordered(&text) {
-                    let fields = serde_json::from_slice(&text).map_err(ser::Error::custom)?;
-                    text.clear();
-                    special::fields_v1::put(&fields, &mut text);
-                }
+                let text = serde_json::to_vec(value).map_err(ser::Error::custom)?;
                 if text != b"null" {
                     assemble::put_json(self.number, &text, self.to.out);
                 } else if self.item {

@@ -1,4 +1,5 @@
-//! `metav1.FieldsV1` as text. Its members are ordered by the path elements that their keys
+//! `metav1.FieldsV1` as text, which is also what trees hold of it: most who read an object have
+//! no use for what is inside. Its members are ordered by the path elements that their keys
 //! stand for: numbers among the values of keys are compared as numbers, where a sorted map
 //! compares their digits.
 
@@ -7,6 +8,20 @@ use std::cmp::Ordering;
 use serde_json::{Map, Value};
 
 use crate::json::write;
+
+/// The text of a field set, members in structured-merge-diff's order.
+pub fn text(fields: &Value) -> String {
+    let mut out = Vec::new();
+    put(fields, &mut out);
+    String::from_utf8(out).unwrap_or_default()
+}
+
+/// What a tree holds of a field set, as JSON.
+pub fn expand(fields: &mut Value) {
+    if let Value::String(text) = fields {
+        *fields = serde_json::from_str(text).unwrap_or_default();
+    }
+}
 
 /// Appends a field set, members in structured-merge-diff's order.
 pub fn put(fields: &Value, out: &mut Vec<u8>) {
@@ -25,13 +40,6 @@ pub fn put(fields: &Value, out: &mut Vec<u8>) {
         put(below, out);
     }
     out.push(b'}');
-}
-
-/// Whether a text whose maps are sorted as texts may have another order than it should: it
-/// has several keys by value.
-pub fn may_be_unordered(text: &[u8]) -> bool {
-    let keys = text.windows(3).filter(|w| *w == b"\"k:" || *w == b"\"v:");
-    keys.take(2).count() == 2
 }
 
 fn ordered(members: &Map<String, Value>) -> Vec<(&String, &Value)> {

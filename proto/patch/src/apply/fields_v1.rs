@@ -4,8 +4,10 @@
 //! above is a member as well as what is listed beside it.
 
 use std::borrow::Cow;
+use std::fmt;
 
-use serde_json::{Map, Value};
+use serde::de::{self, Deserialize, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde_json::Value;
 
 use super::set::{Element, Node, Set};
 
@@ -14,39 +16,104 @@ use super::set::{Element, Node, Set};
 #[error("{0}")]
 pub struct Malformed(String);
 
-/// Reads a set. Elements of unknown types are dropped: a later version may know them.
-pub fn read(fields: &Value) -> Result<Set, Malformed> {
-    match fields {
-        Value::Null => Ok(Set::default()),
-        Value::Object(members) => Ok(level(members)?.0),
-        other => Err(Malformed(format!("expected an object, got {other}"))),
+/// Reads the text of a set. Elements of unknown types are dropped: a later version may know
+/// them.
+pub fn read(text: &str) -> Result<Set, Malformed> {
+    let level: Option<Level> = serde_json::from_str(text).map_err(|e| Malformed(e.to_string()))?;
+    match level {
+        None => Ok(Set::default()),
+        Some(Level::Object { set, .. }) => Ok(set),
+        Some(Level::Leaf) => Err(Malformed(format!("expected an object, got {text}"))),
     }
 }
 
-/// A level's set, and whether the field above is a member.
-fn level(members: &Map<String, Value>) -> Result<(Set, bool), Malformed> {
-    let mut nodes = Vec::with_capacity(members.len());
-    let mut own = members.is_empty();
-    for (key, value) in members {
-        if key == "." {
-            own = true;
-            continue;
-        }
-        let Some(element) = element(key)? else {
-            continue;
-        };
-        let (children, member) = match value {
-            Value::Object(below) => level(below)?,
-            _ => (Set::default(), true),
-        };
-        nodes.push(Node {
-            element,
-            member: member || children.is_empty(),
-            children,
-        });
+/// One level of the text, with all below.
+enum Level {
+    Object {
+        set: Set,
+        /// The field above is a member as well.
+        own: bool,
+    },
+    /// Anything but an object.
+    Leaf,
+}
+
+impl<'de> Deserialize<'de> for Level {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Level, D::Error> {
+        deserializer.deserialize_any(LevelVisitor)
     }
-    let own = own || nodes.is_empty();
-    Ok((Set::new(nodes), own))
+}
+
+struct LevelVisitor;
+
+impl<'de> Visitor<'de> for LevelVisitor {
+    type Value = Level;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a field set")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Level, A::Error> {
+        let mut nodes: Vec<Node> = Vec::new();
+        let mut own = None;
+        while let Some(key) = map.next_key::<Cow<'de, str>>()? {
+            let below: Level = map.next_value()?;
+            if key == "." {
+                own = Some(true);
+                continue;
+            }
+            own = own.or(Some(false));
+            let Some(element) = element(&key).map_err(de::Error::custom)? else {
+                continue;
+            };
+            let (children, member) = match below {
+                Level::Object { set, own } => (set, own),
+                Level::Leaf => (Set::default(), true),
+            };
+            nodes.push(Node {
+                element,
+                member: member || children.is_empty(),
+                children,
+            });
+        }
+        // Of members of one name the last one counts, as anywhere in JSON.
+        nodes.reverse();
+        nodes.sort_by(|a, b| a.element.cmp(&b.element));
+        nodes.dedup_by(|a, b| a.element == b.element);
+        Ok(Level::Object {
+            own: own.unwrap_or(true) || nodes.is_empty(),
+            set: Set::new(nodes),
+        })
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Level, A::Error> {
+        while seq.next_element::<IgnoredAny>()?.is_some() {}
+        Ok(Level::Leaf)
+    }
+
+    fn visit_bool<E>(self, _: bool) -> Result<Level, E> {
+        Ok(Level::Leaf)
+    }
+
+    fn visit_u64<E>(self, _: u64) -> Result<Level, E> {
+        Ok(Level::Leaf)
+    }
+
+    fn visit_i64<E>(self, _: i64) -> Result<Level, E> {
+        Ok(Level::Leaf)
+    }
+
+    fn visit_f64<E>(self, _: f64) -> Result<Level, E> {
+        Ok(Level::Leaf)
+    }
+
+    fn visit_str<E>(self, _: &str) -> Result<Level, E> {
+        Ok(Level::Leaf)
+    }
+
+    fn visit_unit<E>(self) -> Result<Level, E> {
+        Ok(Level::Leaf)
+    }
 }
 
 fn element(key: &str) -> Result<Option<Element>, Malformed> {
@@ -75,35 +142,50 @@ fn element(key: &str) -> Result<Option<Element>, Malformed> {
 }
 
 /// Writes a set.
-pub fn write(set: &Set) -> Value {
-    Value::Object(object(set, false))
+pub fn write(set: &Set) -> String {
+    let mut text = String::new();
+    object(set, false, &mut text);
+    text
 }
 
-fn object(set: &Set, own: bool) -> Map<String, Value> {
-    let mut members = Map::new();
-    if own && !set.is_empty() {
-        members.insert(".".to_owned(), Value::Object(Map::new()));
+fn object(set: &Set, own: bool, text: &mut String) {
+    text.push('{');
+    let dot = own && !set.is_empty();
+    if dot {
+        text.push_str("\".\":{}");
     }
-    for node in set.nodes() {
-        let below = object(&node.children, node.member);
-        members.insert(key(&node.element), Value::Object(below));
+    for (i, node) in set.nodes().iter().enumerate() {
+        if dot || i > 0 {
+            text.push(',');
+        }
+        name(&node.element, text);
+        text.push(':');
+        object(&node.children, node.member, text);
     }
-    members
+    text.push('}');
 }
 
-fn key(element: &Element) -> String {
+/// The member that stands for an element, as JSON.
+fn name(element: &Element, text: &mut String) {
+    let plain = |c: char| c.is_ascii_graphic() && c != '"' && c != '\\';
     match element {
-        Element::Field(name) => format!("f:{name}"),
-        Element::Value(value) => format!("v:{value}"),
-        Element::Index(i) => format!("i:{i}"),
+        // Nearly all names need no escapes.
+        Element::Field(name) if name.chars().all(plain) => {
+            text.push_str("\"f:");
+            text.push_str(name);
+            text.push('"');
+        }
+        Element::Field(name) => text.push_str(&Value::from(format!("f:{name}")).to_string()),
+        Element::Value(value) => text.push_str(&Value::from(format!("v:{value}")).to_string()),
+        Element::Index(i) => text.push_str(&format!("\"i:{i}\"")),
         Element::Key(fields) => {
-            let mut text = "k:{".to_owned();
+            let mut key = "k:{".to_owned();
             for (i, (name, value)) in fields.iter().enumerate() {
                 let comma = if i > 0 { "," } else { "" };
-                text.push_str(&format!("{comma}{}:{value}", Value::from(name.as_ref())));
+                key.push_str(&format!("{comma}{}:{value}", Value::from(name.as_ref())));
             }
-            text.push('}');
-            text
+            key.push('}');
+            text.push_str(&Value::from(key).to_string());
         }
     }
 }
@@ -123,7 +205,7 @@ mod tests {
                 "f:ports": {".": {}, "k:{\"port\":80,\"protocol\":\"TCP\"}": {".": {}, "f:port": {}}},
             },
         });
-        let set = read(&fields).unwrap();
+        let set = read(&fields.to_string()).unwrap();
         assert_eq!(
             set.paths(),
             [
@@ -136,10 +218,15 @@ mod tests {
                 ".spec.ports[port=80,protocol=\"TCP\"].port",
             ]
         );
-        assert_eq!(write(&set), fields);
-        assert_eq!(read(&json!({})).unwrap(), Set::default());
-        assert_eq!(read(&json!({"x:new": {}})).unwrap(), Set::default());
-        assert!(read(&json!({"k:[1]": {}})).is_err());
-        assert!(read(&json!({"nothing": {}})).is_err());
+        assert_eq!(write(&set), fields.to_string());
+        assert_eq!(read("{}").unwrap(), Set::default());
+        assert_eq!(read("null").unwrap(), Set::default());
+        assert_eq!(read(r#"{"x:new": {}}"#).unwrap(), Set::default());
+        assert!(read(r#"{"k:[1]": {}}"#).is_err());
+        assert!(read(r#"{"nothing": {}}"#).is_err());
+        assert!(read("[]").is_err());
+        assert!(read("{").is_err());
+        let twice = read(r#"{"f:a": {"f:b": {}}, "f:a": {"f:c": {}}}"#).unwrap();
+        assert_eq!(twice.paths(), [".a.c"]);
     }
 }

@@ -96,7 +96,7 @@ pub struct Entry {
     pub time: Option<String>,
     set: Set,
     /// The set as it came, as long as it has not changed.
-    source: Option<Value>,
+    source: Option<String>,
 }
 
 impl Entry {
@@ -130,7 +130,11 @@ impl Entry {
         if api_version.is_empty() || text("fieldsType") != FIELDS_TYPE {
             return None;
         }
-        let fields = &entry["fieldsV1"];
+        let fields = match &entry["fieldsV1"] {
+            Value::String(text) => text,
+            Value::Null => "null",
+            _ => return None,
+        };
         let mut id = Identity::new("", operation, api_version, text("subresource"));
         id.manager = text("manager").to_owned();
         Some(Entry {
@@ -138,7 +142,7 @@ impl Entry {
             api_version: api_version.to_owned(),
             time: entry["time"].as_str().map(str::to_owned),
             set: fields_v1::read(fields).ok()?,
-            source: fields.is_object().then(|| fields.clone()),
+            source: fields.starts_with('{').then(|| fields.to_owned()),
         })
     }
 
@@ -156,7 +160,7 @@ impl Entry {
         put("time", self.time.unwrap_or_default());
         put("fieldsType", FIELDS_TYPE.to_owned());
         let fields = self.source.unwrap_or_else(|| fields_v1::write(&self.set));
-        entry.insert("fieldsV1".to_owned(), fields);
+        entry.insert("fieldsV1".to_owned(), fields.into());
         Value::Object(entry)
     }
 }
@@ -308,9 +312,9 @@ mod tests {
     fn lists_are_read_and_written() {
         let list = json!([
             {"manager": "a", "operation": "Apply", "apiVersion": "v1", "time": "2026-01-01T00:00:00Z",
-             "fieldsType": "FieldsV1", "fieldsV1": {"f:data": {"f:x": {}}}},
+             "fieldsType": "FieldsV1", "fieldsV1": r#"{"f:data":{"f:x":{}}}"#},
             {"manager": "b", "operation": "Update", "apiVersion": "v1", "subresource": "status",
-             "time": "2026-01-01T00:00:00Z", "fieldsType": "FieldsV1", "fieldsV1": {"f:data": {}}},
+             "time": "2026-01-01T00:00:00Z", "fieldsType": "FieldsV1", "fieldsV1": r#"{"f:data":{}}"#},
         ]);
         let managed = Managed::read(Some(&list)).unwrap();
         let keys: Vec<_> = managed.entries.iter().map(|e| e.id.key()).collect();

@@ -209,6 +209,7 @@ fn a_created_object_is_its_creators() {
                 },
             },
         })
+        .to_string()
     );
 }
 
