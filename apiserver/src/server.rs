@@ -203,7 +203,13 @@ pub async fn run(options: Options, stop: CancellationToken) -> anyhow::Result<()
     let kubelets = Arc::new(proxy::Kubelets::new(stores.nodes.clone(), kubelet));
     let mut endpoints = Endpoints {
         rest: special::endpoints(&registry, tokens, &lookup)?,
-        connect: proxy::endpoints(&stores, &kubelets, &asked.1),
+        connect: proxy::endpoints(
+            &stores,
+            &kubelets,
+            &asked.1,
+            &gates,
+            proxy::Metrics::new(metrics.inner())?,
+        ),
     };
     if let Some(resource) = registry.resource("", "v1", "componentstatuses") {
         let statuses = proxy::ComponentStatuses::new(resource, members);
@@ -273,6 +279,7 @@ pub async fn run(options: Options, stop: CancellationToken) -> anyhow::Result<()
     tokio::spawn(async move { peaks.run().await });
     let chain = Arc::new(Chain {
         registry,
+        env,
         endpoints: Arc::new(endpoints),
         paths: Arc::new(NonResource {
             pages: ZPages {

@@ -21,6 +21,7 @@ use super::{authorization, impersonation, negotiate, verbs};
 use crate::authn::{ANONYMOUS, Authenticator, Credentials, User};
 use crate::authz::Authorizer;
 use crate::registry::Registry;
+use crate::registry::store::Env;
 
 const AUDIT_ID: HeaderName = HeaderName::from_static("audit-id");
 
@@ -33,6 +34,7 @@ pub trait Paths: Send + Sync + 'static {
 /// What the request path works with.
 pub struct Chain {
     pub registry: Arc<Registry>,
+    pub env: Arc<Env>,
     pub endpoints: Arc<verbs::Endpoints>,
     pub paths: Arc<dyn Paths>,
     pub authenticator: Arc<dyn Authenticator>,

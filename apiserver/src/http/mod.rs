@@ -18,3 +18,4 @@ pub mod pieces;
 pub mod query;
 pub mod request_info;
 pub mod verbs;
+pub mod websocket;

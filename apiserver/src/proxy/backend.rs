@@ -1,6 +1,7 @@
 //! One request to one backend over a connection of its own, and its answer back: as a
 //! stream, or as a tunnel when both sides agree to upgrade.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
@@ -16,15 +17,16 @@ use tokio::net::TcpStream;
 
 use super::tls::ClientTls;
 use crate::http::body::{Body, BoxError};
+use crate::http::websocket;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// An address, and how to speak to it.
-pub struct Backend<'a> {
+pub struct Backend {
     pub host: String,
     pub port: u16,
     /// `None`: plain HTTP.
-    pub tls: Option<&'a ClientTls>,
+    pub tls: Option<Arc<ClientTls>>,
 }
 
 /// What is sent.
@@ -69,7 +71,7 @@ fn strip(headers: &mut HeaderMap, upgrading: bool) {
     }
 }
 
-impl Backend<'_> {
+impl Backend {
     fn authority(&self) -> String {
         if self.host.contains(':') {
             format!("[{}]:{}", self.host, self.port)
@@ -78,8 +80,44 @@ impl Backend<'_> {
         }
     }
 
-    /// Sends the request. 503 when the backend cannot be reached.
-    pub async fn send(&self, outgoing: Outgoing) -> Result<Response<Body>, Status> {
+    /// Sends the request and passes on what is answered, an upgrade too. 503 when the backend
+    /// cannot be reached.
+    pub async fn send(&self, mut outgoing: Outgoing) -> Result<Response<Body>, Status> {
+        let client = outgoing.upgrade.take();
+        let upgrading = client.is_some() && wants_upgrade(&outgoing.headers);
+        let mut response = self.exchange(outgoing, upgrading).await?;
+        if response.status() == StatusCode::SWITCHING_PROTOCOLS
+            && let Some(client) = client
+        {
+            let backend = hyper::upgrade::on(&mut response);
+            let response = response.map(|_| crate::http::body::empty());
+            return Ok(websocket::upgraded(response, tunnel(client, backend)));
+        }
+        strip(response.headers_mut(), false);
+        Ok(response.map(passed_on))
+    }
+
+    /// Sends a request for SPDY. The answer's status says whether the connection is that now.
+    pub async fn upgrade(
+        &self,
+        target: String,
+        headers: HeaderMap,
+    ) -> Result<Response<Incoming>, Status> {
+        let outgoing = Outgoing {
+            method: Method::POST,
+            target,
+            headers,
+            body: None,
+            upgrade: None,
+        };
+        self.exchange(outgoing, true).await
+    }
+
+    async fn exchange(
+        &self,
+        outgoing: Outgoing,
+        upgrading: bool,
+    ) -> Result<Response<Incoming>, Status> {
         let unreachable = |e: &dyn std::fmt::Display| {
             Status::service_unavailable(format!(
                 "error trying to reach service: dial tcp {}: {e}",
@@ -92,8 +130,8 @@ impl Backend<'_> {
             .map_err(|_| unreachable(&"i/o timeout"))?
             .map_err(|e| unreachable(&e))?;
         let _ = stream.set_nodelay(true);
-        let Some(tls) = self.tls else {
-            return self.exchange(stream, outgoing).await;
+        let Some(tls) = &self.tls else {
+            return self.over(stream, outgoing, upgrading).await;
         };
         let config = tls.config().map_err(Status::internal)?;
         let name = ServerName::try_from(self.host.clone()).map_err(Status::internal)?;
@@ -101,10 +139,15 @@ impl Backend<'_> {
             .connect(name, stream)
             .await
             .map_err(|e| unreachable(&e))?;
-        self.exchange(stream, outgoing).await
+        self.over(stream, outgoing, upgrading).await
     }
 
-    async fn exchange<S>(&self, stream: S, outgoing: Outgoing) -> Result<Response<Body>, Status>
+    async fn over<S>(
+        &self,
+        stream: S,
+        outgoing: Outgoing,
+        upgrading: bool,
+    ) -> Result<Response<Incoming>, Status>
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
@@ -124,35 +167,28 @@ impl Backend<'_> {
             target,
             mut headers,
             body,
-            upgrade,
+            upgrade: _,
         } = outgoing;
-        let upgrading = upgrade.is_some() && wants_upgrade(&headers);
         strip(&mut headers, upgrading);
         headers.insert(
             header::HOST,
             HeaderValue::from_str(&self.authority()).map_err(Status::internal)?,
         );
         let body: Body = match body {
-            Some(body) => body.map_err(|e| -> BoxError { Box::new(e) }).boxed_unsync(),
+            Some(body) => passed_on(body),
             None => crate::http::body::empty(),
         };
         let mut request = Request::new(body);
         *request.method_mut() = method;
         *request.uri_mut() = target.parse().map_err(Status::internal)?;
         *request.headers_mut() = headers;
-        let mut response = sender.send_request(request).await.map_err(|e| failed(&e))?;
-
-        if response.status() == StatusCode::SWITCHING_PROTOCOLS
-            && let Some(client) = upgrade
-        {
-            let backend = hyper::upgrade::on(&mut response);
-            tokio::spawn(tunnel(client, backend));
-            let (parts, _) = response.into_parts();
-            return Ok(Response::from_parts(parts, crate::http::body::empty()));
-        }
-        strip(response.headers_mut(), false);
-        Ok(response.map(|body| body.map_err(|e| -> BoxError { Box::new(e) }).boxed_unsync()))
+        sender.send_request(request).await.map_err(|e| failed(&e))
     }
+}
+
+/// A body that is passed on as it comes.
+pub fn passed_on(body: Incoming) -> Body {
+    body.map_err(|e| -> BoxError { Box::new(e) }).boxed_unsync()
 }
 
 /// Copies bytes both ways until one side ends.

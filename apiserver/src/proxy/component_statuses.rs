@@ -27,7 +27,7 @@ pub struct ComponentStatuses {
     resource: &'static Resource,
     /// One per `--etcd-servers`.
     etcd: Vec<Health>,
-    tls: ClientTls,
+    tls: Arc<ClientTls>,
 }
 
 /// Where the others listen unless told otherwise.
@@ -39,7 +39,7 @@ impl ComponentStatuses {
             resource,
             etcd,
             // Their certificates are made by themselves.
-            tls: ClientTls::new(Files::default()),
+            tls: Arc::new(ClientTls::new(Files::default())),
         }
     }
 
@@ -47,7 +47,7 @@ impl ComponentStatuses {
         let backend = Backend {
             host: "127.0.0.1".to_owned(),
             port,
-            tls: Some(&self.tls),
+            tls: Some(self.tls.clone()),
         };
         let outgoing = Outgoing {
             method: Method::GET,

@@ -76,10 +76,7 @@ fn rest(request: &RequestContext) -> String {
     }
 }
 
-async fn forward(
-    backend: Backend<'_>,
-    request: &mut RequestContext,
-) -> Result<Response<Body>, Status> {
+async fn forward(backend: Backend, request: &mut RequestContext) -> Result<Response<Body>, Status> {
     let target = rest(request);
     let mut headers = std::mem::take(&mut request.headers);
     let forwarded = HeaderName::from_static("x-forwarded-for");
@@ -106,7 +103,7 @@ impl Connect for NodeProxy {
             let name = request.info.name.clone();
             let invalid = || Status::bad_request(format!("invalid node request {name:?}"));
             let address = Address::parse(&name).ok_or_else(invalid)?;
-            let mut backend = self.kubelets.of(address.name).await?;
+            let mut backend = self.kubelets.of(address.name).await?.backend;
             if !address.port.is_empty() {
                 let port: u16 = address.port.parse().map_err(|_| invalid())?;
                 if port != backend.port {
@@ -143,11 +140,11 @@ impl Connect for PodProxy {
                     meta(&pod).name()
                 )));
             }
-            let tls = ClientTls::new(Files::default());
+            let tls = Arc::new(ClientTls::new(Files::default()));
             let backend = Backend {
                 host: host.to_owned(),
                 port,
-                tls: address.https.then_some(&tls),
+                tls: address.https.then_some(tls),
             };
             forward(backend, request).await
         })
@@ -190,11 +187,11 @@ impl Connect for ServiceProxy {
                         "no endpoints available for service {name:?}"
                     ))
                 })?;
-            let tls = ClientTls::new(Files::default());
+            let tls = Arc::new(ClientTls::new(Files::default()));
             let backend = Backend {
                 host,
                 port,
-                tls: address.https.then_some(&tls),
+                tls: address.https.then_some(tls),
             };
             forward(backend, request).await
         })

@@ -22,20 +22,42 @@ pub struct Options {
 pub struct Kubelets {
     nodes: Arc<Store>,
     address_types: Vec<String>,
-    tls: ClientTls,
+    tls: Arc<ClientTls>,
+    /// For who says that the kubelet need not show who it is.
+    unverified: Arc<ClientTls>,
+}
+
+/// A node's kubelet.
+pub struct Kubelet {
+    pub backend: Backend,
+    /// It serves every protocol of remote commands and forwarded ports over WebSockets, so that
+    /// nothing has to be translated for it.
+    pub knows_websockets: bool,
 }
 
 impl Kubelets {
     pub fn new(nodes: Arc<Store>, options: Options) -> Kubelets {
+        let anybody = Files {
+            ca: None,
+            ..options.files.clone()
+        };
         Kubelets {
             nodes,
             address_types: options.address_types,
-            tls: ClientTls::new(options.files),
+            tls: Arc::new(ClientTls::new(options.files)),
+            unverified: Arc::new(ClientTls::new(anybody)),
         }
     }
 
+    /// The kubelet of a node, whose certificate is not looked at.
+    pub async fn unverified(&self, node: &str) -> Result<Kubelet, Status> {
+        let mut kubelet = self.of(node).await?;
+        kubelet.backend.tls = Some(self.unverified.clone());
+        Ok(kubelet)
+    }
+
     /// The kubelet of a node.
-    pub async fn of(&self, node: &str) -> Result<Backend<'_>, Status> {
+    pub async fn of(&self, node: &str) -> Result<Kubelet, Status> {
         let object = self.nodes.get("", node, "0").await?;
         let object = self.nodes.tree(object.bytes(), object.revision())?;
         let host = address(&object, &self.address_types).ok_or_else(|| {
@@ -49,10 +71,15 @@ impl Kubelets {
             .and_then(|p| u16::try_from(p).ok())
             .filter(|p| *p > 0)
             .unwrap_or(DEFAULT_PORT);
-        Ok(Backend {
-            host,
-            port,
-            tls: Some(&self.tls),
+        let declared = object["status"]["declaredFeatures"].as_array();
+        Ok(Kubelet {
+            backend: Backend {
+                host,
+                port,
+                tls: Some(self.tls.clone()),
+            },
+            knows_websockets: declared
+                .is_some_and(|list| list.iter().any(|f| f == "ExtendWebSocketsToKubelet")),
         })
     }
 }

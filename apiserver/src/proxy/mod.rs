@@ -3,14 +3,16 @@
 //!
 //! [`backend`] carries one request to one address; the other files decide to which.
 //! Upgrades (SPDY, WebSocket) are tunnelled as bytes: what client and kubelet agree on is
-//! theirs. A kubelet that does not know a client's newest protocol refuses the upgrade, and
-//! the client falls back, as kubectl does.
+//! theirs. Only what the kubelet is not known to understand is translated (`streams`).
 
 mod backend;
 mod component_statuses;
 mod forward;
 mod kubelet;
+mod logs;
+mod metrics;
 mod streams;
+mod target;
 mod tls;
 
 use std::collections::HashMap;
@@ -19,8 +21,12 @@ use std::sync::Arc;
 pub use component_statuses::{ComponentStatuses, Health};
 pub use forward::{NodeProxy, PodProxy, ServiceProxy};
 pub use kubelet::{Kubelets, Options};
-pub use streams::{Logs, Stream, Streams};
+pub use logs::Logs;
+pub use metrics::Metrics;
+pub use streams::{Stream, Streams};
 pub use tls::Files;
+
+use component::features::FeatureGates;
 
 use crate::authz::Authorizer;
 use crate::http::verbs::Connect;
@@ -39,7 +45,10 @@ pub fn endpoints(
     stores: &Stores,
     kubelets: &Arc<Kubelets>,
     authorizer: &Arc<dyn Authorizer>,
+    gates: &FeatureGates,
+    metrics: Metrics,
 ) -> HashMap<(&'static str, &'static str, &'static str), Arc<dyn Connect>> {
+    let metrics = Arc::new(metrics);
     let mut all: HashMap<_, Arc<dyn Connect>> = HashMap::new();
     for (name, stream) in [
         ("exec", Stream::Exec),
@@ -51,12 +60,15 @@ pub fn endpoints(
             pods: stores.pods.clone(),
             kubelets: kubelets.clone(),
             authorizer: authorizer.clone(),
+            metrics: metrics.clone(),
         };
         all.insert(("", "pods", name), Arc::new(streams));
     }
     let logs = Logs {
         pods: stores.pods.clone(),
         kubelets: kubelets.clone(),
+        metrics,
+        split_streams: gates.enabled("PodLogsQuerySplitStreams"),
     };
     all.insert(("", "pods", "log"), Arc::new(logs));
     let nodes = NodeProxy {

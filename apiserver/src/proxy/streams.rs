@@ -1,24 +1,34 @@
-//! `pods/log`, `pods/exec`, `pods/attach` and `pods/portforward`: at the pod's kubelet.
+//! `pods/exec`, `pods/attach` and `pods/portforward`: at the pod's kubelet.
+//!
+//! A kubelet that knows WebSockets gets the client's bytes as they are, as every kubelet does
+//! of protocols that it has always known. For the others, what clients ask for over newer
+//! WebSocket protocols is translated here.
+//!
+//! What must not be here: the protocols (`proto/streaming`).
 
 use std::sync::Arc;
 
-use bytes::Bytes;
 use futures::future::BoxFuture;
-use http::header::{self, HeaderValue};
 use http::{HeaderMap, Method, Response, StatusCode};
-use http_body_util::BodyExt;
-use meta::{GroupResource, Status};
-use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use http_body_util::{BodyExt, Limited};
+use hyper::body::Incoming;
+use hyper_util::rt::TokioIo;
+use meta::Status;
 use serde_json::Value;
+use streaming::websocket::{self, Handshake};
+use streaming::{REMOTE_COMMAND_V4, REMOTE_COMMAND_V5, translate, tunnel};
 
-use super::backend::{Outgoing, wants_upgrade};
-use super::kubelet::Kubelets;
+use super::backend::{Backend, Outgoing, passed_on, wants_upgrade};
+use super::kubelet::{Kubelet, Kubelets};
+use super::metrics::Metrics;
+use super::target::{container, node_of, query};
 use crate::authz::{Attributes, Authorizer};
-use crate::http::authorization;
-use crate::http::body::Body;
+use crate::http::body::{self, Body};
 use crate::http::context::RequestContext;
 use crate::http::query::Query;
 use crate::http::verbs::Connect;
+use crate::http::websocket::upgraded;
+use crate::http::{authorization, verbs};
 use crate::registry::store::Store;
 
 /// What a kubelet is asked for.
@@ -34,69 +44,7 @@ pub struct Streams {
     pub pods: Arc<Store>,
     pub kubelets: Arc<Kubelets>,
     pub authorizer: Arc<dyn Authorizer>,
-}
-
-pub struct Logs {
-    pub pods: Arc<Store>,
-    pub kubelets: Arc<Kubelets>,
-}
-
-fn node_of(pod: &Value) -> &str {
-    pod["spec"]["nodeName"].as_str().unwrap_or_default()
-}
-
-/// The container that is meant: the one that is named, or the only one.
-fn container(pod: &Value, asked: &str) -> Result<String, Status> {
-    let names = |list: &str| -> Vec<String> {
-        pod["spec"][list]
-            .as_array()
-            .into_iter()
-            .flatten()
-            .filter_map(|c| c["name"].as_str().map(str::to_owned))
-            .collect()
-    };
-    let pod_name = pod["metadata"]["name"].as_str().unwrap_or_default();
-    let (containers, init) = (names("containers"), names("initContainers"));
-    let ephemeral = names("ephemeralContainers");
-    if !asked.is_empty() {
-        let known = [&containers, &init, &ephemeral]
-            .into_iter()
-            .any(|list| list.iter().any(|c| c == asked));
-        if !known {
-            return Err(Status::bad_request(format!(
-                "container {asked} is not valid for pod {pod_name}"
-            )));
-        }
-        return Ok(asked.to_owned());
-    }
-    match containers.as_slice() {
-        [only] => Ok(only.clone()),
-        [] => Err(Status::bad_request(format!(
-            "a container name must be specified for pod {pod_name}"
-        ))),
-        many => {
-            let mut message = format!(
-                "a container name must be specified for pod {pod_name}, choose one of: [{}]",
-                many.join(" ")
-            );
-            if !init.is_empty() {
-                message.push_str(&format!(
-                    " or one of the init containers: [{}]",
-                    init.join(" ")
-                ));
-            }
-            Err(Status::bad_request(message))
-        }
-    }
-}
-
-/// Pairs as a query.
-fn query<'a>(pairs: impl Iterator<Item = (&'a str, &'a str)>) -> String {
-    let encode = |text| utf8_percent_encode(text, NON_ALPHANUMERIC);
-    let pairs: Vec<String> = pairs
-        .map(|(key, value)| format!("{}={}", encode(key), encode(value)))
-        .collect();
-    pairs.join("&")
+    pub metrics: Arc<Metrics>,
 }
 
 impl Stream {
@@ -122,6 +70,14 @@ impl Stream {
         }
     }
 
+    /// As metrics name it.
+    fn name(self) -> &'static str {
+        match self {
+            Stream::PortForward => "portforward",
+            other => other.path(),
+        }
+    }
+
     fn path(self) -> &'static str {
         match self {
             Stream::Exec => "exec",
@@ -134,10 +90,7 @@ impl Stream {
 impl Streams {
     async fn serve(&self, request: &mut RequestContext) -> Result<Response<Body>, Status> {
         if !matches!(request.method, Method::GET | Method::POST) {
-            return Err(crate::http::verbs::method_not_allowed());
-        }
-        if request.query.get("dryRun").is_some() {
-            return Err(Status::bad_request("dryRun is not supported"));
+            return Err(verbs::method_not_allowed());
         }
         if request.method == Method::GET {
             // A WebSocket begins with GET whatever it is for; running commands takes the right
@@ -162,21 +115,148 @@ impl Streams {
                 "pod {name} does not have a host assigned"
             )));
         }
+        let Kubelet {
+            backend,
+            knows_websockets,
+        } = self.kubelets.of(node).await?;
+        self.metrics.routed(self.stream.name(), knows_websockets);
+        let target = format!("{path}?{}", self.stream.parameters(&request.query));
+        if !knows_websockets {
+            if self.stream == Stream::PortForward {
+                if !websocket::tunnelled(&request.headers).is_empty() {
+                    return self.tunnel(backend, target, request).await;
+                }
+            } else if websocket::wants_stream_close(&request.headers) {
+                return Ok(self.translate(backend, target, request));
+            }
+        }
         if !wants_upgrade(&request.headers) {
             return Err(Status::bad_request("Upgrade request required"));
         }
-        let parameters = self.stream.parameters(&request.query);
-        let backend = self.kubelets.of(node).await?;
         backend
             .send(Outgoing {
                 method: request.method.clone(),
-                target: format!("{path}?{parameters}"),
+                target,
                 headers: std::mem::take(&mut request.headers),
                 body: None,
                 upgrade: request.upgrade.take(),
             })
             .await
     }
+
+    /// A remote command over a WebSocket, for a kubelet that speaks SPDY.
+    fn translate(
+        &self,
+        backend: Backend,
+        target: String,
+        request: &mut RequestContext,
+    ) -> Response<Body> {
+        let metrics = self.metrics.clone();
+        let handshake = match (
+            Handshake::of(&request.method, &request.headers),
+            request.upgrade.take(),
+        ) {
+            (Ok(handshake), Some(client)) => Ok((handshake, client)),
+            (Err(refusal), _) => Err(refusal),
+            (_, None) => Err(websocket::Refusal::NotWebSocket),
+        };
+        let (handshake, client) = match handshake {
+            Ok(both) => both,
+            Err(refusal) => {
+                metrics.translated(400);
+                return refusal.response().map(body::full);
+            }
+        };
+        let streams = translate::Streams {
+            stdin: request.query.flag("stdin"),
+            stdout: request.query.flag("stdout"),
+            stderr: request.query.flag("stderr"),
+            tty: request.query.flag("tty"),
+        };
+        let session = async move {
+            let client = match client.await {
+                Ok(client) => websocket::server(TokioIo::new(client)).await,
+                Err(_) => return metrics.translated(400),
+            };
+            let code = translate::translate(client, streams, dial(&backend, target)).await;
+            metrics.translated(code);
+        };
+        let response = handshake.response(REMOTE_COMMAND_V5);
+        upgraded(response.map(|()| body::empty()), session)
+    }
+
+    /// Ports that are forwarded over SPDY over a WebSocket, for a kubelet that speaks SPDY.
+    async fn tunnel(
+        &self,
+        backend: Backend,
+        target: String,
+        request: &mut RequestContext,
+    ) -> Result<Response<Body>, Status> {
+        let handshake = match Handshake::of(&request.method, &request.headers) {
+            Ok(handshake) => handshake,
+            Err(refusal) => {
+                self.metrics.tunnelled(500);
+                return Ok(refusal.response().map(body::full));
+            }
+        };
+        let mut headers = request.headers.clone();
+        streaming::spdy_request(&mut headers, &websocket::tunnelled(&request.headers));
+        let mut answer = backend.upgrade(target, headers).await?;
+        let code = answer.status();
+        let is_spdy = code == StatusCode::SWITCHING_PROTOCOLS;
+        if is_spdy && !streaming::is_spdy(answer.headers()) {
+            self.metrics.tunnelled(500);
+            let text = "unable to upgrade: missing upgrade headers in response\n";
+            return Ok(body::text(StatusCode::INTERNAL_SERVER_ERROR, text));
+        }
+        self.metrics.tunnelled(code.as_u16());
+        let Some(client) = request.upgrade.take().filter(|_| is_spdy) else {
+            return Ok(answer.map(passed_on));
+        };
+        let response = handshake.response(&tunnel::protocol(answer.headers()));
+        let behind = hyper::upgrade::on(&mut answer);
+        let session = async move {
+            let (client, behind) = match tokio::try_join!(client, behind) {
+                Ok(both) => both,
+                Err(error) => return tracing::debug!(%error, "a tunnel was not completed"),
+            };
+            let client = websocket::server(TokioIo::new(client)).await;
+            if let Err(error) = tunnel::tunnel(client, TokioIo::new(behind)).await {
+                tracing::debug!(%error, "a tunnel ended");
+            }
+        };
+        Ok(upgraded(response.map(|()| body::empty()), session))
+    }
+}
+
+/// A connection over which the kubelet speaks SPDY.
+async fn dial(
+    backend: &Backend,
+    target: String,
+) -> Result<TokioIo<hyper::upgrade::Upgraded>, Status> {
+    let mut headers = HeaderMap::new();
+    streaming::spdy_request(&mut headers, &[REMOTE_COMMAND_V4]);
+    let mut answer = backend.upgrade(target, headers).await?;
+    if answer.status() != StatusCode::SWITCHING_PROTOCOLS || !streaming::is_spdy(answer.headers()) {
+        return Err(refused(answer).await);
+    }
+    let upgraded = hyper::upgrade::on(&mut answer).await;
+    upgraded.map(TokioIo::new).map_err(Status::internal)
+}
+
+/// Why a kubelet does not speak SPDY, as it says.
+async fn refused(answer: Response<Incoming>) -> Status {
+    const MOST: usize = 1 << 20;
+    let said = Limited::new(answer.into_body(), MOST).collect().await;
+    let said = said.map(|body| body.to_bytes()).unwrap_or_default();
+    if let Ok(status) = serde_json::from_slice::<Value>(&said)
+        && status["kind"] == "Status"
+        && let Ok(status) = serde_json::from_value(status)
+    {
+        return status;
+    }
+    let said = String::from_utf8_lossy(&said);
+    Status::internal(format!("unable to upgrade connection: {}", said.trim()))
 }
 
 impl Connect for Streams {
@@ -188,131 +268,9 @@ impl Connect for Streams {
     }
 }
 
-/// Parameters of a log request that the kubelet knows by the same names.
-const LOG_PARAMETERS: [&str; 8] = [
-    "follow",
-    "previous",
-    "timestamps",
-    "sinceSeconds",
-    "sinceTime",
-    "tailLines",
-    "limitBytes",
-    "stream",
-];
-
-impl Logs {
-    async fn serve(&self, request: &mut RequestContext) -> Result<Response<Body>, Status> {
-        if !matches!(request.method, Method::GET | Method::HEAD) {
-            return Err(crate::http::verbs::method_not_allowed());
-        }
-        for number in ["sinceSeconds", "tailLines", "limitBytes"] {
-            request
-                .query
-                .integer(number)
-                .map_err(|e| Status::bad_request(e.to_string()))?;
-        }
-        let (namespace, name) = (&request.info.namespace, &request.info.name);
-        let pod = self.pods.get_tree(namespace, name).await?;
-        let asked = request.query.get("container").unwrap_or_default();
-        let container = container(&pod, asked)?;
-        let node = node_of(&pod);
-        if node.is_empty() {
-            // Nothing has run yet: there is nothing to show.
-            let mut response = Response::new(crate::http::body::empty());
-            *response.status_mut() = StatusCode::NO_CONTENT;
-            return Ok(response);
-        }
-        let flags = ["follow", "previous", "timestamps"];
-        let parameters = query(LOG_PARAMETERS.into_iter().filter_map(|key| {
-            let value = request.query.get(key)?;
-            match flags.contains(&key) {
-                true => request.query.flag(key).then_some((key, "true")),
-                false => Some((key, value)),
-            }
-        }));
-        let backend = self.kubelets.of(node).await?;
-        let mut headers = HeaderMap::new();
-        if let Some(accept) = request.headers.get(header::ACCEPT_ENCODING) {
-            headers.insert(header::ACCEPT_ENCODING, accept.clone());
-        }
-        let response = backend
-            .send(Outgoing {
-                method: Method::GET,
-                target: format!("/containerLogs/{namespace}/{name}/{container}?{parameters}"),
-                headers,
-                body: None,
-                upgrade: None,
-            })
-            .await?;
-        if !response.status().is_success() {
-            return Err(refused(response, name).await);
-        }
-        let (parts, body) = response.into_parts();
-        let mut response = Response::new(body);
-        let out = response.headers_mut();
-        out.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain"));
-        if let Some(encoding) = parts.headers.get(header::CONTENT_ENCODING) {
-            out.insert(header::CONTENT_ENCODING, encoding.clone());
-        }
-        Ok(response)
-    }
-}
-
-/// A kubelet's refusal as a status.
-async fn refused(response: Response<Body>, name: &str) -> Status {
-    const MOST: usize = 50_000;
-    let code = i32::from(response.status().as_u16());
-    let mut body = response.into_body();
-    let mut text = Vec::new();
-    while let Some(Ok(frame)) = body.frame().await {
-        text.extend_from_slice(frame.data_ref().map(Bytes::as_ref).unwrap_or_default());
-        if text.len() > MOST {
-            text.truncate(MOST);
-            break;
-        }
-    }
-    let text = String::from_utf8_lossy(&text);
-    match code {
-        400 => Status::bad_request(text),
-        500 => Status::internal(text),
-        _ => {
-            let resource = GroupResource::new("", "pods/log");
-            Status::generic_server_response(code, "", &resource, name, &text, 0, false)
-        }
-    }
-}
-
-impl Connect for Logs {
-    fn connect<'a>(
-        &'a self,
-        request: &'a mut RequestContext,
-    ) -> BoxFuture<'a, Result<Response<Body>, Status>> {
-        Box::pin(self.serve(request))
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
-
-    #[test]
-    fn the_container_is_found_or_asked_for() {
-        let pod = json!({"metadata": {"name": "p"},
-            "spec": {"containers": [{"name": "a"}, {"name": "b"}], "initContainers": [{"name": "i"}]}});
-        assert_eq!(container(&pod, "i").unwrap(), "i");
-        assert_eq!(
-            container(&pod, "").unwrap_err().message,
-            "a container name must be specified for pod p, choose one of: [a b] or one of the init containers: [i]"
-        );
-        assert_eq!(
-            container(&pod, "x").unwrap_err().message,
-            "container x is not valid for pod p"
-        );
-        let one = json!({"spec": {"containers": [{"name": "a"}]}});
-        assert_eq!(container(&one, "").unwrap(), "a");
-    }
 
     #[test]
     fn parameters_are_the_kubelets() {

@@ -28,6 +28,9 @@ pub fn json(kind: &str, object: &[u8], out: &mut Vec<u8>) {
     out.extend_from_slice(JSON_TAIL);
 }
 
+/// How many bytes of a protobuf event are its framing; they come first.
+pub const FRAMING: usize = 4;
+
 /// Writes what precedes an enveloped object of `len` bytes in a protobuf event, framing
 /// included; nothing follows it.
 pub fn proto_head(kind: &str, len: usize, out: &mut Vec<u8>) -> Result<()> {

@@ -26,6 +26,7 @@ use super::body::{Body, BoxError};
 use super::context::RequestContext;
 use super::query::Query;
 use super::request_info::RequestInfo;
+use super::websocket::Lasts;
 
 /// Seconds; the buckets of `apiserver_request_duration_seconds`.
 const BUCKETS: &[f64] = &[
@@ -596,6 +597,13 @@ impl Observed {
             observed: self,
             outcome,
         };
+        if let Some(Lasts(ended)) = response.extensions().get().cloned() {
+            tokio::spawn(async move {
+                ended.cancelled().await;
+                drop(whole);
+            });
+            return response;
+        }
         match (response.body().size_hint().exact(), &mut whole.outcome) {
             (Some(_), None) => response,
             (Some(bytes), Some(outcome)) => {

@@ -5,6 +5,7 @@
 
 mod body;
 pub mod computed;
+mod connect;
 mod delete;
 mod deprecated;
 mod read;
@@ -178,7 +179,10 @@ pub fn method_not_allowed() -> Status {
 pub async fn serve(chain: &Chain, request: &mut RequestContext) -> Result<Response<Body>, Status> {
     let (resource, endpoint) = find(chain, request)?;
     match endpoint {
-        Endpoint::Connect(connect) => connect.connect(request).await,
+        Endpoint::Connect(connect) => {
+            connect::admit(chain, resource, request).await?;
+            connect.connect(request).await
+        }
         Endpoint::Rest { rest, speaks } => write::rest(resource, &*rest, speaks, request).await,
         Endpoint::Stored { store, view } => match request.info.verb.as_str() {
             "get" => read::get(&store, view, request).await,

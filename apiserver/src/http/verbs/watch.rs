@@ -10,6 +10,7 @@ use http::header::{self, HeaderValue};
 use http::{Response, StatusCode};
 use meta::Status;
 use serde_json::{Value, json};
+use streaming::Message;
 
 use super::super::body::{self, Body, BoxError};
 use super::super::chain::Chain;
@@ -18,11 +19,13 @@ use super::super::encode::{self, EventType, ListMeta, View};
 use super::super::metrics::WatchMetrics;
 use super::super::negotiate::{self, Media, Offer};
 use super::super::pace::Paced;
+use super::super::websocket;
 use super::read::{self, Shape, meta_version};
 use super::table;
 use crate::registry::options::ListOptions;
 use crate::registry::store::Store;
 use crate::registry::store::errors::{During, status};
+use crate::storage;
 use crate::storage::cache::{Object, WatchItem, Watcher};
 
 /// Events that are ready at the same time go out in one write, up to this many bytes.
@@ -32,7 +35,7 @@ pub(super) async fn watch(
     chain: &Chain,
     store: &Arc<Store>,
     view: View,
-    request: &RequestContext,
+    request: &mut RequestContext,
 ) -> Result<Response<Body>, Status> {
     let accepted = negotiate::output_stream(&request.headers, Offer::Collection)?;
     let shape = read::shape(&accepted, request, false)?;
@@ -60,8 +63,12 @@ pub(super) async fn watch(
         headers_sent: false,
     };
     let stopping = chain.stopping.clone();
-    let events =
-        frames(watcher, writer, timeout).take_until(async move { stopping.cancelled().await });
+    let stopped = async move { stopping.cancelled().await };
+    if websocket::is_asked_for(&request.headers) {
+        let events = messages(watcher, writer, timeout).take_until(stopped);
+        return Ok(websocket::watch(request, events));
+    }
+    let events = frames(watcher, writer, timeout).take_until(stopped);
     let mut response = Response::new(body::stream(events));
     *response.status_mut() = StatusCode::OK;
     let content_type = accepted.media.stream_name().unwrap_or_default();
@@ -84,25 +91,17 @@ fn frames(
             let mut chunks = Vec::new();
             let mut batch = BytesMut::new();
             for item in items {
-                let frame = match item {
-                    Ok(item) => writer.frame(item),
-                    Err(e) => {
-                        let status = status(e, &writer.store.group_resource(), "", During::Watch);
-                        encode::error_event(&status, writer.media)
-                    }
-                };
-                match frame {
-                    Ok(frame) if batch.is_empty() && frame.len() >= BATCH => {
+                match writer.frame_or_error(item) {
+                    Some(frame) if batch.is_empty() && frame.len() >= BATCH => {
                         chunks.push(Ok(frame));
                     }
-                    Ok(frame) => {
+                    Some(frame) => {
                         batch.extend_from_slice(&frame);
                         if batch.len() >= BATCH {
                             chunks.push(Ok(batch.split().freeze()));
                         }
                     }
-                    // An object that cannot be shown does not end the watch for the others.
-                    Err(e) => tracing::error!(error = %e, "Failed to encode watch event"),
+                    None => {}
                 }
             }
             if !batch.is_empty() {
@@ -111,6 +110,25 @@ fn frames(
             futures::stream::iter(chunks)
         })
         .take_until(deadline)
+}
+
+/// The watch as messages of a WebSocket, one for each event.
+fn messages(
+    watcher: Watcher,
+    mut writer: Writer,
+    timeout: Duration,
+) -> impl Stream<Item = Message> + Send {
+    let deadline = tokio::time::sleep(timeout);
+    let media = writer.media;
+    let messages = watcher.filter_map(move |item| {
+        let message = writer.frame_or_error(item).map(|frame| match media {
+            // Messages know how long they are.
+            Media::Protobuf => Message::Binary(frame.slice(codec::watch_event::FRAMING..)),
+            _ => Message::Text(frame.try_into().expect("JSON is UTF-8")),
+        });
+        std::future::ready(message)
+    });
+    messages.take_until(deadline)
 }
 
 /// Makes frames of a watch's items.
@@ -125,6 +143,21 @@ struct Writer {
 }
 
 impl Writer {
+    /// What stands for the item. An object that cannot be shown does not end the watch for the
+    /// others.
+    fn frame_or_error(&mut self, item: storage::Result<WatchItem>) -> Option<Bytes> {
+        let frame = match item {
+            Ok(item) => self.frame(item),
+            Err(e) => {
+                let status = status(e, &self.store.group_resource(), "", During::Watch);
+                encode::error_event(&status, self.media)
+            }
+        };
+        frame
+            .inspect_err(|e| tracing::error!(error = %e, "Failed to encode watch event"))
+            .ok()
+    }
+
     fn frame(&mut self, item: WatchItem) -> codec::Result<Bytes> {
         let last_initial = matches!(
             item,
