@@ -7,7 +7,7 @@
 use cargo_metadata::{MetadataCommand, Package};
 
 /// The crates of `proto/`, bottom to top: each may depend on those before it.
-const PROTO: [&str; 9] = [
+const PROTO: [&str; 10] = [
     "schema",
     "meta",
     "grpc",
@@ -17,6 +17,7 @@ const PROTO: [&str; 9] = [
     "api",
     "client",
     "component",
+    "streaming",
 ];
 
 /// Each may depend on crates of `proto/`.

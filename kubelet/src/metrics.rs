@@ -45,6 +45,7 @@ pub struct Metrics {
     pub pleg_last_seen: Gauge,
 
     http_requests: IntCounterVec,
+    websockets: IntCounterVec,
     http_requests_duration: HistogramVec,
 
     probes: IntCounterVec,
@@ -217,6 +218,11 @@ impl Metrics {
                 "kubelet_pleg_last_seen_seconds",
                 "When the runtime was last looked at with success, in seconds since 1970.",
             )?)?,
+            websockets: add.counters(
+                "kubelet_websocket_streaming_requests_total",
+                "Requests for exec, attach and portforward over WebSockets that the kubelet serves.",
+                &["subresource"],
+            )?,
             http_requests: add.counters(
                 "kubelet_http_requests_total",
                 &format!("Number of requests, {http}"),
@@ -242,6 +248,11 @@ impl Metrics {
             registry,
             probe_registry,
         })
+    }
+
+    /// A stream over a WebSocket is served, for `exec`, `attach` or `portforward`.
+    pub fn websocket(&self, subresource: &str) {
+        self.websockets.with_label_values(&[subresource]).inc();
     }
 
     /// Counts a call of the runtime. `since` is none for those whose length says nothing.

@@ -18,6 +18,7 @@ use client::events::{EventType, Recorder};
 use client::informer::{Event as Change, Selection};
 use client::metrics::ClientMetrics;
 use client::{Api, Client, Informer};
+use component::features::FeatureGates;
 use component::health::Checks;
 use component::serving::{Bound, Limits, ServingCertificate, TlsFiles, TlsOptions, full, handler};
 use k8s_openapi::api::core::v1::{Node, Pod, Service};
@@ -45,7 +46,7 @@ use crate::metrics::Metrics;
 use crate::node_status::facts::{Facts, NodeFacts};
 use crate::node_status::register::{Registration, register};
 use crate::node_status::setters::{self, NodeSettings};
-use crate::node_status::{lease, runtime_state, updater::Updater};
+use crate::node_status::{declared, lease, runtime_state, updater::Updater};
 use crate::options::Options;
 use crate::pleg::Pleg;
 use crate::pods::dirs::Root;
@@ -81,7 +82,8 @@ pub async fn run(options: Options, stop: CancellationToken) -> anyhow::Result<()
     let root = Root::new(&options.root_dir);
     make_root(&root, config)?;
 
-    let node = node_settings(&options, &machine);
+    let gates = FeatureGates::from_pairs(&config.feature_gates)?;
+    let node = node_settings(&options, &machine, &gates);
     info!(node = node.name, addresses = ?setters::host_ips(&node), cgroup_v2 = hierarchy.is_v2(), "starting");
     let metrics = Arc::new(Metrics::new(&node.name, hierarchy.is_v2())?);
     let api = match &options.kubeconfig {
@@ -311,7 +313,7 @@ fn make_root(root: &Root, config: &KubeletConfiguration) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn node_settings(options: &Options, machine: &Machine) -> NodeSettings {
+fn node_settings(options: &Options, machine: &Machine, gates: &FeatureGates) -> NodeSettings {
     let config = &options.config;
     let hostname = match options.hostname_override.trim() {
         "" => machine.hostname.clone(),
@@ -342,6 +344,7 @@ fn node_settings(options: &Options, machine: &Machine) -> NodeSettings {
         system_reserved: list(&config.system_reserved),
         kube_reserved: list(&config.kube_reserved),
         eviction_hard: config.eviction_hard.clone().unwrap_or_default(),
+        declared_features: declared::features(gates),
     }
 }
 
@@ -574,6 +577,7 @@ async fn serve(
         ),
         checks: checks.clone(),
         metrics,
+        translates: FeatureGates::from_pairs(&config.feature_gates)?.enabled(declared::WEBSOCKETS),
         config: config.clone(),
     });
     let files = if config.tls_cert_file.is_empty() {

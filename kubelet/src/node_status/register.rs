@@ -173,6 +173,7 @@ mod tests {
             system_reserved: ResourceList::new(),
             kube_reserved: ResourceList::new(),
             eviction_hard: Default::default(),
+            declared_features: None,
         }
     }
 

@@ -33,6 +33,8 @@ pub struct NodeSettings {
     pub system_reserved: ResourceList,
     pub kube_reserved: ResourceList,
     pub eviction_hard: BTreeMap<String, String>,
+    /// See [`declared`](super::declared).
+    pub declared_features: Option<Vec<String>>,
 }
 
 /// What was seen just now.
@@ -151,6 +153,7 @@ pub fn status(
     status.images = images(seen.images, settings.max_images);
     status.runtime_handlers = (!facts.handlers.is_empty()).then(|| facts.handlers.clone());
     status.features = facts.features.clone();
+    status.declared_features = settings.declared_features.clone();
     conditions(&mut status, facts, seen.pressure, seen.now);
     status
 }
@@ -415,6 +418,7 @@ mod tests {
             eviction_hard: [("memory.available", "100Mi"), ("nodefs.available", "10%")]
                 .map(|(k, v)| (k.into(), v.into()))
                 .into(),
+            declared_features: None,
         }
     }
 

@@ -6,6 +6,7 @@ use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
+use ::streaming::websocket;
 use bytes::Bytes;
 use component::health::Checks;
 use component::serving::{Body, Peer, full};
@@ -44,6 +45,8 @@ pub struct NodeApi {
     pub stats: Stats,
     pub checks: Checks,
     pub metrics: Arc<Metrics>,
+    /// WebSocket protocols that runtimes do not know are translated for them.
+    pub translates: bool,
     pub config: KubeletConfiguration,
 }
 
@@ -426,7 +429,7 @@ impl NodeApi {
             .exec_url(streams.exec(id, command))
             .await
             .map_err(runtime_failed)?;
-        streaming::join(request, &url).await
+        self.command("exec", request, &url, streams).await
     }
 
     async fn attach(
@@ -456,7 +459,22 @@ impl NodeApi {
             .attach_url(streams.attach(id))
             .await
             .map_err(runtime_failed)?;
-        streaming::join(request, &url).await
+        self.command("attach", request, &url, streams).await
+    }
+
+    /// A remote command at the runtime's `url`.
+    async fn command(
+        &self,
+        name: &str,
+        request: Request<Incoming>,
+        url: &str,
+        streams: Streams,
+    ) -> Answer {
+        if self.translates && websocket::wants_stream_close(request.headers()) {
+            self.metrics.websocket(name);
+            return streaming::translate(request, url, streams);
+        }
+        streaming::join(request, url).await
     }
 
     async fn port_forward(
@@ -495,6 +513,10 @@ impl NodeApi {
             .port_forward_url(&sandbox.id, ports)
             .await
             .map_err(runtime_failed)?;
+        if self.translates && !websocket::tunnelled(request.headers()).is_empty() {
+            self.metrics.websocket("portforward");
+            return streaming::tunnel(request, &url).await;
+        }
         streaming::join(request, &url).await
     }
 

@@ -1,0 +1,30 @@
+//! What a node declares that it can do and older kubelets cannot (`status.declaredFeatures`,
+//! KEP-5328): the API server and the scheduler heed it. Pure.
+//!
+//! What must not be here: a feature that is not there.
+
+use component::features::FeatureGates;
+
+/// The kubelet serves every streaming protocol over WebSockets, so that the API server passes
+/// them on as they are.
+pub const WEBSOCKETS: &str = "ExtendWebSocketsToKubelet";
+
+/// The features, in order; `None` where nodes declare nothing.
+pub fn features(gates: &FeatureGates) -> Option<Vec<String>> {
+    let features = [WEBSOCKETS].into_iter().filter(|f| gates.enabled(f));
+    let features: Vec<String> = features.map(str::to_owned).collect();
+    (gates.enabled("NodeDeclaredFeatures") && !features.is_empty()).then_some(features)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_switched_off_is_not_declared() {
+        let of = |text| features(&FeatureGates::parse(text).unwrap());
+        assert_eq!(of(""), Some(vec![WEBSOCKETS.to_owned()]));
+        assert_eq!(of("NodeDeclaredFeatures=false"), None);
+        assert_eq!(of("ExtendWebSocketsToKubelet=false"), None);
+    }
+}
