@@ -100,7 +100,11 @@ pub const CONTROLLERS: &[Descriptor] = &[
         "horizontalpodautoscaling",
     ),
     absent("disruption-controller", "disruption"),
-    absent("statefulset-controller", "statefulset"),
+    ours(
+        "statefulset-controller",
+        "statefulset",
+        c::statefulset::start,
+    ),
     ours("cronjob-controller", "cronjob", c::cronjob::start),
     absent("certificatesigningrequest-signing-controller", "csrsigning"),
     absent(

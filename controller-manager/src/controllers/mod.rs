@@ -21,6 +21,7 @@ pub mod resourcequota;
 pub mod rootcapublisher;
 pub mod serviceaccount;
 pub mod servicecidrs;
+pub mod statefulset;
 pub mod tainteviction;
 pub mod ttlafterfinished;
 pub mod vacprotection;

@@ -58,6 +58,8 @@ pub struct Options {
     #[command(flatten)]
     pub daemonset: DaemonSetFlags,
     #[command(flatten)]
+    pub statefulset: StatefulSetFlags,
+    #[command(flatten)]
     pub job: JobFlags,
     #[command(flatten)]
     pub cronjob: CronJobFlags,
@@ -296,6 +298,14 @@ pub struct DaemonSetFlags {
 
 #[derive(Args, Debug)]
 #[group(skip)]
+pub struct StatefulSetFlags {
+    /// The number of statefulset objects that are allowed to sync concurrently.
+    #[arg(long, default_value_t = 5)]
+    pub concurrent_statefulset_syncs: usize,
+}
+
+#[derive(Args, Debug)]
+#[group(skip)]
 pub struct JobFlags {
     /// The number of job objects that are allowed to sync concurrently.
     #[arg(long, default_value_t = 5)]
@@ -469,6 +479,7 @@ impl Options {
                 "MirroringEndpointUpdatesBatchPeriod":
                     self.endpointslicemirroring.mirroring_endpointslice_updates_batch_period,
             },
+            "StatefulSetController": {"ConcurrentStatefulSetSyncs": self.statefulset.concurrent_statefulset_syncs},
             "JobController": {"ConcurrentJobSyncs": self.job.concurrent_job_syncs},
             "CronJobController": {"ConcurrentCronJobSyncs": self.cronjob.concurrent_cron_job_syncs},
             "ReplicationController": {"ConcurrentRCSyncs": self.replicaset.concurrent_rc_syncs},

@@ -93,6 +93,16 @@ fn go_json(value: &Value) -> String {
     out
 }
 
+/// What names the revision of a patch: the Fowler–Noll–Vo hash, variant 1, of its bytes and of
+/// how many names were taken before.
+pub fn hash(data: &Value, collisions: i32) -> String {
+    let text = go_json(data) + &collisions.to_string();
+    let hash = text.bytes().fold(0x811c_9dc5_u32, |hash, byte| {
+        hash.wrapping_mul(0x0100_0193) ^ u32::from(byte)
+    });
+    meta::name_generator::safe_encode(&hash.to_string())
+}
+
 /// Creates a revision; its data goes over the wire as text, byte for byte.
 pub async fn create(
     client: &Client,

@@ -120,9 +120,27 @@ impl Controller {
         let before = cron.status.clone();
         let result = self.act(&mut cron, &jobs).await;
         if before.unwrap_or_default() != cron.status.clone().unwrap_or_default() {
-            self.written.note(&self.api.replace_status(&cron).await?);
+            self.store_status(cron).await?;
         }
         result
+    }
+
+    /// Nobody else writes the status: where somebody has changed the spec in between, what we
+    /// have seen and done still holds.
+    async fn store_status(&self, cron: CronJob) -> Result<(), Error> {
+        let stored = match self.api.replace_status(&cron).await {
+            Err(e) if e.is_conflict() => {
+                let live = self.api.within(cron.namespace()).get(cron.name()).await?;
+                if live.uid() != cron.uid() {
+                    return Ok(());
+                }
+                let status = cron.status;
+                self.api.replace_status(&CronJob { status, ..live }).await?
+            }
+            other => other?,
+        };
+        self.written.note(&stored);
+        Ok(())
     }
 
     /// Everything but storing the status.
