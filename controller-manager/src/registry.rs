@@ -99,7 +99,7 @@ pub const CONTROLLERS: &[Descriptor] = &[
         "horizontal-pod-autoscaler-controller",
         "horizontalpodautoscaling",
     ),
-    absent("disruption-controller", "disruption"),
+    ours("disruption-controller", "disruption", c::disruption::start),
     ours(
         "statefulset-controller",
         "statefulset",
@@ -113,7 +113,7 @@ pub const CONTROLLERS: &[Descriptor] = &[
     ),
     absent("certificatesigningrequest-cleaner-controller", "csrcleaner"),
     absent("podcertificaterequest-cleaner-controller", ""),
-    absent("ttl-controller", "ttl"),
+    ours("ttl-controller", "ttl", c::ttl::start),
     off(absent("bootstrap-signer-controller", "bootstrapsigner")),
     off(absent("token-cleaner-controller", "tokencleaner")),
     absent("device-taint-eviction-controller", ""),
@@ -155,7 +155,11 @@ pub const CONTROLLERS: &[Descriptor] = &[
         "kube-apiserver-serving-clustertrustbundle-publisher-controller",
         "",
     ),
-    absent("ephemeral-volume-controller", "ephemeral-volume"),
+    ours(
+        "ephemeral-volume-controller",
+        "ephemeral-volume",
+        c::ephemeralvolume::start,
+    ),
     absent(
         "storageversion-garbage-collector-controller",
         "storage-version-gc",

@@ -40,8 +40,6 @@ pub struct AbsentControllerFlags {
     #[arg(long, default_value_t = 50)]
     concurrent_resourceclaim_syncs: usize,
     #[arg(long, default_value_t = 5)]
-    concurrent_ephemeralvolume_syncs: usize,
-    #[arg(long, default_value_t = 5)]
     concurrent_horizontal_pod_autoscaler_syncs: usize,
     #[arg(long, default_value = "5m0s")]
     horizontal_pod_autoscaler_cpu_initialization_period: GoDuration,

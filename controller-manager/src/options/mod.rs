@@ -64,6 +64,8 @@ pub struct Options {
     #[command(flatten)]
     pub cronjob: CronJobFlags,
     #[command(flatten)]
+    pub ephemeral_volume: EphemeralVolumeFlags,
+    #[command(flatten)]
     pub podgc: PodGcFlags,
     #[command(flatten)]
     pub resourcequota: ResourceQuotaFlags,
@@ -322,6 +324,14 @@ pub struct CronJobFlags {
 
 #[derive(Args, Debug)]
 #[group(skip)]
+pub struct EphemeralVolumeFlags {
+    /// The number of ephemeral volume syncing operations that will be done concurrently.
+    #[arg(long, default_value_t = 5)]
+    pub concurrent_ephemeralvolume_syncs: usize,
+}
+
+#[derive(Args, Debug)]
+#[group(skip)]
 pub struct PodGcFlags {
     /// Number of terminated pods that can exist before the terminated pod garbage collector starts deleting terminated pods. If <= 0, the terminated pod garbage collector is disabled.
     #[arg(long, default_value_t = 12500)]
@@ -480,6 +490,9 @@ impl Options {
                     self.endpointslicemirroring.mirroring_endpointslice_updates_batch_period,
             },
             "StatefulSetController": {"ConcurrentStatefulSetSyncs": self.statefulset.concurrent_statefulset_syncs},
+            "EphemeralVolumeController": {
+                "ConcurrentEphemeralVolumeSyncs": self.ephemeral_volume.concurrent_ephemeralvolume_syncs,
+            },
             "JobController": {"ConcurrentJobSyncs": self.job.concurrent_job_syncs},
             "CronJobController": {"ConcurrentCronJobSyncs": self.cronjob.concurrent_cron_job_syncs},
             "ReplicationController": {"ConcurrentRCSyncs": self.replicaset.concurrent_rc_syncs},

@@ -1,7 +1,7 @@
 //! Indexes of the shared caches that several controllers use.
 
 use client::informer::{Index, Informer};
-use client::{Kind, Object as _};
+use client::{Kind, Object as _, ObjectKey};
 use k8s_openapi::Metadata;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use meta::owner::controller_of;
@@ -39,6 +39,16 @@ pub fn pods_by_node(informer: &Informer<Pod>) -> Index<Pod> {
             .filter(|n| !n.is_empty())
             .into_iter()
             .collect()
+    })
+}
+
+/// Pods by the claims that their volumes use.
+pub fn pods_by_claim(informer: &Informer<Pod>) -> Index<Pod> {
+    informer.add_index("claim", |pod| {
+        let keys = pod
+            .claims()
+            .map(|(name, _)| ObjectKey::new(pod.namespace(), &name));
+        keys.map(|k| k.to_string()).collect()
     })
 }
 

@@ -12,5 +12,6 @@ pub mod pod_control;
 pub mod pods;
 pub mod protection;
 pub mod revisions;
+pub mod scales;
 pub mod template;
 pub mod written;

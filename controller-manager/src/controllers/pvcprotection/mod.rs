@@ -11,6 +11,7 @@ use meta::owner::controller_of;
 
 use crate::context::{Context, Run, retry_conflicts};
 use crate::kinds::Pod;
+use crate::workload::index;
 use crate::workload::protection::{self, Protection};
 
 const FINALIZER: &str = "kubernetes.io/pvc-protection";
@@ -30,9 +31,7 @@ pub fn start(ctx: &Context) -> anyhow::Result<Option<Run>> {
     let pods = ctx.pods();
     let controller = Arc::new(Controller {
         claims: claims.store().clone(),
-        pods_by_claim: pods.add_index("claim", |pod| {
-            claim_keys(pod).map(|k| k.to_string()).collect()
-        }),
+        pods_by_claim: index::pods_by_claim(&pods),
         api: Api::all(&client),
         pods: Api::all(&client),
         queue: ctx.queue("pvcprotection"),
