@@ -11,7 +11,7 @@ use meta::Status;
 use meta::status::StatusCause;
 use patch::apply::{Entry, Error, Identity, Managed, Request, Set, Versions};
 use schema::{Message, Resource};
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use super::as_read::label_like_the_template;
 use super::convert::{api_version, convert};
@@ -498,20 +498,19 @@ pub fn keep_times_of_noop(object: &mut Value, old: &Value) {
 
 /// Whether an object without managers is what the other is but for its managers.
 fn same_but_for_managers(object: &Value, old: &Value) -> bool {
-    let (Some(ours), Some(theirs)) = (object.as_object(), old.as_object()) else {
-        return false;
-    };
-    let keys = ours.keys().chain(theirs.keys());
-    let rest = keys.filter(|key| *key != "metadata");
-    let equal = |a: &Map<String, Value>, b: &Map<String, Value>, key: &str| {
-        semantically_equal(a.get(key), b.get(key))
-    };
-    let metadata = |of: &Value| of["metadata"].as_object().cloned().unwrap_or_default();
-    let (m, mut n) = (metadata(object), metadata(old));
-    n.remove("managedFields");
-    let meta_keys = m.keys().chain(n.keys());
-    rest.into_iter().all(|key| equal(ours, theirs, key))
-        && meta_keys.into_iter().all(|key| equal(&m, &n, key))
+    /// Whether all members are equal that are in either and pass.
+    fn same(a: &Value, b: &Value, passes: impl Fn(&str) -> bool) -> bool {
+        let (Some(a), Some(b)) = (a.as_object(), b.as_object()) else {
+            return a == b;
+        };
+        let keys = a.keys().chain(b.keys().filter(|key| !a.contains_key(*key)));
+        keys.filter(|key| passes(key))
+            .all(|key| semantically_equal(a.get(key), b.get(key)))
+    }
+    same(object, old, |key| key != "metadata")
+        && same(&object["metadata"], &old["metadata"], |key| {
+            key != "managedFields"
+        })
 }
 
 /// What managers of a workload own of its scale, as managers of the scale.

@@ -15,6 +15,7 @@
 mod encodings;
 mod freshness;
 mod history;
+mod indexes;
 mod object;
 mod resource;
 mod selector;

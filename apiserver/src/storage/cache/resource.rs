@@ -5,7 +5,7 @@
 //!
 //! What must not be here: etcd's watch, keys of other resources.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -13,11 +13,12 @@ use parking_lot::RwLock;
 use tokio::time::Instant;
 
 use super::history::{Event, History};
+use super::indexes::{Candidates, Indexes};
 use super::object::Object;
 use super::selector::Selector;
 use super::tree::{Cursor, Tree};
 use super::watch::Watcher;
-use super::watchers::{Channel, End, Watchers, indexed_term};
+use super::watchers::{Channel, End, Watchers};
 use super::{
     At, Definition, Ingested, List, ListQuery, Result, Revision, Shared, Start, WatchQuery,
 };
@@ -34,12 +35,9 @@ pub struct ResourceCache {
     state: RwLock<State>,
 }
 
-/// The objects by the value of one indexed field.
-type Index<T> = (usize, HashMap<Box<str>, T>);
-
 struct State {
     objects: Tree,
-    indexes: Vec<Index<Tree>>,
+    indexes: Indexes,
     history: History,
     watchers: Watchers,
     /// The revision of the last change. Ahead of the cache's revision between a batch's
@@ -59,26 +57,7 @@ pub(super) enum Applied {
 
 impl State {
     fn new(definition: &Definition, objects: Vec<Arc<Object>>, revision: Revision) -> Self {
-        let mut by_value: Vec<Index<Vec<Arc<Object>>>> = definition
-            .fields
-            .iter()
-            .enumerate()
-            .filter(|(_, field)| field.indexed)
-            .map(|(i, _)| (i, HashMap::new()))
-            .collect();
-        for object in &objects {
-            for (field, values) in &mut by_value {
-                let value = values.entry(object.field(*field).into()).or_default();
-                value.push(object.clone());
-            }
-        }
-        let indexes = by_value
-            .into_iter()
-            .map(|(field, values)| {
-                let trees = values.into_iter().map(|(v, o)| (v, Tree::from_sorted(o)));
-                (field, trees.collect())
-            })
-            .collect();
+        let indexes = Indexes::new(definition, &objects);
         Self {
             bytes: objects.iter().map(|object| object.bytes().len()).sum(),
             objects: Tree::from_sorted(objects),
@@ -95,56 +74,35 @@ impl State {
         match change {
             Applied::Put(object) => {
                 let previous = self.objects.insert(object.clone());
-                self.reindex(previous.as_ref(), Some(&object));
+                self.indexes.change(previous.as_ref(), Some(&object));
                 self.bytes += object.bytes().len();
                 self.bytes -= previous.as_ref().map_or(0, |old| old.bytes().len());
                 Some(Event::new(object.revision(), Some(object), previous, at))
             }
             Applied::Delete { key, revision } => {
                 let previous = self.objects.remove(&key)?;
-                self.reindex(Some(&previous), None);
+                self.indexes.change(Some(&previous), None);
                 self.bytes -= previous.bytes().len();
                 Some(Event::new(revision, None, Some(previous), at))
             }
         }
     }
 
-    fn reindex(&mut self, previous: Option<&Arc<Object>>, object: Option<&Arc<Object>>) {
-        for (field, values) in &mut self.indexes {
-            let now = object.map(|object| object.field(*field));
-            if let Some(previous) = previous
-                && let before = previous.field(*field)
-                && now != Some(before)
-                && let Some(tree) = values.get_mut(before)
-            {
-                tree.remove(previous.key());
-                if tree.is_empty() {
-                    values.remove(before);
-                }
-            }
-            if let (Some(now), Some(object)) = (now, object) {
-                match values.get_mut(now) {
-                    Some(tree) => drop(tree.insert(object.clone())),
-                    None => {
-                        let tree = Tree::from_sorted([object.clone()]);
-                        values.insert(now.into(), tree);
-                    }
-                }
-            }
-        }
-    }
-
     /// The objects that a selector can match, from `start` on, in key order.
-    fn candidates(&self, definition: &Definition, selector: &Selector, start: &str) -> Cursor {
-        let tree = match indexed_term(definition, selector) {
-            Some((field, value)) => {
-                let index = self.indexes.iter().find(|(f, _)| *f == field);
-                let tree = index.and_then(|(_, values)| values.get(value));
-                tree.cloned().unwrap_or_default()
-            }
-            None => self.objects.clone(),
+    /// With a label that it would be worth while to index.
+    fn candidates(
+        &self,
+        definition: &Definition,
+        selector: &Selector,
+        start: &str,
+    ) -> (Cursor, Option<Box<str>>) {
+        let all = self.objects.len();
+        let (tree, learn) = match self.indexes.candidates(definition, selector, all) {
+            Candidates::Among(tree) => (tree, None),
+            Candidates::All => (self.objects.clone(), None),
+            Candidates::Learn(key) => (self.objects.clone(), Some(key)),
         };
-        candidates(tree, definition, selector, start)
+        (candidates(tree, definition, selector, start), learn)
     }
 }
 
@@ -311,10 +269,15 @@ impl ResourceCache {
                 let cursor = candidates(tree, &self.definition, selector, start);
                 Ok(Some((cursor, revision)))
             }
-            _ => Ok(Some((
-                state.candidates(&self.definition, selector, start),
-                now,
-            ))),
+            _ => {
+                let (cursor, learn) = state.candidates(&self.definition, selector, start);
+                drop(state);
+                if let Some(key) = learn {
+                    let state = &mut *self.state.write();
+                    state.indexes.learn(key, &state.objects);
+                }
+                Ok(Some((cursor, now)))
+            }
         }
     }
 
@@ -451,7 +414,7 @@ impl ResourceCache {
             },
         };
         let cursor = matches!(query.start, Start::State { .. })
-            .then(|| state.candidates(&self.definition, &selector, ""));
+            .then(|| state.candidates(&self.definition, &selector, "").0);
         let initial = cursor.as_ref().map_or(backlog.len(), Cursor::left);
         self.metrics.init_events.inc_by(initial as u64);
         let channel = Arc::new(Channel::new(
@@ -584,8 +547,10 @@ impl ResourceCache {
         state.watchers.bookmark(revision);
     }
 
-    pub(super) fn drop_history_before(&self, instant: Instant) {
-        self.change_history(|history| history.drop_before(instant));
+    /// Drops what has become old: history, and indexes that nobody uses.
+    pub(super) fn sweep(&self, history_before: Instant) {
+        self.change_history(|history| history.drop_before(history_before));
+        self.state.write().indexes.forget_unused();
         self.metrics.revision(self.shared.freshness.revision());
     }
 
@@ -612,7 +577,7 @@ impl ResourceCache {
         self.shared.history_changed(state.history.bytes(), 0);
         state.history = History::default();
         let objects = std::mem::take(&mut state.objects);
-        state.indexes.clear();
+        state.indexes = Indexes::default();
         objects.iter().cloned().collect()
     }
 

@@ -401,7 +401,7 @@ impl Cache {
     fn sweep(&self) {
         if let Some(instant) = Instant::now().checked_sub(self.shared.options.history_age) {
             for resource in self.all() {
-                resource.drop_history_before(instant);
+                resource.sweep(instant);
             }
         }
     }

@@ -213,8 +213,12 @@ pub fn base64(out: &mut Vec<u8>, bytes: &[u8]) {
 }
 
 /// JSON that came from elsewhere, as Go embeds it: checked, without insignificant
-/// space, and escaped for HTML.
+/// space, and escaped for HTML. What is no UTF-8 is replaced: Go would pass it on, and only Go
+/// could read it.
 pub fn compact(out: &mut Vec<u8>, raw: &[u8]) -> Result<()> {
+    if std::str::from_utf8(raw).is_err() {
+        return compact(out, String::from_utf8_lossy(raw).as_bytes());
+    }
     if read::check(raw)?.canonical {
         out.extend_from_slice(raw);
         return Ok(());
@@ -255,6 +259,13 @@ pub fn compact(out: &mut Vec<u8>, raw: &[u8]) -> Result<()> {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    #[test]
+    fn what_is_embedded_is_valid_afterwards() {
+        let written = |raw: &[u8]| text(|out| compact(out, raw).unwrap());
+        assert_eq!(written(b"{ \"a\": \"<\" }"), r#"{"a":"\u003c"}"#);
+        assert_eq!(written(b"\"\x92\""), "\"\u{fffd}\"");
+    }
 
     fn text(f: impl FnOnce(&mut Vec<u8>)) -> String {
         let mut out = Vec::new();
