@@ -5,6 +5,7 @@ mod authn;
 mod authz;
 mod controlplane;
 mod discovery;
+mod health;
 mod http;
 mod lookup;
 mod openapi;

@@ -6,12 +6,12 @@ use std::sync::Arc;
 
 use anyhow::{Context as _, bail};
 use component::features::FeatureGates;
-use component::health::Checks;
 use component::metrics::{Registry as Metrics, Slis};
 use component::serving::{Bound, Limits, ServingCertificate, TlsFiles, TlsOptions, handler};
 use component::zpages::ZPages;
 use ipnet::IpNet;
 use prometheus::IntCounter;
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::admission;
@@ -21,13 +21,14 @@ use crate::authn::token_issuer::TokenIssuer;
 use crate::authz::Authorizer;
 use crate::controlplane::{Authentication, ControlPlane, Local, MasterLeases, RequestHeader};
 use crate::discovery::{self, Addresses, Discovery};
+use crate::health::Health;
 use crate::http::body;
 use crate::http::chain::{Chain, Connection};
 use crate::http::context::RequestContext;
 use crate::http::in_flight::InFlight;
 use crate::http::metrics::Metrics as RequestMetrics;
 use crate::http::paths::{Mount, NonResource};
-use crate::http::verbs::Endpoints;
+use crate::http::verbs::{self, Endpoints};
 use crate::lookup::Lookup;
 use crate::openapi::OpenApi;
 use crate::options::{
@@ -45,6 +46,8 @@ use crate::storage::keys::Keys;
 use crate::storage::{Storage, metrics::Metrics as StorageMetrics};
 use crate::{authn, authz, proxy};
 
+/// Uses of tokens that are kept in secrets, waiting to be noted. Each is noted once a day.
+const USED_SECRETS: usize = 64;
 /// How often changed CA files are noticed.
 const CA_RELOAD_INTERVAL: std::time::Duration = std::time::Duration::from_secs(60);
 
@@ -88,7 +91,8 @@ pub async fn run(options: Options, stop: CancellationToken) -> anyhow::Result<()
     let reader = Arc::new(Reader::default());
     let lookup: Arc<dyn Lookup> = reader.clone();
     let clock: authn::Clock = Arc::new(jiff::Timestamp::now);
-    let authenticator = authenticator(&authentication, &lookup, &clock, &metrics)?;
+    let (used, used_secrets) = mpsc::channel(USED_SECRETS);
+    let authenticator = authenticator(&authentication, &lookup, &clock, &metrics, used)?;
     tokio::spawn({
         let authenticator = authenticator.clone();
         async move {
@@ -218,25 +222,25 @@ pub async fn run(options: Options, stop: CancellationToken) -> anyhow::Result<()
     }
     endpoints.rest.extend(reviews::all(&asked.0, &asked.1));
     let slis = Slis::new()?;
-    let checks = Checks::new();
-    checks.report(&slis);
     let stopping = CancellationToken::new();
-    let ready = Checks::new();
-    ready.report(&slis);
-    {
-        let (live, ready_too) = (health.clone(), health);
-        checks.add("etcd", move || live.check());
-        ready.add("etcd", move || ready_too.check());
-        ready.add("etcd-readiness", move || readiness.check());
+    let healthy = Health::new(&slis, serving.livez_grace_period.get());
+    healthy.always("etcd", move || health.check());
+    healthy
+        .readyz
+        .add("etcd-readiness", move || readiness.check());
+    let filled = {
         let cache = cache.clone();
-        ready.add("informer-sync", move || match cache.revision() {
+        move || match cache.revision() {
             0 => Err("the watch cache is being filled".to_owned()),
             _ => Ok(()),
-        });
-        let stop = stop.clone();
-        ready.add("shutdown", move || match stop.is_cancelled() {
-            true => Err("process is shutting down".to_owned()),
-            false => Ok(()),
+        }
+    };
+    healthy.readyz.add("informer-sync", filled);
+    for name in ["generic-apiserver-start-informers", "storage-readiness"] {
+        let (cache, step) = (cache.clone(), healthy.hook(name));
+        tokio::spawn(async move {
+            cache.synced().await;
+            step.done();
         });
     }
     let advertise = serving.advertise_address.unwrap_or(serving.bind_address);
@@ -256,8 +260,19 @@ pub async fn run(options: Options, stop: CancellationToken) -> anyhow::Result<()
         authentication: published(&authenticator),
         bootstrap_rbac: authorizer.rbac().is_some(),
         hostname: hostname(),
+        used_secrets,
     };
-    let left = control_plane.start(&ready, stop.clone());
+    let repaired = healthy.hook("start-service-ip-repair-controllers");
+    let left = control_plane.start(&healthy, stop.clone());
+    {
+        let stop = stop.clone();
+        healthy
+            .readyz
+            .add("shutdown", move || match stop.is_cancelled() {
+                true => Err("process is shutting down".to_owned()),
+                false => Ok(()),
+            });
+    }
     tokio::spawn({
         let services = store(&registry, "services")?.clone();
         let cache = cache.clone();
@@ -265,7 +280,7 @@ pub async fn run(options: Options, stop: CancellationToken) -> anyhow::Result<()
             cache.synced().await;
             let counted = allocators.addresses.clone();
             tokio::spawn(async move { counted.count_for_ever().await });
-            repair(services, allocators.addresses, allocators.ports).await;
+            repair(services, allocators.addresses, allocators.ports, repaired).await;
         }
     });
     let mut mounts = vec![openapi(OpenApi::new(
@@ -293,9 +308,7 @@ pub async fn run(options: Options, stop: CancellationToken) -> anyhow::Result<()
                 .into(),
             },
             slis,
-            healthz: checks.clone(),
-            livez: checks,
-            readyz: ready,
+            health: healthy,
             metrics: metrics.clone(),
             mounts,
         }),
@@ -437,7 +450,10 @@ fn token_issuer(
 fn documents(discovery: Discovery) -> Mount {
     let paths = discovery.paths();
     let serve = move |request: &RequestContext| {
-        if !matches!(request.method, http::Method::GET | http::Method::HEAD) {
+        // The lists of groups are there for any method; upstream's router has the rest.
+        let any_method = request.info.path.starts_with("/apis")
+            && request.info.path.trim_matches('/').matches('/').count() < 2;
+        if request.method != http::Method::GET && !any_method {
             return None;
         }
         let found = discovery.get(&request.info.path, &request.headers, request.peer)?;
@@ -456,9 +472,6 @@ fn documents(discovery: Discovery) -> Mount {
 fn openapi(openapi: OpenApi) -> Mount {
     let paths = ["/openapi/v2", "/openapi/v3", "/openapi/v3/"];
     let serve = move |request: &RequestContext| {
-        if !matches!(request.method, http::Method::GET | http::Method::HEAD) {
-            return None;
-        }
         let query = request.uri.query().unwrap_or_default();
         let found = openapi.get(&request.info.path, query, &request.headers)?;
         // As upstream: the one large document is compressed, those of v3 are not.
@@ -508,8 +521,9 @@ fn issuer(
     let serve = move |request: &RequestContext| {
         let path = request.info.path.trim_end_matches('/');
         let (_, content_type, document) = documents.iter().find(|(p, ..)| *p == path)?;
-        if !matches!(request.method, http::Method::GET | http::Method::HEAD) {
-            return None;
+        if request.method != http::Method::GET {
+            let status = verbs::method_not_allowed();
+            return Some(body::status(&status, &request.headers, false));
         }
         let mut response = http::Response::new(body::full(document.clone()));
         let headers = response.headers_mut();
@@ -620,6 +634,7 @@ fn authenticator(
     lookup: &Arc<dyn Lookup>,
     clock: &authn::Clock,
     metrics: &Metrics,
+    used: mpsc::Sender<authn::UsedSecret>,
 ) -> anyhow::Result<Arc<authn::Authn>> {
     let AuthenticationOptions {
         anonymous_auth,
@@ -660,6 +675,7 @@ fn authenticator(
             issuers: service_account_issuer.clone(),
             api_audiences: api_audiences.0.clone(),
             lookup: *service_account_lookup,
+            used: Some(used),
         },
         bootstrap_tokens: *enable_bootstrap_token_auth,
         anonymous: *anonymous_auth,

@@ -24,7 +24,11 @@ impl RuntimeClass {
         };
         if name.is_empty() {
             // What upstream's client says of itself.
-            return Err(Status::internal("resource name may not be empty"));
+            return Err(Status {
+                code: 500,
+                message: "resource name may not be empty".to_owned(),
+                ..Status::default()
+            });
         }
         let (group, resource) = ("node.k8s.io", "runtimeclasses");
         let found = match self.lookup.get(group, resource, "", name) {

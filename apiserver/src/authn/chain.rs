@@ -12,11 +12,12 @@ use futures::future::BoxFuture;
 use http::HeaderMap;
 use http::header::{AUTHORIZATION, SEC_WEBSOCKET_PROTOCOL, UPGRADE};
 use jiff::SignedDuration;
+use tokio::sync::mpsc;
 
 use super::bootstrap_token::BootstrapTokens;
 use super::keys::{KeyError, public_keys};
 use super::request_header::{Headers, RequestHeader};
-use super::service_account::Verifier;
+use super::service_account::{UsedSecret, Verifier};
 use super::token_cache::TokenCache;
 use super::token_file::{self, TokenFileError};
 use super::x509::{CaBundle, CaError};
@@ -57,6 +58,8 @@ pub struct ServiceAccounts {
     pub api_audiences: Vec<String>,
     /// `--service-account-lookup`
     pub lookup: bool,
+    /// Is told of secrets whose tokens are used.
+    pub used: Option<mpsc::Sender<UsedSecret>>,
 }
 
 impl ServiceAccounts {
@@ -155,6 +158,7 @@ pub fn build(
         issuers: service_accounts.issuers,
         audiences: audiences.clone(),
         lookup_legacy: service_accounts.lookup,
+        used: service_accounts.used.clone(),
         lookup: lookup.clone(),
         clock: clock.clone(),
         metrics: metrics.clone(),

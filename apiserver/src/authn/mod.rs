@@ -21,6 +21,7 @@ pub mod x509;
 
 pub use chain::{Authn, Config, ServiceAccounts, build};
 pub use metrics::Metrics;
+pub use service_account::{LAST_USED_LABEL, UsedSecret};
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -11,6 +11,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde::Deserialize;
 use serde_json::Value;
+use tokio::sync::mpsc;
 
 use super::jwt::{Claims, LEEWAY, Unverified};
 use super::keys::PublicKey;
@@ -21,6 +22,8 @@ use crate::lookup::Lookup;
 pub const LEGACY_ISSUER: &str = "kubernetes/serviceaccount";
 pub const USERNAME_PREFIX: &str = "system:serviceaccount:";
 pub const ALL_ACCOUNTS_GROUP: &str = "system:serviceaccounts";
+/// The day on which a token that is kept in a secret was last used.
+pub const LAST_USED_LABEL: &str = "kubernetes.io/legacy-token-last-used";
 const INVALID_SINCE_LABEL: &str = "kubernetes.io/legacy-token-invalid-since";
 
 pub const POD_NAME: &str = "authentication.kubernetes.io/pod-name";
@@ -102,6 +105,17 @@ pub struct Verifier {
     pub lookup: Arc<dyn Lookup>,
     pub clock: Clock,
     pub metrics: Arc<super::Metrics>,
+    /// Is told of secrets whose tokens are used. Where it has more than it can note, what it
+    /// misses is used again.
+    pub used: Option<mpsc::Sender<UsedSecret>>,
+}
+
+/// A secret whose token was used.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UsedSecret {
+    pub namespace: String,
+    pub name: String,
+    pub uid: String,
 }
 
 /// Who a token stands for, and for which of the audiences asked for.
@@ -335,6 +349,13 @@ impl Verifier {
                     "ServiceAccount UID ({}) does not match claim ({account_uid})",
                     uid(&account)
                 ));
+            }
+            if let Some(used) = &self.used {
+                let _ = used.try_send(UsedSecret {
+                    namespace: namespace.clone(),
+                    name: secret.clone(),
+                    uid: uid(&found).to_owned(),
+                });
             }
             if found["metadata"]["labels"][INVALID_SINCE_LABEL]
                 .as_str()

@@ -135,6 +135,7 @@ fn world() -> World {
             issuers: vec![issuer.clone()],
             api_audiences: Vec::new(),
             lookup: true,
+            used: None,
         },
         bootstrap_tokens: true,
         anonymous: true,

@@ -9,9 +9,12 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use super::ControlPlane;
+use crate::registry::object_meta::meta;
 
 const GROUP: &str = "coordination.k8s.io";
 const NAMESPACE: &str = "kube-system";
+/// Of the leases of these servers.
+const LABEL: &str = "apiserver.kubernetes.io/identity=kube-apiserver";
 /// Seconds.
 const DURATION: i64 = 3600;
 
@@ -64,8 +67,52 @@ pub(super) async fn renew(cp: Arc<ControlPlane>) -> Result<(), Status> {
     cp.local.ensure(GROUP, "leases", NAMESPACE, lease).await
 }
 
+/// Whether nobody has renewed the lease for as long as it holds.
+fn is_expired(lease: &Value, now: Timestamp) -> bool {
+    let renewed = lease["spec"]["renewTime"].as_str();
+    let renewed = renewed.and_then(|t| t.parse::<Timestamp>().ok());
+    let holds = lease["spec"]["leaseDurationSeconds"].as_i64();
+    match (renewed, holds) {
+        (Some(renewed), Some(holds)) => now.as_second() - renewed.as_second() > holds,
+        _ => true,
+    }
+}
+
+/// Removes the leases of servers that are no more.
+pub(super) async fn collect(cp: Arc<ControlPlane>) -> Result<(), Status> {
+    let leases = cp.local.list(GROUP, "leases", NAMESPACE, LABEL).await?;
+    for lease in leases {
+        let name = meta(&lease).name();
+        if !is_expired(&lease, Timestamp::now()) {
+            continue;
+        }
+        // The cache may be behind.
+        let fresh = cp.local.get(GROUP, "leases", NAMESPACE, name).await?;
+        if fresh.is_none_or(|lease| !is_expired(&lease, Timestamp::now())) {
+            continue;
+        }
+        match cp.local.delete(GROUP, "leases", NAMESPACE, name).await {
+            Err(e) if !e.is_not_found() => return Err(e),
+            _ => tracing::info!(name, "removed the lease of a server that is no more"),
+        }
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
+    use super::*;
+
+    #[test]
+    fn leases_without_a_renewal_are_over() {
+        let now: Timestamp = "2026-11-21T10:00:00Z".parse().unwrap();
+        let lease =
+            |renewed: &str| json!({"spec": {"renewTime": renewed, "leaseDurationSeconds": 3600}});
+        assert!(!is_expired(&lease("2026-11-21T09:00:00.000000Z"), now));
+        assert!(is_expired(&lease("2026-11-21T08:59:59.000000Z"), now));
+        assert!(is_expired(&json!({"spec": {}}), now));
+    }
+
     #[test]
     fn the_name_is_a_dns_label() {
         let name = super::name("host-1");

@@ -15,6 +15,7 @@ use crate::registry::managed::FieldManager;
 use crate::registry::object_meta::meta;
 use crate::registry::options::DeleteOptions;
 use crate::registry::store::{Store, Update, Warnings, Write};
+use crate::storage::cache::{At, ListQuery, Selector};
 
 pub struct Local {
     registry: Arc<Registry>,
@@ -120,6 +121,46 @@ impl Local {
             .delete(&write, &DeleteOptions::default())
             .await
             .map(drop)
+    }
+
+    /// What the cache has of a namespace's objects with the labels.
+    pub async fn list(
+        &self,
+        group: &str,
+        plural: &str,
+        namespace: &str,
+        labels: &str,
+    ) -> Result<Vec<Value>, Status> {
+        let store = self.store(group, plural)?;
+        let selector = Selector {
+            namespace: namespace.to_owned(),
+            labels: meta::labels::Selector::parse(labels).map_err(Status::internal)?,
+            ..Selector::default()
+        };
+        let query = ListQuery {
+            selector: &selector,
+            at: At::Any,
+            limit: 0,
+            start: "",
+        };
+        let list = store.cache.list(&query).await.map_err(Status::internal)?;
+        let trees = list.objects.iter();
+        trees
+            .map(|object| store.tree(object.bytes(), object.revision()))
+            .collect()
+    }
+
+    /// Writes what `change` makes of an object.
+    pub async fn modify(
+        &self,
+        group: &str,
+        plural: &str,
+        namespace: &str,
+        name: &str,
+        change: &(dyn Fn(&mut Value) -> Result<(), Status> + Send + Sync),
+    ) -> Result<Value, Status> {
+        let store = self.store(group, plural)?;
+        store.modify(namespace, name, false, change).await
     }
 
     /// Sets a condition of a cluster-scoped object to true.

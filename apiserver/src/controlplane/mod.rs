@@ -7,6 +7,7 @@
 mod authentication_config;
 mod endpoints;
 mod identity;
+mod legacy_tokens;
 mod local;
 mod master_leases;
 mod namespaces;
@@ -18,24 +19,27 @@ mod service_cidr;
 use std::future::Future;
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use component::health::Checks;
 use ipnet::IpNet;
 use meta::Status;
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 pub use authentication_config::{Authentication, RequestHeader};
 pub use local::Local;
 pub use master_leases::MasterLeases;
 
+use crate::authn::UsedSecret;
+use crate::health::{Health, Step};
 use crate::storage::cache::Cache;
 
 /// How soon a part that failed is tried again.
 const RETRY: Duration = Duration::from_secs(1);
 /// How often endpoints and leases are renewed (upstream: 10 s, with leases of 15 s).
 const RECONCILE: Duration = Duration::from_secs(10);
+const MINUTE: Duration = Duration::from_secs(60);
+const HOUR: Duration = Duration::from_secs(3600);
 
 /// What the parts need.
 pub struct ControlPlane {
@@ -54,62 +58,65 @@ pub struct ControlPlane {
     pub authentication: Authentication,
     pub bootstrap_rbac: bool,
     pub hostname: String,
+    /// Secrets whose tokens are used.
+    pub used_secrets: mpsc::Receiver<UsedSecret>,
 }
 
 impl ControlPlane {
     /// Starts every part. `stop` ends the reconciling parts; the returned future is done when
     /// they have taken the server's traces out of the cluster.
     pub fn start(
-        self,
-        ready: &Checks,
+        mut self,
+        health: &Health,
         stop: CancellationToken,
     ) -> impl Future<Output = ()> + Send + use<> {
+        let (_, nobody) = mpsc::channel(1);
+        let used = std::mem::replace(&mut self.used_secrets, nobody);
+        tokio::spawn(legacy_tokens::note(self.local.clone(), used));
         let cp = Arc::new(self);
-        spawn_hook(
-            ready,
+        let start = Start {
+            health,
+            cp: &cp,
+            stop: &stop,
+        };
+        start.repeat(
             "start-system-namespaces-controller",
-            &cp,
-            &stop,
+            MINUTE,
             namespaces::ensure,
         );
-        spawn_hook(
-            ready,
-            "scheduling/bootstrap-system-priority-classes",
-            &cp,
-            &stop,
-            priority_classes::ensure,
+        start.repeat(
+            "start-cluster-authentication-info-controller",
+            MINUTE,
+            authentication_config::ensure,
+        );
+        start.repeat(
+            "start-kube-apiserver-identity-lease-controller",
+            RECONCILE,
+            identity::renew,
+        );
+        start.repeat(
+            "start-kube-apiserver-identity-lease-garbage-collector",
+            HOUR,
+            identity::collect,
+        );
+        start.repeat(
+            "start-legacy-token-tracking-controller",
+            HOUR / 2,
+            legacy_tokens::ensure,
         );
         if cp.bootstrap_rbac {
-            spawn_hook(ready, "rbac/bootstrap-roles", &cp, &stop, rbac::ensure);
+            start.once("rbac/bootstrap-roles", rbac::ensure);
         }
-        spawn_hook(
-            ready,
-            "start-cluster-authentication-info-controller",
-            &cp,
-            &stop,
-            authentication_config::ensure,
+        start.once(
+            "scheduling/bootstrap-system-priority-classes",
+            priority_classes::ensure,
         );
-        spawn_hook(
-            ready,
+        let bootstrap = health.hook("bootstrap-controller");
+        start.once(
             "start-kubernetes-service-cidr-controller",
-            &cp,
-            &stop,
             service_cidr::ensure,
         );
-        tokio::spawn(repeat(
-            cp.clone(),
-            stop.clone(),
-            Duration::from_secs(60),
-            namespaces::ensure,
-        ));
-        tokio::spawn(repeat(
-            cp.clone(),
-            stop.clone(),
-            Duration::from_secs(60),
-            authentication_config::ensure,
-        ));
-        tokio::spawn(repeat(cp.clone(), stop.clone(), RECONCILE, identity::renew));
-        let endpoints = tokio::spawn(endpoints_until(cp, stop));
+        let endpoints = tokio::spawn(endpoints_until(cp, stop, bootstrap));
         async move {
             if let Err(e) = endpoints.await {
                 tracing::error!(error = %e, "the endpoints of the kubernetes service");
@@ -118,66 +125,91 @@ impl ControlPlane {
     }
 }
 
-/// Runs a part once, until it succeeds.
-fn spawn_hook<F>(
-    ready: &Checks,
-    name: &'static str,
-    cp: &Arc<ControlPlane>,
-    stop: &CancellationToken,
-    part: impl Fn(Arc<ControlPlane>) -> F + Send + Sync + 'static,
-) where
-    F: Future<Output = Result<(), Status>> + Send + 'static,
-{
-    let done = Arc::new(AtomicBool::new(false));
-    ready.add(format!("poststarthook/{name}"), {
-        let done = done.clone();
-        move || match done.load(Ordering::Relaxed) {
-            true => Ok(()),
-            false => Err("not finished".to_owned()),
-        }
-    });
-    let (cp, stop) = (cp.clone(), stop.clone());
-    tokio::spawn(async move {
-        cp.cache.synced().await;
-        while !stop.is_cancelled() {
-            match part(cp.clone()).await {
-                Ok(()) => {
-                    done.store(true, Ordering::Relaxed);
-                    return;
-                }
-                Err(e) => tracing::warn!(hook = name, error = %e, "post-start hook, trying again"),
-            }
-            tokio::time::sleep(RETRY).await;
-        }
-    });
+/// What starts the parts.
+struct Start<'a> {
+    health: &'a Health,
+    cp: &'a Arc<ControlPlane>,
+    stop: &'a CancellationToken,
 }
 
-/// Runs a part again and again.
-async fn repeat<F>(
+impl Start<'_> {
+    /// Runs a part once, until it succeeds.
+    fn once<F>(
+        &self,
+        name: &'static str,
+        part: impl Fn(Arc<ControlPlane>) -> F + Send + Sync + 'static,
+    ) where
+        F: Future<Output = Result<(), Status>> + Send + 'static,
+    {
+        let done = self.health.hook(name);
+        tokio::spawn(keep(
+            name,
+            self.cp.clone(),
+            self.stop.clone(),
+            None,
+            part,
+            done,
+        ));
+    }
+
+    /// Runs a part until it succeeds, and then again and again.
+    fn repeat<F>(
+        &self,
+        name: &'static str,
+        every: Duration,
+        part: impl Fn(Arc<ControlPlane>) -> F + Send + Sync + 'static,
+    ) where
+        F: Future<Output = Result<(), Status>> + Send + 'static,
+    {
+        let done = self.health.hook(name);
+        let every = Some(every);
+        tokio::spawn(keep(
+            name,
+            self.cp.clone(),
+            self.stop.clone(),
+            every,
+            part,
+            done,
+        ));
+    }
+}
+
+async fn keep<F>(
+    name: &'static str,
     cp: Arc<ControlPlane>,
     stop: CancellationToken,
-    every: Duration,
+    every: Option<Duration>,
     part: impl Fn(Arc<ControlPlane>) -> F + Send + Sync + 'static,
+    done: Step,
 ) where
     F: Future<Output = Result<(), Status>> + Send + 'static,
 {
     cp.cache.synced().await;
-    let mut ticks = tokio::time::interval(every);
-    loop {
+    let mut has_been = false;
+    while !stop.is_cancelled() {
+        match part(cp.clone()).await {
+            Ok(()) => {
+                has_been = true;
+                done.done();
+                if every.is_none() {
+                    return;
+                }
+            }
+            Err(e) => tracing::warn!(hook = name, error = %e, "post-start hook, trying again"),
+        }
+        let pause = every.filter(|_| has_been).unwrap_or(RETRY);
         tokio::select! {
             () = stop.cancelled() => return,
-            _ = ticks.tick() => {}
-        }
-        if let Err(e) = part(cp.clone()).await {
-            tracing::warn!(error = %e, "keeping the control plane's own objects");
+            () = tokio::time::sleep(pause) => {}
         }
     }
 }
 
 /// Keeps the `kubernetes` service and its endpoints, and takes this server out of them at
 /// the end.
-async fn endpoints_until(cp: Arc<ControlPlane>, stop: CancellationToken) {
+async fn endpoints_until(cp: Arc<ControlPlane>, stop: CancellationToken, done: Step) {
     if !cp.reconcile_endpoints {
+        done.done();
         return;
     }
     cp.cache.synced().await;
@@ -187,12 +219,15 @@ async fn endpoints_until(cp: Arc<ControlPlane>, stop: CancellationToken) {
             () = stop.cancelled() => break,
             () = tokio::time::sleep(wait) => {}
         }
-        let done = async {
+        let reconciled = async {
             service::ensure(&cp).await?;
             endpoints::reconcile(&cp).await
         };
-        wait = match done.await {
-            Ok(()) => RECONCILE,
+        wait = match reconciled.await {
+            Ok(()) => {
+                done.done();
+                RECONCILE
+            }
             Err(e) => {
                 tracing::warn!(error = %e, "reconciling the kubernetes service");
                 RETRY

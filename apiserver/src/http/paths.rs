@@ -4,7 +4,6 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use component::health::Checks;
 use component::metrics::Slis;
 use component::zpages::ZPages;
 use http::{Method, Response, StatusCode};
@@ -13,6 +12,7 @@ use serde_json::{Value, json};
 use super::body::{self, Body};
 use super::chain::Paths;
 use super::context::RequestContext;
+use crate::health::Health;
 
 /// The paths of one room.
 pub struct Mount {
@@ -26,9 +26,7 @@ type Serve = dyn Fn(&RequestContext) -> Option<Response<Body>> + Send + Sync;
 
 /// Everything that is served beside resources.
 pub struct NonResource {
-    pub healthz: Checks,
-    pub livez: Checks,
-    pub readyz: Checks,
+    pub health: Health,
     pub metrics: Arc<component::metrics::Registry>,
     pub slis: Slis,
     pub pages: ZPages,
@@ -39,9 +37,9 @@ impl NonResource {
     /// Every path, sorted (`metav1.RootPaths`).
     fn index(&self) -> Value {
         let health = [
-            ("/healthz", &self.healthz),
-            ("/livez", &self.livez),
-            ("/readyz", &self.readyz),
+            ("/healthz", &self.health.healthz),
+            ("/livez", &self.health.livez),
+            ("/readyz", &self.health.readyz),
         ];
         let mut paths: BTreeSet<String> = [
             "/flagz",
@@ -64,9 +62,9 @@ impl NonResource {
         let path = request.info.path.as_str();
         let first = path.trim_start_matches('/').split('/').next()?;
         let checks = match first {
-            "healthz" => &self.healthz,
-            "livez" => &self.livez,
-            "readyz" => &self.readyz,
+            "healthz" => &self.health.healthz,
+            "livez" => &self.health.livez,
+            "readyz" => &self.health.readyz,
             _ => return None,
         };
         let query = request.uri.query().unwrap_or_default();
@@ -82,12 +80,11 @@ fn accept(request: &RequestContext) -> &str {
 
 impl Paths for NonResource {
     fn serve(&self, request: &RequestContext) -> Option<Response<Body>> {
-        let readable = matches!(request.method, Method::GET | Method::HEAD);
         if let Some(response) = self.health(request) {
             return Some(response);
         }
         match request.info.path.as_str() {
-            "/version" | "/version/" if readable => {
+            "/version" | "/version/" if request.method == Method::GET => {
                 let info =
                     serde_json::to_vec_pretty(&component::version::INFO).expect("strings are JSON");
                 Some(body::bytes(
@@ -97,7 +94,7 @@ impl Paths for NonResource {
                     &request.headers,
                 ))
             }
-            "/" | "" if readable => {
+            "/" | "" => {
                 let index = serde_json::to_vec_pretty(&self.index()).expect("strings are JSON");
                 Some(body::bytes(
                     StatusCode::OK,
@@ -106,15 +103,15 @@ impl Paths for NonResource {
                     &request.headers,
                 ))
             }
-            "/statusz" if readable => {
+            "/statusz" => {
                 let page = self.pages.statusz(accept(request), jiff::Timestamp::now());
                 Some(page.map(body::full))
             }
-            "/flagz" if readable => {
+            "/flagz" => {
                 let page = self.pages.flagz(accept(request));
                 Some(page.map(body::full))
             }
-            "/metrics" | "/metrics/slis" if readable => {
+            "/metrics" | "/metrics/slis" => {
                 let (text, content_type) = match request.info.path.as_str() {
                     "/metrics" => self.metrics.render(),
                     _ => self.slis.render(),

@@ -1,5 +1,6 @@
 //! `nodes/proxy`, `pods/proxy` and `services/proxy`: HTTP to whatever listens there.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use futures::future::BoxFuture;
@@ -15,7 +16,6 @@ use super::tls::{ClientTls, Files};
 use crate::http::body::Body;
 use crate::http::context::RequestContext;
 use crate::http::verbs::Connect;
-use crate::registry::object_meta::meta;
 use crate::registry::store::Store;
 use crate::storage::cache::{At, ListQuery, Selector};
 
@@ -104,6 +104,18 @@ impl Connect for NodeProxy {
             let invalid = || Status::bad_request(format!("invalid node request {name:?}"));
             let address = Address::parse(&name).ok_or_else(invalid)?;
             let mut backend = self.kubelets.of(address.name).await?.backend;
+            let host = (backend.host.as_str(), backend.port);
+            let found = tokio::net::lookup_host(host).await;
+            let found: Vec<IpAddr> = found
+                .map_err(|e| Status::bad_request(e.to_string()))?
+                .map(|found| found.ip())
+                .collect();
+            if found.is_empty() {
+                return Err(Status::bad_request("no addresses for hostname"));
+            }
+            if !found.into_iter().all(is_allowed) {
+                return Err(not_allowed());
+            }
             if !address.port.is_empty() {
                 let port: u16 = address.port.parse().map_err(|_| invalid())?;
                 if port != backend.port {
@@ -129,17 +141,14 @@ impl Connect for PodProxy {
                 .pods
                 .get_tree(&request.info.namespace, address.name)
                 .await?;
+            let host = pod["status"]["podIP"].as_str().unwrap_or_default();
+            if !host.parse().is_ok_and(is_allowed) {
+                return Err(not_allowed());
+            }
             let port: u16 = match address.port {
-                "" => first_port(&pod).ok_or_else(invalid)?,
+                "" => first_port(&pod).unwrap_or(if address.https { 443 } else { 80 }),
                 port => port.parse().map_err(|_| invalid())?,
             };
-            let host = pod["status"]["podIP"].as_str().unwrap_or_default();
-            if host.is_empty() {
-                return Err(Status::bad_request(format!(
-                    "address not allowed: pod {} has no address",
-                    meta(&pod).name()
-                )));
-            }
             let tls = Arc::new(ClientTls::new(Files::default()));
             let backend = Backend {
                 host: host.to_owned(),
@@ -149,6 +158,19 @@ impl Connect for PodProxy {
             forward(backend, request).await
         })
     }
+}
+
+/// Whether the server lets itself be sent there: not to itself, and to nobody's neighbours.
+fn is_allowed(address: IpAddr) -> bool {
+    let link_local = match address {
+        IpAddr::V4(v4) => v4.is_link_local() || v4.is_broadcast(),
+        IpAddr::V6(v6) => v6.is_unicast_link_local(),
+    };
+    !(link_local || address.is_unspecified() || address.is_loopback() || address.is_multicast())
+}
+
+fn not_allowed() -> Status {
+    Status::bad_request("address not allowed")
 }
 
 /// The first port that a pod's containers declare.
@@ -286,6 +308,16 @@ mod tests {
         assert_eq!(parse("web:http"), Some((false, "web", "http")));
         assert_eq!(parse("https:web:443"), Some((true, "web", "443")));
         assert_eq!(parse("ftp:web:21"), None);
+    }
+
+    #[test]
+    fn the_server_is_not_sent_to_itself() {
+        let allowed = |address: &str| is_allowed(address.parse().unwrap());
+        assert!(allowed("10.0.0.1") && allowed("fd00::1"));
+        for address in ["127.0.0.1", "::1", "0.0.0.0", "169.254.169.254", "fe80::1"] {
+            assert!(!allowed(address), "{address}");
+        }
+        assert!(!allowed("224.0.0.1") && !allowed("255.255.255.255"));
     }
 
     #[test]

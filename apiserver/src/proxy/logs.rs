@@ -66,7 +66,7 @@ fn validate(query: &Query, split_streams: bool) -> Result<ErrorList, Status> {
         )));
     }
     let mut errors = ErrorList::new();
-    let whole = Path::new("");
+    let whole = Path::root().key("");
     if let Some(lines) = lines.filter(|n| *n < 0) {
         let why = "must be greater than or equal to 0";
         errors.push(Error::invalid(&Path::new("tailLines"), lines, why));

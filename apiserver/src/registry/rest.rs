@@ -9,6 +9,7 @@ use schema::Resource;
 use serde_json::Value;
 
 use super::managed::FieldManager;
+use super::object_meta::meta;
 use super::store::{Change, Warnings};
 use crate::authn::User;
 
@@ -30,6 +31,17 @@ pub struct Target<'a> {
 impl Target<'_> {
     pub fn group_resource(&self) -> GroupResource {
         GroupResource::new(self.resource.group, self.resource.plural)
+    }
+
+    /// What is sent to one namespace is not about another.
+    pub fn check_namespace(&self, object: &Value) -> Result<(), Status> {
+        match meta(object).namespace() {
+            "" => Ok(()),
+            own if own == self.namespace => Ok(()),
+            _ => Err(Status::bad_request(
+                "the namespace of the provided object does not match the namespace sent on the request",
+            )),
+        }
     }
 
     fn unsupported<T>(&self, verb: &str) -> Result<T, Status> {

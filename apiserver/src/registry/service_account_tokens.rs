@@ -24,6 +24,7 @@ impl Rest for Tokens {
         mut request: Value,
     ) -> BoxFuture<'a, Result<Reply, Status>> {
         Box::pin(async move {
+            target.check_namespace(&request)?;
             let write = Write {
                 user: target.user,
                 group: "",

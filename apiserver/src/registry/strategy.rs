@@ -93,6 +93,14 @@ pub trait Strategy: Send + Sync + 'static {
 /// Undoes what a hook has done when the write that it was for fails.
 pub type Undo = Box<dyn FnOnce() -> BoxFuture<'static, ()> + Send>;
 
+/// Undoes it after a write that has failed. One that may have been done after all leaves what it
+/// took: taken for nothing is found and given back later, given to two is not.
+pub async fn undo_failed(undo: Option<Undo>, why: &Status) {
+    if let Some(undo) = undo.filter(|_| !why.is_server_timeout()) {
+        undo().await;
+    }
+}
+
 /// I/O that belongs to a kind's writes: Services allocate addresses and ports
 /// (the generic store's `BeginCreate`, `BeginUpdate`, `AfterDelete`).
 pub trait Hooks: Send + Sync + 'static {
@@ -114,4 +122,30 @@ pub trait Hooks: Send + Sync + 'static {
     fn after_update<'a>(&'a self, object: &'a Value, old: &'a Value) -> BoxFuture<'a, ()>;
 
     fn after_delete<'a>(&'a self, object: &'a Value) -> BoxFuture<'a, ()>;
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use meta::GroupResource;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn what_may_have_been_done_is_not_undone() {
+        let services = GroupResource::new("", "services");
+        for (why, undone) in [
+            (Status::server_timeout(&services, "create", 2), false),
+            (Status::already_exists(&services, "a"), true),
+        ] {
+            let seen = Arc::new(AtomicBool::new(false));
+            let set = seen.clone();
+            let undo: Undo =
+                Box::new(move || Box::pin(async move { set.store(true, Ordering::Relaxed) }));
+            undo_failed(Some(undo), &why).await;
+            assert_eq!(seen.load(Ordering::Relaxed), undone);
+        }
+    }
 }

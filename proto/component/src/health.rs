@@ -1,6 +1,7 @@
 //! Health: named checks behind `/healthz`, `/livez` and `/readyz`, with upstream's
 //! answers (`?verbose`, `?exclude=name`, `/readyz/<name>`).
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, OnceLock};
 
 use http::{Response, StatusCode};
@@ -16,14 +17,22 @@ pub struct Checks(Arc<Inner>);
 
 #[derive(Default)]
 struct Inner {
-    checks: RwLock<Vec<(String, Check)>>,
+    checks: RwLock<Vec<Named>>,
     slis: OnceLock<Slis>,
+}
+
+#[derive(Clone)]
+struct Named {
+    name: String,
+    /// Checks of one thing in several places can be excluded together.
+    group: Option<&'static str>,
+    check: Check,
 }
 
 impl std::fmt::Debug for Checks {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_list()
-            .entries(self.0.checks.read().iter().map(|(name, _)| name))
+            .entries(self.0.checks.read().iter().map(|named| &named.name))
             .finish()
     }
 }
@@ -42,7 +51,21 @@ impl Checks {
         name: impl Into<String>,
         check: impl Fn() -> Result<(), String> + Send + Sync + 'static,
     ) {
-        self.0.checks.write().push((name.into(), Arc::new(check)));
+        self.push(name.into(), None, Arc::new(check));
+    }
+
+    /// Adds a check that is also excluded by the name of its group.
+    pub fn add_to(
+        &self,
+        group: &'static str,
+        name: impl Into<String>,
+        check: impl Fn() -> Result<(), String> + Send + Sync + 'static,
+    ) {
+        self.push(name.into(), Some(group), Arc::new(check));
+    }
+
+    fn push(&self, name: String, group: Option<&'static str>, check: Check) {
+        self.0.checks.write().push(Named { name, group, check });
     }
 
     /// Counts what the checks find whenever they are asked for.
@@ -52,30 +75,19 @@ impl Checks {
         }
     }
 
-    fn observed(&self, endpoint: &str) -> Vec<(String, Result<(), String>)> {
-        let results = self.run();
+    /// Asks one check, and counts what it found.
+    fn ask(&self, endpoint: &str, named: &Named) -> Result<(), String> {
+        let result = (named.check)();
         if let Some(slis) = self.0.slis.get() {
-            for (name, result) in &results {
-                slis.observe(name, endpoint, result.is_ok());
-            }
+            slis.observe(&named.name, endpoint, result.is_ok());
         }
-        results
+        result
     }
 
     /// The checks' names in order.
     pub fn names(&self) -> Vec<String> {
         let checks = self.0.checks.read();
-        checks.iter().map(|(name, _)| name.clone()).collect()
-    }
-
-    /// Every check in order.
-    pub fn run(&self) -> Vec<(String, Result<(), String>)> {
-        self.0
-            .checks
-            .read()
-            .iter()
-            .map(|(name, check)| (name.clone(), check()))
-            .collect()
+        checks.iter().map(|named| named.name.clone()).collect()
     }
 
     /// Answers `path` (`/readyz` or `/readyz/<check>`) with `query`. The endpoint's name
@@ -87,50 +99,56 @@ impl Checks {
             .unwrap_or_default();
         let one = name.trim_matches('/');
         if !one.is_empty() {
-            return match self
-                .observed(endpoint)
-                .into_iter()
-                .find(|(name, _)| name == one)
-            {
-                Some((_, Ok(()))) => text(StatusCode::OK, "ok".to_owned()),
-                Some((_, Err(reason))) => text(
+            let found = self.0.checks.read().iter().find(|n| n.name == one).cloned();
+            return match found.map(|named| (named.check)()) {
+                Some(Ok(())) => text(StatusCode::OK, "ok".to_owned()),
+                Some(Err(reason)) => text(
                     StatusCode::INTERNAL_SERVER_ERROR,
                     format!("internal server error: {reason}\n"),
                 ),
                 None => text(StatusCode::NOT_FOUND, "404 page not found\n".to_owned()),
             };
         }
-        let mut excluded: Vec<String> = Vec::new();
+        let mut excluded: BTreeSet<String> = BTreeSet::new();
         let mut verbose = false;
         for part in query.split('&') {
-            match part.split_once('=') {
-                Some(("exclude", name)) => excluded.push(unescape(name)),
-                Some(("verbose", _)) => verbose = true,
-                None if part == "verbose" => verbose = true,
+            match part.split_once('=').unwrap_or((part, "")) {
+                ("exclude", name) => drop(excluded.insert(unescape(name))),
+                ("verbose", _) => verbose = true,
                 _ => {}
             }
         }
+        let mut unknown = excluded.clone();
         let mut lines = String::new();
         let mut failed: Vec<String> = Vec::new();
-        for (name, result) in self.observed(endpoint) {
-            if let Some(at) = excluded.iter().position(|e| *e == name) {
-                excluded.swap_remove(at);
+        let checks = self.0.checks.read().clone();
+        for named in &checks {
+            let name = &named.name;
+            if excluded.contains(name) {
+                unknown.remove(name);
                 lines.push_str(&format!("[+]{name} excluded: ok\n"));
                 continue;
             }
-            match result {
+            if let Some(group) = named.group.filter(|group| excluded.contains(*group)) {
+                unknown.remove(group);
+                lines.push_str(&format!("[+]{name} excluded with {group}: ok\n"));
+                continue;
+            }
+            match self.ask(endpoint, named) {
                 Ok(()) => lines.push_str(&format!("[+]{name} ok\n")),
                 // The reason is for the log; whoever asks may not be entitled to it.
                 Err(reason) => {
                     tracing::info!("{endpoint} check {name:?} failed: {reason}");
                     lines.push_str(&format!("[-]{name} failed: reason withheld\n"));
-                    failed.push(name);
+                    failed.push(name.clone());
                 }
             }
         }
-        for name in excluded {
+        if !unknown.is_empty() {
+            let names: Vec<String> = unknown.iter().map(|name| format!("{name:?}")).collect();
             lines.push_str(&format!(
-                "warn: some health checks cannot be excluded: no matches for {name:?}\n"
+                "warn: some health checks cannot be excluded: no matches for {}\n",
+                names.join(",")
             ));
         }
         if !failed.is_empty() {
@@ -208,6 +226,26 @@ mod tests {
         let status = |query: &str| checks.respond("readyz", "/readyz", query).status();
         assert_eq!(status(""), 500);
         assert_eq!(status("exclude=poststarthook%2Fx"), 200);
+    }
+
+    #[test]
+    fn groups_are_excluded_together_and_what_is_unknown_is_named() {
+        let checks = Checks::new();
+        checks.add("etcd", || Err("gone".to_owned()));
+        checks.add_to("etcd", "etcd-override-0", || Err("gone".to_owned()));
+        let body = checks
+            .respond(
+                "readyz",
+                "/readyz",
+                "verbose&exclude=etcd&exclude=y&exclude=x",
+            )
+            .into_body();
+        assert_eq!(
+            body,
+            "[+]ping ok\n[+]etcd excluded: ok\n[+]etcd-override-0 excluded with etcd: ok\n\
+             warn: some health checks cannot be excluded: no matches for \"x\",\"y\"\n\
+             readyz check passed\n"
+        );
     }
 
     #[test]

@@ -95,7 +95,7 @@ fn options(kind: &str, query: &Query, path: Option<String>) -> Result<Value, Sta
             for port in query.all("ports").flat_map(|list| list.split(',')) {
                 let port: i32 = port.parse().map_err(|_| {
                     Status::bad_request(format!(
-                        "strconv.ParseInt: parsing {port:?}: invalid syntax"
+                        "cannot convert to []int32: strconv.ParseUint: parsing {port:?}: invalid syntax"
                     ))
                 })?;
                 ports.push(Value::from(port));

@@ -82,12 +82,7 @@ impl Rest for Bindings {
                     "name in URL does not match name in Binding object",
                 ));
             }
-            let namespace = meta(&binding).namespace();
-            if !namespace.is_empty() && namespace != target.namespace {
-                return Err(Status::bad_request(
-                    "the namespace of the provided object does not match the namespace sent on the request",
-                ));
-            }
+            target.check_namespace(&binding)?;
             validate(&binding)?;
             let write = Write {
                 user: target.user,

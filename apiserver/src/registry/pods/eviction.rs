@@ -230,8 +230,8 @@ impl Rest for Evictions {
         mut eviction: Value,
     ) -> BoxFuture<'a, Result<Reply, Status>> {
         Box::pin(async move {
-            let name = meta(&eviction).name();
-            if !name.is_empty() && name != target.name {
+            target.check_namespace(&eviction)?;
+            if meta(&eviction).name() != target.name {
                 return Err(Status::bad_request(
                     "name in URL does not match name in Eviction object",
                 ));

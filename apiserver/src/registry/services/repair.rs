@@ -14,6 +14,7 @@ use super::super::store::Store;
 use super::addresses::{self, Addresses, AllocationError};
 use super::fields;
 use super::ports::NodePorts;
+use crate::health::Step;
 use crate::storage::cache::Selector;
 
 const EVERY: Duration = Duration::from_secs(3 * 60);
@@ -33,8 +34,13 @@ fn count<T: Ord + Clone>(seen: &mut BTreeMap<T, u32>, now: &BTreeSet<T>) -> BTre
         .collect()
 }
 
-/// Runs for ever.
-pub async fn repair(services: Arc<Store>, addresses: Arc<Addresses>, ports: Arc<NodePorts>) {
+/// Runs for ever; says when it has seen everything once.
+pub async fn repair(
+    services: Arc<Store>,
+    addresses: Arc<Addresses>,
+    ports: Arc<NodePorts>,
+    repaired: Step,
+) {
     let mut stray_ports = BTreeMap::new();
     let mut stray_addresses = BTreeMap::new();
     let mut leaked_ports = BTreeSet::new();
@@ -54,6 +60,7 @@ pub async fn repair(services: Arc<Store>, addresses: Arc<Addresses>, ports: Arc<
             }
         }
         restore(&all, &addresses).await;
+        repaired.done();
     }
 }
 

@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::super::managed::drop_managers;
 use super::super::object_meta::{fill_system_fields, meta, meta_mut, wipe_system_fields};
-use super::super::strategy::Undo;
+use super::super::strategy::{Undo, undo_failed};
 use super::errors::During;
 use super::warn_duplicate_owners;
 use super::{Store, Write, Written, ensure_namespace, errors, set_resource_version};
@@ -65,9 +65,7 @@ impl Store {
                 Ok(self.created(object, stored))
             }
             Err(e) => {
-                if let Some(undo) = undo {
-                    undo().await;
-                }
+                undo_failed(undo, &e).await;
                 Err(e)
             }
         }

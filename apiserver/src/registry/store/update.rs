@@ -9,6 +9,7 @@ use super::super::deletion::finished_by_update;
 use super::super::ingest::stamp;
 use super::super::managed::{drop_managers, keep_times_of_noop};
 use super::super::object_meta::{fill_system_fields, keep, meta, meta_mut, set_generation};
+use super::super::strategy::undo_failed;
 use super::errors::During;
 use super::{
     Current, Store, Write, Written, ensure_namespace, errors, set_resource_version,
@@ -124,7 +125,9 @@ impl Store {
             None => None,
         };
         let result = self.finish(write, &mut object, current).await;
-        if !matches!(result, Ok(Finished::Written(..))) || write.dry_run {
+        if let Err(e) = &result {
+            undo_failed(undo, e).await;
+        } else if !matches!(result, Ok(Finished::Written(..))) || write.dry_run {
             if let Some(undo) = undo {
                 undo().await;
             }
@@ -356,9 +359,7 @@ impl Store {
                 Ok(Attempt::Done(self.created(object, stored)))
             }
             Err(e) => {
-                if let Some(undo) = undo {
-                    undo().await;
-                }
+                undo_failed(undo, &e).await;
                 if e.is_already_exists() {
                     return Ok(Attempt::Again(None));
                 }

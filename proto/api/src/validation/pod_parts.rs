@@ -61,16 +61,6 @@ pub(super) fn resize(new: &At<'_>, old: &At<'_>, errors: &mut ErrorList) {
 }
 
 fn container(now: &At<'_>, before: &At<'_>, regular: bool, spec: &At<'_>, errors: &mut ErrorList) {
-    let restarts = regular || before.get("restartPolicy").text() == "Always";
-    if !restarts {
-        if now.value() != before.value() {
-            spec.forbidden(
-                errors,
-                "resources for non-sidecar init containers are immutable",
-            );
-        }
-        return;
-    }
     let (resources, were) = (now.get("resources"), before.get("resources"));
     for (list, detail) in [
         ("limits", "resource limits cannot be removed"),
@@ -89,6 +79,20 @@ fn container(now: &At<'_>, before: &At<'_>, regular: bool, spec: &At<'_>, errors
             now.forbidden(
                 errors,
                 "only cpu and memory resources for init or sidecar containers are mutable",
+            );
+        }
+    }
+    let runs_once = !regular && before.get("restartPolicy").text() != "Always";
+    if runs_once && now.value() != before.value() {
+        // What would be restarted has run already.
+        let policies = now.get("resizePolicy");
+        let restarting = policies
+            .items()
+            .filter(|p| p.get("restartPolicy").text() == "RestartContainer");
+        for _ in restarting {
+            now.forbidden(
+                errors,
+                "non-sidecar init containers with a resize policy of RestartContainer cannot be resized",
             );
         }
     }
