@@ -14,8 +14,8 @@ use futures::Stream;
 use tokio::time::{Instant, Sleep};
 
 /// Between two writes to one watcher, for every watcher there is: all of them together are
-/// written to 5,000 times a second, which is about a fifth of a processor.
-const PER_WATCHER: Duration = Duration::from_micros(200);
+/// written to about 3,000 times a second, up to where [`LONGEST`] is reached.
+const PER_WATCHER: Duration = Duration::from_micros(300);
 /// The runtime's timers are no finer.
 const SHORTEST: Duration = Duration::from_millis(1);
 const LONGEST: Duration = Duration::from_millis(20);
