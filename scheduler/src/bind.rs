@@ -1,26 +1,46 @@
-//! The effects of decisions: bindings, conditions, events. The only I/O of a cycle.
+//! The effects of decisions: bindings, conditions, nominations, evictions, events. The only
+//! I/O of a cycle.
 
 use client::events::EventType;
 use client::events::series::SeriesRecorder;
-use client::{Api, Client, Patch, PatchOptions};
+use client::{Api, Client, DeleteOptions, PatchOptions};
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{Binding, ObjectReference, Pod};
+use k8s_openapi::api::core::v1::{
+    Binding, ObjectReference, PersistentVolume, PersistentVolumeClaim, Pod,
+};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use serde_json::json;
+use serde_json::{Value, json};
 
+use crate::cache::storage::{Claim, SELECTED_NODE, Volume};
 use crate::model::PodInfo;
+use crate::plugins::default_preemption::PREEMPTED;
+
+/// The longest note that an event may have.
+const NOTE_LIMIT: usize = 1024;
 
 /// Writes what was decided. Cheap to clone.
 #[derive(Clone)]
 pub struct Binder {
     pods: Api<Pod>,
+    volumes: Api<PersistentVolume>,
+    claims: Api<PersistentVolumeClaim>,
     recorder: SeriesRecorder,
+}
+
+/// What a waiting pod's status is to say.
+pub struct Patch<'a> {
+    pub reason: &'a str,
+    pub message: &'a str,
+    /// `status.nominatedNodeName`, if it is to change.
+    pub nominated: Option<&'a str>,
 }
 
 impl Binder {
     pub fn new(client: &Client, recorder: SeriesRecorder) -> Self {
         Self {
             pods: Api::all(client),
+            volumes: Api::all(client),
+            claims: Api::all(client),
             recorder,
         }
     }
@@ -48,66 +68,184 @@ impl Binder {
 
     pub fn scheduled(&self, pod: &PodInfo, node: &str) {
         let note = format!("Successfully assigned {} to {node}", pod.key);
-        self.event(pod, EventType::Normal, "Scheduled", "Binding", &note);
+        let recorder = self.recorder.controller(&pod.scheduler_name);
+        recorder.event(
+            &reference(pod),
+            None,
+            EventType::Normal,
+            "Scheduled",
+            "Binding",
+            &note,
+        );
     }
 
     /// Tells the pod's owner why it waits: an event each time, and the condition
     /// `PodScheduled` when it says something new.
-    pub async fn failed(&self, pod: &PodInfo, reason: &str, message: &str) {
-        self.event(
-            pod,
+    pub async fn failed(&self, pod: &PodInfo, patch: &Patch<'_>) {
+        let recorder = self.recorder.controller(&pod.scheduler_name);
+        recorder.event(
+            &reference(pod),
+            None,
             EventType::Warning,
             "FailedScheduling",
             "Scheduling",
-            message,
+            &truncated(patch.message),
         );
-        let told = pod.conditions.iter().any(|c| {
-            c.type_ == "PodScheduled"
-                && c.status == "False"
-                && c.reason.as_deref() == Some(reason)
-                && c.message.as_deref() == Some(message)
-        });
-        if told {
-            return;
+        let mut status = serde_json::Map::new();
+        if let Some(condition) =
+            condition(pod, "PodScheduled", "False", patch.reason, patch.message)
+        {
+            status.insert("conditions".to_owned(), json!([condition]));
         }
-        let since = pod
-            .conditions
-            .iter()
-            .find(|c| c.type_ == "PodScheduled" && c.status == "False")
-            .and_then(|c| c.last_transition_time.as_ref())
-            .map_or_else(Timestamp::now, |t| t.0);
-        let condition = json!({
-            "type": "PodScheduled",
-            "status": "False",
-            "reason": reason,
-            "message": message,
-            "lastProbeTime": null,
-            "lastTransitionTime": since.strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
-        });
-        let patch = json!({
-            "metadata": {"uid": pod.uid},
-            "status": {"conditions": [condition]},
-        });
-        let pods = self.pods.within(pod.key.namespace());
-        let options = PatchOptions::default();
-        if let Err(error) = pods
-            .patch_status(pod.key.name(), &Patch::Strategic(patch), &options)
-            .await
+        if let Some(node) = patch.nominated {
+            // An empty name is no name.
+            let node = (!node.is_empty()).then_some(node);
+            status.insert("nominatedNodeName".to_owned(), json!(node));
+        }
+        if !status.is_empty()
+            && let Err(error) = self.patch(pod, Value::Object(status)).await
             && !error.is_not_found()
         {
             tracing::warn!("cannot write the condition of pod {}: {error}", pod.key);
         }
     }
 
-    fn event(&self, pod: &PodInfo, ty: EventType, reason: &str, action: &str, note: &str) {
-        let about = ObjectReference {
-            api_version: Some("v1".to_owned()),
-            kind: Some("Pod".to_owned()),
-            name: Some(pod.key.name().to_owned()),
-            namespace: Some(pod.key.namespace().to_owned()),
-            uid: Some(pod.uid.to_string()),
-            ..ObjectReference::default()
+    /// Takes a pod's nomination back.
+    pub async fn denominate(&self, pod: &PodInfo) {
+        if let Err(error) = self.patch(pod, json!({"nominatedNodeName": null})).await
+            && !error.is_not_found()
+        {
+            tracing::warn!("cannot clear the nomination of pod {}: {error}", pod.key);
+        }
+    }
+
+    /// Deletes a pod to make room for another one, and says so in its status before.
+    pub async fn evict(&self, victim: &PodInfo, pod: &PodInfo, node: &str) -> client::Result<()> {
+        let scheduler = &pod.scheduler_name;
+        let message = format!("{scheduler}: preempting to accommodate a higher priority pod");
+        let told = condition(victim, "DisruptionTarget", "True", PREEMPTED, &message);
+        let outcome = async {
+            if let Some(condition) = told {
+                self.patch(victim, json!({"conditions": [condition]}))
+                    .await?;
+            }
+            let pods = self.pods.within(victim.key.namespace());
+            let options = DeleteOptions::with_uid(&*victim.uid);
+            pods.delete(victim.key.name(), &options).await
         };
-        self.recorder.event(&about, None, ty, reason, action, note);
+        match outcome.await {
+            Ok(()) => {}
+            // It has gone by itself.
+            Err(error) if error.is_not_found() || error.is_conflict() => return Ok(()),
+            Err(error) => return Err(error),
+        }
+        let note = format!("Preempted by pod {} on node {node}", pod.uid);
+        let recorder = self.recorder.controller(scheduler);
+        recorder.event(
+            &reference(victim),
+            Some(&reference(pod)),
+            EventType::Normal,
+            "Preempted",
+            "Preempting",
+            &note,
+        );
+        Ok(())
+    }
+
+    /// Sets a volume aside for a claim; the volume controller does the rest.
+    pub async fn bind_volume(&self, volume: &Volume, claim: &Claim) -> client::Result<()> {
+        let mut metadata = json!({"resourceVersion": volume.metadata.resource_version});
+        if volume.spec.claim_ref.is_none() {
+            metadata["annotations"] = json!({"pv.kubernetes.io/bound-by-controller": "yes"});
+        }
+        let patch = json!({
+            "metadata": metadata,
+            "spec": {"claimRef": {
+                "apiVersion": "v1",
+                "kind": "PersistentVolumeClaim",
+                "namespace": claim.metadata.namespace,
+                "name": claim.metadata.name,
+                "uid": claim.metadata.uid,
+                "resourceVersion": claim.metadata.resource_version,
+            }},
+        });
+        let patch = client::Patch::Merge(patch);
+        let options = PatchOptions::default();
+        self.volumes
+            .patch(&volume.metadata.name, &patch, &options)
+            .await
+            .map(drop)
+    }
+
+    /// Asks for a claim's volume to be made where a node can reach it.
+    pub async fn select_node(&self, claim: &Claim, node: &str) -> client::Result<()> {
+        let patch = client::Patch::Merge(json!({"metadata": {
+            "resourceVersion": claim.metadata.resource_version,
+            "annotations": {SELECTED_NODE: node},
+        }}));
+        let claims = self.claims.within(&claim.metadata.namespace);
+        let options = PatchOptions::default();
+        claims
+            .patch(&claim.metadata.name, &patch, &options)
+            .await
+            .map(drop)
+    }
+
+    async fn patch(&self, pod: &PodInfo, status: Value) -> client::Result<()> {
+        let patch = json!({"metadata": {"uid": pod.uid}, "status": status});
+        let pods = self.pods.within(pod.key.namespace());
+        let options = PatchOptions::default();
+        pods.patch_status(pod.key.name(), &client::Patch::Strategic(patch), &options)
+            .await
+            .map(drop)
+    }
+}
+
+/// A condition to write; `None` when the pod has it already.
+fn condition(pod: &PodInfo, ty: &str, status: &str, reason: &str, message: &str) -> Option<Value> {
+    let known = pod.conditions.iter().find(|c| c.type_ == ty);
+    let told = known.is_some_and(|c| {
+        c.status == status
+            && c.reason.as_deref() == Some(reason)
+            && c.message.as_deref() == Some(message)
+    });
+    if told {
+        return None;
+    }
+    let since = known
+        .filter(|c| c.status == status)
+        .and_then(|c| c.last_transition_time.as_ref())
+        .map_or_else(Timestamp::now, |t| t.0);
+    Some(json!({
+        "type": ty,
+        "status": status,
+        "reason": reason,
+        "message": message,
+        "observedGeneration": (pod.generation > 0).then_some(pod.generation),
+        "lastProbeTime": null,
+        "lastTransitionTime": since.strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
+    }))
+}
+
+fn truncated(message: &str) -> String {
+    if message.len() <= NOTE_LIMIT {
+        return message.to_owned();
+    }
+    let suffix = " ...";
+    let mut end = NOTE_LIMIT - suffix.len();
+    while !message.is_char_boundary(end) {
+        end -= 1;
+    }
+    format!("{}{suffix}", &message[..end])
+}
+
+fn reference(pod: &PodInfo) -> ObjectReference {
+    ObjectReference {
+        api_version: Some("v1".to_owned()),
+        kind: Some("Pod".to_owned()),
+        name: Some(pod.key.name().to_owned()),
+        namespace: Some(pod.key.namespace().to_owned()),
+        uid: Some(pod.uid.to_string()),
+        ..ObjectReference::default()
     }
 }

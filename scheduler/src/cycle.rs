@@ -1,61 +1,88 @@
-//! The scheduling cycle: one pod, the nodes as they are, a decision. Pure.
+//! The scheduling cycle: one pod, the cluster as it is, a decision. Pure.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::sync::Arc;
 
-use crate::cache::{NodeInfo, Snapshot};
-use crate::framework::{Enabled, Filter, Rejection, Score};
+use crate::cache::Cache;
+use crate::evaluation::{ABSENT, Attempt, Evaluations, FEASIBLE};
+use crate::framework::Rejection;
 use crate::model::PodInfo;
+use crate::plugins::default_preemption::Preemption;
+use crate::profile::{Profile, Rejectors};
 
-/// A set of plugins under a scheduler's name (`KubeSchedulerProfile`).
-pub struct Profile {
-    pub scheduler_name: String,
-    pub plugins: Vec<Enabled>,
-    /// How many of the nodes to look for before scoring; 0 lets the size of the cluster decide.
-    pub percentage_of_nodes_to_score: usize,
-}
-
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub enum Decision {
-    /// The name of the node.
     Node(Box<str>),
-    Unschedulable(Diagnosis),
+    Unschedulable(Unschedulable),
 }
 
-/// Why no node takes a pod (`framework.FitError`).
-#[derive(Debug, Default, PartialEq, Eq)]
-pub struct Diagnosis {
-    nodes: usize,
-    /// How many nodes gave each reason.
-    reasons: BTreeMap<String, usize>,
+/// What becomes of `status.nominatedNodeName`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Nomination {
+    Keep,
+    Clear,
+    Node(Box<str>),
+}
+
+/// Why no node takes a pod (`framework.FitError`), and what is done about it.
+#[derive(Debug)]
+pub struct Unschedulable {
+    /// As upstream words it in the event and the condition.
+    pub message: String,
     /// Whose change of mind the pod waits for.
-    pub plugins: BTreeSet<&'static str>,
+    pub rejectors: Rejectors,
+    pub nomination: Nomination,
+    /// Pods that have to go from the nominated node.
+    pub victims: Vec<Arc<PodInfo>>,
 }
 
-impl Diagnosis {
-    fn reject(&mut self, plugin: &'static str, rejection: &Rejection) {
-        self.plugins.insert(plugin);
-        for reason in &rejection.reasons {
-            *self.reasons.entry(reason.clone()).or_default() += 1;
+/// Where a pod could go.
+#[derive(Debug, Default)]
+pub struct Candidates {
+    pub slots: Vec<usize>,
+    /// Scores, in the same order; empty when there is nothing to choose.
+    pub totals: Vec<i64>,
+}
+
+/// How many nodes gave each reason, worded as upstream does.
+#[derive(Debug, Default)]
+pub struct Reasons(BTreeMap<Cow<'static, str>, usize>);
+
+impl Reasons {
+    pub fn add(&mut self, rejection: &Rejection, nodes: usize) {
+        if nodes > 0 {
+            for reason in &rejection.reasons {
+                *self.0.entry(reason.clone()).or_default() += nodes;
+            }
         }
     }
 
-    /// As upstream words it in the event and the condition.
-    pub fn message(&self) -> String {
-        if self.nodes == 0 {
-            return "no nodes available to schedule pods".to_owned();
-        }
-        let mut message = format!("0/{} nodes are available", self.nodes);
+    /// Of so many nodes, why none is available.
+    pub fn message(&self, nodes: usize) -> String {
+        let mut message = format!("0/{nodes} nodes are available:");
         let mut reasons: Vec<String> = self
-            .reasons
+            .0
             .iter()
             .map(|(reason, nodes)| format!("{nodes} {reason}"))
             .collect();
         reasons.sort();
         if !reasons.is_empty() {
-            message.push_str(&format!(": {}.", reasons.join(", ")));
+            message.push_str(&format!(" {}.", reasons.join(", ")));
         }
         message
     }
+}
+
+/// What came of looking at the nodes.
+pub struct Failure {
+    /// By slot; see [`Attempt::verdict`].
+    pub verdicts: Vec<u16>,
+    /// Of nodes that were not looked at.
+    pub absent: Option<Rejection>,
+    pub reasons: Reasons,
+    /// What is said of all nodes together, instead of the reasons.
+    pub beforehand: Option<String>,
 }
 
 /// With fewer nodes than this all are looked at (`minFeasibleNodesToFind`).
@@ -64,184 +91,224 @@ const FEW_NODES: usize = 100;
 impl Profile {
     /// How many feasible nodes are enough (`numFeasibleNodesToFind`).
     fn enough(&self, nodes: usize) -> usize {
-        if nodes < FEW_NODES {
-            return nodes;
-        }
-        let percentage = match self.percentage_of_nodes_to_score {
-            0 => 50_usize.saturating_sub(nodes / 125).max(5),
-            given => given,
-        };
-        if percentage >= 100 {
-            nodes
-        } else {
-            (nodes * percentage / 100).max(FEW_NODES)
+        match self.percentage_of_nodes_to_score {
+            Some(percentage @ 1..100) if nodes >= FEW_NODES => {
+                (nodes * percentage / 100).max(FEW_NODES)
+            }
+            _ => nodes,
         }
     }
 
-    /// Decides where a pod goes. `start` is the node to begin with; it moves on so that
-    /// all nodes get their turn. `draw(n)` picks one of n nodes of the same score.
+    /// Decides where a pod goes. `start` is the node to begin with when not all are looked
+    /// at; it moves on so that all get their turn. `draw(n)` picks one of n.
     pub fn schedule(
         &self,
-        pod: &PodInfo,
-        snapshot: &Snapshot,
+        pod: &Arc<PodInfo>,
+        cluster: &Cache,
+        evaluations: &mut Evaluations,
         start: &mut usize,
         draw: &mut dyn FnMut(usize) -> usize,
     ) -> Decision {
-        let nodes = &snapshot.nodes;
-        let mut diagnosis = Diagnosis {
-            nodes: nodes.len(),
-            ..Diagnosis::default()
-        };
-        if nodes.is_empty() {
-            return Decision::Unschedulable(diagnosis);
+        if cluster.node_count() == 0 {
+            return Decision::Unschedulable(Unschedulable {
+                message: "no nodes available to schedule pods".to_owned(),
+                rejectors: Rejectors::default(),
+                nomination: Nomination::Clear,
+                victims: Vec::new(),
+            });
         }
-        let mut filters = Vec::new();
-        let mut only: Option<BTreeSet<String>> = None;
-        for Enabled { plugin, .. } in &self.plugins {
-            match plugin.filter(pod, snapshot) {
-                Filter::Skip => {}
-                Filter::Node(judge) => filters.push((plugin.name(), judge)),
-                Filter::Only(names, judge) => {
-                    let names: BTreeSet<String> = names.into_iter().collect();
-                    only = Some(match only {
-                        None => names,
-                        Some(before) => before.intersection(&names).cloned().collect(),
-                    });
-                    filters.push((plugin.name(), judge));
+        let evaluation = evaluations.of(self, pod, cluster);
+        let mut attempt = Attempt::new(self, pod, cluster, evaluation);
+        match self.look(
+            &mut attempt,
+            evaluation.only.as_ref().map(|o| (&*o.names, &*o.plugins)),
+            start,
+        ) {
+            Ok(candidates) => {
+                let slot = candidates.choose(draw);
+                match cluster.node(slot) {
+                    Some(node) => Decision::Node(node.name.clone()),
+                    None => unreachable!("candidates are nodes"),
                 }
             }
-        }
-        let enough = self.enough(nodes.len());
-        let mut feasible: Vec<&NodeInfo> = Vec::new();
-        let mut looked_at = 0;
-        for node in (0..nodes.len()).map(|i| &nodes[(*start + i) % nodes.len()]) {
-            looked_at += 1;
-            // A node that is out of the question says so with its own filter's reason.
-            let out = only
-                .as_ref()
-                .is_some_and(|names| !names.contains(&*node.name));
-            let verdict = filters
-                .iter()
-                .try_for_each(|(name, judge)| judge(node).map_err(|rejection| (*name, rejection)));
-            match verdict {
-                Ok(()) if !out => feasible.push(node),
-                Ok(()) => {}
-                Err((plugin, rejection)) => diagnosis.reject(plugin, &rejection),
+            Err((failure, rejectors)) => {
+                Decision::Unschedulable(self.give_up(&attempt, &failure, rejectors, draw))
             }
-            if feasible.len() >= enough {
-                break;
-            }
-        }
-        *start = (*start + looked_at) % nodes.len();
-        match feasible.as_slice() {
-            [] => Decision::Unschedulable(diagnosis),
-            [one] => Decision::Node(one.name.clone()),
-            several => Decision::Node(self.best(pod, several, draw).name.clone()),
         }
     }
 
-    fn best<'a>(
+    /// Finds nodes that take the pod.
+    fn look(
         &self,
-        pod: &PodInfo,
-        nodes: &[&'a NodeInfo],
-        draw: &mut dyn FnMut(usize) -> usize,
-    ) -> &'a NodeInfo {
-        let mut totals = vec![0_i64; nodes.len()];
-        for Enabled { plugin, weight } in &self.plugins {
-            if *weight == 0 {
-                continue;
-            }
-            let Score::Node(score, normalize) = plugin.score(pod, nodes) else {
-                continue;
+        attempt: &mut Attempt<'_>,
+        only: Option<(&[String], &[&'static str])>,
+        start: &mut usize,
+    ) -> Result<Candidates, (Failure, Rejectors)> {
+        let cluster = attempt.cluster;
+        let mut rejectors = Rejectors::default();
+        if let Some((place, rejection)) = &attempt.rejected {
+            rejectors.insert(*place);
+            let failure = Failure {
+                verdicts: Vec::new(),
+                beforehand: Some(rejection.reasons.join(", ")),
+                absent: Some(rejection.clone()),
+                reasons: Reasons::default(),
             };
-            let mut scores: Vec<i64> = nodes.iter().map(|node| score(node)).collect();
-            normalize.apply(&mut scores);
-            for (total, score) in totals.iter_mut().zip(scores) {
-                *total += score * weight;
+            return Err((failure, rejectors));
+        }
+        // A node that the pod is nominated for is most likely the only one.
+        let nominated = cluster.nomination(&attempt.pod.key);
+        if let Some(node) = nominated.and_then(|name| cluster.node_named(name))
+            && only.is_none_or(|(names, _)| names.iter().any(|n| **n == *node.name))
+            && attempt.judge(node, &[]).is_ok()
+        {
+            return Ok(Candidates {
+                slots: vec![node.slot],
+                totals: Vec::new(),
+            });
+        }
+        let slots = cluster.slots();
+        let mut verdicts = vec![ABSENT; slots];
+        let mut feasible = Vec::new();
+        match only {
+            Some((names, _)) => {
+                for node in names.iter().filter_map(|name| cluster.node_named(name)) {
+                    verdicts[node.slot] = attempt.verdict(node.slot);
+                    if verdicts[node.slot] == FEASIBLE {
+                        feasible.push(node.slot);
+                    }
+                }
+            }
+            None => {
+                let enough = self.enough(cluster.node_count());
+                let mut looked_at = 0;
+                for i in 0..slots {
+                    let slot = match *start + i {
+                        n if n >= slots => (n - slots) % slots,
+                        n => n,
+                    };
+                    looked_at += 1;
+                    verdicts[slot] = attempt.verdict(slot);
+                    if verdicts[slot] == FEASIBLE {
+                        feasible.push(slot);
+                        if feasible.len() >= enough {
+                            break;
+                        }
+                    }
+                }
+                *start = (*start + looked_at) % slots;
             }
         }
-        let highest = totals.iter().copied().max().unwrap_or(0);
-        let best: Vec<&&NodeInfo> = nodes
-            .iter()
-            .zip(&totals)
-            .filter(|(_, t)| **t == highest)
-            .map(|(n, _)| n)
-            .collect();
-        best[draw(best.len()).min(best.len() - 1)]
+        if !feasible.is_empty() {
+            let totals = if feasible.len() > 1 {
+                attempt.totals(&feasible)
+            } else {
+                Vec::new()
+            };
+            return Ok(Candidates {
+                slots: feasible,
+                totals,
+            });
+        }
+        let mut counts = vec![0; attempt.rejections.len()];
+        let mut looked_at = 0;
+        for verdict in verdicts.iter().filter(|v| **v != ABSENT) {
+            counts[usize::from(*verdict) - 1] += 1;
+            looked_at += 1;
+        }
+        let mut reasons = Reasons::default();
+        for ((place, rejection), count) in attempt.rejections.iter().zip(counts) {
+            if count > 0 {
+                rejectors.insert(*place);
+                reasons.add(rejection, count);
+            }
+        }
+        let absent = only.map(|(_, plugins)| {
+            for (place, plugin) in self.filters.iter().enumerate() {
+                if plugins.contains(&plugin.name()) {
+                    rejectors.insert(place);
+                }
+            }
+            Rejection::unresolvable(format!(
+                "node(s) didn't satisfy plugin(s) [{}]",
+                plugins.join(" ")
+            ))
+        });
+        if let Some(absent) = &absent {
+            reasons.add(absent, cluster.node_count() - looked_at);
+        }
+        let failure = Failure {
+            verdicts,
+            absent,
+            reasons,
+            beforehand: None,
+        };
+        Err((failure, rejectors))
+    }
+
+    /// PostFilter: whether preemption helps, and the words for what came of it all.
+    fn give_up(
+        &self,
+        attempt: &Attempt<'_>,
+        failure: &Failure,
+        rejectors: Rejectors,
+        draw: &mut dyn FnMut(usize) -> usize,
+    ) -> Unschedulable {
+        let nodes = attempt.cluster.node_count();
+        let mut message = match &failure.beforehand {
+            Some(words) => format!("0/{nodes} nodes are available: {words}."),
+            None => failure.reasons.message(nodes),
+        };
+        let mut result = Unschedulable {
+            message: String::new(),
+            rejectors,
+            nomination: Nomination::Clear,
+            victims: Vec::new(),
+        };
+        let mut words: Vec<String> = Vec::new();
+        if self.deallocates {
+            words.push("no new claims to deallocate".to_owned());
+        }
+        if let Some(preemption) = &self.preemption {
+            match preemption.preempt(attempt, failure, draw) {
+                Preemption::Node { name, victims } => {
+                    words.clear();
+                    result.nomination = Nomination::Node(name);
+                    result.victims = victims;
+                }
+                Preemption::NotEligible(why) => {
+                    words.push(format!("preemption: {why}"));
+                    result.nomination = Nomination::Keep;
+                }
+                Preemption::Hopeless(why) => words.push(format!("preemption: {why}")),
+            }
+        }
+        if !words.is_empty() {
+            message.push_str(&format!(" {}", words.join(", ")));
+        }
+        result.message = message;
+        result
+    }
+}
+
+impl Candidates {
+    /// The slot of the best, of several equal ones any.
+    pub fn choose(&self, draw: &mut dyn FnMut(usize) -> usize) -> usize {
+        let Some(highest) = self.totals.iter().max() else {
+            return self.slots[0];
+        };
+        let best = || {
+            self.totals
+                .iter()
+                .enumerate()
+                .filter(|(_, t)| *t == highest)
+        };
+        let count = best().count();
+        let drawn = draw(count).min(count - 1);
+        let at = best().nth(drawn).map_or(0, |(at, _)| at);
+        self.slots[at]
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use std::sync::Arc;
-
-    use serde_json::json;
-
-    use super::*;
-    use crate::plugins::default_profile;
-    use crate::plugins::testing::{node, pod};
-
-    fn profile() -> Profile {
-        Profile {
-            scheduler_name: "default-scheduler".into(),
-            plugins: default_profile(),
-            percentage_of_nodes_to_score: 0,
-        }
-    }
-
-    fn decide(pod: &PodInfo, nodes: Vec<NodeInfo>) -> Decision {
-        let snapshot = Snapshot {
-            nodes: Arc::new(nodes.into_iter().map(Arc::new).collect()),
-        };
-        profile().schedule(pod, &snapshot, &mut 0, &mut |_| 0)
-    }
-
-    #[test]
-    fn the_message_counts_reasons_as_upstream_does() {
-        let big = pod(json!({"containers": [{"resources": {"requests": {"cpu": "64"}}}]}));
-        let tainted = json!({"spec": {"taints": [{"key": "k", "effect": "NoSchedule"}]}});
-        let cordoned = json!({"spec": {"unschedulable": true}});
-        let nodes = vec![
-            node("a", json!({})),
-            node("b", json!({})),
-            node("c", tainted),
-            node("d", cordoned),
-        ];
-        let Decision::Unschedulable(diagnosis) = decide(&big, nodes) else {
-            panic!("it cannot fit")
-        };
-        assert_eq!(
-            diagnosis.message(),
-            "0/4 nodes are available: 1 node(s) had untolerated taint(s), 1 node(s) were unschedulable, 2 Insufficient cpu."
-        );
-        assert_eq!(
-            diagnosis.plugins.into_iter().collect::<Vec<_>>(),
-            ["NodeResourcesFit", "NodeUnschedulable", "TaintToleration"]
-        );
-        let Decision::Unschedulable(none) = decide(&big, vec![]) else {
-            panic!("there is no node")
-        };
-        assert_eq!(none.message(), "no nodes available to schedule pods");
-    }
-
-    #[test]
-    fn a_pod_goes_to_the_emptier_node() {
-        let small = pod(json!({"containers": [{"resources": {"requests": {"cpu": "100m"}}}]}));
-        let mut busy = node("a", json!({}));
-        busy.add(&pod(
-            json!({"containers": [{"resources": {"requests": {"cpu": "1"}}}]}),
-        ));
-        let decision = decide(&small, vec![busy, node("b", json!({}))]);
-        assert_eq!(decision, Decision::Node("b".into()));
-    }
-
-    #[test]
-    fn large_clusters_are_not_searched_to_the_end() {
-        assert_eq!(profile().enough(99), 99);
-        assert_eq!(profile().enough(1000), 420);
-        assert_eq!(profile().enough(5000), 500);
-        let mut all = profile();
-        all.percentage_of_nodes_to_score = 100;
-        assert_eq!(all.enough(5000), 5000);
-    }
-}
+mod tests;

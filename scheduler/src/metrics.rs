@@ -1,61 +1,123 @@
 //! The scheduler's metrics, under upstream's names.
 
+use std::time::Duration;
+
 use component::metrics::Registry;
 use prometheus::{
-    HistogramOpts, HistogramVec, IntCounterVec, IntGaugeVec, Opts, exponential_buckets,
+    Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGaugeVec, Opts,
+    exponential_buckets,
 };
 
-use crate::queue::Counts;
+use crate::queue::{Counts, Taken};
 
 #[derive(Debug, Clone)]
 pub struct Metrics {
     /// By result (`scheduled`, `unschedulable`, `error`) and profile.
-    pub attempts: IntCounterVec,
-    pub attempt_duration: HistogramVec,
+    attempts: IntCounterVec,
+    attempt_duration: HistogramVec,
+    algorithm_duration: Histogram,
     /// From first seen to bound, by the number of attempts it took.
-    pub sli_duration: HistogramVec,
+    sli_duration: HistogramVec,
+    attempts_per_pod: Histogram,
+    after_flush: IntCounter,
+    pub preemptions: IntCounter,
+    pub victims: Histogram,
+    pub incoming: IntCounterVec,
+    pub unschedulable: IntGaugeVec,
     pending: IntGaugeVec,
+    cache_size: IntGaugeVec,
 }
 
 impl Metrics {
     pub fn new(registry: &Registry) -> prometheus::Result<Self> {
-        let buckets = exponential_buckets(0.001, 2.0, 15)?;
+        let seconds = exponential_buckets(0.001, 2.0, 15)?;
+        let counter = |name: &str, help: &str| IntCounter::new(name, help);
+        let counters = |name: &str, help: &str, labels: &[&str]| {
+            IntCounterVec::new(Opts::new(name, help), labels)
+        };
+        let gauges = |name: &str, help: &str, labels: &[&str]| {
+            IntGaugeVec::new(Opts::new(name, help), labels)
+        };
+        let histogram = |name: &str, help: &str, buckets: Vec<f64>| {
+            Histogram::with_opts(HistogramOpts::new(name, help).buckets(buckets))
+        };
+        let histograms = |name: &str, help: &str, buckets: Vec<f64>, labels: &[&str]| {
+            HistogramVec::new(HistogramOpts::new(name, help).buckets(buckets), labels)
+        };
         let metrics = Self {
-            attempts: IntCounterVec::new(
-                Opts::new(
-                    "scheduler_schedule_attempts_total",
-                    "Attempts to schedule a pod, by their result.",
-                ),
-                &["profile", "result"],
+            attempts: counters(
+                "scheduler_schedule_attempts_total",
+                "Attempts to schedule a pod, by their result.",
+                &["result", "profile"],
             )?,
-            attempt_duration: HistogramVec::new(
-                HistogramOpts::new(
-                    "scheduler_scheduling_attempt_duration_seconds",
-                    "How long an attempt took, binding included.",
-                )
-                .buckets(buckets),
-                &["profile", "result"],
+            attempt_duration: histograms(
+                "scheduler_scheduling_attempt_duration_seconds",
+                "How long an attempt took, binding included.",
+                seconds.clone(),
+                &["result", "profile"],
             )?,
-            sli_duration: HistogramVec::new(
-                HistogramOpts::new(
-                    "scheduler_pod_scheduling_sli_duration_seconds",
-                    "From a pod being seen to its binding, by the attempts it took.",
-                )
-                .buckets(exponential_buckets(0.01, 2.0, 20)?),
+            algorithm_duration: histogram(
+                "scheduler_scheduling_algorithm_duration_seconds",
+                "How long it took to decide.",
+                seconds,
+            )?,
+            sli_duration: histograms(
+                "scheduler_pod_scheduling_sli_duration_seconds",
+                "From a pod being seen to its binding, by the attempts it took.",
+                exponential_buckets(0.01, 2.0, 20)?,
                 &["attempts"],
             )?,
-            pending: IntGaugeVec::new(
-                Opts::new(
-                    "scheduler_pending_pods",
-                    "Pods that wait, by where in the queue.",
-                ),
+            attempts_per_pod: histogram(
+                "scheduler_pod_scheduling_attempts",
+                "Attempts that it took to schedule a pod.",
+                exponential_buckets(1.0, 2.0, 5)?,
+            )?,
+            after_flush: counter(
+                "scheduler_pod_scheduled_after_flush_total",
+                "Pods that were scheduled after waiting for so long that no event was waited for.",
+            )?,
+            preemptions: counter(
+                "scheduler_preemption_attempts_total",
+                "How often preemption was tried.",
+            )?,
+            victims: histogram(
+                "scheduler_preemption_victims",
+                "Pods that were chosen to leave for another.",
+                exponential_buckets(1.0, 2.0, 7)?,
+            )?,
+            incoming: counters(
+                "scheduler_queue_incoming_pods_total",
+                "Pods put into a queue, by the queue and what made them come.",
+                &["queue", "event"],
+            )?,
+            unschedulable: gauges(
+                "scheduler_unschedulable_pods",
+                "Pods that wait, by each plugin that rejected them.",
+                &["plugin", "profile"],
+            )?,
+            pending: gauges(
+                "scheduler_pending_pods",
+                "Pods that wait, by where in the queue.",
                 &["queue"],
+            )?,
+            cache_size: gauges(
+                "scheduler_cache_size",
+                "Nodes, pods on them, and pods sent to them, as the scheduler sees them.",
+                &["type"],
             )?,
         };
         registry.register(metrics.attempts.clone());
         registry.register(metrics.attempt_duration.clone());
+        registry.register(metrics.algorithm_duration.clone());
         registry.register(metrics.sli_duration.clone());
+        registry.register(metrics.attempts_per_pod.clone());
+        registry.register(metrics.after_flush.clone());
+        registry.register(metrics.preemptions.clone());
+        registry.register(metrics.victims.clone());
+        registry.register(metrics.incoming.clone());
+        registry.register(metrics.unschedulable.clone());
         registry.register(metrics.pending.clone());
+        registry.register(metrics.cache_size.clone());
         Ok(metrics)
     }
 
@@ -66,15 +128,46 @@ impl Metrics {
             ("unschedulable", counts.unschedulable),
             ("gated", counts.gated),
         ] {
-            let count = i64::try_from(count).unwrap_or(i64::MAX);
-            self.pending.with_label_values(&[queue]).set(count);
+            self.pending.with_label_values(&[queue]).set(number(count));
         }
     }
 
+    pub fn cache_size(&self, nodes: usize, pods: usize, assumed: usize) {
+        for (what, count) in [("nodes", nodes), ("pods", pods), ("assumed_pods", assumed)] {
+            self.cache_size
+                .with_label_values(&[what])
+                .set(number(count));
+        }
+    }
+
+    pub fn algorithm(&self, took: Duration) {
+        self.algorithm_duration.observe(took.as_secs_f64());
+    }
+
     pub fn attempted(&self, profile: &str, result: &str, seconds: f64) {
-        self.attempts.with_label_values(&[profile, result]).inc();
+        self.attempts.with_label_values(&[result, profile]).inc();
         self.attempt_duration
-            .with_label_values(&[profile, result])
+            .with_label_values(&[result, profile])
             .observe(seconds);
     }
+
+    /// A pod has got its node.
+    pub fn scheduled(&self, taken: &Taken) {
+        let attempts = if taken.attempts < 15 {
+            taken.attempts.to_string()
+        } else {
+            "15+".to_owned()
+        };
+        self.sli_duration
+            .with_label_values(&[attempts.as_str()])
+            .observe(taken.first_seen.elapsed().as_secs_f64());
+        self.attempts_per_pod.observe(taken.attempts.into());
+        if taken.flushed {
+            self.after_flush.inc();
+        }
+    }
+}
+
+fn number(count: usize) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
 }

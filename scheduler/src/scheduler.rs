@@ -1,40 +1,47 @@
 //! The loop: informers fill the cache and the queue, one task decides pod after pod, and
-//! bindings go out beside it.
+//! what comes of it goes out beside it.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use client::informer::{Event, Informer};
-use client::{Object as _, ObjectKey};
+use client::ObjectKey;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::bind::Binder;
+use crate::bind::{Binder, Patch};
 use crate::cache::Cache;
-use crate::cycle::{Decision, Profile};
-use crate::framework::{ClusterEvent, Enabled};
+use crate::cache::storage::{Claim, Plan, SELECTED_NODE, Volume};
+use crate::cycle::{Decision, Nomination, Unschedulable};
+use crate::evaluation::Evaluations;
+use crate::framework::ClusterEvent;
 use crate::metrics::Metrics;
-use crate::model::{Node, Pod, PodInfo};
+use crate::model::{PodInfo, Templates};
+use crate::plugins::default_preemption::displaced;
+use crate::profile::Profile;
 use crate::queue::{Backoff, Queue, Taken};
 
 /// How often pods that were left over are looked for.
 const FLUSH: Duration = Duration::from_secs(30);
 
 pub struct Scheduler {
-    profiles: HashMap<String, Profile>,
-    state: Mutex<State>,
+    pub(crate) profiles: HashMap<String, Profile>,
+    pub(crate) state: Mutex<State>,
+    pub(crate) templates: Mutex<Templates>,
     /// The queue may have something to take.
-    wake: Notify,
+    pub(crate) wake: Notify,
+    /// Claims have changed.
+    pub(crate) storage_changed: Notify,
     binder: Binder,
     metrics: Metrics,
 }
 
-struct State {
-    cache: Cache,
-    queue: Queue,
+pub(crate) struct State {
+    pub cache: Cache,
+    pub queue: Queue,
+    evaluations: Evaluations,
     /// Where the search for nodes begins next.
     start: usize,
 }
@@ -56,113 +63,28 @@ impl Scheduler {
             state: Mutex::new(State {
                 cache: Cache::default(),
                 queue: Queue::new(backoff),
+                evaluations: Evaluations::default(),
                 start: 0,
             }),
+            templates: Mutex::default(),
             wake: Notify::new(),
+            storage_changed: Notify::new(),
             binder,
             metrics,
         })
     }
 
-    /// The plugins that speak for a pod.
-    fn plugins(&self, pod: &PodInfo) -> &[Enabled] {
-        self.profiles
-            .get(&*pod.scheduler_name)
-            .map_or(&[], |profile| &profile.plugins)
+    pub(crate) fn profile(&self, pod: &PodInfo) -> Option<&Profile> {
+        self.profiles.get(&*pod.scheduler_name)
     }
 
-    /// The plugins that are told of events. Profiles of this build have the same ones.
-    fn any_plugins(&self) -> &[Enabled] {
-        self.profiles
-            .values()
-            .next()
-            .map_or(&[], |profile| &profile.plugins)
-    }
-
-    /// Hears of every pod that has not ended and of every node.
-    pub fn follow(self: &Arc<Self>, pods: &Informer<Pod>, nodes: &Informer<Node>) {
-        let this = Arc::clone(self);
-        pods.add_handler(move |event: &Event<Pod>| {
-            match event {
-                Event::Added(pod) => this.pod_changed(None, pod),
-                Event::Updated { old, new } if old.uid() == new.uid() => {
-                    this.pod_changed(Some(old), new);
-                }
-                // One has gone and another of its name has come.
-                Event::Updated { old, new } => {
-                    this.pod_gone(old);
-                    this.pod_changed(None, new);
-                }
-                Event::Deleted(pod) => this.pod_gone(pod),
-            }
-            this.wake.notify_one();
+    /// Lets pods go that the event may have helped.
+    pub(crate) fn happened(&self, state: &mut State, event: &ClusterEvent<'_>) {
+        let State { cache, queue, .. } = state;
+        queue.happened(event.label(), Instant::now(), |pod, rejectors| {
+            let profile = self.profile(pod);
+            profile.is_some_and(|p| p.helps(pod, rejectors, event, cache))
         });
-        let this = Arc::clone(self);
-        nodes.add_handler(move |event: &Event<Node>| {
-            this.node_changed(event);
-            this.wake.notify_one();
-        });
-    }
-
-    fn pod_changed(&self, old: Option<&Pod>, pod: &Pod) {
-        let info = PodInfo::new(pod);
-        if info.terminal {
-            return self.pod_gone(old.unwrap_or(pod));
-        }
-        let mut state = self.state.lock();
-        if info.is_assigned() {
-            state.queue.remove(&info.key);
-            state.cache.put_pod(info);
-        } else if !state.cache.is_assumed(&info.key) {
-            if info.deleting {
-                state.queue.remove(&info.key);
-            } else if self.profiles.contains_key(&*info.scheduler_name) {
-                let plugins = self.plugins(&info);
-                state.queue.put(Arc::clone(&info), plugins, Instant::now());
-            }
-        }
-    }
-
-    fn pod_gone(&self, pod: &Pod) {
-        let info = PodInfo::new(pod);
-        let mut state = self.state.lock();
-        state.queue.remove(&info.key);
-        let assumed = state.cache.is_assumed(&info.key);
-        if info.is_assigned() || assumed {
-            state.cache.remove_pod(&info.key);
-            let event = ClusterEvent::PodGone {
-                requests: &info.requests,
-                host_ports: &info.host_ports,
-            };
-            state
-                .queue
-                .happened(&event, self.any_plugins(), Instant::now());
-        }
-    }
-
-    fn node_changed(&self, event: &Event<Node>) {
-        let mut state = self.state.lock();
-        let now = Instant::now();
-        match event {
-            Event::Added(node) => {
-                state.cache.put_node(node);
-                state
-                    .queue
-                    .happened(&ClusterEvent::NodeAdded(node), self.any_plugins(), now);
-            }
-            Event::Updated { old, new } => {
-                // Heartbeats are most of what happens to a node.
-                let same = old.spec == new.spec
-                    && old.status.allocatable == new.status.allocatable
-                    && old.metadata.labels == new.metadata.labels;
-                if !same {
-                    state.cache.put_node(new);
-                    let event = ClusterEvent::NodeUpdated { old, new };
-                    state.queue.happened(&event, self.any_plugins(), now);
-                }
-            }
-            Event::Deleted(node) => state.cache.remove_node(&node.metadata.name),
-        }
     }
 
     /// Schedules until `stop`. What was taken but not bound by then is in nobody's way:
@@ -170,13 +92,8 @@ impl Scheduler {
     pub async fn run(self: Arc<Self>, stop: CancellationToken) {
         let mut flush = tokio::time::interval(FLUSH);
         loop {
-            let (taken, deadline) = {
-                let mut state = self.state.lock();
-                let taken = state.queue.take(Instant::now());
-                (taken, state.queue.next_deadline())
-            };
-            if let Some(taken) = taken {
-                self.schedule(taken);
+            let (worked, deadline) = self.schedule_one();
+            if worked {
                 if stop.is_cancelled() {
                     return;
                 }
@@ -199,83 +116,230 @@ impl Scheduler {
         }
     }
 
-    pub fn report_pending(&self) {
-        self.metrics.pending(self.state.lock().queue.counts());
-    }
-
-    /// One scheduling cycle, and its effects in a task of their own.
-    fn schedule(self: &Arc<Self>, taken: Taken) {
-        let began = Instant::now();
-        let pod = Arc::clone(&taken.pod);
-        let Some(profile) = self.profiles.get(&*pod.scheduler_name) else {
-            self.state.lock().queue.remove(&pod.key);
-            return;
-        };
-        let (snapshot, mut start) = {
-            let mut state = self.state.lock();
-            (state.cache.snapshot(), state.start)
-        };
-        let mut draw = |n: usize| rand::random_range(0..n.max(1));
-        let decision = profile.schedule(&pod, &snapshot, &mut start, &mut draw);
+    /// Brings the gauges up to date.
+    pub fn report(&self) {
         let mut state = self.state.lock();
-        state.start = start;
-        match decision {
-            Decision::Node(node) => {
-                state.cache.assume(Arc::clone(&pod), &node);
-                state.queue.done(&pod.key);
-                drop(state);
-                let this = Arc::clone(self);
-                tokio::spawn(async move { this.bind(taken, &node, began).await });
-            }
-            Decision::Unschedulable(diagnosis) => {
-                let message = diagnosis.message();
-                state
-                    .queue
-                    .unschedulable(&pod.key, diagnosis.plugins, Instant::now());
-                drop(state);
-                tracing::debug!("pod {} is unschedulable: {message}", pod.key);
-                let elapsed = began.elapsed().as_secs_f64();
-                self.metrics
-                    .attempted(&profile.scheduler_name, "unschedulable", elapsed);
-                let binder = self.binder.clone();
-                tokio::spawn(async move { binder.failed(&pod, "Unschedulable", &message).await });
+        self.metrics.pending(state.queue.counts());
+        for ((queue, event), pods) in state.queue.take_incoming() {
+            self.metrics
+                .incoming
+                .with_label_values(&[queue, event])
+                .inc_by(pods);
+        }
+        let (nodes, pods, assumed) = state.cache.sizes();
+        self.metrics.cache_size(nodes, pods, assumed);
+        self.metrics.unschedulable.reset();
+        for (pod, rejectors, count) in state.queue.rejected() {
+            let Some(profile) = self.profile(pod) else {
+                continue;
+            };
+            for plugin in profile.names(rejectors) {
+                let labels = [plugin, &*profile.scheduler_name];
+                let gauge = self.metrics.unschedulable.with_label_values(&labels);
+                gauge.add(i64::try_from(count).unwrap_or(i64::MAX));
             }
         }
     }
 
+    /// One scheduling cycle; its effects go on in tasks of their own. Nothing happens to
+    /// the cache or the queue while it decides, so that no event is missed between.
+    /// Returns whether there was a pod, or when the next pod's pause ends.
+    fn schedule_one(self: &Arc<Self>) -> (bool, Option<Instant>) {
+        let mut guard = self.state.lock();
+        let state = &mut *guard;
+        let Some(taken) = state.queue.take(Instant::now()) else {
+            return (false, state.queue.next_deadline());
+        };
+        let began = Instant::now();
+        let pod = Arc::clone(&taken.pod);
+        let Some(profile) = self.profile(&pod) else {
+            state.queue.remove(&pod.key);
+            return (true, None);
+        };
+        let mut draw = |n: usize| rand::random_range(0..n.max(1));
+        let decision = profile.schedule(
+            &pod,
+            &state.cache,
+            &mut state.evaluations,
+            &mut state.start,
+            &mut draw,
+        );
+        self.metrics.algorithm(began.elapsed());
+        match decision {
+            Decision::Node(node) => {
+                let reserved = reserve(state, profile, &pod, &node);
+                state.cache.assume(Arc::clone(&pod), &node);
+                state.queue.done(&pod.key);
+                drop(guard);
+                let this = Arc::clone(self);
+                tokio::spawn(async move { this.bind(taken, &node, reserved, began).await });
+            }
+            Decision::Unschedulable(verdict) => {
+                let effects = self.give_up(state, profile, &pod, verdict);
+                drop(guard);
+                tracing::debug!("pod {} is unschedulable: {}", pod.key, effects.message);
+                let elapsed = began.elapsed().as_secs_f64();
+                self.metrics
+                    .attempted(&profile.scheduler_name, "unschedulable", elapsed);
+                let this = Arc::clone(self);
+                tokio::spawn(async move { this.tell(pod, effects).await });
+            }
+        }
+        (true, None)
+    }
+
+    /// Notes in the cache and the queue that no node takes the pod.
+    fn give_up(
+        &self,
+        state: &mut State,
+        profile: &Profile,
+        pod: &Arc<PodInfo>,
+        verdict: Unschedulable,
+    ) -> Effects {
+        let mut effects = Effects {
+            message: verdict.message,
+            nominated: None,
+            node: "".into(),
+            victims: Vec::new(),
+            displaced: Vec::new(),
+        };
+        match verdict.nomination {
+            Nomination::Keep => {}
+            Nomination::Clear => {
+                state.cache.denominate(&pod.key);
+                effects.nominated = (!pod.nominated.is_empty()).then(|| "".into());
+            }
+            Nomination::Node(node) => {
+                let fresh: Vec<_> = verdict.victims.iter().filter(|v| !v.deleting).collect();
+                if !fresh.is_empty() {
+                    effects.displaced = displaced(pod, &node, &state.cache);
+                    self.metrics.victims.observe(count(verdict.victims.len()));
+                }
+                effects.victims = fresh.into_iter().cloned().collect();
+                for other in &effects.displaced {
+                    state.cache.denominate(&other.key);
+                }
+                state.cache.nominate(pod, &node);
+                effects.nominated = (pod.nominated != node).then(|| node.clone());
+                effects.node = node;
+            }
+        }
+        if profile.preemption.is_some() {
+            self.metrics.preemptions.inc();
+        }
+        let preempting = !effects.victims.is_empty();
+        let now = Instant::now();
+        state
+            .queue
+            .unschedulable(&pod.key, verdict.rejectors, preempting, now);
+        effects
+    }
+
+    /// Tells the API server what came of an attempt that found no node.
+    async fn tell(self: Arc<Self>, pod: Arc<PodInfo>, effects: Effects) {
+        let patch = Patch {
+            reason: "Unschedulable",
+            message: &effects.message,
+            nominated: effects.nominated.as_deref(),
+        };
+        self.binder.failed(&pod, &patch).await;
+        if effects.victims.is_empty() {
+            return;
+        }
+        for other in effects.displaced.iter().filter(|p| !p.nominated.is_empty()) {
+            self.binder.denominate(other).await;
+        }
+        let mut failed = false;
+        for victim in &effects.victims {
+            if let Err(error) = self.binder.evict(victim, &pod, &effects.node).await {
+                tracing::warn!("cannot preempt pod {}: {error}", victim.key);
+                failed = true;
+            }
+        }
+        let mut state = self.state.lock();
+        state.queue.preempted(&pod.key, failed, Instant::now());
+        drop(state);
+        self.wake.notify_one();
+    }
+
     /// The binding cycle.
-    async fn bind(self: Arc<Self>, taken: Taken, node: &str, began: Instant) {
+    async fn bind(
+        self: Arc<Self>,
+        taken: Taken,
+        node: &str,
+        reserved: Option<Reserved>,
+        began: Instant,
+    ) {
         let pod = &taken.pod;
         let profile = &*pod.scheduler_name;
-        match self.binder.bind(pod, node).await {
+        let outcome = async {
+            if let Some(reserved) = &reserved {
+                self.bind_volumes(reserved, node).await?;
+            }
+            self.binder.bind(pod, node).await.map_err(BindError::from)
+        };
+        let outcome = outcome.await;
+        if let Some(reserved) = &reserved {
+            // Done, or not to be done.
+            self.state.lock().cache.storage.forget(&reserved.plan);
+        }
+        match outcome {
             Ok(()) => {
                 tracing::debug!("pod {} goes to node {node}", pod.key);
                 self.metrics
                     .attempted(profile, "scheduled", began.elapsed().as_secs_f64());
-                let attempts = if taken.attempts < 16 {
-                    taken.attempts.to_string()
-                } else {
-                    "16+".to_owned()
-                };
-                self.metrics
-                    .sli_duration
-                    .with_label_values(&[attempts.as_str()])
-                    .observe(taken.first_seen.elapsed().as_secs_f64());
+                self.metrics.scheduled(&taken);
                 self.binder.scheduled(pod, node);
             }
             Err(error) => {
                 self.metrics
                     .attempted(profile, "error", began.elapsed().as_secs_f64());
                 // A pod that is gone needs no second try.
-                let retry = !error.is_not_found();
+                let retry = !matches!(&error, BindError::Api(e) if e.is_not_found());
                 self.unassume(&pod.key, retry.then_some(&taken));
                 if retry {
                     tracing::warn!("cannot bind pod {} to node {node}: {error}", pod.key);
                     let message = format!("binding rejected: {error}");
-                    self.binder.failed(pod, "SchedulerError", &message).await;
+                    let patch = Patch {
+                        reason: "SchedulerError",
+                        message: &message,
+                        nominated: (!pod.nominated.is_empty()).then_some(""),
+                    };
+                    self.binder.failed(pod, &patch).await;
                 }
             }
         }
+    }
+
+    /// PreBind: has volumes bound or made, and waits until they are.
+    async fn bind_volumes(&self, reserved: &Reserved, node: &str) -> Result<(), BindError> {
+        for (volume, claim) in &reserved.bindings {
+            self.binder.bind_volume(volume, claim).await?;
+        }
+        for claim in &reserved.provisions {
+            self.binder.select_node(claim, node).await?;
+        }
+        let waiting = async {
+            loop {
+                let changed = self.storage_changed.notified();
+                tokio::pin!(changed);
+                changed.as_mut().enable();
+                let progress = self
+                    .state
+                    .lock()
+                    .cache
+                    .storage
+                    .progress(&reserved.plan, node);
+                match progress {
+                    Ok(true) => return Ok(()),
+                    Ok(false) => changed.await,
+                    Err(why) => return Err(BindError::Volumes(why)),
+                }
+            }
+        };
+        tokio::time::timeout(reserved.timeout, waiting)
+            .await
+            .unwrap_or_else(|_| Err(BindError::Volumes("context deadline exceeded".to_owned())))
     }
 
     /// Gives the node back, and the pod to the queue.
@@ -285,22 +349,75 @@ impl Scheduler {
             // It is bound after all: the answer was lost, not the binding.
             return;
         }
-        let now = Instant::now();
-        if let Some(taken) = retry {
-            let plugins = self.plugins(&taken.pod);
-            state
-                .queue
-                .put_back(taken, Arc::clone(&taken.pod), plugins, now);
-        }
-        let event = match retry {
-            Some(taken) => ClusterEvent::PodGone {
-                requests: &taken.pod.requests,
-                host_ports: &taken.pod.host_ports,
-            },
-            None => return,
+        let Some(taken) = retry else {
+            return;
         };
-        state.queue.happened(&event, self.any_plugins(), now);
+        self.happened(&mut state, &ClusterEvent::PodGone(&taken.pod));
+        state.queue.failed(taken, Instant::now());
         drop(state);
         self.wake.notify_one();
     }
+}
+
+/// Volumes that are promised to a pod.
+struct Reserved {
+    plan: Plan,
+    bindings: Vec<(Arc<Volume>, Arc<Claim>)>,
+    provisions: Vec<Arc<Claim>>,
+    timeout: Duration,
+}
+
+#[derive(Debug, thiserror::Error)]
+enum BindError {
+    #[error(transparent)]
+    Api(#[from] client::Error),
+    #[error("binding volumes: {0}")]
+    Volumes(String),
+}
+
+/// Reserve: notes which volumes the pod's claims get on its node.
+fn reserve(state: &mut State, profile: &Profile, pod: &PodInfo, node: &str) -> Option<Reserved> {
+    let timeout = profile.volumes.filter(|_| pod.has_volumes())?;
+    let cache = &mut state.cache;
+    let claims = cache.storage.claims(pod).ok()?;
+    let plan = cache.storage.plan(&claims, cache.node_named(node)?).ok()?;
+    if plan.is_empty() {
+        return None;
+    }
+    cache.storage.assume(&plan, node);
+    let storage = &cache.storage;
+    let claim = |key| storage.claims.get(key).cloned();
+    let bindings = plan.bindings.iter();
+    let bindings = bindings
+        .filter_map(|(volume, key)| Some((storage.volumes.get(volume).cloned()?, claim(key)?)));
+    // A node that has been selected already need not be written again.
+    let fresh = |c: &Arc<Claim>| !c.metadata.annotations.contains_key(SELECTED_NODE);
+    Some(Reserved {
+        bindings: bindings.collect(),
+        provisions: plan
+            .provisions
+            .iter()
+            .filter_map(claim)
+            .filter(fresh)
+            .collect(),
+        timeout,
+        plan,
+    })
+}
+
+/// What has to be told after an attempt that found no node.
+struct Effects {
+    message: String,
+    /// `status.nominatedNodeName`, if it changes.
+    nominated: Option<Box<str>>,
+    /// Where the victims are.
+    node: Box<str>,
+    victims: Vec<Arc<PodInfo>>,
+    /// Pods that were nominated for the same node.
+    displaced: Vec<Arc<PodInfo>>,
+}
+
+#[allow(clippy::cast_precision_loss, reason = "a number of pods")]
+fn count(n: usize) -> f64 {
+    n as f64
 }

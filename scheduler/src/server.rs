@@ -15,11 +15,11 @@ use tokio_util::sync::CancellationToken;
 
 use crate::bind::Binder;
 use crate::config::KubeSchedulerConfiguration;
-use crate::cycle::Profile;
 use crate::metrics::Metrics;
 use crate::model::{Node, Pod};
 use crate::options::Options;
-use crate::plugins::default_profile;
+use crate::plugins;
+use crate::profile::Profile;
 use crate::queue::Backoff;
 use crate::scheduler::Scheduler;
 
@@ -37,19 +37,20 @@ pub async fn serve(options: Options, stop: CancellationToken) -> anyhow::Result<
     let metrics = Metrics::new(&registry)?;
     let recorder = SeriesRecorder::start(&client, "default-scheduler", &stop);
     let scheduler = Scheduler::new(
-        profiles(&config),
+        profiles(&config, &options)?,
         backoff(&config),
         Binder::new(&client, recorder),
         metrics,
     );
     let pending = Arc::clone(&scheduler);
-    registry.before_gathering(move || pending.report_pending());
+    registry.before_gathering(move || pending.report());
 
     let informers = Informers::new(&client);
     let pods = informers.select::<Pod>(&Selection::fields(LIVE_PODS));
     let nodes = informers.get::<Node>();
-    // Nodes first: pods are counted on nodes.
     scheduler.follow(&pods, &nodes);
+    scheduler.follow_objects(&informers);
+    scheduler.follow_storage(&informers);
 
     let readyz = Checks::new();
     let synced = informers.clone();
@@ -117,19 +118,19 @@ fn client(options: &Options, config: &KubeSchedulerConfiguration) -> anyhow::Res
     Ok(Client::new(client)?)
 }
 
-fn profiles(config: &KubeSchedulerConfiguration) -> Vec<Profile> {
-    config
-        .profiles
-        .iter()
-        .map(|profile| Profile {
-            scheduler_name: profile.scheduler_name.clone(),
-            plugins: default_profile(),
-            percentage_of_nodes_to_score: profile
-                .percentage_of_nodes_to_score
-                .or(config.percentage_of_nodes_to_score)
-                .unwrap_or(0),
-        })
-        .collect()
+fn profiles(
+    config: &KubeSchedulerConfiguration,
+    options: &Options,
+) -> anyhow::Result<Vec<Profile>> {
+    let gates = options.feature_gates.clone().unwrap_or_default();
+    let mut profiles = Vec::new();
+    for (profile, name) in config.profiles.iter().zip(config.scheduler_names()) {
+        let mut made = plugins::profile(&name, profile, &|gate| gates.enabled(gate))?;
+        let share = &mut made.percentage_of_nodes_to_score;
+        *share = share.or(config.percentage_of_nodes_to_score);
+        profiles.push(made);
+    }
+    Ok(profiles)
 }
 
 fn backoff(config: &KubeSchedulerConfiguration) -> Backoff {

@@ -1,7 +1,7 @@
 //! What happens in a cluster that may make a waiting pod schedulable.
 
-use crate::cache::Resources;
-use crate::model::{HostPort, Node};
+use crate::cache::storage::StorageEvent;
+use crate::model::{Node, PodInfo};
 
 /// A plugin's guess about an event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -17,18 +17,43 @@ impl Hint {
     }
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 pub enum ClusterEvent<'a> {
     NodeAdded(&'a Node),
     NodeUpdated {
         old: &'a Node,
         new: &'a Node,
     },
-    /// A pod has left a node: what it used is free.
-    PodGone {
-        requests: &'a Resources,
-        host_ports: &'a [HostPort],
+    NodeGone(&'a Node),
+    /// A pod is on a node now.
+    PodAdded(&'a PodInfo),
+    /// A pod on a node has changed in a way that plugins see.
+    PodUpdated {
+        old: &'a PodInfo,
+        new: &'a PodInfo,
     },
+    /// A pod has left a node, or the node it was nominated for: what it used is free.
+    PodGone(&'a PodInfo),
     /// The waiting pod itself has changed.
-    PodChanged,
+    PodChanged {
+        old: &'a PodInfo,
+    },
+    /// Something has changed that volumes depend on.
+    Storage(&'a StorageEvent),
+}
+
+impl ClusterEvent<'_> {
+    /// As metrics call it.
+    pub fn label(&self) -> &'static str {
+        match self {
+            Self::NodeAdded(_) => "NodeAdd",
+            Self::NodeUpdated { .. } => "NodeUpdate",
+            Self::NodeGone(_) => "NodeDelete",
+            Self::PodAdded(_) => "AssignedPodAdd",
+            Self::PodUpdated { .. } => "AssignedPodUpdate",
+            Self::PodGone(_) => "AssignedPodDelete",
+            Self::PodChanged { .. } => "UnschedulablePodUpdate",
+            Self::Storage(event) => event.label(),
+        }
+    }
 }

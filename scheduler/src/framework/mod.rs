@@ -1,58 +1,112 @@
 //! What a plugin is, and how plugins together judge a pod and its nodes.
 //!
-//! A plugin prepares once per pod (PreFilter, PreScore) and hands back a closure that
-//! judges one node (Filter, Score): the closure *is* upstream's `CycleState`, typed.
+//! A plugin prepares once per *kind* of pod (PreFilter, PreScore) and hands back what
+//! judges nodes (Filter, Score): that is upstream's `CycleState`, typed, and kept from one
+//! pod to the next of its kind. A [`Filter::Local`] looks at one node alone, so its
+//! verdicts are kept until the node changes; a [`Wide`] one keeps counters of domains and
+//! is told which nodes have changed.
 //!
 //! What must not be here: any particular plugin, queues, I/O.
 
 mod event;
 
+use std::borrow::Cow;
+use std::sync::Arc;
+
 pub use event::{ClusterEvent, Hint};
 
-use crate::cache::{NodeInfo, Snapshot};
+use crate::cache::{Cache, NodeInfo};
 use crate::model::PodInfo;
 
 /// Why a node does not take a pod.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rejection {
     /// As upstream words it: events and conditions carry these.
-    pub reasons: Vec<String>,
+    pub reasons: Vec<Cow<'static, str>>,
     /// No pod going away would change it (`UnschedulableAndUnresolvable`).
     pub unresolvable: bool,
 }
 
 impl Rejection {
-    pub fn unresolvable(reason: impl Into<String>) -> Self {
+    pub fn unresolvable(reason: impl Into<Cow<'static, str>>) -> Self {
         Self {
             reasons: vec![reason.into()],
             unresolvable: true,
         }
     }
 
-    pub fn resolvable(reasons: Vec<String>) -> Self {
+    pub fn resolvable(reason: impl Into<Cow<'static, str>>) -> Self {
         Self {
-            reasons,
+            reasons: vec![reason.into()],
             unresolvable: false,
         }
     }
 }
 
-type FilterFn<'a> = Box<dyn Fn(&NodeInfo) -> Result<(), Rejection> + 'a>;
+pub type Verdict = Result<(), Rejection>;
 
-/// A plugin's answer to PreFilter.
-pub enum Filter<'a> {
-    /// Nothing of this pod concerns the plugin.
-    Skip,
-    /// Judges each node.
-    Node(FilterFn<'a>),
-    /// Only these nodes come into question; each is judged by the closure.
-    Only(Vec<String>, FilterFn<'a>),
+/// A pod that is thought to have come to the judged node, or to have left it.
+#[derive(Debug, Clone)]
+pub struct Shift {
+    pub pod: Arc<PodInfo>,
+    /// 1 or -1.
+    pub by: i64,
 }
 
-/// Scores of nodes for a pod, 0 to [`MAX_SCORE`] after normalizing.
-pub enum Score<'a> {
+pub type LocalFilter = Box<dyn Fn(&NodeInfo) -> Verdict + Send>;
+pub type OwnFilter = Box<dyn Fn(&NodeInfo, &[Shift], &Cache) -> Verdict + Send>;
+pub type LocalScore = Box<dyn Fn(&NodeInfo, &Cache) -> i64 + Send>;
+
+/// A plugin's answer to PreFilter.
+pub enum Filter {
+    /// Nothing of this pod concerns the plugin.
     Skip,
-    Node(Box<dyn Fn(&NodeInfo) -> i64 + 'a>, Normalize),
+    /// No node will do.
+    Reject(Rejection),
+    /// Judges each node by itself.
+    Local(LocalFilter),
+    /// Only nodes of these names come into question; each is judged by itself.
+    Only(Vec<String>, LocalFilter),
+    /// Judges nodes by what is on others, too.
+    Wide(Box<dyn Wide>),
+    /// Judges for this very pod; not kept for others of its kind.
+    Own(OwnFilter),
+}
+
+/// A plugin's answer to PreScore. Scores are 0 to [`MAX_SCORE`] once normalized.
+pub enum Score {
+    Skip,
+    Local(LocalScore, Normalize),
+    Wide(Box<dyn Wide>),
+}
+
+/// Counters of domains, kept for one kind of pod.
+pub trait Wide: Send {
+    /// A node has changed, come or gone.
+    fn refresh(&mut self, slot: usize, cluster: &Cache);
+
+    /// All changed nodes have been told of.
+    fn settle(&mut self, _cluster: &Cache) {}
+
+    /// False when it was made from something that has changed since.
+    fn holds(&mut self, _cluster: &Cache) -> bool {
+        true
+    }
+
+    /// Whether it says nothing about any node, as long as there are no shifts.
+    fn is_idle(&self) -> bool {
+        false
+    }
+
+    /// Filter, with pods that are thought to come to the node or to leave it.
+    fn judge(&self, _node: &NodeInfo, _shifts: &[Shift], _cluster: &Cache) -> Verdict {
+        Ok(())
+    }
+
+    /// Score of these nodes, normalized; `None` when it makes no difference.
+    fn score(&self, _slots: &[usize], _cluster: &Cache) -> Option<Vec<i64>> {
+        None
+    }
 }
 
 /// How raw scores become 0 to [`MAX_SCORE`].
@@ -93,26 +147,26 @@ pub trait Plugin: Send + Sync + 'static {
     fn name(&self) -> &'static str;
 
     /// PreEnqueue: may the pod be looked at at all?
-    fn admit(&self, _pod: &PodInfo) -> Result<(), Rejection> {
+    fn admit(&self, _pod: &PodInfo) -> Verdict {
         Ok(())
     }
 
+    /// Whether PreFilter asks something of this pod that others of its kind do not share;
+    /// it is asked again for each then.
+    fn is_own(&self, _pod: &PodInfo) -> bool {
+        false
+    }
+
     /// PreFilter and Filter.
-    fn filter<'a>(&'a self, _pod: &'a PodInfo, _snapshot: &'a Snapshot) -> Filter<'a> {
+    fn filter(&self, _pod: &Arc<PodInfo>, _cluster: &Cache) -> Filter {
         Filter::Skip
     }
 
     /// PreScore and Score.
-    fn score<'a>(&'a self, _pod: &'a PodInfo, _nodes: &[&NodeInfo]) -> Score<'a> {
+    fn score(&self, _pod: &Arc<PodInfo>, _cluster: &Cache) -> Score {
         Score::Skip
     }
 
     /// QueueingHint: may `event` have made a pod schedulable that this plugin rejected?
-    fn hint(&self, pod: &PodInfo, event: &ClusterEvent<'_>) -> Hint;
-}
-
-/// A plugin in the profile, with the weight of its scores.
-pub struct Enabled {
-    pub plugin: Box<dyn Plugin>,
-    pub weight: i64,
+    fn hint(&self, pod: &PodInfo, event: &ClusterEvent<'_>, cluster: &Cache) -> Hint;
 }

@@ -1,52 +1,138 @@
-//! The plugins, one file each, in upstream's order of the default profile.
+//! The plugins, one file each, and the profiles that a configuration makes of them.
 
-mod node_affinity;
-mod node_name;
-mod node_ports;
-mod node_resources_balanced;
-mod node_resources_fit;
-mod node_unschedulable;
-mod scheduling_gates;
-mod taint_toleration;
+pub mod default_preemption;
+pub mod dynamic_resources;
+pub mod image_locality;
+pub mod inter_pod_affinity;
+pub mod node_affinity;
+pub mod node_declared_features;
+pub mod node_name;
+pub mod node_ports;
+pub mod node_resources;
+pub mod node_resources_balanced;
+pub mod node_resources_fit;
+pub mod node_unschedulable;
+pub mod node_volume_limits;
+pub mod pod_topology_spread;
+pub mod scheduling_gates;
+pub mod taint_toleration;
+pub mod volume_binding;
+pub mod volume_restrictions;
+pub mod volume_zone;
 
-use crate::framework::Enabled;
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
 
-/// The default profile (`default-scheduler`), with upstream's weights.
-pub fn default_profile() -> Vec<Enabled> {
-    vec![
-        Enabled {
-            plugin: Box::new(scheduling_gates::SchedulingGates),
-            weight: 0,
-        },
-        Enabled {
-            plugin: Box::new(node_unschedulable::NodeUnschedulable),
-            weight: 0,
-        },
-        Enabled {
-            plugin: Box::new(node_name::NodeName),
-            weight: 0,
-        },
-        Enabled {
-            plugin: Box::new(taint_toleration::TaintToleration),
-            weight: 3,
-        },
-        Enabled {
-            plugin: Box::new(node_affinity::NodeAffinity),
-            weight: 2,
-        },
-        Enabled {
-            plugin: Box::new(node_ports::NodePorts),
-            weight: 0,
-        },
-        Enabled {
-            plugin: Box::new(node_resources_fit::Fit),
-            weight: 1,
-        },
-        Enabled {
-            plugin: Box::new(node_resources_balanced::BalancedAllocation),
-            weight: 1,
-        },
-    ]
+use anyhow::bail;
+
+use crate::config::ProfileConfiguration;
+use crate::config::args::Args;
+use crate::config::plugins::Point;
+use crate::framework::Plugin;
+use crate::profile::Profile;
+
+fn make(name: &str, args: &Args<'_>) -> anyhow::Result<Option<Arc<dyn Plugin>>> {
+    let plugin: Arc<dyn Plugin> = match name {
+        "SchedulingGates" => Arc::new(scheduling_gates::SchedulingGates),
+        "NodeUnschedulable" => Arc::new(node_unschedulable::NodeUnschedulable),
+        "NodeName" => Arc::new(node_name::NodeName),
+        "TaintToleration" => Arc::new(taint_toleration::TaintToleration),
+        "NodeAffinity" => Arc::new(args.node_affinity()?),
+        "NodePorts" => Arc::new(node_ports::NodePorts),
+        "NodeResourcesFit" => Arc::new(args.fit()?),
+        "PodTopologySpread" => Arc::new(args.pod_topology_spread()?),
+        "InterPodAffinity" => Arc::new(args.inter_pod_affinity()?),
+        "NodeResourcesBalancedAllocation" => Arc::new(args.balanced_allocation()?),
+        "ImageLocality" => Arc::new(image_locality::ImageLocality),
+        "NodeDeclaredFeatures" => Arc::new(node_declared_features::NodeDeclaredFeatures),
+        "DynamicResources" => Arc::new(dynamic_resources::DynamicResources),
+        "VolumeRestrictions" => Arc::new(volume_restrictions::VolumeRestrictions),
+        "NodeVolumeLimits" => Arc::new(node_volume_limits::NodeVolumeLimits),
+        "VolumeBinding" => Arc::new(volume_binding::VolumeBinding),
+        "VolumeZone" => Arc::new(volume_zone::VolumeZone),
+        _ => return Ok(None),
+    };
+    Ok(Some(plugin))
+}
+
+/// The profile that a configuration asks for. `gate` is whether a feature is on.
+pub fn profile(
+    name: &str,
+    config: &ProfileConfiguration,
+    gate: &dyn Fn(&str) -> bool,
+) -> anyhow::Result<Profile> {
+    config.plugins.validate()?;
+    let args = Args(&config.plugin_config);
+    let by_default = |plugin: &str| match plugin {
+        "NodeDeclaredFeatures" => gate("NodeDeclaredFeatures"),
+        "DynamicResources" => gate("DynamicResourceAllocation"),
+        _ => true,
+    };
+    let at = |point| config.plugins.at(point, by_default);
+    let mut made: HashMap<String, Option<Arc<dyn Plugin>>> = HashMap::new();
+    let mut get = |name: &str| -> anyhow::Result<Option<Arc<dyn Plugin>>> {
+        if let Some(known) = made.get(name) {
+            return Ok(known.clone());
+        }
+        let plugin = make(name, &args)?;
+        made.insert(name.to_owned(), plugin.clone());
+        Ok(plugin)
+    };
+    let mut profile = Profile {
+        scheduler_name: name.to_owned(),
+        admits: Vec::new(),
+        filters: Vec::new(),
+        scores: Vec::new(),
+        preemption: None,
+        deallocates: false,
+        volumes: None,
+        percentage_of_nodes_to_score: config.percentage_of_nodes_to_score,
+    };
+    for plugin in at(Point::PreEnqueue)? {
+        profile.admits.extend(get(&plugin.name)?);
+    }
+    for plugin in at(Point::Filter)? {
+        profile.filters.extend(get(&plugin.name)?);
+    }
+    for plugin in at(Point::Score)? {
+        if let Some(made) = get(&plugin.name)? {
+            profile
+                .scores
+                .push((made, plugin.weight.filter(|w| *w != 0).unwrap_or(1)));
+        }
+    }
+    for plugin in at(Point::PostFilter)? {
+        match plugin.name.as_str() {
+            "DefaultPreemption" => profile.preemption = Some(args.default_preemption()?),
+            _ => profile.deallocates = true,
+        }
+    }
+    let timeout = args.volume_binding_timeout()?;
+    if at(Point::PreBind)?
+        .iter()
+        .any(|p| p.name == "VolumeBinding")
+    {
+        profile.volumes = Some(Duration::from_secs(timeout));
+    }
+    if at(Point::QueueSort)?.len() != 1 {
+        bail!("only one queue sort plugin can be enabled");
+    }
+    if at(Point::Bind)?.is_empty() {
+        bail!("at least one bind plugin is needed");
+    }
+    Ok(profile)
+}
+
+/// The default profile (`default-scheduler`).
+#[cfg(test)]
+pub fn default_profile() -> Profile {
+    profile(
+        crate::config::DEFAULT_SCHEDULER,
+        &ProfileConfiguration::default(),
+        &|_| true,
+    )
+    .unwrap()
 }
 
 #[cfg(test)]
@@ -57,7 +143,8 @@ pub mod testing {
 
     use serde_json::{Value, json};
 
-    use crate::cache::NodeInfo;
+    use crate::cache::{Cache, NodeInfo};
+    use crate::framework::{Filter, Plugin, Score, Verdict};
     use crate::model::{Node, Pod, PodInfo};
 
     pub fn pod(spec: Value) -> Arc<PodInfo> {
@@ -84,18 +171,22 @@ pub mod testing {
     }
 
     /// What a plugin's filter says of one node.
-    pub fn filter(
-        plugin: &dyn crate::framework::Plugin,
-        pod: &PodInfo,
-        node: &NodeInfo,
-    ) -> Result<(), crate::framework::Rejection> {
-        use crate::framework::Filter;
-        let snapshot = crate::cache::Snapshot {
-            nodes: Arc::new(vec![Arc::new(node.clone())]),
-        };
-        match plugin.filter(pod, &snapshot) {
+    pub fn filter(plugin: &dyn Plugin, pod: &Arc<PodInfo>, node: &NodeInfo) -> Verdict {
+        match plugin.filter(pod, &Cache::default()) {
             Filter::Skip => Ok(()),
-            Filter::Node(judge) | Filter::Only(_, judge) => judge(node),
+            Filter::Reject(rejection) => Err(rejection),
+            Filter::Local(judge) | Filter::Only(_, judge) => judge(node),
+            Filter::Own(judge) => judge(node, &[], &Cache::default()),
+            Filter::Wide(_) => panic!("it looks at more than one node"),
+        }
+    }
+
+    /// What a plugin's score of one node is, before normalizing.
+    pub fn score(plugin: &dyn Plugin, pod: &Arc<PodInfo>, node: &NodeInfo) -> i64 {
+        let cluster = Cache::default();
+        match plugin.score(pod, &cluster) {
+            Score::Local(score, _) => score(node, &cluster),
+            _ => panic!("it does not score one node"),
         }
     }
 }

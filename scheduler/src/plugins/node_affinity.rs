@@ -1,32 +1,45 @@
 //! NodeAffinity: `nodeSelector` and node affinity, required and preferred.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{
-    NodeAffinity as Affinity, NodeSelectorRequirement, NodeSelectorTerm,
+    NodeAffinity as Affinity, NodeSelectorRequirement, NodeSelectorTerm, PreferredSchedulingTerm,
 };
 
-use crate::cache::{NodeInfo, Snapshot};
+use crate::cache::{Cache, NodeInfo};
 use crate::framework::{ClusterEvent, Filter, Hint, Normalize, Plugin, Rejection, Score};
-use crate::model::PodInfo;
+use crate::model::{PodInfo, Template};
 
-pub struct NodeAffinity;
+/// `NodeAffinityArgs`.
+#[derive(Debug, Clone, Default)]
+pub struct NodeAffinity {
+    /// What every pod of the profile asks for beside its own affinity.
+    pub added: Option<Affinity>,
+}
 
+const ENFORCED: &str = "node(s) didn't match scheduler-enforced node affinity";
+const CONFLICT: &str = "pod affinity terms conflict";
 const NO_MATCH: &str = "node(s) didn't match Pod's node affinity/selector";
 
-fn affinity(pod: &PodInfo) -> Option<&Affinity> {
+fn affinity(pod: &Template) -> Option<&Affinity> {
     pod.affinity.as_ref()?.node_affinity.as_ref()
 }
 
 /// The required terms: one of them must match. `None` when nothing is required.
-fn required(pod: &PodInfo) -> Option<&[NodeSelectorTerm]> {
-    let selector = affinity(pod)?
+fn required(pod: &Template) -> Option<&[NodeSelectorTerm]> {
+    required_of(affinity(pod)?)
+}
+
+fn required_of(affinity: &Affinity) -> Option<&[NodeSelectorTerm]> {
+    let selector = affinity
         .required_during_scheduling_ignored_during_execution
         .as_ref()?;
     Some(&selector.node_selector_terms)
 }
 
-fn matches_pod(pod: &PodInfo, name: &str, labels: &BTreeMap<String, String>) -> bool {
+/// Whether a node is one of those that the pod requires.
+pub fn matches_pod(pod: &Template, name: &str, labels: &BTreeMap<String, String>) -> bool {
     pod.node_selector
         .iter()
         .all(|(key, value)| labels.get(key) == Some(value))
@@ -34,7 +47,7 @@ fn matches_pod(pod: &PodInfo, name: &str, labels: &BTreeMap<String, String>) -> 
 }
 
 /// A term with no requirement matches nothing.
-fn matches(term: &NodeSelectorTerm, name: &str, labels: &BTreeMap<String, String>) -> bool {
+pub fn matches(term: &NodeSelectorTerm, name: &str, labels: &BTreeMap<String, String>) -> bool {
     let expressions = term.match_expressions.as_deref().unwrap_or_default();
     let fields = term.match_fields.as_deref().unwrap_or_default();
     !(expressions.is_empty() && fields.is_empty())
@@ -67,16 +80,31 @@ fn meets(requirement: &NodeSelectorRequirement, value: Option<&str>) -> bool {
 
 /// Names that every required term asks for by `metadata.name`: no other node can match.
 fn named(terms: &[NodeSelectorTerm]) -> Option<Vec<String>> {
-    let mut names = Vec::new();
+    let mut names: Vec<String> = Vec::new();
     for term in terms {
-        let field = term
-            .match_fields
-            .iter()
-            .flatten()
-            .find(|r| r.key == "metadata.name" && r.operator == "In")?;
-        names.extend(field.values.iter().flatten().cloned());
+        let fields = term.match_fields.iter().flatten();
+        let mut of_term: Option<Vec<String>> = None;
+        for field in fields.filter(|r| r.key == "metadata.name" && r.operator == "In") {
+            let values = field.values.as_deref().unwrap_or_default();
+            of_term = Some(match of_term {
+                None => values.to_vec(),
+                Some(before) => before.into_iter().filter(|n| values.contains(n)).collect(),
+            });
+        }
+        names.extend(of_term?);
     }
-    Some(names)
+    names.sort_unstable();
+    names.dedup();
+    (!terms.is_empty()).then_some(names)
+}
+
+fn preferred_of(affinity: Option<&Affinity>) -> Vec<PreferredSchedulingTerm> {
+    affinity
+        .and_then(|a| {
+            a.preferred_during_scheduling_ignored_during_execution
+                .clone()
+        })
+        .unwrap_or_default()
 }
 
 impl Plugin for NodeAffinity {
@@ -84,42 +112,50 @@ impl Plugin for NodeAffinity {
         "NodeAffinity"
     }
 
-    fn filter<'a>(&'a self, pod: &'a PodInfo, _snapshot: &'a Snapshot) -> Filter<'a> {
-        if pod.node_selector.is_empty() && required(pod).is_none() {
+    fn filter(&self, pod: &Arc<PodInfo>, _cluster: &Cache) -> Filter {
+        let added = self.added.as_ref().and_then(required_of).map(<[_]>::to_vec);
+        if pod.node_selector.is_empty() && required(pod).is_none() && added.is_none() {
             return Filter::Skip;
         }
-        let judge = Box::new(|node: &NodeInfo| {
-            if matches_pod(pod, &node.name, &node.labels) {
+        let names = required(pod).and_then(named);
+        if names.as_ref().is_some_and(Vec::is_empty) {
+            return Filter::Reject(Rejection::unresolvable(CONFLICT));
+        }
+        let pod = Arc::clone(&pod.template);
+        let judge = Box::new(move |node: &NodeInfo| {
+            let enforced = added
+                .as_ref()
+                .is_none_or(|terms| terms.iter().any(|t| matches(t, &node.name, &node.labels)));
+            if !enforced {
+                return Err(Rejection::unresolvable(ENFORCED));
+            }
+            if matches_pod(&pod, &node.name, &node.labels) {
                 return Ok(());
             }
             Err(Rejection::unresolvable(NO_MATCH))
         });
-        match required(pod).and_then(named) {
+        match names {
             Some(names) => Filter::Only(names, judge),
-            None => Filter::Node(judge),
+            None => Filter::Local(judge),
         }
     }
 
-    fn score<'a>(&'a self, pod: &'a PodInfo, _nodes: &[&NodeInfo]) -> Score<'a> {
-        let preferred = affinity(pod)
-            .and_then(|a| {
-                a.preferred_during_scheduling_ignored_during_execution
-                    .as_deref()
-            })
-            .unwrap_or_default();
+    fn score(&self, pod: &Arc<PodInfo>, _cluster: &Cache) -> Score {
+        let mut preferred = preferred_of(affinity(pod));
+        preferred.extend(preferred_of(self.added.as_ref()));
         if preferred.is_empty() {
             return Score::Skip;
         }
-        let weight = |node: &NodeInfo| {
+        let weight = Box::new(move |node: &NodeInfo, _: &Cache| {
             let met = preferred
                 .iter()
                 .filter(|p| matches(&p.preference, &node.name, &node.labels));
             met.map(|p| i64::from(p.weight)).sum()
-        };
-        Score::Node(Box::new(weight), Normalize::Highest)
+        });
+        Score::Local(weight, Normalize::Highest)
     }
 
-    fn hint(&self, pod: &PodInfo, event: &ClusterEvent<'_>) -> Hint {
+    fn hint(&self, pod: &PodInfo, event: &ClusterEvent<'_>, _cluster: &Cache) -> Hint {
         match event {
             ClusterEvent::NodeAdded(node) => {
                 Hint::queue_if(matches_pod(pod, &node.metadata.name, &node.metadata.labels))
@@ -128,8 +164,8 @@ impl Plugin for NodeAffinity {
                 matches_pod(pod, &new.metadata.name, &new.metadata.labels)
                     && !matches_pod(pod, &old.metadata.name, &old.metadata.labels),
             ),
-            ClusterEvent::PodChanged => Hint::Queue,
-            ClusterEvent::PodGone { .. } => Hint::Skip,
+            ClusterEvent::PodChanged { .. } => Hint::Queue,
+            _ => Hint::Skip,
         }
     }
 }
@@ -165,10 +201,10 @@ mod tests {
         ] {
             let term =
                 json!({"matchExpressions": [{"key": key, "operator": operator, "values": values}]});
-            let verdict = filter(&NodeAffinity, &requiring(term), &node);
+            let verdict = filter(&NodeAffinity::default(), &requiring(term), &node);
             assert_eq!(verdict.is_ok(), expected, "{key} {operator}");
         }
-        assert!(filter(&NodeAffinity, &requiring(json!({})), &node).is_err());
+        assert!(filter(&NodeAffinity::default(), &requiring(json!({})), &node).is_err());
     }
 
     #[test]
@@ -176,9 +212,19 @@ mod tests {
         let pod = requiring(json!({
             "matchFields": [{"key": "metadata.name", "operator": "In", "values": ["b"]}],
         }));
-        match NodeAffinity.filter(&pod, &Snapshot::default()) {
+        match NodeAffinity::default().filter(&pod, &Cache::default()) {
             Filter::Only(names, _) => assert_eq!(names, ["b"]),
             _ => panic!("only one node comes into question"),
+        }
+    }
+
+    #[test]
+    fn names_that_contradict_each_other_leave_none() {
+        let is = |name: &str| json!({"key": "metadata.name", "operator": "In", "values": [name]});
+        let pod = requiring(json!({"matchFields": [is("a"), is("b")]}));
+        match NodeAffinity::default().filter(&pod, &Cache::default()) {
+            Filter::Reject(rejection) => assert_eq!(rejection.reasons, [CONFLICT]),
+            _ => panic!("no node has two names"),
         }
     }
 }

@@ -1,7 +1,9 @@
-//! NodeName: a pod that names its node goes there or nowhere.
+//! NodeName: a pod that names its node goes there or nowhere. Pods that name one are not
+//! scheduled, so that this rejects none that the queue has; it is here for profiles that
+//! name it.
 
-use crate::cache::Snapshot;
-use crate::framework::{ClusterEvent, Filter, Hint, Plugin, Rejection};
+use crate::cache::Cache;
+use crate::framework::{ClusterEvent, Hint, Plugin};
 use crate::model::PodInfo;
 
 pub struct NodeName;
@@ -11,21 +13,7 @@ impl Plugin for NodeName {
         "NodeName"
     }
 
-    fn filter<'a>(&'a self, pod: &'a PodInfo, _snapshot: &'a Snapshot) -> Filter<'a> {
-        if pod.node_name.is_empty() {
-            return Filter::Skip;
-        }
-        Filter::Node(Box::new(|node| {
-            if node.name == pod.node_name {
-                return Ok(());
-            }
-            Err(Rejection::unresolvable(
-                "node(s) didn't match the requested node name",
-            ))
-        }))
-    }
-
-    fn hint(&self, pod: &PodInfo, event: &ClusterEvent<'_>) -> Hint {
+    fn hint(&self, pod: &PodInfo, event: &ClusterEvent<'_>, _cluster: &Cache) -> Hint {
         match event {
             ClusterEvent::NodeAdded(node) => Hint::queue_if(node.metadata.name == pod.node_name),
             _ => Hint::Skip,

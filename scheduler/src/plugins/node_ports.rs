@@ -1,6 +1,8 @@
 //! NodePorts: two pods cannot have the same port of a node.
 
-use crate::cache::Snapshot;
+use std::sync::Arc;
+
+use crate::cache::Cache;
 use crate::framework::{ClusterEvent, Filter, Hint, Plugin, Rejection};
 use crate::model::{HostPort, PodInfo};
 
@@ -21,24 +23,25 @@ impl Plugin for NodePorts {
         "NodePorts"
     }
 
-    fn filter<'a>(&'a self, pod: &'a PodInfo, _snapshot: &'a Snapshot) -> Filter<'a> {
+    fn filter(&self, pod: &Arc<PodInfo>, _cluster: &Cache) -> Filter {
         if pod.host_ports.is_empty() {
             return Filter::Skip;
         }
-        Filter::Node(Box::new(|node| {
+        let pod = Arc::clone(&pod.template);
+        Filter::Local(Box::new(move |node| {
             if conflicts(&pod.host_ports, &node.ports) {
                 let reason = "node(s) didn't have free ports for the requested pod ports";
-                return Err(Rejection::resolvable(vec![reason.to_owned()]));
+                return Err(Rejection::resolvable(reason));
             }
             Ok(())
         }))
     }
 
-    fn hint(&self, pod: &PodInfo, event: &ClusterEvent<'_>) -> Hint {
+    fn hint(&self, pod: &PodInfo, event: &ClusterEvent<'_>, _cluster: &Cache) -> Hint {
         match event {
             ClusterEvent::NodeAdded(_) => Hint::Queue,
-            ClusterEvent::PodGone { host_ports, .. } => {
-                Hint::queue_if(conflicts(&pod.host_ports, host_ports))
+            ClusterEvent::PodGone(other) => {
+                Hint::queue_if(conflicts(&pod.host_ports, &other.host_ports))
             }
             _ => Hint::Skip,
         }
@@ -52,7 +55,7 @@ mod tests {
     use super::*;
     use crate::plugins::testing::{filter, node, pod};
 
-    fn wants(port: i32, ip: &str) -> std::sync::Arc<PodInfo> {
+    fn wants(port: i32, ip: &str) -> Arc<PodInfo> {
         pod(
             json!({"containers": [{"ports": [{"containerPort": 80, "hostPort": port, "hostIP": ip}]}]}),
         )

@@ -1,66 +1,160 @@
-//! NodeResourcesFit: a node must have left what a pod requests, and the more it has left
-//! the better (`LeastAllocated`, upstream's default).
+//! NodeResourcesFit: a node must have left what a pod requests; which of those that have is
+//! best, strategies see differently.
 
-use crate::cache::{NodeInfo, Resources, Snapshot};
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use super::node_resources::{Weighted, amount, cpu_and_memory, is_scalar, taken_and_all};
+use crate::cache::{Cache, NodeInfo, Resources};
 use crate::framework::{
     ClusterEvent, Filter, Hint, MAX_SCORE, Normalize, Plugin, Rejection, Score,
 };
-use crate::model::{Node, PodInfo};
+use crate::model::{Node, PodInfo, Template};
 
-pub struct Fit;
+/// `NodeResourcesFitArgs`.
+#[derive(Debug, Clone)]
+pub struct Fit {
+    /// Extended resources that somebody else looks after.
+    pub ignored: Vec<String>,
+    /// The same, by what is before the slash.
+    pub ignored_groups: Vec<String>,
+    pub strategy: Strategy,
+    pub resources: Vec<Weighted>,
+}
 
-/// What a node with `free` lacks for `wanted`, as upstream words it; and whether it would
-/// lack it even if it were empty.
-fn lacking(wanted: &Resources, allocatable: &Resources, taken: &Resources) -> (Vec<String>, bool) {
-    let mut reasons = Vec::new();
+/// `ScoringStrategy`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Strategy {
+    /// The emptier the better.
+    LeastAllocated,
+    /// The fuller the better.
+    MostAllocated,
+    /// By a curve: of utilizations in percent, what each is worth (0 to [`MAX_SCORE`]).
+    RequestedToCapacityRatio(Vec<(i64, i64)>),
+}
+
+impl Default for Fit {
+    fn default() -> Self {
+        Self {
+            ignored: Vec::new(),
+            ignored_groups: Vec::new(),
+            strategy: Strategy::LeastAllocated,
+            resources: cpu_and_memory(),
+        }
+    }
+}
+
+impl Strategy {
+    fn score(&self, used: i64, all: i64) -> i64 {
+        match self {
+            Self::LeastAllocated if used > all => 0,
+            Self::LeastAllocated => (all - used) * MAX_SCORE / all,
+            Self::MostAllocated => used.min(all) * MAX_SCORE / all,
+            Self::RequestedToCapacityRatio(curve) => {
+                on_curve(curve, if used > all { 100 } else { used * 100 / all })
+            }
+        }
+    }
+
+    /// The score of a node, of those of its resources and their weights.
+    fn mean(&self, scores: impl Iterator<Item = (i64, i64)>) -> i64 {
+        let by_curve = matches!(self, Self::RequestedToCapacityRatio(_));
+        let (mut sum, mut weights) = (0, 0);
+        for (score, weight) in scores.filter(|(score, _)| !by_curve || *score > 0) {
+            sum += score * weight;
+            weights += weight;
+        }
+        match weights {
+            0 => 0,
+            // To the nearest.
+            _ if by_curve => (2 * sum + weights) / (2 * weights),
+            _ => sum / weights,
+        }
+    }
+}
+
+fn on_curve(curve: &[(i64, i64)], at: i64) -> i64 {
+    let mut before: Option<(i64, i64)> = None;
+    for (x, y) in curve {
+        if at <= *x {
+            return before.map_or(*y, |(x0, y0)| y0 + (y - y0) * (at - x0) / (x - x0));
+        }
+        before = Some((*x, *y));
+    }
+    before.map_or(0, |(_, y)| y)
+}
+
+/// What a node lacks for `wanted`, as upstream words it; and whether it would lack it even
+/// if it were empty.
+fn lacking(
+    wanted: &Resources,
+    allocatable: &Resources,
+    taken: &Resources,
+    ignores: impl Fn(&str) -> bool,
+) -> (Vec<Cow<'static, str>>, bool) {
+    let mut reasons: Vec<Cow<'static, str>> = Vec::new();
     let mut never = false;
-    let mut check = |name: &str, wanted: i64, all: i64, taken: i64| {
+    let mut check = |reason: Cow<'static, str>, wanted: i64, all: i64, taken: i64| {
         if wanted > 0 && wanted > all - taken {
-            reasons.push(format!("Insufficient {name}"));
+            reasons.push(reason);
             never |= wanted > all;
         }
     };
     check(
-        "cpu",
+        "Insufficient cpu".into(),
         wanted.milli_cpu,
         allocatable.milli_cpu,
         taken.milli_cpu,
     );
-    check("memory", wanted.memory, allocatable.memory, taken.memory);
     check(
-        "ephemeral-storage",
+        "Insufficient memory".into(),
+        wanted.memory,
+        allocatable.memory,
+        taken.memory,
+    );
+    check(
+        "Insufficient ephemeral-storage".into(),
         wanted.ephemeral_storage,
         allocatable.ephemeral_storage,
         taken.ephemeral_storage,
     );
-    for (name, amount) in &wanted.scalars {
-        check(name, *amount, allocatable.scalar(name), taken.scalar(name));
+    for (name, amount) in wanted.scalars.iter().filter(|(name, _)| !ignores(name)) {
+        let (all, taken) = (allocatable.scalar(name), taken.scalar(name));
+        if *amount > all - taken {
+            check(format!("Insufficient {name}").into(), *amount, all, taken);
+        }
     }
     (reasons, never)
 }
 
-fn fits(pod: &PodInfo, node: &NodeInfo) -> Result<(), Rejection> {
-    let mut reasons = Vec::new();
-    if node.pod_count + 1 > node.allowed_pods {
-        reasons.push("Too many pods".to_owned());
+impl Fit {
+    fn ignores(&self, name: &str) -> bool {
+        let Some((group, _)) = name.split_once('/') else {
+            return false;
+        };
+        self.ignored.iter().any(|i| i == name) || self.ignored_groups.iter().any(|g| g == group)
     }
-    let (lacks, never) = lacking(&pod.requests, &node.allocatable, &node.requested);
-    reasons.extend(lacks);
-    if reasons.is_empty() {
-        return Ok(());
-    }
-    Err(Rejection {
-        reasons,
-        unresolvable: never,
-    })
 }
 
 /// Would an empty node of this size take the pod?
-fn could_fit(pod: &PodInfo, node: &Node) -> bool {
+fn could_fit(pod: &Template, node: &Node) -> bool {
     let allocatable = Resources::of(&node.status.allocatable);
-    lacking(&pod.requests, &allocatable, &Resources::default())
-        .0
-        .is_empty()
+    let (reasons, _) = lacking(&pod.requests, &allocatable, &Resources::default(), |_| {
+        false
+    });
+    reasons.is_empty() && allowed_pods(node) > 0
+}
+
+fn allowed_pods(node: &Node) -> i64 {
+    node.status.allocatable.get("pods").map_or(0, |q| q.value())
+}
+
+/// Whether any amount that a pod wants is larger in `new` than in `old`.
+fn more_for(pod: &Template, old: &Resources, new: &Resources) -> bool {
+    let wanted = &pod.requests;
+    let more = |name: &str| amount(wanted, name) > 0 && amount(new, name) > amount(old, name);
+    ["cpu", "memory", "ephemeral-storage"].into_iter().any(more)
+        || wanted.scalars.iter().any(|(name, _)| more(name))
 }
 
 impl Plugin for Fit {
@@ -68,52 +162,76 @@ impl Plugin for Fit {
         "NodeResourcesFit"
     }
 
-    fn filter<'a>(&'a self, pod: &'a PodInfo, _snapshot: &'a Snapshot) -> Filter<'a> {
-        Filter::Node(Box::new(|node| fits(pod, node)))
-    }
-
-    fn score<'a>(&'a self, pod: &'a PodInfo, _nodes: &[&NodeInfo]) -> Score<'a> {
-        let left = |wanted: i64, taken: i64, all: i64| {
-            let used = taken + wanted;
-            if all == 0 || used > all {
-                0
-            } else {
-                (all - used) * MAX_SCORE / all
+    fn filter(&self, pod: &Arc<PodInfo>, _cluster: &Cache) -> Filter {
+        let (pod, this) = (Arc::clone(&pod.template), self.clone());
+        Filter::Local(Box::new(move |node| {
+            let (mut reasons, never) =
+                lacking(&pod.requests, &node.allocatable, &node.requested, |name| {
+                    this.ignores(name)
+                });
+            if node.pod_count() + 1 > node.allowed_pods {
+                reasons.insert(0, "Too many pods".into());
             }
-        };
-        let score = move |node: &NodeInfo| {
-            let (wanted, taken, all) = (&pod.scored_requests, &node.scored, &node.allocatable);
-            let cpu = left(wanted.milli_cpu, taken.milli_cpu, all.milli_cpu);
-            let memory = left(wanted.memory, taken.memory, all.memory);
-            (cpu + memory) / 2
-        };
-        Score::Node(Box::new(score), Normalize::Not)
+            if reasons.is_empty() {
+                return Ok(());
+            }
+            Err(Rejection {
+                reasons,
+                unresolvable: never,
+            })
+        }))
     }
 
-    fn hint(&self, pod: &PodInfo, event: &ClusterEvent<'_>) -> Hint {
+    fn score(&self, pod: &Arc<PodInfo>, _cluster: &Cache) -> Score {
+        let strategy = self.strategy.clone();
+        let wanted: Vec<(Weighted, i64)> = self
+            .resources
+            .iter()
+            .map(|r| {
+                let of = if is_scalar(&r.name) || r.name == "ephemeral-storage" {
+                    &pod.requests
+                } else {
+                    &pod.scored_requests
+                };
+                (r.clone(), amount(of, &r.name))
+            })
+            .collect();
+        let score = move |node: &NodeInfo, _: &Cache| {
+            strategy.mean(wanted.iter().filter_map(|(resource, wanted)| {
+                let name = &*resource.name;
+                let taken = match name {
+                    "cpu" | "memory" => &node.scored,
+                    _ => &node.requested,
+                };
+                let (taken, all) = taken_and_all(name, *wanted, taken, &node.allocatable)?;
+                Some((strategy.score(taken + wanted, all), resource.weight))
+            }))
+        };
+        Score::Local(Box::new(score), Normalize::Not)
+    }
+
+    fn hint(&self, pod: &PodInfo, event: &ClusterEvent<'_>, _cluster: &Cache) -> Hint {
         match event {
             ClusterEvent::NodeAdded(node) => Hint::queue_if(could_fit(pod, node)),
-            ClusterEvent::NodeUpdated { old, new } => Hint::queue_if(
-                old.status.allocatable != new.status.allocatable && could_fit(pod, new),
-            ),
-            ClusterEvent::PodGone { requests, .. } => {
-                let frees = |wanted: i64, freed: i64| wanted > 0 && freed > 0;
-                let wanted = &pod.requests;
-                // A slot is free in any case, and a pod may have waited for just that.
-                let slot_only = *wanted == Resources::default();
+            ClusterEvent::NodeUpdated { old, new } => {
+                let grown = more_for(
+                    pod,
+                    &Resources::of(&old.status.allocatable),
+                    &Resources::of(&new.status.allocatable),
+                );
                 Hint::queue_if(
-                    slot_only
-                        || frees(wanted.milli_cpu, requests.milli_cpu)
-                        || frees(wanted.memory, requests.memory)
-                        || frees(wanted.ephemeral_storage, requests.ephemeral_storage)
-                        || wanted
-                            .scalars
-                            .iter()
-                            .any(|(name, n)| frees(*n, requests.scalar(name)))
-                        || **requests == Resources::default(),
+                    (grown || allowed_pods(new) > allowed_pods(old)) && could_fit(pod, new),
                 )
             }
-            ClusterEvent::PodChanged => Hint::Queue,
+            // A slot is free in any case, and the pod may have waited for just that.
+            ClusterEvent::PodGone(_) => Hint::Queue,
+            ClusterEvent::PodUpdated { old, new } => {
+                Hint::queue_if(more_for(pod, &new.requests, &old.requests))
+            }
+            ClusterEvent::PodChanged { old } => {
+                Hint::queue_if(more_for(pod, &pod.requests, &old.requests))
+            }
+            _ => Hint::Skip,
         }
     }
 }
@@ -123,9 +241,9 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::plugins::testing::{filter, node, pod};
+    use crate::plugins::testing::{filter, node, pod, score};
 
-    fn asking(requests: serde_json::Value) -> std::sync::Arc<PodInfo> {
+    fn asking(requests: serde_json::Value) -> Arc<PodInfo> {
         pod(json!({"containers": [{"resources": {"requests": requests}}]}))
     }
 
@@ -133,9 +251,10 @@ mod tests {
     fn what_is_lacking_is_named() {
         let mut node = node("a", json!({}));
         node.add(&asking(json!({"cpu": "1500m"})));
-        assert!(filter(&Fit, &asking(json!({"cpu": "500m"})), &node).is_ok());
+        let fit = Fit::default();
+        assert!(filter(&fit, &asking(json!({"cpu": "500m"})), &node).is_ok());
         let rejection = filter(
-            &Fit,
+            &fit,
             &asking(json!({"cpu": "501m", "example.com/gpu": "1"})),
             &node,
         )
@@ -148,21 +267,42 @@ mod tests {
     }
 
     #[test]
+    fn what_somebody_else_looks_after_is_not_looked_at() {
+        let fit = Fit {
+            ignored_groups: vec!["example.com".to_owned()],
+            ..Fit::default()
+        };
+        let pod = asking(json!({"example.com/gpu": "1"}));
+        assert!(filter(&fit, &pod, &node("a", json!({}))).is_ok());
+    }
+
+    #[test]
     fn a_full_node_takes_nobody() {
         let node = node("a", json!({"status": {"allocatable": {"pods": "0"}}}));
-        let rejection = filter(&Fit, &asking(json!({})), &node).unwrap_err();
+        let rejection = filter(&Fit::default(), &asking(json!({})), &node).unwrap_err();
         assert_eq!(rejection.reasons, ["Too many pods"]);
     }
 
     #[test]
-    fn the_emptier_node_is_the_better() {
+    fn strategies_score_as_upstream_does() {
         let empty = node("a", json!({}));
         let mut half = node("b", json!({}));
         half.add(&asking(json!({"cpu": "1", "memory": "1Gi"})));
-        let pod = asking(json!({"cpu": "100m", "memory": "100Mi"}));
-        let Score::Node(score, _) = Fit.score(&pod, &[]) else {
-            panic!("fit always scores")
+        let pod = asking(json!({"cpu": "500m", "memory": "512Mi"}));
+        let scores = |strategy| {
+            let fit = Fit {
+                strategy,
+                ..Fit::default()
+            };
+            [&empty, &half].map(|node| score(&fit, &pod, node))
         };
-        assert!(score(&empty) > score(&half));
+        assert_eq!(scores(Strategy::LeastAllocated), [75, 25]);
+        assert_eq!(scores(Strategy::MostAllocated), [25, 75]);
+        let curve = vec![(0, 0), (50, 100), (100, 0)];
+        assert_eq!(
+            scores(Strategy::RequestedToCapacityRatio(curve)),
+            [50, 50],
+            "a quarter and three quarters"
+        );
     }
 }

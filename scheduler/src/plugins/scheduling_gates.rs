@@ -1,6 +1,7 @@
 //! SchedulingGates: a pod with gates is not looked at (KEP-3521).
 
-use crate::framework::{ClusterEvent, Hint, Plugin, Rejection};
+use crate::cache::Cache;
+use crate::framework::{ClusterEvent, Hint, Plugin, Rejection, Verdict};
 use crate::model::PodInfo;
 
 pub struct SchedulingGates;
@@ -10,7 +11,7 @@ impl Plugin for SchedulingGates {
         "SchedulingGates"
     }
 
-    fn admit(&self, pod: &PodInfo) -> Result<(), Rejection> {
+    fn admit(&self, pod: &PodInfo) -> Verdict {
         if pod.gates.is_empty() {
             return Ok(());
         }
@@ -20,7 +21,7 @@ impl Plugin for SchedulingGates {
         )))
     }
 
-    fn hint(&self, _pod: &PodInfo, event: &ClusterEvent<'_>) -> Hint {
-        Hint::queue_if(matches!(event, ClusterEvent::PodChanged))
+    fn hint(&self, _pod: &PodInfo, event: &ClusterEvent<'_>, _cluster: &Cache) -> Hint {
+        Hint::queue_if(matches!(event, ClusterEvent::PodChanged { .. }))
     }
 }

@@ -1,11 +1,13 @@
 //! TaintToleration: keeps pods off nodes whose taints they do not tolerate, and prefers
 //! nodes with fewer taints of the softer kind.
 
+use std::sync::Arc;
+
 use k8s_openapi::api::core::v1::{Taint, Toleration};
 
-use crate::cache::{NodeInfo, Snapshot};
+use crate::cache::Cache;
 use crate::framework::{ClusterEvent, Filter, Hint, Normalize, Plugin, Rejection, Score};
-use crate::model::{Node, PodInfo};
+use crate::model::{Node, PodInfo, Template};
 
 pub struct TaintToleration;
 
@@ -33,7 +35,8 @@ fn keeps_off(taint: &Taint) -> bool {
     matches!(taint.effect.as_str(), "NoSchedule" | "NoExecute")
 }
 
-fn untolerated<'a>(taints: &'a [Taint], pod: &PodInfo) -> Option<&'a Taint> {
+/// A taint that keeps the pod off.
+pub fn untolerated<'a>(taints: &'a [Taint], pod: &Template) -> Option<&'a Taint> {
     taints
         .iter()
         .filter(|t| keeps_off(t))
@@ -45,37 +48,39 @@ impl Plugin for TaintToleration {
         "TaintToleration"
     }
 
-    fn filter<'a>(&'a self, pod: &'a PodInfo, _snapshot: &'a Snapshot) -> Filter<'a> {
-        Filter::Node(Box::new(|node| match untolerated(&node.taints, pod) {
-            None => Ok(()),
-            // Which taint it was differs from node to node; the event counts them as one.
-            Some(_) => Err(Rejection::unresolvable("node(s) had untolerated taint(s)")),
+    fn filter(&self, pod: &Arc<PodInfo>, _cluster: &Cache) -> Filter {
+        let pod = Arc::clone(&pod.template);
+        Filter::Local(Box::new(move |node| {
+            match untolerated(&node.taints, &pod) {
+                None => Ok(()),
+                // Which taint it was differs from node to node; the event counts them as one.
+                Some(_) => Err(Rejection::unresolvable("node(s) had untolerated taint(s)")),
+            }
         }))
     }
 
-    fn score<'a>(&'a self, pod: &'a PodInfo, nodes: &[&NodeInfo]) -> Score<'a> {
-        let soft = |taint: &&Taint| taint.effect == "PreferNoSchedule";
-        if !nodes
-            .iter()
-            .any(|node| node.taints.iter().any(|t| soft(&t)))
-        {
-            return Score::Skip;
-        }
-        let intolerable = move |node: &NodeInfo| {
-            let taints = node.taints.iter().filter(soft);
-            let count = taints.filter(|t| !tolerates(&pod.tolerations, t)).count();
+    fn score(&self, pod: &Arc<PodInfo>, _cluster: &Cache) -> Score {
+        let pod = Arc::clone(&pod.template);
+        let intolerable = Box::new(move |node: &crate::cache::NodeInfo, _: &Cache| {
+            let soft = node
+                .taints
+                .iter()
+                .filter(|t| t.effect == "PreferNoSchedule");
+            let count = soft.filter(|t| !tolerates(&pod.tolerations, t)).count();
             i64::try_from(count).unwrap_or(i64::MAX)
-        };
-        Score::Node(Box::new(intolerable), Normalize::Reversed)
+        });
+        Score::Local(intolerable, Normalize::Reversed)
     }
 
-    fn hint(&self, pod: &PodInfo, event: &ClusterEvent<'_>) -> Hint {
+    fn hint(&self, pod: &PodInfo, event: &ClusterEvent<'_>, _cluster: &Cache) -> Hint {
         let takes = |node: &Node| untolerated(&node.spec.taints, pod).is_none();
         match event {
             ClusterEvent::NodeAdded(node) => Hint::queue_if(takes(node)),
             ClusterEvent::NodeUpdated { old, new } => Hint::queue_if(takes(new) && !takes(old)),
-            ClusterEvent::PodChanged => Hint::Queue,
-            ClusterEvent::PodGone { .. } => Hint::Skip,
+            ClusterEvent::PodChanged { old } => {
+                Hint::queue_if(old.tolerations.len() != pod.tolerations.len())
+            }
+            _ => Hint::Skip,
         }
     }
 }
@@ -127,7 +132,13 @@ mod tests {
             old: &clean,
             new: &tainted,
         };
-        assert_eq!(TaintToleration.hint(&waiting, &lost), Hint::Queue);
-        assert_eq!(TaintToleration.hint(&waiting, &got), Hint::Skip);
+        assert_eq!(
+            TaintToleration.hint(&waiting, &lost, &Cache::default()),
+            Hint::Queue
+        );
+        assert_eq!(
+            TaintToleration.hint(&waiting, &got, &Cache::default()),
+            Hint::Skip
+        );
     }
 }

@@ -1,22 +1,24 @@
-//! Pods that wait for a node. Synchronous and pure: the time is passed in.
+//! Pods that wait for a node. Synchronous and pure: the time is passed in, and so is what
+//! plugins say.
 //!
 //! A pod is *active* (to be looked at next, by priority and age), *backing off* (it
 //! failed a moment ago), *unschedulable* (waiting for an event that a plugin which
-//! rejected it calls helpful), *gated*, or *in flight* (looked at right now).
+//! rejected it calls helpful), *gated*, or *in flight* (looked at right now). Unschedulable
+//! pods of one kind that the same plugins rejected are asked about once.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use client::ObjectKey;
 use tokio::time::Instant;
 
-use crate::framework::{ClusterEvent, Enabled, Hint};
 use crate::model::PodInfo;
+use crate::profile::Rejectors;
 
 /// A pod that no event has moved for so long is tried again all the same.
-const LEFT_OVER: Duration = Duration::from_secs(5 * 60);
+pub const LEFT_OVER: Duration = Duration::from_secs(5 * 60);
 
 /// `podInitialBackoffSeconds` and `podMaxBackoffSeconds`.
 #[derive(Debug, Clone, Copy)]
@@ -44,20 +46,17 @@ impl Backoff {
     }
 }
 
+/// Pods that plugins tell nothing apart between: kind, rejecting plugins, and a number of
+/// its own for a pod whose volumes matter.
+type Group = (u32, Rejectors, u64);
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Place {
     Active,
-    BackingOff {
-        until: Instant,
-    },
-    Unschedulable {
-        since: Instant,
-    },
+    BackingOff { until: Instant },
+    Unschedulable { since: Instant },
     Gated,
-    /// `events` is the count of events when it was taken.
-    InFlight {
-        events: u64,
-    },
+    InFlight,
 }
 
 #[derive(Debug)]
@@ -69,8 +68,15 @@ struct Queued {
     first_seen: Instant,
     /// The pause after the last attempt ends then.
     backoff_until: Instant,
-    rejected_by: BTreeSet<&'static str>,
+    /// The last attempt failed for no plugin's reason: it must pause.
+    error: bool,
+    rejectors: Rejectors,
     place: Place,
+    /// Its victims are being told to go: it stays out of the way until they all have been.
+    preempting: bool,
+    /// An event has helped meanwhile.
+    helped: bool,
+    flushed: bool,
 }
 
 /// A pod that has been taken out to be scheduled.
@@ -79,6 +85,8 @@ pub struct Taken {
     pub pod: Arc<PodInfo>,
     pub attempts: u32,
     pub first_seen: Instant,
+    /// It had waited so long that it was tried without any event.
+    pub flushed: bool,
 }
 
 type ActiveOrder = (Reverse<i32>, u64, ObjectKey);
@@ -89,8 +97,10 @@ pub struct Queue {
     pods: HashMap<ObjectKey, Queued>,
     active: BTreeSet<ActiveOrder>,
     backing_off: BTreeSet<(Instant, ObjectKey)>,
+    groups: HashMap<Group, HashSet<ObjectKey>>,
     arrivals: u64,
-    events: u64,
+    /// Pods put into a queue, by the queue and the event: for metrics.
+    incoming: HashMap<(&'static str, &'static str), u64>,
 }
 
 /// How many pods are where, for `scheduler_pending_pods`.
@@ -109,15 +119,31 @@ impl Queue {
             pods: HashMap::new(),
             active: BTreeSet::new(),
             backing_off: BTreeSet::new(),
+            groups: HashMap::new(),
             arrivals: 0,
-            events: 0,
+            incoming: HashMap::new(),
         }
     }
 
-    /// A pod is new, or has changed.
-    pub fn put(&mut self, pod: Arc<PodInfo>, plugins: &[Enabled], now: Instant) {
+    fn came(&mut self, queue: &'static str, event: &'static str) {
+        *self.incoming.entry((queue, event)).or_default() += 1;
+    }
+
+    /// Takes the counts of pods that have come in since the last time.
+    pub fn take_incoming(&mut self) -> HashMap<(&'static str, &'static str), u64> {
+        std::mem::take(&mut self.incoming)
+    }
+
+    /// A pod is new, or has changed. `helps(old, rejectors)` is whether the change may have
+    /// made it schedulable.
+    pub fn put(
+        &mut self,
+        pod: Arc<PodInfo>,
+        admitted: bool,
+        now: Instant,
+        helps: impl FnOnce(&PodInfo, Rejectors) -> bool,
+    ) {
         let key = pod.key.clone();
-        let gate = plugins.iter().find(|p| p.plugin.admit(&pod).is_err());
         let Some(queued) = self.pods.get_mut(&key) else {
             self.arrivals += 1;
             let queued = Queued {
@@ -126,99 +152,151 @@ impl Queue {
                 attempts: 0,
                 first_seen: now,
                 backoff_until: now,
-                rejected_by: BTreeSet::new(),
+                error: false,
+                rejectors: Rejectors::default(),
                 place: Place::Gated,
+                preempting: false,
+                helped: false,
+                flushed: false,
             };
             self.pods.insert(key.clone(), queued);
-            if gate.is_none() {
-                self.activate(&key);
+            if admitted {
+                self.activate(&key, "PodAdd");
+            } else {
+                self.came("gated", "PodAdd");
             }
             return;
         };
-        let same_object = queued.pod.uid == pod.uid;
-        let place = queued.place;
-        if !same_object {
+        if queued.pod.uid != pod.uid {
             // Another pod of the same name: it has no history.
             self.remove(&key);
-            return self.put(pod, plugins, now);
+            return self.put(pod, admitted, now, helps);
         }
-        if place == Place::Active {
-            self.active.remove(&order(queued));
+        let place = queued.place;
+        let before = Arc::clone(&queued.pod);
+        self.leave(&key);
+        if let Some(queued) = self.pods.get_mut(&key) {
+            queued.pod = pod;
         }
-        queued.pod = pod;
+        self.enter(&key, place);
         match place {
-            Place::Active => {
-                let order = order(queued);
-                self.active.insert(order);
-            }
-            Place::Gated if gate.is_none() => self.activate(&key),
+            Place::Gated if admitted => self.activate(&key, "UnschedulablePodUpdate"),
             Place::Unschedulable { .. } => {
-                let event = ClusterEvent::PodChanged;
-                if helps(queued, plugins, &event) {
-                    self.retry(&key, now);
+                let rejectors = self.pods[&key].rejectors;
+                if helps(&before, rejectors) {
+                    self.retry(&key, now, "UnschedulablePodUpdate");
                 }
             }
-            Place::InFlight { .. } => self.events += 1,
-            Place::BackingOff { .. } | Place::Gated => {}
+            _ => {}
         }
     }
 
-    pub fn remove(&mut self, key: &ObjectKey) {
-        if let Some(queued) = self.pods.remove(key) {
-            match queued.place {
-                Place::Active => {
-                    self.active.remove(&order(&queued));
-                }
-                Place::BackingOff { until } => {
-                    self.backing_off.remove(&(until, key.clone()));
-                }
-                _ => {}
+    pub fn get(&self, key: &ObjectKey) -> Option<&Arc<PodInfo>> {
+        self.pods.get(key).map(|queued| &queued.pod)
+    }
+
+    pub fn remove(&mut self, key: &ObjectKey) -> Option<Arc<PodInfo>> {
+        self.leave(key);
+        self.pods.remove(key).map(|queued| queued.pod)
+    }
+
+    /// Takes a pod out of the order or group that its place has.
+    fn leave(&mut self, key: &ObjectKey) {
+        let Some(queued) = self.pods.get(key) else {
+            return;
+        };
+        match queued.place {
+            Place::Active => {
+                self.active.remove(&order(queued));
             }
+            Place::BackingOff { until } => {
+                self.backing_off.remove(&(until, key.clone()));
+            }
+            Place::Unschedulable { .. } => {
+                let group = group(queued);
+                if let Some(keys) = self.groups.get_mut(&group) {
+                    keys.remove(key);
+                    if keys.is_empty() {
+                        self.groups.remove(&group);
+                    }
+                }
+            }
+            Place::Gated | Place::InFlight => {}
         }
     }
 
-    fn activate(&mut self, key: &ObjectKey) {
-        if let Some(queued) = self.pods.get_mut(key) {
-            queued.place = Place::Active;
-            let order = order(queued);
-            self.active.insert(order);
-        }
-    }
-
-    /// Back to the active pods, now or when the pause is over.
-    fn retry(&mut self, key: &ObjectKey, now: Instant) {
+    fn enter(&mut self, key: &ObjectKey, place: Place) {
         let Some(queued) = self.pods.get_mut(key) else {
             return;
         };
-        let until = queued.backoff_until;
-        if until <= now {
-            self.activate(key);
-        } else {
-            queued.place = Place::BackingOff { until };
-            self.backing_off.insert((until, key.clone()));
+        queued.place = place;
+        match place {
+            Place::Active => {
+                self.active.insert(order(queued));
+            }
+            Place::BackingOff { until } => {
+                self.backing_off.insert((until, key.clone()));
+            }
+            Place::Unschedulable { .. } => {
+                let group = group(queued);
+                self.groups.entry(group).or_default().insert(key.clone());
+            }
+            Place::Gated | Place::InFlight => {}
         }
     }
 
-    /// The next pod to schedule; it is in flight until [`Queue::done`] or
-    /// [`Queue::unschedulable`].
+    fn activate(&mut self, key: &ObjectKey, event: &'static str) {
+        self.leave(key);
+        self.enter(key, Place::Active);
+        self.came("active", event);
+    }
+
+    /// Back to the active pods, now or when the pause is over.
+    fn retry(&mut self, key: &ObjectKey, now: Instant, event: &'static str) {
+        let Some(queued) = self.pods.get_mut(key) else {
+            return;
+        };
+        if queued.preempting {
+            queued.helped = true;
+            return;
+        }
+        let until = queued.backoff_until;
+        if until <= now {
+            self.activate(key, event);
+        } else {
+            self.leave(key);
+            self.enter(key, Place::BackingOff { until });
+            self.came("backoff", event);
+        }
+    }
+
+    /// The next pod to schedule; it is in flight until [`Queue::done`],
+    /// [`Queue::unschedulable`] or [`Queue::failed`]. When no pod is active, one that a
+    /// plugin rejected need not pause any longer.
     pub fn take(&mut self, now: Instant) -> Option<Taken> {
         while let Some((until, key)) = self.backing_off.first().cloned() {
             if until > now {
                 break;
             }
-            self.backing_off.pop_first();
-            self.activate(&key);
+            self.activate(&key, "BackoffComplete");
         }
-        let (_, _, key) = self.active.pop_first()?;
-        let queued = self.pods.get_mut(&key)?;
-        queued.place = Place::InFlight {
-            events: self.events,
+        let key = match self.active.first() {
+            Some((_, _, key)) => key.clone(),
+            None => {
+                let mut waiting = self.backing_off.iter();
+                let next = waiting.find(|(_, key)| self.pods.get(key).is_some_and(|q| !q.error));
+                next.map(|(_, key)| key.clone())?
+            }
         };
+        self.leave(&key);
+        let queued = self.pods.get_mut(&key)?;
+        queued.place = Place::InFlight;
         queued.attempts += 1;
         Some(Taken {
             pod: Arc::clone(&queued.pod),
             attempts: queued.attempts,
             first_seen: queued.first_seen,
+            flushed: std::mem::take(&mut queued.flushed),
         })
     }
 
@@ -232,65 +310,79 @@ impl Queue {
         self.remove(key);
     }
 
-    /// No node takes the pod; `plugins` are those that said so. Without any (an error, not
-    /// a verdict) it is tried again after its pause.
+    /// No node takes the pod; `rejectors` are the plugins that said so. `preempting`: it
+    /// stays until [`Queue::preempted`].
     pub fn unschedulable(
         &mut self,
         key: &ObjectKey,
-        plugins: BTreeSet<&'static str>,
+        rejectors: Rejectors,
+        preempting: bool,
         now: Instant,
     ) {
         let Some(queued) = self.pods.get_mut(key) else {
             return;
         };
-        let missed = match queued.place {
-            Place::InFlight { events } => events != self.events,
-            _ => return,
-        };
+        if queued.place != Place::InFlight {
+            return;
+        }
         queued.backoff_until = now + self.backoff.after(queued.attempts);
-        queued.rejected_by = plugins;
-        if missed || queued.rejected_by.is_empty() {
-            // Something happened that the attempt did not see.
-            self.retry(key, now);
-        } else {
-            queued.place = Place::Unschedulable { since: now };
+        queued.rejectors = rejectors;
+        queued.error = false;
+        queued.preempting = preempting;
+        queued.helped = false;
+        self.enter(key, Place::Unschedulable { since: now });
+        self.came("unschedulable", "ScheduleAttemptFailure");
+    }
+
+    /// All victims have been told to go; `failed` when some could not be.
+    pub fn preempted(&mut self, key: &ObjectKey, failed: bool, now: Instant) {
+        let Some(queued) = self.pods.get_mut(key) else {
+            return;
+        };
+        queued.preempting = false;
+        let waits = matches!(queued.place, Place::Unschedulable { .. });
+        if waits && (queued.helped || failed) {
+            self.retry(key, now, "AssignedPodDelete");
         }
     }
 
-    /// A binding failed: the pod, which had left the queue, comes back.
-    pub fn put_back(
+    /// An attempt came to no verdict, or a binding failed: the pod, which may have left the
+    /// queue, is tried again after a pause.
+    pub fn failed(&mut self, taken: &Taken, now: Instant) {
+        let key = &taken.pod.key;
+        if !self.pods.contains_key(key) {
+            self.put(Arc::clone(&taken.pod), false, now, |_, _| false);
+        }
+        let Some(queued) = self.pods.get_mut(key) else {
+            return;
+        };
+        if !matches!(queued.place, Place::Gated | Place::InFlight) {
+            return;
+        }
+        queued.attempts = taken.attempts;
+        queued.first_seen = taken.first_seen;
+        queued.backoff_until = now + self.backoff.after(taken.attempts);
+        queued.error = true;
+        self.retry(key, now, "ScheduleAttemptFailure");
+    }
+
+    /// Something happened in the cluster: `helps` is asked about one pod of each sort.
+    pub fn happened(
         &mut self,
-        taken: &Taken,
-        pod: Arc<PodInfo>,
-        plugins: &[Enabled],
+        event: &'static str,
         now: Instant,
+        mut helps: impl FnMut(&PodInfo, Rejectors) -> bool,
     ) {
-        let key = pod.key.clone();
-        self.put(pod, plugins, now);
-        if let Some(queued) = self.pods.get_mut(&key)
-            && queued.place == Place::Active
-            && queued.attempts == 0
-        {
-            self.active.remove(&order(queued));
-            queued.attempts = taken.attempts;
-            queued.first_seen = taken.first_seen;
-            queued.backoff_until = now + self.backoff.after(taken.attempts);
-            self.retry(&key, now);
+        let mut helped: Vec<ObjectKey> = Vec::new();
+        for ((_, rejectors, _), keys) in &self.groups {
+            let one = keys.iter().next().and_then(|key| self.pods.get(key));
+            // Without a verdict there is nobody to ask.
+            if one.is_some_and(|one| rejectors.is_empty() || helps(&one.pod, *rejectors)) {
+                helped.extend(keys.iter().cloned());
+            }
         }
-    }
-
-    /// Something happened in the cluster.
-    pub fn happened(&mut self, event: &ClusterEvent<'_>, plugins: &[Enabled], now: Instant) {
-        self.events += 1;
-        let helped: Vec<ObjectKey> = self
-            .pods
-            .iter()
-            .filter(|(_, q)| matches!(q.place, Place::Unschedulable { .. }))
-            .filter(|(_, queued)| helps(queued, plugins, event))
-            .map(|(key, _)| key.clone())
-            .collect();
         for key in helped {
-            self.retry(&key, now);
+            self.retry(&key, now, event);
         }
     }
 
@@ -303,7 +395,11 @@ impl Queue {
             .map(|(key, _)| key.clone())
             .collect();
         for key in left {
-            self.retry(&key, now);
+            if let Some(queued) = self.pods.get_mut(&key) {
+                queued.preempting = false;
+                queued.flushed = true;
+            }
+            self.retry(&key, now, "UnschedulableTimeout");
         }
     }
 
@@ -315,10 +411,18 @@ impl Queue {
                 Place::BackingOff { .. } => counts.backoff += 1,
                 Place::Unschedulable { .. } => counts.unschedulable += 1,
                 Place::Gated => counts.gated += 1,
-                Place::InFlight { .. } => {}
+                Place::InFlight => {}
             }
         }
         counts
+    }
+
+    /// Unschedulable pods and who rejected them, for `scheduler_unschedulable_pods`.
+    pub fn rejected(&self) -> impl Iterator<Item = (&PodInfo, Rejectors, usize)> {
+        self.groups.iter().filter_map(|((_, rejectors, _), keys)| {
+            let one = self.pods.get(keys.iter().next()?)?;
+            Some((&*one.pod, *rejectors, keys.len()))
+        })
     }
 }
 
@@ -330,12 +434,13 @@ fn order(queued: &Queued) -> ActiveOrder {
     )
 }
 
-/// Does one of the plugins that rejected the pod call the event helpful?
-fn helps(queued: &Queued, plugins: &[Enabled], event: &ClusterEvent<'_>) -> bool {
-    plugins
-        .iter()
-        .filter(|enabled| queued.rejected_by.contains(enabled.plugin.name()))
-        .any(|enabled| enabled.plugin.hint(&queued.pod, event) == Hint::Queue)
+fn group(queued: &Queued) -> Group {
+    let own = if queued.pod.has_volumes() {
+        queued.number
+    } else {
+        0
+    };
+    (queued.pod.template.id, queued.rejectors, own)
 }
 
 #[cfg(test)]

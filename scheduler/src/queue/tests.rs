@@ -1,4 +1,3 @@
-use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -6,10 +5,8 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use super::{Backoff, Queue};
-use crate::framework::ClusterEvent;
 use crate::model::{Pod, PodInfo};
-use crate::plugins::default_profile;
-use crate::plugins::testing::api_node;
+use crate::profile::Rejectors;
 
 fn pod(name: &str, spec: Value) -> Arc<PodInfo> {
     let pod =
@@ -21,21 +18,36 @@ fn seconds(n: u64) -> Duration {
     Duration::from_secs(n)
 }
 
+fn put(queue: &mut Queue, pod: &Arc<PodInfo>, now: Instant) {
+    queue.put(Arc::clone(pod), pod.gates.is_empty(), now, |_, _| true);
+}
+
 fn take(queue: &mut Queue, now: Instant) -> Option<String> {
     queue.take(now).map(|taken| taken.pod.key.name().to_owned())
 }
 
+/// The verdict of one plugin.
+fn by(place: usize) -> Rejectors {
+    let mut rejectors = Rejectors::default();
+    rejectors.insert(place);
+    rejectors
+}
+
+fn new() -> (Queue, Instant) {
+    (Queue::new(Backoff::default()), Instant::now())
+}
+
 #[test]
 fn the_important_and_then_the_old_come_first() {
-    let (mut queue, plugins, now) = (
-        Queue::new(Backoff::default()),
-        default_profile(),
-        Instant::now(),
-    );
-    queue.put(pod("a", json!({})), &plugins, now);
-    queue.put(pod("b", json!({})), &plugins, now);
-    queue.put(pod("c", json!({"priority": 10})), &plugins, now);
-    queue.put(pod("d", json!({})), &plugins, now);
+    let (mut queue, now) = new();
+    for (name, spec) in [
+        ("a", json!({})),
+        ("b", json!({})),
+        ("c", json!({"priority": 10})),
+        ("d", json!({})),
+    ] {
+        put(&mut queue, &pod(name, spec), now);
+    }
     queue.remove(&pod("b", json!({})).key);
     assert_eq!(take(&mut queue, now).as_deref(), Some("c"));
     assert_eq!(take(&mut queue, now).as_deref(), Some("a"));
@@ -44,92 +56,101 @@ fn the_important_and_then_the_old_come_first() {
 }
 
 #[test]
-fn a_rejected_pod_waits_for_what_helps_and_for_its_pause() {
-    let (mut queue, plugins, start) = (
-        Queue::new(Backoff::default()),
-        default_profile(),
-        Instant::now(),
-    );
-    let waiting = pod(
-        "a",
-        json!({"containers": [{"resources": {"requests": {"cpu": "4"}}}]}),
-    );
-    queue.put(Arc::clone(&waiting), &plugins, start);
+fn a_rejected_pod_waits_for_what_helps() {
+    let (mut queue, start) = new();
+    let waiting = pod("a", json!({}));
+    put(&mut queue, &waiting, start);
     assert_eq!(take(&mut queue, start).as_deref(), Some("a"));
-    queue.unschedulable(&waiting.key, BTreeSet::from(["NodeResourcesFit"]), start);
+    queue.unschedulable(&waiting.key, by(3), false, start);
     assert_eq!(queue.counts().unschedulable, 1);
 
-    let small = api_node("small", json!({}));
-    queue.happened(&ClusterEvent::NodeAdded(&small), &plugins, start);
-    assert_eq!(
-        queue.counts().unschedulable,
-        1,
-        "a node that is too small helps nobody"
-    );
-    let large = api_node(
-        "large",
-        json!({"status": {"allocatable": {"cpu": "8", "pods": "10"}}}),
-    );
-    queue.happened(&ClusterEvent::NodeAdded(&large), &plugins, start);
+    queue.happened("NodeAdd", start, |_, rejectors| rejectors.contains(2));
+    assert_eq!(queue.counts().unschedulable, 1, "another plugin's matter");
+    queue.happened("NodeAdd", start, |_, rejectors| rejectors.contains(3));
     assert_eq!(queue.counts().backoff, 1);
-    assert_eq!(take(&mut queue, start), None);
+
+    // It is its turn when nobody else's is; and after its pause in any case.
+    let other = pod("b", json!({}));
+    put(&mut queue, &other, start);
+    assert_eq!(take(&mut queue, start).as_deref(), Some("b"));
+    queue.done(&other.key);
     assert_eq!(queue.next_deadline(), Some(start + seconds(1)));
-    assert_eq!(take(&mut queue, start + seconds(1)).as_deref(), Some("a"));
+    assert_eq!(take(&mut queue, start).as_deref(), Some("a"));
 
     // The second failure waits twice as long.
-    let later = start + seconds(1);
-    queue.unschedulable(&waiting.key, BTreeSet::from(["NodeResourcesFit"]), later);
-    queue.happened(&ClusterEvent::NodeAdded(&large), &plugins, later);
-    assert_eq!(queue.next_deadline(), Some(later + seconds(2)));
+    queue.unschedulable(&waiting.key, by(3), false, start);
+    queue.happened("NodeAdd", start, |_, _| true);
+    assert_eq!(queue.next_deadline(), Some(start + seconds(2)));
 }
 
 #[test]
-fn what_happens_during_an_attempt_is_not_missed() {
-    let (mut queue, plugins, now) = (
-        Queue::new(Backoff::default()),
-        default_profile(),
-        Instant::now(),
-    );
+fn pods_that_nothing_tells_apart_are_asked_about_once() {
+    let (mut queue, now) = new();
+    let mut templates = crate::model::Templates::default();
+    for name in ["a", "b", "c"] {
+        let one: Pod = serde_json::from_value(
+            json!({"metadata": {"name": name, "namespace": "default", "uid": name}}),
+        )
+        .unwrap();
+        let one = templates.pod(&one);
+        put(&mut queue, &one, now);
+        queue.take(now).unwrap();
+        queue.unschedulable(&one.key, by(0), false, now);
+    }
+    let mut asked = 0;
+    queue.happened("NodeAdd", now, |_, _| {
+        asked += 1;
+        true
+    });
+    assert_eq!((asked, queue.counts().backoff), (1, 3));
+}
+
+#[test]
+fn an_error_pauses() {
+    let (mut queue, now) = new();
     let waiting = pod("a", json!({}));
-    queue.put(Arc::clone(&waiting), &plugins, now);
+    put(&mut queue, &waiting, now);
+    let taken = queue.take(now).unwrap();
+    queue.done(&waiting.key);
+    queue.failed(&taken, now);
+    assert_eq!(take(&mut queue, now), None);
+    assert_eq!(take(&mut queue, now + seconds(1)).as_deref(), Some("a"));
+}
+
+#[test]
+fn who_preempts_waits_until_all_victims_have_been_told() {
+    let (mut queue, now) = new();
+    let waiting = pod("a", json!({}));
+    put(&mut queue, &waiting, now);
     queue.take(now).unwrap();
-    let node = api_node("new", json!({}));
-    queue.happened(&ClusterEvent::NodeAdded(&node), &plugins, now);
-    queue.unschedulable(&waiting.key, BTreeSet::from(["NodeResourcesFit"]), now);
-    assert_eq!(queue.counts().backoff, 1);
+    queue.unschedulable(&waiting.key, by(0), true, now);
+    queue.happened("AssignedPodDelete", now, |_, _| true);
+    assert_eq!(queue.counts().unschedulable, 1, "one victim has gone");
+    queue.preempted(&waiting.key, false, now);
+    assert_eq!(queue.counts().backoff, 1, "and the event is not forgotten");
 }
 
 #[test]
 fn gates_keep_a_pod_out() {
-    let (mut queue, plugins, now) = (
-        Queue::new(Backoff::default()),
-        default_profile(),
-        Instant::now(),
-    );
-    queue.put(
-        pod("a", json!({"schedulingGates": [{"name": "g"}]})),
-        &plugins,
-        now,
-    );
+    let (mut queue, now) = new();
+    let gated = pod("a", json!({"schedulingGates": [{"name": "g"}]}));
+    put(&mut queue, &gated, now);
     assert_eq!(queue.counts().gated, 1);
     assert_eq!(take(&mut queue, now), None);
-    queue.put(pod("a", json!({})), &plugins, now);
+    put(&mut queue, &pod("a", json!({})), now);
     assert_eq!(take(&mut queue, now).as_deref(), Some("a"));
 }
 
 #[test]
 fn nobody_is_forgotten() {
-    let (mut queue, plugins, now) = (
-        Queue::new(Backoff::default()),
-        default_profile(),
-        Instant::now(),
-    );
+    let (mut queue, now) = new();
     let waiting = pod("a", json!({}));
-    queue.put(Arc::clone(&waiting), &plugins, now);
+    put(&mut queue, &waiting, now);
     queue.take(now).unwrap();
-    queue.unschedulable(&waiting.key, BTreeSet::from(["NodeAffinity"]), now);
+    queue.unschedulable(&waiting.key, by(0), false, now);
     queue.flush_left_over(now + seconds(299));
     assert_eq!(take(&mut queue, now + seconds(299)), None);
     queue.flush_left_over(now + seconds(300));
-    assert_eq!(take(&mut queue, now + seconds(300)).as_deref(), Some("a"));
+    let taken = queue.take(now + seconds(300)).unwrap();
+    assert!(taken.flushed);
 }

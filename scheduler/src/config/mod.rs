@@ -1,5 +1,9 @@
-//! `KubeSchedulerConfiguration` (kubescheduler.config.k8s.io/v1): upstream's fields, and
-//! what of them this build can do.
+//! `KubeSchedulerConfiguration` (kubescheduler.config.k8s.io/v1): upstream's fields and
+//! defaults. Which plugins a profile has comes of [`plugins`]; what a plugin's arguments may
+//! say is in [`args`].
+
+pub mod args;
+pub mod plugins;
 
 use anyhow::bail;
 use component::flags::GoDuration;
@@ -94,58 +98,90 @@ impl Default for ClientConnection {
     }
 }
 
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Default, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct ProfileConfiguration {
-    pub scheduler_name: String,
+    /// May be left out when there is one profile.
+    pub scheduler_name: Option<String>,
     pub percentage_of_nodes_to_score: Option<usize>,
-    pub plugins: Option<serde_json::Value>,
-    pub plugin_config: Vec<serde_json::Value>,
+    pub plugins: plugins::Plugins,
+    pub plugin_config: Vec<args::PluginConfig>,
 }
 
-impl Default for ProfileConfiguration {
-    fn default() -> Self {
-        Self {
-            scheduler_name: "default-scheduler".to_owned(),
-            percentage_of_nodes_to_score: None,
-            plugins: None,
-            plugin_config: Vec::new(),
-        }
+pub const DEFAULT_SCHEDULER: &str = "default-scheduler";
+
+fn percentage(path: &str, given: Option<usize>) -> anyhow::Result<()> {
+    match given {
+        Some(n @ 101..) => bail!("{path}: Invalid value: {n}: not in valid range [0-100]"),
+        _ => Ok(()),
     }
 }
 
 impl KubeSchedulerConfiguration {
-    /// Refuses what this build cannot do, by name, rather than doing something else.
+    /// The names of the profiles.
+    pub fn scheduler_names(&self) -> Vec<String> {
+        let one = self.profiles.len() == 1;
+        let names = self.profiles.iter().map(|p| p.scheduler_name.clone());
+        names
+            .map(|name| {
+                name.unwrap_or_else(|| {
+                    if one {
+                        DEFAULT_SCHEDULER.into()
+                    } else {
+                        String::new()
+                    }
+                })
+            })
+            .collect()
+    }
+
+    /// Refuses what makes no sense, in upstream's words where it has some.
     pub fn validate(&self) -> anyhow::Result<()> {
+        if self.parallelism <= 0 {
+            bail!(
+                "parallelism: Invalid value: {}: should be an integer value greater than zero",
+                self.parallelism
+            );
+        }
         if self.profiles.is_empty() {
             bail!("profiles: Required value");
         }
-        for (i, profile) in self.profiles.iter().enumerate() {
-            if profile.scheduler_name.is_empty() {
+        let names = self.scheduler_names();
+        for (i, (profile, name)) in self.profiles.iter().zip(&names).enumerate() {
+            if name.is_empty() {
                 bail!("profiles[{i}].schedulerName: Required value");
             }
-            let before = &self.profiles[..i];
-            if before
-                .iter()
-                .any(|p| p.scheduler_name == profile.scheduler_name)
-            {
-                bail!(
-                    "profiles[{i}].schedulerName: Duplicate value: {:?}",
-                    profile.scheduler_name
-                );
+            if names[..i].contains(name) {
+                bail!("profiles[{i}].schedulerName: Duplicate value: {name:?}");
             }
-            if profile.plugins.is_some() || !profile.plugin_config.is_empty() {
-                bail!(
-                    "profiles[{i}]: plugins and pluginConfig are not available in this build; profiles run the default plugins"
-                );
-            }
+            let path = format!("profiles[{i}].percentageOfNodesToScore");
+            percentage(&path, profile.percentage_of_nodes_to_score)?;
+        }
+        percentage(
+            "percentageOfNodesToScore",
+            self.percentage_of_nodes_to_score,
+        )?;
+        if self.pod_initial_backoff_seconds == 0 {
+            bail!("podInitialBackoffSeconds: Invalid value: 0: must be greater than 0");
+        }
+        if self.pod_max_backoff_seconds < self.pod_initial_backoff_seconds {
+            bail!(
+                "podMaxBackoffSeconds: Invalid value: {}: must be greater than or equal to PodInitialBackoffSeconds",
+                self.pod_max_backoff_seconds
+            );
         }
         if !self.extenders.is_empty() {
             bail!("extenders are not available in this build");
         }
-        if self.percentage_of_nodes_to_score.is_some_and(|p| p > 100) {
-            bail!("percentageOfNodesToScore: Invalid value: must be in the range [0, 100]");
+        let lock = &self.leader_election.resource_lock;
+        if self.leader_election.leader_elect && lock != "leases" {
+            bail!(
+                "leaderElection.resourceLock: Invalid value: {lock:?}: resourceLock value must be \"leases\""
+            );
         }
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;

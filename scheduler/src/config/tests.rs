@@ -1,0 +1,99 @@
+use serde_json::json;
+
+use super::plugins::{Plugins, Point};
+use super::{KubeSchedulerConfiguration, args::Args};
+
+fn plugins(value: serde_json::Value) -> Plugins {
+    serde_json::from_value(value).unwrap()
+}
+
+fn names(plugins: &Plugins, point: Point) -> Vec<(String, Option<i64>)> {
+    let at = plugins.at(point, |_| true).unwrap();
+    at.into_iter().map(|p| (p.name, p.weight)).collect()
+}
+
+#[test]
+fn defaults_are_upstreams() {
+    let scores = names(&Plugins::default(), Point::Score);
+    let scores: Vec<_> = scores.iter().map(|(n, w)| (n.as_str(), *w)).collect();
+    assert_eq!(
+        scores,
+        [
+            ("TaintToleration", Some(3)),
+            ("NodeAffinity", Some(2)),
+            ("NodeResourcesFit", Some(1)),
+            ("PodTopologySpread", Some(2)),
+            ("InterPodAffinity", Some(2)),
+            ("NodeResourcesBalancedAllocation", Some(1)),
+            ("ImageLocality", Some(1)),
+        ]
+    );
+}
+
+#[test]
+fn a_point_overrides_what_is_for_all_points() {
+    let plugins = plugins(json!({
+        "multiPoint": {"disabled": [{"name": "ImageLocality"}]},
+        "score": {
+            "enabled": [{"name": "NodeAffinity", "weight": 9}],
+            "disabled": [{"name": "TaintToleration"}],
+        },
+    }));
+    let scores = names(&plugins, Point::Score);
+    assert_eq!(scores[0], ("NodeAffinity".to_owned(), Some(9)));
+    assert!(
+        !scores
+            .iter()
+            .any(|(n, _)| n == "TaintToleration" || n == "ImageLocality")
+    );
+    let filters = names(&plugins, Point::Filter);
+    assert!(filters.iter().any(|(n, _)| n == "TaintToleration"));
+}
+
+#[test]
+fn everything_can_be_disabled() {
+    let plugins = plugins(json!({
+        "multiPoint": {"disabled": [{"name": "*"}], "enabled": [{"name": "NodeResourcesFit"}]},
+    }));
+    assert_eq!(
+        names(&plugins, Point::Filter),
+        [("NodeResourcesFit".to_owned(), None)]
+    );
+    assert!(names(&plugins, Point::PostFilter).is_empty());
+}
+
+#[test]
+fn what_does_not_exist_is_refused() {
+    let unknown = plugins(json!({"filter": {"enabled": [{"name": "Magic"}]}}));
+    assert!(unknown.validate().is_err());
+    let misplaced = plugins(json!({"filter": {"enabled": [{"name": "ImageLocality"}]}}));
+    assert!(misplaced.at(Point::Filter, |_| true).is_err());
+    let mut config = KubeSchedulerConfiguration::default();
+    assert!(config.validate().is_ok());
+    config.pod_max_backoff_seconds = 0;
+    assert!(config.validate().is_err());
+}
+
+#[test]
+fn arguments_have_upstreams_defaults_and_bounds() {
+    let given = serde_json::from_value(json!([
+        {"name": "NodeResourcesFit", "args": {
+            "apiVersion": "kubescheduler.config.k8s.io/v1",
+            "kind": "NodeResourcesFitArgs",
+            "scoringStrategy": {"type": "MostAllocated", "resources": [{"name": "cpu"}]},
+        }},
+        {"name": "InterPodAffinity", "args": {"hardPodAffinityWeight": 101}},
+    ]));
+    let given: Vec<super::args::PluginConfig> = given.unwrap();
+    let args = Args(&given);
+    let fit = args.fit().unwrap();
+    assert_eq!((fit.resources.len(), fit.resources[0].weight), (1, 1));
+    assert!(args.inter_pod_affinity().is_err());
+    assert_eq!(
+        args.default_preemption()
+            .unwrap()
+            .min_candidate_nodes_absolute,
+        100
+    );
+    assert_eq!(args.volume_binding_timeout().unwrap(), 600);
+}

@@ -1,0 +1,144 @@
+//! Pods and nodes as the scheduler reads them: slim structs for the informers. What is
+//! worked out of them once is in [`pod`] and [`terms`].
+
+pub mod pod;
+pub mod terms;
+
+use std::collections::BTreeMap;
+
+use client::{SlimMeta, slim_kind};
+use k8s_openapi::api::core::v1::{
+    Affinity, ContainerPort, NodeAddress, PodCondition, Taint, Toleration,
+    TopologySpreadConstraint, Volume,
+};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use meta::quantity::Quantity;
+use serde::{Deserialize, Serialize};
+
+pub use pod::{HostPort, PodInfo, Template, Templates};
+
+/// A pod, with the fields that decide where it goes.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Pod {
+    pub metadata: SlimMeta,
+    pub spec: PodSpec,
+    pub status: PodStatus,
+}
+slim_kind!(Pod, "", "v1", "Pod", "pods", namespaced);
+
+/// Serialized, it is what tells kinds of pods apart: what differs between pods that are
+/// alike to the plugins is left out.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct PodSpec {
+    #[serde(skip_serializing)]
+    pub node_name: String,
+    pub scheduler_name: String,
+    pub priority: Option<i32>,
+    pub preemption_policy: Option<String>,
+    pub containers: Vec<Container>,
+    pub init_containers: Vec<Container>,
+    pub overhead: BTreeMap<String, Quantity>,
+    pub resources: Requirements,
+    pub node_selector: BTreeMap<String, String>,
+    pub affinity: Option<Affinity>,
+    pub tolerations: Vec<Toleration>,
+    pub topology_spread_constraints: Vec<TopologySpreadConstraint>,
+    #[serde(skip_serializing)]
+    pub scheduling_gates: Vec<Gate>,
+    pub host_network: bool,
+    pub host_users: Option<bool>,
+    #[serde(skip_serializing)]
+    pub volumes: Vec<Volume>,
+    pub resource_claims: Vec<ClaimName>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Container {
+    pub image: String,
+    pub resources: Requirements,
+    pub ports: Vec<ContainerPort>,
+    pub restart_policy: String,
+    pub restart_policy_rules: Vec<RestartRule>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct RestartRule {
+    pub action: String,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Requirements {
+    pub requests: BTreeMap<String, Quantity>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Gate {
+    pub name: String,
+}
+
+/// A claim for devices, by its name within the pod.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ClaimName {
+    pub name: String,
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct PodStatus {
+    pub phase: String,
+    pub conditions: Vec<PodCondition>,
+    pub nominated_node_name: String,
+    pub start_time: Option<Time>,
+}
+
+/// A node, with the fields that decide what it may run.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Node {
+    pub metadata: SlimMeta,
+    pub spec: NodeSpec,
+    pub status: NodeStatus,
+}
+slim_kind!(Node, "", "v1", "Node", "nodes", cluster);
+
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct NodeSpec {
+    pub unschedulable: bool,
+    pub taints: Vec<Taint>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct NodeStatus {
+    pub allocatable: BTreeMap<String, Quantity>,
+    pub addresses: Vec<NodeAddress>,
+    pub images: Vec<Image>,
+    pub declared_features: Vec<String>,
+}
+
+/// An image that a node has.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Image {
+    pub names: Vec<String>,
+    pub size_bytes: i64,
+}
+
+impl Node {
+    /// Whether the scheduler sees no difference: heartbeats are most of what happens to a node.
+    pub fn looks_like(&self, other: &Self) -> bool {
+        self.spec == other.spec
+            && self.status.allocatable == other.status.allocatable
+            && self.status.images == other.status.images
+            && self.status.declared_features == other.status.declared_features
+            && self.metadata.labels == other.metadata.labels
+    }
+}

@@ -1,0 +1,334 @@
+//! [`PodInfo`]: what the scheduler needs of one version of a pod. What decides where it
+//! goes is its [`Template`], which pods of one kind share: they share filter and score
+//! work as well.
+
+use std::collections::{BTreeMap, HashMap};
+use std::ops::Deref;
+use std::sync::{Arc, Weak};
+
+use client::ObjectKey;
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{Affinity, PodCondition, Toleration, Volume};
+
+use super::terms::{Spread, Terms};
+use super::{Container, Pod, PodSpec};
+use crate::cache::Resources;
+
+/// A port of the node that a pod wants for itself.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct HostPort {
+    pub ip: Box<str>,
+    pub protocol: Box<str>,
+    pub port: i32,
+}
+
+/// Who made a pod, as far as default constraints of topology spread ask.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Owner {
+    pub api_version: String,
+    pub kind: String,
+    pub name: String,
+}
+
+/// All that pods of one kind have in common.
+#[derive(Debug)]
+pub struct Template {
+    /// Never given to another template.
+    pub id: u32,
+    pub namespace: Box<str>,
+    pub labels: BTreeMap<String, String>,
+    pub owner: Option<Owner>,
+    pub scheduler_name: Box<str>,
+    pub priority: i32,
+    pub never_preempts: bool,
+    pub requests: Resources,
+    /// With upstream's stand-ins for containers that request no CPU or memory, so that
+    /// many of them do not look like nothing when nodes are scored.
+    pub scored_requests: Resources,
+    pub host_ports: Vec<HostPort>,
+    pub node_selector: BTreeMap<String, String>,
+    pub affinity: Option<Affinity>,
+    pub tolerations: Vec<Toleration>,
+    pub terms: Terms,
+    pub spread: Vec<Spread>,
+    /// Images of containers and of volumes, with a tag.
+    pub images: Vec<String>,
+    pub containers: usize,
+    /// Features that its node must have declared (KEP-5328).
+    pub features: Vec<&'static str>,
+    pub claims_devices: bool,
+}
+
+/// What the scheduler needs of one version of a pod.
+#[derive(Debug)]
+pub struct PodInfo {
+    pub key: ObjectKey,
+    pub uid: Box<str>,
+    pub template: Arc<Template>,
+    pub node_name: Box<str>,
+    /// `status.nominatedNodeName`.
+    pub nominated: Box<str>,
+    pub gates: Vec<String>,
+    pub volumes: Vec<Volume>,
+    pub terminal: bool,
+    pub deleting: bool,
+    pub generation: i64,
+    pub start_time: Option<Timestamp>,
+    pub conditions: Vec<PodCondition>,
+}
+
+impl Deref for PodInfo {
+    type Target = Template;
+    fn deref(&self) -> &Template {
+        &self.template
+    }
+}
+
+impl PodInfo {
+    /// A pod of a kind of its own; for tests.
+    #[cfg(test)]
+    pub fn new(pod: &Pod) -> Arc<Self> {
+        Templates::default().pod(pod)
+    }
+
+    pub fn is_assigned(&self) -> bool {
+        !self.node_name.is_empty()
+    }
+
+    /// Whether plugins ask what its volumes are.
+    pub fn has_volumes(&self) -> bool {
+        self.volumes.iter().any(concerns_scheduling)
+    }
+}
+
+/// Whether a volume may keep a pod off a node.
+fn concerns_scheduling(volume: &Volume) -> bool {
+    volume.persistent_volume_claim.is_some()
+        || volume.ephemeral.is_some()
+        || volume.gce_persistent_disk.is_some()
+        || volume.aws_elastic_block_store.is_some()
+        || volume.iscsi.is_some()
+        || volume.rbd.is_some()
+}
+
+/// The kinds of pods that there are.
+#[derive(Debug, Default)]
+pub struct Templates {
+    known: HashMap<Box<[u8]>, Weak<Template>>,
+    /// How many there may be before those that nobody has any more are dropped.
+    limit: usize,
+    next: u32,
+}
+
+impl Templates {
+    pub fn pod(&mut self, pod: &Pod) -> Arc<PodInfo> {
+        Arc::new(PodInfo {
+            key: ObjectKey::new(&pod.metadata.namespace, &pod.metadata.name),
+            uid: pod.metadata.uid.clone(),
+            template: self.template(pod),
+            node_name: pod.spec.node_name.as_str().into(),
+            nominated: pod.status.nominated_node_name.as_str().into(),
+            gates: pod
+                .spec
+                .scheduling_gates
+                .iter()
+                .map(|gate| gate.name.clone())
+                .collect(),
+            volumes: pod
+                .spec
+                .volumes
+                .iter()
+                .filter(|v| concerns_scheduling(v))
+                .cloned()
+                .collect(),
+            terminal: matches!(pod.status.phase.as_str(), "Succeeded" | "Failed"),
+            deleting: pod.metadata.deletion_timestamp.is_some(),
+            generation: pod.metadata.generation,
+            start_time: pod.status.start_time.as_ref().map(|t| t.0),
+            conditions: pod.status.conditions.clone(),
+        })
+    }
+
+    fn template(&mut self, pod: &Pod) -> Arc<Template> {
+        let owner = pod
+            .metadata
+            .owner_references
+            .iter()
+            .find(|o| o.controller == Some(true))
+            .map(|o| (&o.api_version, &o.kind, &o.name));
+        let volumes = pod.spec.volumes.iter().any(concerns_scheduling);
+        let images: Vec<&str> = image_volumes(&pod.spec).collect();
+        let key = serde_json::to_vec(&(
+            &pod.metadata.namespace,
+            &pod.metadata.labels,
+            owner,
+            volumes,
+            images,
+            &pod.spec,
+        ))
+        .unwrap_or_default();
+        if let Some(known) = self.known.get(&*key).and_then(Weak::upgrade) {
+            return known;
+        }
+        if self.known.len() > self.limit {
+            self.known.retain(|_, template| template.strong_count() > 0);
+            self.limit = (2 * self.known.len()).max(1024);
+        }
+        self.next += 1;
+        let template = Arc::new(Template::new(self.next, pod));
+        self.known.insert(key.into(), Arc::downgrade(&template));
+        template
+    }
+}
+
+/// Stand-ins for what a container does not request (`GetNonzeroRequests`).
+const DEFAULT_MILLI_CPU: i64 = 100;
+const DEFAULT_MEMORY: i64 = 200 * 1024 * 1024;
+
+impl Template {
+    fn new(id: u32, pod: &Pod) -> Self {
+        let (metadata, spec) = (&pod.metadata, &pod.spec);
+        let owner = metadata
+            .owner_references
+            .iter()
+            .find(|o| o.controller == Some(true))
+            .map(|o| Owner {
+                api_version: o.api_version.clone(),
+                kind: o.kind.clone(),
+                name: o.name.clone(),
+            });
+        Self {
+            id,
+            namespace: metadata.namespace.clone(),
+            labels: metadata.labels.clone(),
+            owner,
+            scheduler_name: spec.scheduler_name.as_str().into(),
+            priority: spec.priority.unwrap_or(0),
+            never_preempts: spec.preemption_policy.as_deref() == Some("Never"),
+            requests: requests(spec, |container| {
+                Resources::of(&container.resources.requests)
+            }),
+            scored_requests: requests(spec, |container| {
+                let mut resources = Resources::of(&container.resources.requests);
+                if !container.resources.requests.contains_key("cpu") {
+                    resources.milli_cpu = DEFAULT_MILLI_CPU;
+                }
+                if !container.resources.requests.contains_key("memory") {
+                    resources.memory = DEFAULT_MEMORY;
+                }
+                resources
+            }),
+            host_ports: host_ports(spec),
+            node_selector: spec.node_selector.clone(),
+            affinity: spec.affinity.clone(),
+            tolerations: spec.tolerations.clone(),
+            terms: Terms::new(spec.affinity.as_ref(), &metadata.namespace),
+            spread: spec
+                .topology_spread_constraints
+                .iter()
+                .filter_map(|c| Spread::new(c, &metadata.labels))
+                .collect(),
+            images: spec
+                .init_containers
+                .iter()
+                .chain(&spec.containers)
+                .map(|c| c.image.as_str())
+                .chain(image_volumes(spec))
+                .map(with_tag)
+                .collect(),
+            containers: spec.init_containers.len() + spec.containers.len(),
+            features: features(spec),
+            claims_devices: !spec.resource_claims.is_empty(),
+        }
+    }
+}
+
+fn image_volumes(spec: &PodSpec) -> impl Iterator<Item = &str> {
+    spec.volumes
+        .iter()
+        .filter_map(|v| v.image.as_ref()?.reference.as_deref())
+}
+
+/// Nodes list their images with tags.
+pub fn with_tag(image: &str) -> String {
+    if image.rfind(':') <= image.rfind('/') {
+        return format!("{image}:latest");
+    }
+    image.to_owned()
+}
+
+/// What a node must have declared to run the pod.
+fn features(spec: &PodSpec) -> Vec<&'static str> {
+    let mut features = Vec::new();
+    let mut containers = spec.containers.iter().chain(&spec.init_containers);
+    if containers.any(|c| {
+        c.restart_policy_rules
+            .iter()
+            .any(|r| r.action == "RestartAllContainers")
+    }) {
+        features.push("RestartAllContainersOnContainerExits");
+    }
+    if spec.host_network && spec.host_users == Some(false) {
+        features.push("UserNamespacesHostNetworkSupport");
+    }
+    features
+}
+
+/// What a pod needs at once: all its containers and sidecars together, or the largest
+/// of its init containers beside the sidecars that run by then, whichever is more (KEP-753).
+fn requests(spec: &PodSpec, of: impl Fn(&Container) -> Resources) -> Resources {
+    let mut sum = Resources::default();
+    for container in &spec.containers {
+        sum.add(&of(container));
+    }
+    let mut sidecars = Resources::default();
+    let mut init = Resources::default();
+    for container in &spec.init_containers {
+        let mut needed = of(container);
+        if container.restart_policy == "Always" {
+            sum.add(&needed);
+            sidecars.add(&needed);
+            needed = sidecars.clone();
+        } else {
+            needed.add(&sidecars);
+        }
+        init.raise_to(&needed);
+    }
+    sum.raise_to(&init);
+    // What the pod as a whole declares replaces the sum (KEP-2837).
+    sum.replace(
+        &Resources::of(&spec.resources.requests),
+        &spec.resources.requests,
+    );
+    sum.add(&Resources::of(&spec.overhead));
+    sum
+}
+
+fn host_ports(spec: &PodSpec) -> Vec<HostPort> {
+    let sidecars = spec
+        .init_containers
+        .iter()
+        .filter(|c| c.restart_policy == "Always");
+    let ports = spec
+        .containers
+        .iter()
+        .chain(sidecars)
+        .flat_map(|c| &c.ports);
+    ports
+        .filter_map(|port| {
+            let number = port
+                .host_port
+                .or(spec.host_network.then_some(port.container_port))?;
+            (number > 0).then(|| HostPort {
+                ip: port
+                    .host_ip
+                    .as_deref()
+                    .filter(|ip| !ip.is_empty())
+                    .unwrap_or("0.0.0.0")
+                    .into(),
+                protocol: port.protocol.as_deref().unwrap_or("TCP").into(),
+                port: number,
+            })
+        })
+        .collect()
+}
