@@ -9,6 +9,7 @@ pub mod cluster;
 pub mod history;
 pub mod kubectl;
 pub mod net;
+pub mod scheduling;
 pub mod stand;
 pub mod wait;
 

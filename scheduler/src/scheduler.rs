@@ -249,15 +249,30 @@ impl Scheduler {
         for other in effects.displaced.iter().filter(|p| !p.nominated.is_empty()) {
             self.binder.denominate(other).await;
         }
-        let mut failed = false;
-        for victim in &effects.victims {
-            if let Err(error) = self.binder.evict(victim, &pod, &effects.node).await {
+        let evict = async |victim: &Arc<PodInfo>| {
+            let outcome = self.binder.evict(victim, &pod, &effects.node).await;
+            if let Err(error) = &outcome {
                 tracing::warn!("cannot preempt pod {}: {error}", victim.key);
-                failed = true;
             }
-        }
+            outcome.is_ok()
+        };
+        let Some((last, others)) = effects.victims.split_last() else {
+            return;
+        };
+        let mut evicted = futures::future::join_all(others.iter().map(evict))
+            .await
+            .into_iter()
+            .all(|ok| ok);
+        evicted = evicted && evict(last).await;
         let mut state = self.state.lock();
-        state.queue.preempted(&pod.key, failed, Instant::now());
+        // When it is still there, the event of its going is yet to come, and helps.
+        let gone = state
+            .cache
+            .pod(&last.key)
+            .is_none_or(|pod| pod.deleting || pod.uid != last.uid);
+        state
+            .queue
+            .preempted(&pod.key, !evicted, gone, Instant::now());
         drop(state);
         self.wake.notify_one();
     }

@@ -30,6 +30,8 @@ pub struct Stand {
     pub api: Apiserver,
     /// Where it is.
     pub endpoint: Endpoint,
+    /// Its certificates.
+    pub pki: Pki,
     directory: TempDir,
 }
 
@@ -60,8 +62,14 @@ impl Stand {
             etcd,
             api,
             endpoint,
+            pki,
             directory,
         })
+    }
+
+    /// Where its files are.
+    pub fn home(&self) -> &Path {
+        self.directory.path()
     }
 
     /// Ends it and leaves its files, for who wants to know more.

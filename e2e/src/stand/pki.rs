@@ -76,6 +76,13 @@ impl Pki {
         Ok(pki)
     }
 
+    /// A directory that has them.
+    pub fn at(directory: &Path) -> Self {
+        Self {
+            directory: directory.to_owned(),
+        }
+    }
+
     fn write(&self, file: &str, pem: &str) -> Result<()> {
         Ok(std::fs::write(self.path(file), pem)?)
     }

@@ -334,14 +334,15 @@ impl Queue {
         self.came("unschedulable", "ScheduleAttemptFailure");
     }
 
-    /// All victims have been told to go; `failed` when some could not be.
-    pub fn preempted(&mut self, key: &ObjectKey, failed: bool, now: Instant) {
+    /// All victims have been told to go; `failed` when some could not be, `gone` when the
+    /// last of them is known to go. If it is not, what has helped so far is too little.
+    pub fn preempted(&mut self, key: &ObjectKey, failed: bool, gone: bool, now: Instant) {
         let Some(queued) = self.pods.get_mut(key) else {
             return;
         };
         queued.preempting = false;
         let waits = matches!(queued.place, Place::Unschedulable { .. });
-        if waits && (queued.helped || failed) {
+        if waits && ((queued.helped && gone) || failed) {
             self.retry(key, now, "AssignedPodDelete");
         }
     }

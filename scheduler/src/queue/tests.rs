@@ -126,7 +126,7 @@ fn who_preempts_waits_until_all_victims_have_been_told() {
     queue.unschedulable(&waiting.key, by(0), true, now);
     queue.happened("AssignedPodDelete", now, |_, _| true);
     assert_eq!(queue.counts().unschedulable, 1, "one victim has gone");
-    queue.preempted(&waiting.key, false, now);
+    queue.preempted(&waiting.key, false, true, now);
     assert_eq!(queue.counts().backoff, 1, "and the event is not forgotten");
 }
 

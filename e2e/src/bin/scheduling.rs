@@ -1,0 +1,36 @@
+//! `e2e/scheduling`.
+
+use clap::{Parser, Subcommand};
+use e2e::scheduling::{bench, compare, nodes};
+
+/// Schedulers over an API server without kubelets.
+#[derive(Debug, Parser)]
+#[command(name = "e2e/scheduling")]
+struct Options {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Compare(compare::Options),
+    Bench(bench::Options),
+    Nodes(nodes::Options),
+}
+
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
+    let options = Options::parse();
+    let work = async {
+        match options.command {
+            Command::Compare(options) => compare::run(options).await,
+            Command::Bench(options) => bench::run(options).await,
+            Command::Nodes(options) => nodes::run(options).await,
+        }
+    };
+    // Dropping what runs ends the servers.
+    tokio::select! {
+        done = work => done,
+        _ = tokio::signal::ctrl_c() => anyhow::bail!("interrupted"),
+    }
+}

@@ -1,0 +1,365 @@
+//! What scheduling costs: workloads in the manner of upstream's `scheduler_perf`, each
+//! scheduled by either scheduler in turns. The headline is the CPU time of the scheduler's
+//! process per pod; beside it pods per second and memory.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, bail};
+use clap::{Args, ValueEnum};
+use serde_json::{Value, json};
+
+use super::nodes::{each, node};
+use super::objects::{delete, flags, pod_path, prepare};
+use super::scheduler::Scheduler;
+use super::watch::Changes;
+use crate::stand::http::Ask;
+use crate::stand::{Connection, Stand};
+
+/// Measures the schedulers of one or two directories of binaries.
+#[derive(Debug, Clone, Args)]
+pub struct Options {
+    /// Directory with our kube-scheduler.
+    pub ours: PathBuf,
+    /// Directory with theirs; without it only ours is measured.
+    pub theirs: Option<PathBuf>,
+    /// Directory with the kube-apiserver; ours by default.
+    #[arg(long)]
+    pub api: Option<PathBuf>,
+    #[arg(long, value_delimiter = ',')]
+    pub workloads: Vec<Workload>,
+    #[arg(long, value_delimiter = ',', default_value = "1000,5000")]
+    pub nodes: Vec<usize>,
+    /// Pods that are scheduled in each turn.
+    #[arg(long, default_value_t = 2000)]
+    pub pods: usize,
+    /// How often each side is measured; the median counts.
+    #[arg(long, default_value_t = 3)]
+    pub pairs: usize,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Workload {
+    Basic,
+    NodeAffinity,
+    PodAffinity,
+    PodAntiAffinity,
+    PreferredPodAffinity,
+    PreferredPodAntiAffinity,
+    TopologySpread,
+    PreferredTopologySpread,
+    Preemption,
+    Unschedulable,
+    Daemonset,
+}
+
+const ZONE: &str = "topology.kubernetes.io/zone";
+const HOST: &str = "kubernetes.io/hostname";
+const NAMESPACE: &str = "bench";
+const ZONES: usize = 10;
+
+impl Workload {
+    fn all() -> Vec<Self> {
+        Self::value_variants().to_vec()
+    }
+
+    fn name(self) -> String {
+        self.to_possible_value()
+            .map_or_else(String::new, |v| v.get_name().to_owned())
+    }
+
+    /// The i-th of the pods that are measured.
+    fn pod(self, i: usize, nodes: usize) -> Value {
+        let mut spec = json!({
+            "containers": [{"name": "c", "image": "registry.example/pause:1",
+                "resources": {"requests": {"cpu": "100m", "memory": "500Mi"}}}],
+            "terminationGracePeriodSeconds": 0,
+        });
+        let selector = json!({"matchLabels": {"app": "bench"}});
+        let term = |key: &str| json!({"labelSelector": selector, "topologyKey": key});
+        let preferred = |key: &str| {
+            json!({"preferredDuringSchedulingIgnoredDuringExecution": [
+                {"weight": 1, "podAffinityTerm": term(key)},
+            ]})
+        };
+        let required =
+            |key: &str| json!({"requiredDuringSchedulingIgnoredDuringExecution": [term(key)]});
+        let spread = |when: &str| {
+            json!([{"maxSkew": 5, "topologyKey": ZONE, "whenUnsatisfiable": when,
+                "labelSelector": selector}])
+        };
+        match self {
+            Self::Basic => {}
+            Self::NodeAffinity => {
+                spec["affinity"]["nodeAffinity"] = json!({
+                    "requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [
+                        {"matchExpressions": [{"key": ZONE, "operator": "In",
+                            "values": ["zone-0", "zone-1"]}]},
+                    ]},
+                });
+            }
+            Self::PodAffinity => spec["affinity"]["podAffinity"] = required(ZONE),
+            Self::PodAntiAffinity => spec["affinity"]["podAntiAffinity"] = required(HOST),
+            Self::PreferredPodAffinity => spec["affinity"]["podAffinity"] = preferred(HOST),
+            Self::PreferredPodAntiAffinity => {
+                spec["affinity"]["podAntiAffinity"] = preferred(HOST);
+            }
+            Self::TopologySpread => {
+                spec["topologySpreadConstraints"] = spread("DoNotSchedule");
+            }
+            Self::PreferredTopologySpread => {
+                spec["topologySpreadConstraints"] = spread("ScheduleAnyway");
+            }
+            Self::Preemption => {
+                spec["priorityClassName"] = "p1000".into();
+                spec["containers"][0]["resources"]["requests"] = json!({"cpu": "30"});
+            }
+            Self::Unschedulable => {
+                spec["containers"][0]["resources"]["requests"] = json!({"cpu": "64"});
+            }
+            Self::Daemonset => {
+                let name = format!("sim-{:05}", i % nodes);
+                spec["affinity"]["nodeAffinity"] = json!({
+                    "requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [
+                        {"matchFields": [{"key": "metadata.name", "operator": "In",
+                            "values": [name]}]},
+                    ]},
+                });
+            }
+        }
+        json!({
+            "apiVersion": "v1", "kind": "Pod",
+            "metadata": {"name": format!("p-{i:06}"), "namespace": NAMESPACE,
+                "labels": {"app": "bench"}},
+            "spec": spec,
+        })
+    }
+
+    /// How many pods are measured: no more than can have a node to themselves, where each
+    /// needs one.
+    fn pods(self, wanted: usize, nodes: usize) -> usize {
+        match self {
+            Self::PodAntiAffinity | Self::Preemption => wanted.min(nodes * 9 / 10),
+            _ => wanted,
+        }
+    }
+
+    /// Pods that are there before, each on a node.
+    fn before(self, nodes: usize) -> Vec<Value> {
+        let count = if self == Self::Preemption {
+            nodes * 4
+        } else {
+            0
+        };
+        let pods = (0..count).map(|i| {
+            json!({
+                "apiVersion": "v1", "kind": "Pod",
+                "metadata": {"name": format!("old-{i:06}"), "namespace": NAMESPACE},
+                "spec": {
+                    "nodeName": format!("sim-{:05}", i % nodes),
+                    "priorityClassName": "p10",
+                    "terminationGracePeriodSeconds": 0,
+                    "containers": [{"name": "c", "image": "registry.example/pause:1",
+                        "resources": {"requests": {"cpu": "8"}}}],
+                },
+            })
+        });
+        pods.collect()
+    }
+}
+
+/// One turn of one side.
+#[derive(Debug, Clone, Copy)]
+struct Sample {
+    /// Per pod.
+    cpu: Duration,
+    per_second: f64,
+    /// Bytes, at most.
+    memory: u64,
+}
+
+/// Measures and prints a table.
+///
+/// # Errors
+///
+/// When something does not come up, or pods are not scheduled.
+pub async fn run(options: Options) -> Result<()> {
+    let workloads = if options.workloads.is_empty() {
+        Workload::all()
+    } else {
+        options.workloads.clone()
+    };
+    let sides: Vec<&PathBuf> = [Some(&options.ours), options.theirs.as_ref()]
+        .into_iter()
+        .flatten()
+        .collect();
+    println!(
+        "{:<26} {:>6} {:>6}  {:>12} {:>12} {:>7}  {:>9} {:>9}  {:>8} {:>8}",
+        "workload",
+        "nodes",
+        "pods",
+        "µs CPU/pod",
+        "theirs",
+        "ratio",
+        "pods/s",
+        "theirs",
+        "MiB",
+        "theirs"
+    );
+    for nodes in &options.nodes {
+        let api = options.api.as_ref().unwrap_or(&options.ours);
+        let stand = Stand::start(api, 1, &["--unsafe-no-fsync"], &flags()).await?;
+        let connection = Arc::new(stand.endpoint.connect().await?);
+        prepare(&connection, &[(NAMESPACE, "b")]).await?;
+        each(0..*nodes, |i| {
+            let ask = Ask::post("/api/v1/nodes", &node(i, ZONES));
+            let connection = Arc::clone(&connection);
+            async move { connection.success(&ask).await.map(drop) }
+        })
+        .await?;
+        for workload in &workloads {
+            let mut samples: BTreeMap<usize, Vec<Sample>> = BTreeMap::new();
+            for _ in 0..options.pairs {
+                for (side, bin) in sides.iter().enumerate() {
+                    let sample =
+                        turn(&stand, &connection, bin, *workload, *nodes, options.pods).await?;
+                    samples.entry(side).or_default().push(sample);
+                }
+            }
+            let pods = workload.pods(options.pods, *nodes);
+            row(*workload, *nodes, pods, &samples);
+        }
+    }
+    Ok(())
+}
+
+#[allow(clippy::cast_precision_loss, reason = "shown to people")]
+fn row(workload: Workload, nodes: usize, pods: usize, samples: &BTreeMap<usize, Vec<Sample>>) {
+    let median = |side: usize, of: fn(&Sample) -> f64| -> Option<f64> {
+        let mut values: Vec<f64> = samples.get(&side)?.iter().map(of).collect();
+        values.sort_by(f64::total_cmp);
+        values.get(values.len() / 2).copied()
+    };
+    let cpu = |side| median(side, |s| s.cpu.as_secs_f64() * 1e6);
+    let rate = |side| median(side, |s| s.per_second);
+    let memory = |side| median(side, |s| s.memory as f64 / 1024.0 / 1024.0);
+    let show = |value: Option<f64>| value.map_or("-".to_owned(), |v| format!("{v:.0}"));
+    let ratio = cpu(1).zip(cpu(0)).map_or("-".to_owned(), |(theirs, ours)| {
+        format!("{:.1}", theirs / ours)
+    });
+    println!(
+        "{:<26} {nodes:>6} {pods:>6}  {:>12} {:>12} {ratio:>7}  {:>9} {:>9}  {:>8} {:>8}",
+        workload.name(),
+        show(cpu(0)),
+        show(cpu(1)),
+        show(rate(0)),
+        show(rate(1)),
+        show(memory(0)),
+        show(memory(1)),
+    );
+}
+
+async fn turn(
+    stand: &Stand,
+    connection: &Arc<Connection>,
+    bin: &PathBuf,
+    workload: Workload,
+    nodes: usize,
+    pods: usize,
+) -> Result<Sample> {
+    let before = workload.before(nodes);
+    create(connection, before.clone()).await?;
+    let mut scheduler = Scheduler::start(stand, bin, "default-scheduler")?;
+    warm_up(stand, connection).await?;
+    let pods = workload.pods(pods, nodes);
+    let mut changes = Changes::follow(&stand.endpoint, "/api/v1/pods").await?;
+    let cpu = scheduler.process.cpu()?;
+    let began = Instant::now();
+    let made = (0..pods).map(|i| workload.pod(i, nodes)).collect();
+    let creating = {
+        let connection = Arc::clone(connection);
+        tokio::spawn(async move { create(&connection, made).await })
+    };
+    let mut settled = vec![false; pods];
+    let mut left = pods;
+    while left > 0 {
+        let (_, pod) = changes.next().await?;
+        let name = pod["metadata"]["name"].as_str().unwrap_or_default();
+        let Some(i) = name
+            .strip_prefix("p-")
+            .and_then(|n| n.parse::<usize>().ok())
+        else {
+            continue;
+        };
+        let bound = pod["spec"]["nodeName"].is_string();
+        let refused = pod["status"]["conditions"]
+            .as_array()
+            .is_some_and(|c| c.iter().any(|c| c["reason"] == "Unschedulable"));
+        let done = if workload == Workload::Unschedulable {
+            refused
+        } else {
+            bound
+        };
+        if done && !std::mem::replace(&mut settled[i], true) {
+            left -= 1;
+        }
+    }
+    let took = began.elapsed();
+    creating.await??;
+    // Events go out a little later.
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    let used = scheduler.process.cpu()?.saturating_sub(cpu);
+    let memory = scheduler.process.peak()?;
+    scheduler.process.stop()?;
+    let names = (0..pods).map(|i| format!("p-{i:06}"));
+    let old = (0..before.len()).map(|i| format!("old-{i:06}"));
+    each(names.chain(old).chain(["warm".to_owned()]), |name| {
+        let ask = delete(&pod_path(NAMESPACE, &name));
+        let connection = Arc::clone(connection);
+        async move { connection.ask(&ask).await.map(drop) }
+    })
+    .await?;
+    #[allow(clippy::cast_precision_loss, reason = "shown to people")]
+    Ok(Sample {
+        cpu: used / u32::try_from(pods.max(1))?,
+        per_second: pods as f64 / took.as_secs_f64(),
+        memory,
+    })
+}
+
+async fn create(connection: &Arc<Connection>, pods: Vec<Value>) -> Result<()> {
+    each(pods, |pod| {
+        let ask = Ask::post(format!("/api/v1/namespaces/{NAMESPACE}/pods"), &pod);
+        let connection = Arc::clone(connection);
+        async move { connection.success(&ask).await.map(drop) }
+    })
+    .await
+}
+
+/// Waits until the scheduler schedules.
+async fn warm_up(stand: &Stand, connection: &Arc<Connection>) -> Result<()> {
+    let mut changes = Changes::follow(&stand.endpoint, "/api/v1/pods").await?;
+    let pod = json!({
+        "apiVersion": "v1", "kind": "Pod",
+        "metadata": {"name": "warm", "namespace": NAMESPACE},
+        "spec": {
+            "containers": [{"name": "c", "image": "registry.example/pause:1"}],
+            "terminationGracePeriodSeconds": 0,
+        },
+    });
+    create(connection, vec![pod]).await?;
+    loop {
+        let (kind, pod) = changes.next().await?;
+        if pod["metadata"]["name"] != "warm" {
+            continue;
+        }
+        if kind == "DELETED" {
+            bail!("the first pod is gone");
+        }
+        if pod["spec"]["nodeName"].is_string() {
+            return Ok(());
+        }
+    }
+}

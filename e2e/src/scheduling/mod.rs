@@ -1,0 +1,18 @@
+//! Schedulers against an API server without kubelets: are two of them of one mind, and what
+//! does each cost?
+//!
+//! - [`compare`] shows the same random clusters and pods to both and compares what comes of
+//!   it: nodes, the words of events, victims;
+//! - [`bench`] measures CPU time per pod and pods per second of workloads;
+//! - [`nodes`] plays many kubelets, for what needs a cluster to seem alive.
+//!
+//! What must not be here: knowledge of how either scheduler is made.
+
+pub mod bench;
+pub mod compare;
+pub mod generate;
+pub mod nodes;
+mod objects;
+mod random;
+mod scheduler;
+mod watch;

@@ -1,0 +1,168 @@
+//! Kubelets that are played: N nodes that are ready and renew their leases, and whose pods
+//! run a set time after they come, and end when they are told to.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use clap::Args;
+use futures::stream::{self, StreamExt as _, TryStreamExt as _};
+use http::Method;
+use serde_json::{Value, json};
+
+use super::objects::{delete, patch_status, pod_path};
+use super::watch::Changes;
+use crate::stand::http::{Ask, JSON};
+use crate::stand::pki::Pki;
+use crate::stand::{Connection, Endpoint};
+
+/// Plays many kubelets of a cluster.
+#[derive(Debug, Clone, Args)]
+pub struct Options {
+    /// How many nodes.
+    #[arg(long, default_value_t = 100)]
+    pub count: usize,
+    /// The API server's port on this machine.
+    #[arg(long)]
+    pub port: u16,
+    /// A directory with `ca.crt`, and `admin.crt` and `admin.key` of an administrator.
+    #[arg(long)]
+    pub pki: PathBuf,
+    /// How long a pod takes to run.
+    #[arg(long, default_value_t = 1000)]
+    pub start_milliseconds: u64,
+    /// Zones that the nodes are in.
+    #[arg(long, default_value_t = 3)]
+    pub zones: usize,
+}
+
+/// How often a kubelet renews its lease.
+const RENEW: Duration = Duration::from_secs(10);
+/// Requests in flight.
+const IN_FLIGHT: usize = 64;
+
+/// A node as its kubelet would register it.
+pub fn node(i: usize, zones: usize) -> Value {
+    let name = format!("sim-{i:05}");
+    let resources =
+        json!({"cpu": "32", "memory": "256Gi", "ephemeral-storage": "1Ti", "pods": "110"});
+    json!({
+        "apiVersion": "v1", "kind": "Node",
+        "metadata": {"name": name, "labels": {
+            "kubernetes.io/hostname": name, "kubernetes.io/os": "linux",
+            "topology.kubernetes.io/zone": format!("zone-{}", i % zones.max(1)),
+        }},
+        "status": {
+            "capacity": resources, "allocatable": resources,
+            "conditions": [ready()],
+            "nodeInfo": {
+                "architecture": "amd64", "bootID": "", "containerRuntimeVersion": "simulated://1",
+                "kernelVersion": "", "kubeProxyVersion": "", "kubeletVersion": "v1.36.2",
+                "machineID": "", "operatingSystem": "linux", "osImage": "", "systemUUID": "",
+            },
+        },
+    })
+}
+
+fn ready() -> Value {
+    json!({"type": "Ready", "status": "True", "reason": "KubeletReady", "message": "played"})
+}
+
+/// Does something for each of a number of things, so many at once.
+pub async fn each<T, F: Future<Output = Result<()>>>(
+    of: impl IntoIterator<Item = T>,
+    work: impl Fn(T) -> F,
+) -> Result<()> {
+    stream::iter(of)
+        .map(|one| Ok(work(one)))
+        .try_buffer_unordered(IN_FLIGHT)
+        .try_collect()
+        .await
+}
+
+/// Plays until it is ended.
+///
+/// # Errors
+///
+/// When the API server cannot be reached.
+pub async fn run(options: Options) -> Result<()> {
+    let endpoint = Endpoint::new(options.port, &Pki::at(&options.pki))?;
+    let connection = Arc::new(endpoint.connect().await?);
+    let mut changes = Changes::follow(&endpoint, "/api/v1/pods").await?;
+    each(0..options.count, |i| {
+        let ask = Ask::post("/api/v1/nodes", &node(i, options.zones));
+        let connection = Arc::clone(&connection);
+        // It may be there from the last time.
+        async move { connection.ask(&ask).await.map(drop) }
+    })
+    .await?;
+    println!("{} nodes are registered", options.count);
+    let renewing = {
+        let connection = Arc::clone(&connection);
+        async move {
+            loop {
+                each(0..options.count, |i| renew(&connection, i)).await?;
+                tokio::time::sleep(RENEW).await;
+            }
+        }
+    };
+    let delay = Duration::from_millis(options.start_milliseconds);
+    let playing = async {
+        loop {
+            let (kind, pod) = changes.next_at_all().await?;
+            let on = pod["spec"]["nodeName"].as_str().unwrap_or_default();
+            if kind == "DELETED" || !on.starts_with("sim-") {
+                continue;
+            }
+            let connection = Arc::clone(&connection);
+            tokio::spawn(async move { play(&connection, &pod, delay).await });
+        }
+    };
+    tokio::select! {
+        ended = renewing => ended,
+        ended = playing => ended,
+    }
+}
+
+async fn renew(connection: &Connection, i: usize) -> Result<()> {
+    let name = format!("sim-{i:05}");
+    let leases = "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases";
+    let now = std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .context("the clock is before 1970")?;
+    let lease = json!({
+        "apiVersion": "coordination.k8s.io/v1", "kind": "Lease",
+        "metadata": {"name": name, "annotations": {"renewed": now.as_millis().to_string()}},
+        "spec": {"holderIdentity": name, "leaseDurationSeconds": 40},
+    });
+    let path = format!("{leases}/{name}");
+    let (status, _) = connection
+        .ask(&Ask::send(Method::PUT, path, JSON, lease.to_string()))
+        .await?;
+    if status == http::StatusCode::NOT_FOUND {
+        connection.ask(&Ask::post(leases, &lease)).await?;
+    }
+    let path = format!("/api/v1/nodes/{name}");
+    let status = json!({"conditions": [ready()]});
+    connection.ask(&patch_status(&path, &status)).await?;
+    Ok(())
+}
+
+/// What a kubelet does about a pod that has changed.
+async fn play(connection: &Connection, pod: &Value, delay: Duration) -> Result<()> {
+    let text = |field: &str| pod["metadata"][field].as_str().unwrap_or_default();
+    let path = pod_path(text("namespace"), text("name"));
+    if pod["metadata"]["deletionTimestamp"].is_string() {
+        connection.ask(&delete(&path)).await?;
+    } else if pod["status"]["phase"] == "Pending" {
+        tokio::time::sleep(delay).await;
+        let yes = |ty: &str| json!({"type": ty, "status": "True"});
+        let status = json!({
+            "phase": "Running",
+            "conditions": [yes("Initialized"), yes("ContainersReady"), yes("Ready")],
+        });
+        connection.ask(&patch_status(&path, &status)).await?;
+    }
+    Ok(())
+}

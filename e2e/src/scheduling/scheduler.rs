@@ -1,0 +1,65 @@
+//! One kube-scheduler process over a stand.
+
+use std::path::Path;
+
+use anyhow::{Context as _, Result};
+use serde_json::json;
+
+use crate::stand::Stand;
+use crate::stand::free_ports;
+use crate::stand::process::Process;
+
+/// A scheduler that runs, and the name that pods ask it by.
+pub struct Scheduler {
+    pub name: String,
+    pub process: Process,
+}
+
+impl Scheduler {
+    /// Starts the kube-scheduler of a directory of binaries, without rate limits of its
+    /// client.
+    pub fn start(stand: &Stand, bin: &Path, name: &str) -> Result<Self> {
+        let home = stand.home();
+        let pem = |file: &str| stand.pki.path(file).display().to_string();
+        let kubeconfig = home.join("admin.conf");
+        let config = json!({
+            "apiVersion": "v1", "kind": "Config", "current-context": "admin",
+            "clusters": [{"name": "stand", "cluster": {
+                "server": format!("https://127.0.0.1:{}", stand.api.port),
+                "certificate-authority": pem("ca.crt"),
+            }}],
+            "users": [{"name": "admin", "user": {
+                "client-certificate": pem("admin.crt"), "client-key": pem("admin.key"),
+            }}],
+            "contexts": [{"name": "admin", "context": {"cluster": "stand", "user": "admin"}}],
+        });
+        std::fs::write(&kubeconfig, config.to_string())?;
+        let file = home.join(format!("{name}.yaml"));
+        let config = json!({
+            "apiVersion": "kubescheduler.config.k8s.io/v1",
+            "kind": "KubeSchedulerConfiguration",
+            "clientConnection": {"kubeconfig": kubeconfig, "qps": 10000, "burst": 10000},
+            "leaderElection": {"leaderElect": false},
+            "profiles": [{"schedulerName": name}],
+        });
+        std::fs::write(&file, config.to_string())?;
+        let [port] = free_ports()?;
+        let arguments = [
+            format!("--config={}", file.display()),
+            "--bind-address=127.0.0.1".to_owned(),
+            format!("--secure-port={port}"),
+            format!(
+                "--cert-dir={}",
+                home.join(format!("{name}-certs")).display()
+            ),
+        ];
+        let binary = bin.join("kube-scheduler");
+        let log = home.join(format!("{name}.log"));
+        let process = Process::start(&binary, &arguments, &log)
+            .with_context(|| format!("{} does not start", binary.display()))?;
+        Ok(Self {
+            name: name.to_owned(),
+            process,
+        })
+    }
+}
