@@ -12,6 +12,7 @@ use schema::{Message, Resource};
 use serde_json::{Value, json};
 
 use super::negotiate::Media;
+use crate::registry::as_read;
 use crate::registry::convert::{api_version, convert};
 use crate::registry::store;
 use crate::storage::cache::Object;
@@ -225,7 +226,10 @@ impl View {
 
     /// The object as a tree of the served version.
     pub fn tree(self, object: &Object) -> Result<Value> {
-        let tree = store::decode(self.stored, object.bytes())?;
+        let mut tree = store::decode(self.stored, object.bytes())?;
+        if as_read::says_more(self.stored) {
+            as_read::say_more(&mut tree);
+        }
         Ok(convert(tree, self.stored, self.served))
     }
 
@@ -246,7 +250,8 @@ impl View {
     pub(super) fn bare_json(self, object: &Arc<Object>) -> Result<Bytes> {
         object.encoding(Form::Json.id(self.served), |object| {
             let mut out = Vec::new();
-            if self.same() && codec::envelope::is_enveloped(object.bytes()) {
+            let plain = self.same() && !as_read::says_more(self.stored);
+            if plain && codec::envelope::is_enveloped(object.bytes()) {
                 let unknown = codec::envelope::decode(object.bytes())?;
                 codec::transcode::proto_to_json(self.served.message, unknown.raw, None, &mut out)?;
             } else {

@@ -12,12 +12,23 @@ use super::object_meta::{child_mut, meta, meta_mut};
 pub fn settle(stored: &'static Resource, object: &mut Value) {
     drop_empty(stored.message, object);
     defaults(stored, object);
-    if stored.plural == "statefulsets" {
-        let claims = object.pointer_mut("/spec/volumeClaimTemplates");
-        for claim in claims.and_then(Value::as_array_mut).into_iter().flatten() {
-            claim["apiVersion"] = json!("v1");
-            claim["kind"] = json!("PersistentVolumeClaim");
-        }
+    if says_more(stored) {
+        say_more(object);
+    }
+}
+
+/// Whether there is something in JSON that protobuf has no fields for: a StatefulSet's claim
+/// templates say what they are.
+pub fn says_more(stored: &Resource) -> bool {
+    (stored.group, stored.plural) == ("apps", "statefulsets")
+}
+
+/// Adds what [`says_more`] is about.
+pub fn say_more(object: &mut Value) {
+    let claims = object.pointer_mut("/spec/volumeClaimTemplates");
+    for claim in claims.and_then(Value::as_array_mut).into_iter().flatten() {
+        claim["apiVersion"] = json!("v1");
+        claim["kind"] = json!("PersistentVolumeClaim");
     }
 }
 
