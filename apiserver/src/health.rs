@@ -54,13 +54,13 @@ impl Health {
         }
     }
 
-    /// A check of all three, from the first moment on.
-    pub fn always<F>(&self, name: &str, check: F)
+    /// A check of all three, from the first moment on; see [`Checks::add_to`].
+    pub fn always<F>(&self, group: &'static str, name: &str, check: F)
     where
         F: Fn() -> Result<(), String> + Clone + Send + Sync + 'static,
     {
         for checks in [&self.healthz, &self.livez, &self.readyz] {
-            checks.add(name, check.clone());
+            checks.add_to(group, name, check.clone());
         }
     }
 

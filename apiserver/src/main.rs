@@ -3,6 +3,7 @@
 mod admission;
 mod authn;
 mod authz;
+mod backends;
 mod controlplane;
 mod discovery;
 mod health;

@@ -66,6 +66,17 @@ pub struct EtcdOptions {
     pub etcd_healthcheck_timeout: GoDuration,
     #[arg(long, default_value = "2s")]
     pub etcd_readycheck_timeout: GoDuration,
+    /// Resources that are stored on servers of their own: `group/resource#url;url`.
+    #[arg(long, default_value = "")]
+    pub etcd_servers_overrides: CommaList,
+    /// 0: objects are not counted. They are counted as they come and go, whatever the period.
+    #[arg(long, default_value = "1m0s")]
+    pub etcd_count_metric_poll_period: GoDuration,
+    /// 0: etcd's size is not shown.
+    #[arg(long, default_value = "30s")]
+    pub etcd_db_metric_poll_interval: GoDuration,
+    #[arg(long, default_value = "application/vnd.kubernetes.protobuf")]
+    pub storage_media_type: String,
     #[arg(long, default_value = "1h0m0s")]
     pub event_ttl: GoDuration,
 }
@@ -270,10 +281,6 @@ pub struct TuningOptions {
     pub min_compatibility_version: CommaList,
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value_t = false)]
     pub runtime_config_emulation_forward_compatible: bool,
-    #[arg(long, default_value = "1m0s")]
-    pub etcd_count_metric_poll_period: GoDuration,
-    #[arg(long, default_value = "30s")]
-    pub etcd_db_metric_poll_interval: GoDuration,
     #[arg(long, default_value = "0")]
     pub goaway_chance: f64,
     #[arg(long, default_value = "60")]
@@ -296,8 +303,6 @@ pub struct TuningOptions {
     pub storage_backend: String,
     #[arg(long, default_value = "1m0s")]
     pub storage_initialization_timeout: GoDuration,
-    #[arg(long, default_value = "application/vnd.kubernetes.protobuf")]
-    pub storage_media_type: String,
     #[arg(long, default_value = "")]
     pub strict_transport_security_directives: CommaList,
     #[arg(long, default_value = "")]
@@ -339,8 +344,6 @@ pub struct UnsupportedOptions {
     #[arg(long)]
     pub encryption_provider_config: Option<String>,
     #[arg(long)]
-    pub etcd_servers_overrides: Option<String>,
-    #[arg(long)]
     pub oidc_issuer_url: Option<String>,
     #[arg(long)]
     pub oidc_client_id: Option<String>,
@@ -368,7 +371,6 @@ impl UnsupportedOptions {
             debug_socket_path,
             egress_selector_config_file,
             encryption_provider_config,
-            etcd_servers_overrides,
             oidc_issuer_url,
             oidc_client_id,
             peer_ca_file,
@@ -394,7 +396,6 @@ impl UnsupportedOptions {
             ("debug-socket-path", debug_socket_path),
             ("egress-selector-config-file", egress_selector_config_file),
             ("encryption-provider-config", encryption_provider_config),
-            ("etcd-servers-overrides", etcd_servers_overrides),
             ("oidc-issuer-url", oidc_issuer_url),
             ("oidc-client-id", oidc_client_id),
             ("peer-ca-file", peer_ca_file),

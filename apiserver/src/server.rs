@@ -19,6 +19,7 @@ use crate::authn::Authenticator;
 use crate::authn::oidc_discovery::{self, Documents};
 use crate::authn::token_issuer::TokenIssuer;
 use crate::authz::Authorizer;
+use crate::backends::{Backends, Caches, Other};
 use crate::controlplane::{Authentication, ControlPlane, Local, MasterLeases, RequestHeader};
 use crate::discovery::{self, Addresses, Discovery};
 use crate::health::Health;
@@ -32,18 +33,14 @@ use crate::http::verbs::{self, Endpoints};
 use crate::lookup::Lookup;
 use crate::openapi::OpenApi;
 use crate::options::{
-    AdmissionOptions, ApiOptions, AuthenticationOptions, AuthorizationOptions, EtcdOptions,
-    KubeletOptions, Options, ServiceOptions, ServingOptions,
+    AdmissionOptions, ApiOptions, AuthenticationOptions, AuthorizationOptions, KubeletOptions,
+    Options, ServiceOptions, ServingOptions,
 };
 use crate::reader::{self, Reader};
 use crate::registry::services::metrics::Metrics as ServiceMetrics;
 use crate::registry::services::repair;
 use crate::registry::store::{Env, Store};
-use crate::registry::{Registry, reviews, special};
-use crate::storage::cache::{Cache, Options as CacheOptions};
-use crate::storage::etcd::{Compactor, Etcd, Probe, Transport};
-use crate::storage::keys::Keys;
-use crate::storage::{Storage, metrics::Metrics as StorageMetrics};
+use crate::registry::{Places, Registry, reviews, special};
 use crate::{authn, authz, proxy};
 
 /// Uses of tokens that are kept in secrets, waiting to be noted. Each is noted once a day.
@@ -68,7 +65,7 @@ pub async fn run(options: Options, stop: CancellationToken) -> anyhow::Result<()
         services,
         kubelet,
         api,
-        tuning: _,
+        tuning,
         unsupported,
         logs: _,
     } = options;
@@ -77,16 +74,20 @@ pub async fn run(options: Options, stop: CancellationToken) -> anyhow::Result<()
         bail!("not supported yet: {}", refused.join(", "));
     }
     let metrics = Arc::new(Metrics::new());
-    let Stored {
-        storage,
-        cache,
+    let Backends {
+        main,
+        others,
         keys,
-        health,
+        media,
         members,
-        readiness,
+        probes,
         tasks,
-    } = storage(&etcd, &metrics)?;
+    } = Backends::new(&etcd, &metrics)?;
     tasks.into_iter().for_each(|task| drop(tokio::spawn(task)));
+    let caches: Caches = std::iter::once(&main)
+        .chain(others.iter().map(|other| &other.backend))
+        .map(|backend| backend.cache.clone())
+        .collect();
 
     let reader = Arc::new(Reader::default());
     let lookup: Arc<dyn Lookup> = reader.clone();
@@ -161,15 +162,32 @@ pub async fn run(options: Options, stop: CancellationToken) -> anyhow::Result<()
         metrics: Metrics::clone(&metrics),
     };
     let env = Arc::new(Env {
-        storage: storage.clone(),
+        storage: main.storage.clone(),
         keys: keys.clone(),
-        admission: admission::Admission::new(plugins(&admission, &deps, &authorizer)?, &metrics),
+        media,
+        admission: Arc::new(admission::Admission::new(
+            plugins(&admission, &deps, &authorizer)?,
+            &metrics,
+        )),
         now: jiff::Timestamp::now,
         random: rand::random,
     });
+    let mut places = Places::new(main.cache.clone(), env.clone());
+    for Other { resources, backend } in &others {
+        places.elsewhere(resources, &backend.cache, &backend.storage);
+    }
     let versions = discovery::served(&runtime_config.0, |gate| gates.enabled(gate))?;
     let strategies = special::strategies(etcd.event_ttl.get());
-    let registry = Arc::new(Registry::new(&versions, &cache, &env, strategies, &gates));
+    let registry = Arc::new(Registry::new(&versions, &places, strategies, &gates));
+    for (group, plural) in others.iter().flat_map(|other| &other.resources) {
+        if plural != "*" && registry.store(group, plural).is_none() {
+            tracing::warn!(
+                group,
+                plural,
+                "--etcd-servers-overrides: not a stored resource"
+            );
+        }
+    }
     reader.connect(registry.clone());
     let allocators = special::allocate_for_services(
         &registry,
@@ -178,7 +196,7 @@ pub async fn run(options: Options, stop: CancellationToken) -> anyhow::Result<()
         service_node_port_range,
         ServiceMetrics::new(metrics.inner())?,
     )?;
-    tokio::spawn(cache.clone().run());
+    caches.run();
     for observer in authorizer.observers() {
         tokio::spawn(reader::feed(registry.clone(), observer));
     }
@@ -224,31 +242,41 @@ pub async fn run(options: Options, stop: CancellationToken) -> anyhow::Result<()
     let slis = Slis::new()?;
     let stopping = CancellationToken::new();
     let healthy = Health::new(&slis, serving.livez_grace_period.get());
-    healthy.always("etcd", move || health.check());
-    healthy
-        .readyz
-        .add("etcd-readiness", move || readiness.check());
+    for (i, probe) in probes.into_iter().enumerate() {
+        let (name, readiness) = match i.checked_sub(1) {
+            None => ("etcd".to_owned(), "etcd-readiness".to_owned()),
+            Some(i) => (
+                format!("etcd-override-{i}"),
+                format!("etcd-override-readiness-{i}"),
+            ),
+        };
+        let health = probe.health;
+        healthy.always("etcd", &name, move || health.check());
+        healthy
+            .readyz
+            .add_to("etcd-readiness", readiness, move || probe.readiness.check());
+    }
     let filled = {
-        let cache = cache.clone();
-        move || match cache.revision() {
-            0 => Err("the watch cache is being filled".to_owned()),
-            _ => Ok(()),
+        let caches = caches.clone();
+        move || match caches.are_filled() {
+            false => Err("the watch cache is being filled".to_owned()),
+            true => Ok(()),
         }
     };
     healthy.readyz.add("informer-sync", filled);
     for name in ["generic-apiserver-start-informers", "storage-readiness"] {
-        let (cache, step) = (cache.clone(), healthy.hook(name));
+        let (caches, step) = (caches.clone(), healthy.hook(name));
         tokio::spawn(async move {
-            cache.synced().await;
+            caches.synced().await;
             step.done();
         });
     }
     let advertise = serving.advertise_address.unwrap_or(serving.bind_address);
     let control_plane = ControlPlane {
         local: Arc::new(Local::new(registry.clone())),
-        cache: cache.clone(),
+        caches: caches.clone(),
         leases: MasterLeases {
-            storage: storage.clone(),
+            storage: main.storage.clone(),
             keys,
             endpoints: store(&registry, "endpoints")?.resource,
         },
@@ -275,9 +303,8 @@ pub async fn run(options: Options, stop: CancellationToken) -> anyhow::Result<()
     }
     tokio::spawn({
         let services = store(&registry, "services")?.clone();
-        let cache = cache.clone();
         async move {
-            cache.synced().await;
+            caches.synced().await;
             let counted = allocators.addresses.clone();
             tokio::spawn(async move { counted.count_for_ever().await });
             repair(services, allocators.addresses, allocators.ports, repaired).await;
@@ -321,6 +348,7 @@ pub async fn run(options: Options, stop: CancellationToken) -> anyhow::Result<()
         request_timeout: serving.request_timeout.get(),
         min_watch: std::time::Duration::from_secs(serving.min_request_timeout),
         metrics: request_metrics,
+        profiling: tuning.profiling,
         random: rand::random,
         stopping: stopping.clone(),
     });
@@ -537,95 +565,6 @@ fn issuer(
     Some(Mount {
         paths,
         serve: Box::new(serve),
-    })
-}
-
-/// Upstream's default of `--etcd-db-metric-poll-interval`.
-const DB_METRIC_POLL_INTERVAL: std::time::Duration = std::time::Duration::from_secs(30);
-
-/// What comes of the etcd flags.
-struct Stored {
-    storage: Arc<dyn Storage>,
-    cache: Arc<Cache>,
-    keys: Keys,
-    health: Arc<Probe>,
-    /// Each member by itself.
-    members: Vec<proxy::Health>,
-    readiness: Arc<Probe>,
-    /// What goes on beside requests: compaction, probes, metrics.
-    tasks: Vec<futures::future::BoxFuture<'static, ()>>,
-}
-
-fn storage(options: &EtcdOptions, metrics: &Metrics) -> anyhow::Result<Stored> {
-    let EtcdOptions {
-        etcd_servers,
-        etcd_cafile,
-        etcd_certfile,
-        etcd_keyfile,
-        etcd_prefix,
-        etcd_compaction_interval,
-        etcd_healthcheck_timeout,
-        etcd_readycheck_timeout,
-        event_ttl: _,
-    } = options;
-    let storage_metrics = StorageMetrics::new(metrics.inner(), etcd_prefix)?;
-    let transport = Transport {
-        servers: etcd_servers.0.clone(),
-        ca_file: etcd_cafile.clone(),
-        cert_file: etcd_certfile.clone(),
-        key_file: etcd_keyfile.clone(),
-    };
-    let etcd = Arc::new(Etcd::new(&transport, etcd_prefix, storage_metrics.clone())?);
-    let keys = Keys::new(etcd_prefix);
-    let cache = Cache::new(
-        etcd.clone(),
-        CacheOptions {
-            prefix: keys.root().to_owned(),
-            ..CacheOptions::default()
-        },
-        storage_metrics.clone(),
-    );
-    let health = Probe::new(etcd.clone(), etcd_healthcheck_timeout.get());
-    let timeout = etcd_healthcheck_timeout.get();
-    let mut members: Vec<proxy::Health> = Vec::new();
-    for server in &transport.servers {
-        let alone = Transport {
-            servers: vec![server.clone()],
-            ..transport.clone()
-        };
-        let member = Arc::new(Etcd::new(&alone, etcd_prefix, storage_metrics.clone())?);
-        members.push(Arc::new(move || {
-            let member = member.clone();
-            Box::pin(async move { member.check(timeout).await.map_err(|e| e.to_string()) })
-        }));
-    }
-    let mut tasks: Vec<futures::future::BoxFuture<'static, ()>> =
-        vec![Box::pin(health.clone().run())];
-    let mut readiness = health.clone();
-    if etcd_readycheck_timeout.get() != etcd_healthcheck_timeout.get() {
-        readiness = Probe::new(etcd.clone(), etcd_readycheck_timeout.get());
-        tasks.push(Box::pin(readiness.clone().run()));
-    }
-    let interval = etcd_compaction_interval.get();
-    if !interval.is_zero() {
-        let forgetful = cache.clone();
-        let compacted = move |revision| forgetful.compacted(revision);
-        tasks.push(Box::pin(
-            Compactor::new(etcd.clone()).run(interval, compacted),
-        ));
-    }
-    let measured = etcd.clone();
-    tasks.push(Box::pin(async move {
-        measured.monitor(DB_METRIC_POLL_INTERVAL).await;
-    }));
-    Ok(Stored {
-        storage: etcd,
-        cache,
-        keys,
-        health,
-        members,
-        readiness,
-        tasks,
     })
 }
 

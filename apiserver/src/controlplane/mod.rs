@@ -31,8 +31,8 @@ pub use local::Local;
 pub use master_leases::MasterLeases;
 
 use crate::authn::UsedSecret;
+use crate::backends::Caches;
 use crate::health::{Health, Step};
-use crate::storage::cache::Cache;
 
 /// How soon a part that failed is tried again.
 const RETRY: Duration = Duration::from_secs(1);
@@ -44,7 +44,7 @@ const HOUR: Duration = Duration::from_secs(3600);
 /// What the parts need.
 pub struct ControlPlane {
     pub local: Arc<Local>,
-    pub cache: Arc<Cache>,
+    pub caches: Caches,
     pub leases: MasterLeases,
     /// `--advertise-address`
     pub advertise: IpAddr,
@@ -184,7 +184,7 @@ async fn keep<F>(
 ) where
     F: Future<Output = Result<(), Status>> + Send + 'static,
 {
-    cp.cache.synced().await;
+    cp.caches.synced().await;
     let mut has_been = false;
     while !stop.is_cancelled() {
         match part(cp.clone()).await {
@@ -212,7 +212,7 @@ async fn endpoints_until(cp: Arc<ControlPlane>, stop: CancellationToken, done: S
         done.done();
         return;
     }
-    cp.cache.synced().await;
+    cp.caches.synced().await;
     let mut wait = Duration::ZERO;
     loop {
         tokio::select! {

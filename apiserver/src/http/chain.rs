@@ -17,7 +17,7 @@ use super::in_flight::{Admission, InFlight, RETRY_AFTER};
 use super::metrics::{Attempt, Fate, Metrics};
 use super::query::Query;
 use super::request_info::RequestInfo;
-use super::{authorization, impersonation, negotiate, verbs};
+use super::{authorization, debug, impersonation, negotiate, verbs};
 use crate::authn::{ANONYMOUS, Authenticator, Credentials, User};
 use crate::authz::Authorizer;
 use crate::registry::Registry;
@@ -45,6 +45,8 @@ pub struct Chain {
     /// `--min-request-timeout`: watches last that long to twice as long.
     pub min_watch: Duration,
     pub metrics: Arc<Metrics>,
+    /// `--profiling`: `/debug` is served.
+    pub profiling: bool,
     pub random: fn() -> u64,
     /// Cancelled when watches are to end because the server stops.
     pub stopping: tokio_util::sync::CancellationToken,
@@ -153,6 +155,11 @@ impl Chain {
         let info = &request.info;
         if info.is_resource && self.registry.serves_group(&info.group) {
             return verbs::serve(self, request).await;
+        }
+        if self.profiling
+            && let Some(response) = debug::serve(request).await
+        {
+            return Ok(response);
         }
         if let Some(response) = self.paths.serve(request) {
             return Ok(response);

@@ -7,6 +7,7 @@ pub mod authorization;
 pub mod body;
 pub mod chain;
 pub mod context;
+pub mod debug;
 pub mod encode;
 pub mod impersonation;
 pub mod in_flight;

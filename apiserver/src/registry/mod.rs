@@ -35,6 +35,7 @@ use std::sync::{Arc, LazyLock};
 use component::features::FeatureGates;
 use schema::Resource;
 
+use crate::storage::Storage;
 use crate::storage::cache::Cache;
 use store::{Env, Store};
 use strategy::Strategy;
@@ -49,14 +50,56 @@ pub struct Registry {
     index: HashMap<(&'static str, &'static str, &'static str), usize>,
 }
 
+/// Which storage and cache have which resources.
+pub struct Places {
+    main: (Arc<Cache>, Arc<Env>),
+    /// By group and plural of the stored version; `*` stands for all of a group.
+    others: HashMap<(String, String), (Arc<Cache>, Arc<Env>)>,
+}
+
+impl Places {
+    pub fn new(cache: Arc<Cache>, env: Arc<Env>) -> Places {
+        Places {
+            main: (cache, env),
+            others: HashMap::new(),
+        }
+    }
+
+    /// These resources have a storage of their own.
+    pub fn elsewhere(
+        &mut self,
+        resources: &[(String, String)],
+        cache: &Arc<Cache>,
+        storage: &Arc<dyn Storage>,
+    ) {
+        let env = Arc::new(Env {
+            storage: storage.clone(),
+            ..Env::clone(&self.main.1)
+        });
+        for resource in resources {
+            let place = (cache.clone(), env.clone());
+            self.others.insert(resource.clone(), place);
+        }
+    }
+
+    fn of(&self, stored: &Resource) -> &(Arc<Cache>, Arc<Env>) {
+        let find = |plural: &str| {
+            let key = (stored.group.to_owned(), plural.to_owned());
+            self.others.get(&key)
+        };
+        find(stored.plural)
+            .or_else(|| find("*"))
+            .unwrap_or(&self.main)
+    }
+}
+
 /// The strategies of kinds that are special, by group and plural.
 pub type Strategies = HashMap<(&'static str, &'static str), Box<dyn Strategy>>;
 
 impl Registry {
     pub fn new(
         versions: &[crate::discovery::Version],
-        cache: &Arc<Cache>,
-        env: &Arc<Env>,
+        places: &Places,
         mut strategies: Strategies,
         gates: &FeatureGates,
     ) -> Registry {
@@ -83,6 +126,7 @@ impl Registry {
                 .remove(&key)
                 .unwrap_or_else(|| Box::new(generic::Generic::new(stored)));
             let strategy = gated::dropping(strategy, key, gates);
+            let (cache, env) = places.of(stored);
             let cached = cache.register(ingest::definition(stored));
             let store = Store::new(stored, cached, strategy, env.clone());
             store_index.insert(key, stores.len());

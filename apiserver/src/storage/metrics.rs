@@ -54,13 +54,19 @@ pub struct Metrics {
     terminated_watchers: IntCounterVec,
     read_wait: HistogramVec,
     consistent_reads: IntCounterVec,
+    /// `--etcd-count-metric-poll-period` is not 0.
+    counts_objects: bool,
 }
 
 const RESOURCE: &[&str] = &["group", "resource"];
 
 impl Metrics {
-    /// Registers them; `prefix` is `--etcd-prefix`.
-    pub fn new(registry: &Registry, prefix: &str) -> prometheus::Result<Arc<Self>> {
+    /// Registers them; `prefix` is `--etcd-prefix`. Objects need not be counted.
+    pub fn new(
+        registry: &Registry,
+        prefix: &str,
+        counts_objects: bool,
+    ) -> prometheus::Result<Arc<Self>> {
         let counter = |name: &str, help: &str, labels: &[&str]| {
             let counter = IntCounterVec::new(Opts::new(name, help), labels)?;
             registry.register(Box::new(counter.clone()))?;
@@ -89,6 +95,7 @@ impl Metrics {
         Ok(Arc::new(Self {
             root: super::keys::Keys::new(prefix).root().to_owned(),
             names: RwLock::default(),
+            counts_objects,
             lease_objects,
             request_duration: histogram(
                 "etcd_request_duration_seconds",
@@ -215,7 +222,7 @@ impl Metrics {
     /// Metrics that nobody reads.
     #[cfg(test)]
     pub fn unregistered() -> Arc<Self> {
-        Self::new(&Registry::new(), "").expect("an empty registry takes every metric")
+        Self::new(&Registry::new(), "", true).expect("an empty registry takes every metric")
     }
 
     /// The counters of one resource; requests for its keys count under its name from now on.
@@ -231,8 +238,10 @@ impl Metrics {
         ResourceMetrics {
             events_received: self.events_received.with_label_values(labels),
             decode_errors: self.decode_errors.with_label_values(labels),
-            storage_objects: self.storage_objects.with_label_values(&[full]),
-            resource_objects: self.resource_objects.with_label_values(labels),
+            objects: self.counts_objects.then(|| {
+                let full = self.storage_objects.with_label_values(&[full]);
+                (full, self.resource_objects.with_label_values(labels))
+            }),
             size_estimate: self.size_estimate.with_label_values(labels),
             lists_from_storage: self.lists_from_storage.with_label_values(labels),
             storage_fetched: self.storage_fetched.with_label_values(labels),
@@ -307,8 +316,8 @@ impl Metrics {
 pub(super) struct ResourceMetrics {
     pub(super) events_received: IntCounter,
     pub(super) decode_errors: IntCounter,
-    storage_objects: IntGauge,
-    resource_objects: IntGauge,
+    /// Under both names, unless they are not counted.
+    objects: Option<(IntGauge, IntGauge)>,
     pub(super) size_estimate: IntGauge,
     pub(super) lists_from_storage: IntCounter,
     pub(super) storage_fetched: IntCounter,
@@ -330,8 +339,10 @@ pub(super) struct ResourceMetrics {
 
 impl ResourceMetrics {
     pub(super) fn objects(&self, count: usize) {
-        self.storage_objects.set(count as i64);
-        self.resource_objects.set(count as i64);
+        if let Some((storage, resource)) = &self.objects {
+            storage.set(count as i64);
+            resource.set(count as i64);
+        }
     }
 
     pub(super) fn list(&self, fetched: usize, returned: usize) {

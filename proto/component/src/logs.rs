@@ -6,8 +6,11 @@
 
 mod format;
 
+use std::sync::OnceLock;
+
 use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::prelude::*;
+use tracing_subscriber::reload;
 
 use format::{Json, Klog};
 
@@ -39,20 +42,24 @@ pub struct Options {
     pub json_info_buffer: String,
 }
 
-/// Starts logging. Called once, before anything is logged.
-pub fn init(options: &Options) {
-    let own = match options.verbosity {
+/// The most detailed lines that are written at a verbosity.
+fn level(verbosity: u32) -> LevelFilter {
+    match verbosity {
         0..=3 => LevelFilter::INFO,
         4..=5 => LevelFilter::DEBUG,
         _ => LevelFilter::TRACE,
-    };
+    }
+}
+
+/// What is written at a verbosity, and of the modules of `--vmodule`.
+fn filter(verbosity: u32, vmodule: &str) -> Targets {
     // Libraries speak up only when something is wrong, or at the highest verbosity.
-    let others = if options.verbosity >= 10 {
+    let others = if verbosity >= 10 {
         LevelFilter::DEBUG
     } else {
         LevelFilter::WARN
     };
-    let mut filter = Targets::new().with_default(own);
+    let mut filter = Targets::new().with_default(level(verbosity));
     for noisy in [
         "h2",
         "hyper",
@@ -65,14 +72,46 @@ pub fn init(options: &Options) {
     ] {
         filter = filter.with_target(noisy, others);
     }
-    for (pattern, level) in options.vmodule.split(',').filter_map(|p| p.split_once('=')) {
-        let level = match level.trim().parse().unwrap_or(0) {
-            0..=3 => LevelFilter::INFO,
-            4..=5 => LevelFilter::DEBUG,
-            _ => LevelFilter::TRACE,
-        };
+    for (pattern, verbosity) in vmodule.split(',').filter_map(|p| p.split_once('=')) {
+        let level = level(verbosity.trim().parse().unwrap_or(0));
         filter = filter.with_target(pattern.trim().to_owned(), level);
     }
+    filter
+}
+
+type SetFilter = Box<dyn Fn(Targets) + Send + Sync>;
+
+/// How the filter of the running process is replaced, and its `--vmodule`. There is one log.
+static CURRENT: OnceLock<(SetFilter, String)> = OnceLock::new();
+
+/// Sets the verbosity of the running process (`PUT /debug/flags/v`). The answer says so.
+///
+/// # Errors
+/// The text is no number, in Go's words.
+pub fn set_verbosity(text: &str) -> Result<String, String> {
+    let verbosity: u32 = text.parse().map_err(|e: std::num::ParseIntError| {
+        let problem = match e.kind() {
+            std::num::IntErrorKind::PosOverflow => "value out of range",
+            _ => "invalid syntax",
+        };
+        format!("strconv.ParseUint: parsing {text:?}: {problem}")
+    })?;
+    if let Some((set, vmodule)) = CURRENT.get() {
+        set(filter(verbosity, vmodule));
+    }
+    Ok(format!("successfully set klog.logging.verbosity to {text}"))
+}
+
+/// Starts logging. Called once, before anything is logged.
+pub fn init(options: &Options) {
+    let filter = filter(options.verbosity.into(), &options.vmodule);
+    let (filter, handle) = reload::Layer::new(filter);
+    let set: SetFilter = Box::new(move |filter| {
+        if let Err(error) = handle.reload(filter) {
+            tracing::error!(%error, "the verbosity could not be set");
+        }
+    });
+    drop(CURRENT.set((set, options.vmodule.clone())));
     let registry = tracing_subscriber::registry();
     let result = if options.format == "json" {
         let layer = tracing_subscriber::fmt::layer()

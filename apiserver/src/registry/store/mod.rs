@@ -37,10 +37,13 @@ use crate::storage::{KeyValue, Revision, Storage, StorageError};
 use errors::During;
 
 /// What every store works with; one per server.
+#[derive(Clone)]
 pub struct Env {
     pub storage: Arc<dyn Storage>,
     pub keys: Keys,
-    pub admission: admission::Admission,
+    /// The form in which objects are written; both are read.
+    pub media: StorageMedia,
+    pub admission: Arc<admission::Admission>,
     pub now: fn() -> Timestamp,
     pub random: fn() -> u64,
 }
@@ -217,7 +220,7 @@ impl Store {
 
     /// The bytes that etcd gets of a tree.
     fn stored_bytes(&self, object: &Value) -> Result<Bytes, Status> {
-        encode(self.resource, object)
+        encode_as(self.env.media, self.resource, object)
             .map(Bytes::from)
             .map_err(Status::internal)
     }
@@ -377,10 +380,27 @@ pub fn decode_part(
     codec::serde_pb::part_from_slice(resource.message, raw, part)
 }
 
-/// Writes a tree as etcd shall hold it. The resource version is etcd's to say.
+/// `--storage-media-type`
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StorageMedia {
+    Protobuf,
+    Json,
+}
+
+/// Writes a tree as etcd holds it unless it is told otherwise.
 pub fn encode(resource: &'static Resource, object: &Value) -> codec::Result<Vec<u8>> {
+    encode_as(StorageMedia::Protobuf, resource, object)
+}
+
+/// Writes a tree as etcd shall hold it. The resource version is etcd's to say.
+fn encode_as(
+    media: StorageMedia,
+    resource: &'static Resource,
+    object: &Value,
+) -> codec::Result<Vec<u8>> {
+    let json = resource.storage_json || media == StorageMedia::Json;
     let bare;
-    let object = if resource.storage_json || meta(object).get("selfLink").is_some() {
+    let object = if json || meta(object).get("selfLink").is_some() {
         let mut copy = object.clone();
         let m = meta_mut(&mut copy);
         m.remove("resourceVersion");
@@ -390,7 +410,7 @@ pub fn encode(resource: &'static Resource, object: &Value) -> codec::Result<Vec<
     } else {
         object
     };
-    if resource.storage_json {
+    if json {
         let mut out = Vec::new();
         codec::tree::to_json(resource.message, object, &mut out)?;
         out.push(b'\n');

@@ -57,13 +57,14 @@ impl Etcd {
     }
 
     /// Reports the members' sizes every `interval` (`--etcd-db-metric-poll-interval`) until
-    /// dropped.
-    pub async fn monitor(&self, interval: Duration) {
+    /// dropped. `first` is the number of the first of them among all servers' members.
+    pub async fn monitor(&self, first: usize, interval: Duration) {
         loop {
             for (i, (_, status)) in self.statuses().await.into_iter().enumerate() {
                 // -1: cannot be had.
                 let size = status.map_or(-1, |status| status.db_size);
-                self.metrics.storage_size(&format!("etcd-{i}"), size);
+                self.metrics
+                    .storage_size(&format!("etcd-{}", first + i), size);
             }
             tokio::time::sleep(interval).await;
         }
