@@ -45,6 +45,11 @@ impl Binder {
         }
     }
 
+    /// For what else has to be read of the API server.
+    pub fn client(&self) -> &Client {
+        self.pods.client()
+    }
+
     /// Tells the API server where the pod goes (the DefaultBinder plugin).
     pub async fn bind(&self, pod: &PodInfo, node: &str) -> client::Result<()> {
         let binding = Binding {

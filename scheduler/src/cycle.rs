@@ -1,7 +1,7 @@
 //! The scheduling cycle: one pod, the cluster as it is, a decision. Pure.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use crate::cache::Cache;
@@ -109,8 +109,28 @@ impl Profile {
         start: &mut usize,
         draw: &mut dyn FnMut(usize) -> usize,
     ) -> Decision {
+        let excluded = HashMap::new();
+        match self.survey(pod, cluster, evaluations, start, excluded, draw) {
+            Ok(candidates) => match cluster.node(candidates.choose(draw)) {
+                Some(node) => Decision::Node(node.name.clone()),
+                None => unreachable!("candidates are nodes"),
+            },
+            Err(verdict) => Decision::Unschedulable(verdict),
+        }
+    }
+
+    /// Where a pod could go; `excluded` are nodes that extenders have said no to.
+    pub fn survey(
+        &self,
+        pod: &Arc<PodInfo>,
+        cluster: &Cache,
+        evaluations: &mut Evaluations,
+        start: &mut usize,
+        excluded: HashMap<usize, Rejection>,
+        draw: &mut dyn FnMut(usize) -> usize,
+    ) -> Result<Candidates, Unschedulable> {
         if cluster.node_count() == 0 {
-            return Decision::Unschedulable(Unschedulable {
+            return Err(Unschedulable {
                 message: "no nodes available to schedule pods".to_owned(),
                 rejectors: Rejectors::default(),
                 nomination: Nomination::Clear,
@@ -118,23 +138,12 @@ impl Profile {
             });
         }
         let evaluation = evaluations.of(self, pod, cluster);
+        let only = evaluation.only.as_ref();
+        let only = only.map(|o| (&*o.names, &*o.plugins));
         let mut attempt = Attempt::new(self, pod, cluster, evaluation);
-        match self.look(
-            &mut attempt,
-            evaluation.only.as_ref().map(|o| (&*o.names, &*o.plugins)),
-            start,
-        ) {
-            Ok(candidates) => {
-                let slot = candidates.choose(draw);
-                match cluster.node(slot) {
-                    Some(node) => Decision::Node(node.name.clone()),
-                    None => unreachable!("candidates are nodes"),
-                }
-            }
-            Err((failure, rejectors)) => {
-                Decision::Unschedulable(self.give_up(&attempt, &failure, rejectors, draw))
-            }
-        }
+        attempt.excluded = excluded;
+        self.look(&mut attempt, only, start)
+            .map_err(|(failure, rejectors)| self.give_up(&attempt, &failure, rejectors, draw))
     }
 
     /// Finds nodes that take the pod.
@@ -160,6 +169,7 @@ impl Profile {
         let nominated = cluster.nomination(&attempt.pod.key);
         if let Some(node) = nominated.and_then(|name| cluster.node_named(name))
             && only.is_none_or(|(names, _)| names.iter().any(|n| **n == *node.name))
+            && !attempt.excluded.contains_key(&node.slot)
             && attempt.judge(node, &[]).is_ok()
         {
             return Ok(Candidates {
@@ -310,5 +320,7 @@ impl Candidates {
     }
 }
 
+#[cfg(test)]
+mod speed;
 #[cfg(test)]
 mod tests;

@@ -10,7 +10,7 @@ use crate::framework::{
     Filter, LocalFilter, LocalScore, Normalize, OwnFilter, Rejection, Score, Shift, Verdict, Wide,
 };
 use crate::model::PodInfo;
-use crate::profile::Profile;
+use crate::profile::{EXTENDER, Profile};
 
 /// A filter, by its place in the profile.
 enum Kept {
@@ -295,6 +295,8 @@ pub struct Attempt<'a> {
     own_slot: Option<usize>,
     /// Whether filters that are not local say anything.
     beyond: bool,
+    /// Slots of nodes that extenders have said no to.
+    pub excluded: HashMap<usize, Rejection>,
 }
 
 impl<'a> Attempt<'a> {
@@ -344,6 +346,7 @@ impl<'a> Attempt<'a> {
             rejections: evaluation.rejections.clone(),
             nominated,
             own_slot,
+            excluded: HashMap::new(),
         }
     }
 
@@ -355,6 +358,16 @@ impl<'a> Attempt<'a> {
 
     /// [`FEASIBLE`], [`ABSENT`] or one more than the place in `rejections`.
     pub fn verdict(&mut self, slot: usize) -> u16 {
+        match self.verdict_of_plugins(slot) {
+            FEASIBLE if !self.excluded.is_empty() => match self.excluded.get(&slot) {
+                Some(why) => number(&mut self.rejections, EXTENDER, why.clone()),
+                None => FEASIBLE,
+            },
+            verdict => verdict,
+        }
+    }
+
+    fn verdict_of_plugins(&mut self, slot: usize) -> u16 {
         let local = self.local_verdict(slot);
         let nominated = self.nominated.get(slot) == Some(&true);
         if local == ABSENT || !(self.beyond || nominated) {
@@ -481,3 +494,6 @@ fn add(totals: &mut [i64], scores: &[i64], weight: i64) {
         *total += weight * score;
     }
 }
+
+#[cfg(test)]
+mod tests;

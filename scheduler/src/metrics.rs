@@ -24,6 +24,11 @@ pub struct Metrics {
     pub victims: Histogram,
     pub incoming: IntCounterVec,
     pub unschedulable: IntGaugeVec,
+    /// By what they do: `binding`.
+    pub goroutines: IntGaugeVec,
+    pub event_handling: HistogramVec,
+    evictions: HistogramVec,
+    eviction_rounds: IntCounterVec,
     pending: IntGaugeVec,
     cache_size: IntGaugeVec,
 }
@@ -95,6 +100,28 @@ impl Metrics {
                 "Pods that wait, by each plugin that rejected them.",
                 &["plugin", "profile"],
             )?,
+            goroutines: gauges(
+                "scheduler_goroutines",
+                "Tasks that run, by what they do.",
+                &["operation"],
+            )?,
+            event_handling: histograms(
+                "scheduler_event_handling_duration_seconds",
+                "How long it took to see whom an event helps.",
+                exponential_buckets(0.0001, 2.0, 12)?,
+                &["event"],
+            )?,
+            evictions: histograms(
+                "scheduler_preemption_goroutines_duration_seconds",
+                "How long it took to tell the victims of a preemption.",
+                exponential_buckets(0.01, 2.0, 20)?,
+                &["result"],
+            )?,
+            eviction_rounds: counters(
+                "scheduler_preemption_goroutines_execution_total",
+                "How often victims of a preemption were told.",
+                &["result"],
+            )?,
             pending: gauges(
                 "scheduler_pending_pods",
                 "Pods that wait, by where in the queue.",
@@ -116,6 +143,10 @@ impl Metrics {
         registry.register(metrics.victims.clone());
         registry.register(metrics.incoming.clone());
         registry.register(metrics.unschedulable.clone());
+        registry.register(metrics.goroutines.clone());
+        registry.register(metrics.event_handling.clone());
+        registry.register(metrics.evictions.clone());
+        registry.register(metrics.eviction_rounds.clone());
         registry.register(metrics.pending.clone());
         registry.register(metrics.cache_size.clone());
         Ok(metrics)
@@ -142,6 +173,14 @@ impl Metrics {
 
     pub fn algorithm(&self, took: Duration) {
         self.algorithm_duration.observe(took.as_secs_f64());
+    }
+
+    /// The victims of a preemption have been told, or not all of them.
+    pub fn evicted(&self, all: bool, took: Duration) {
+        let result = if all { "success" } else { "error" };
+        self.eviction_rounds.with_label_values(&[result]).inc();
+        let evictions = self.evictions.with_label_values(&[result]);
+        evictions.observe(took.as_secs_f64());
     }
 
     pub fn attempted(&self, profile: &str, result: &str, seconds: f64) {

@@ -32,6 +32,9 @@ pub struct Profile {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct Rejectors(u64);
 
+/// The place of extenders, which say nothing of what would change their minds.
+pub const EXTENDER: usize = 63;
+
 impl Rejectors {
     pub fn insert(&mut self, place: usize) {
         self.0 |= 1 << place.min(63);
@@ -64,6 +67,9 @@ impl Profile {
         event: &ClusterEvent<'_>,
         cluster: &Cache,
     ) -> bool {
+        if rejectors.contains(EXTENDER) {
+            return true;
+        }
         let mut asked = self
             .filters
             .iter()

@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::bind::Binder;
 use crate::config::KubeSchedulerConfiguration;
+use crate::extender::Extender;
 use crate::metrics::Metrics;
 use crate::model::{Node, Pod};
 use crate::options::Options;
@@ -40,6 +41,11 @@ pub async fn serve(options: Options, stop: CancellationToken) -> anyhow::Result<
         profiles(&config, &options)?,
         backoff(&config),
         Binder::new(&client, recorder),
+        config
+            .extenders
+            .iter()
+            .map(Extender::new)
+            .collect::<anyhow::Result<_>>()?,
         metrics,
     );
     let pending = Arc::clone(&scheduler);
@@ -123,9 +129,10 @@ fn profiles(
     options: &Options,
 ) -> anyhow::Result<Vec<Profile>> {
     let gates = options.feature_gates.clone().unwrap_or_default();
+    let ignored = config.resources_of_extenders();
     let mut profiles = Vec::new();
     for (profile, name) in config.profiles.iter().zip(config.scheduler_names()) {
-        let mut made = plugins::profile(&name, profile, &|gate| gates.enabled(gate))?;
+        let mut made = plugins::profile(&name, profile, &ignored, &|gate| gates.enabled(gate))?;
         let share = &mut made.percentage_of_nodes_to_score;
         *share = share.or(config.percentage_of_nodes_to_score);
         profiles.push(made);

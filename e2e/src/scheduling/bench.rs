@@ -271,7 +271,7 @@ async fn turn(
 ) -> Result<Sample> {
     let before = workload.before(nodes);
     create(connection, before.clone()).await?;
-    let mut scheduler = Scheduler::start(stand, bin, "default-scheduler")?;
+    let mut scheduler = Scheduler::start(stand, bin, "default-scheduler", 0)?;
     warm_up(stand, connection).await?;
     let pods = workload.pods(pods, nodes);
     let mut changes = Changes::follow(&stand.endpoint, "/api/v1/pods").await?;

@@ -46,6 +46,9 @@ pub struct Options {
     /// Stop at so many differences.
     #[arg(long, default_value_t = 20)]
     pub stop: usize,
+    /// Tell of pods that got another node, and have schedulers log all they think.
+    #[arg(long)]
+    pub verbose: bool,
 }
 
 /// What came of a pod.
@@ -78,12 +81,15 @@ struct Run {
     theirs: Scheduler,
     tally: Tally,
     number: usize,
+    verbose: bool,
 }
 
 /// How often theirs is asked again before its draws are thought to be exhausted.
-const DRAWS: usize = 6;
+const DRAWS: usize = 2;
 /// Node and service caches of schedulers follow within this; pods come in order anyway.
 const FOLLOW: Duration = Duration::from_millis(250);
+/// Victims have gone when nothing has happened for so long.
+const QUIET: Duration = Duration::from_secs(3);
 
 /// Runs it and prints what was seen.
 ///
@@ -102,8 +108,9 @@ pub async fn run(options: Options) -> Result<()> {
         connection.ask(&Ask::post(path, &account)).await?;
     }
     let changes = Changes::follow(&stand.endpoint, "/api/v1/pods").await?;
-    let ours = Scheduler::start(&stand, &options.ours, "ours")?;
-    let theirs = Scheduler::start(&stand, &options.theirs, "theirs")?;
+    let log = if options.verbose { 10 } else { 2 };
+    let ours = Scheduler::start(&stand, &options.ours, "ours", log)?;
+    let theirs = Scheduler::start(&stand, &options.theirs, "theirs", log)?;
     let mut run = Run {
         stand,
         connection,
@@ -112,6 +119,7 @@ pub async fn run(options: Options) -> Result<()> {
         theirs,
         tally: Tally::default(),
         number: 0,
+        verbose: options.verbose,
     };
     let mut done = 0;
     for seed in options.seed..options.seed + options.clusters {
@@ -121,7 +129,15 @@ pub async fn run(options: Options) -> Result<()> {
         for i in 0..options.pods {
             let pod = generate::pod(&mut random, "probe");
             let told = run.compare(&cluster, &pod).await;
-            if let Some(difference) = told.with_context(|| format!("seed {seed}, pod {i}"))? {
+            let told = match told {
+                Ok(told) => told,
+                Err(error) => {
+                    let home = run.stand.keep();
+                    let what = format!("seed {seed}, pod {i}; logs are in {}", home.display());
+                    return Err(error.context(what));
+                }
+            };
+            if let Some(difference) = told {
                 run.tally.different += 1;
                 println!("DIFFERENT: seed {seed}, pod {i}: {difference}\n  {pod}");
             }
@@ -139,7 +155,7 @@ pub async fn run(options: Options) -> Result<()> {
         }
     }
     println!("{done} pods: {:?}", run.tally);
-    if run.tally.different > 0 {
+    if run.tally.different > 0 || options.verbose {
         let home = run.stand.keep();
         bail!(
             "{} differences; logs are in {}",
@@ -266,6 +282,10 @@ impl Run {
             let spreads = pod["spec"]["topologySpreadConstraints"].is_array();
             if spreads || checked.node.as_ref() == Some(node) {
                 self.tally.otherwise += 1;
+                if self.verbose {
+                    let nodes: Vec<_> = seen.iter().map(|o| o.node.as_deref()).collect();
+                    println!("otherwise: ours {node}, theirs {nodes:?}: {pod}");
+                }
                 return Ok(None);
             }
         }
@@ -284,7 +304,17 @@ impl Run {
         self.connection.success(&Ask::post(path, &pod)).await?;
         let mut outcome = Outcome::default();
         loop {
-            let (kind, object) = self.changes.next().await?;
+            let next = if outcome.nominated.is_some() {
+                // Not every hint of theirs lets a pod go when its victims have gone.
+                match tokio::time::timeout(QUIET, self.changes.next()).await {
+                    Ok(next) => next,
+                    Err(_) => break,
+                }
+            } else {
+                self.changes.next().await
+            };
+            let (kind, object) =
+                next.with_context(|| format!("{scheduler} and {probe}, after {outcome:?}"))?;
             let this = name(&object);
             if this != probe {
                 if kind == "DELETED" && !this.starts_with("probe-") {
@@ -315,6 +345,10 @@ impl Run {
         }
         let path = pod_path(&namespace, &probe);
         self.connection.success(&delete(&path)).await?;
+        if outcome.nominated.is_some() {
+            // Where it ends up is up to what else there is room for by then.
+            outcome.node = None;
+        }
         loop {
             let (kind, object) = self.changes.next().await?;
             if kind == "DELETED" && name(&object) == probe {

@@ -34,11 +34,18 @@ pub fn cluster(random: &mut Random) -> Cluster {
     let nodes = random.between(1, 12);
     for i in 0..nodes {
         cluster.nodes.push(node(random, i, zones));
+        let mut ports = Vec::new();
         for j in 0..random.between(0, 5) {
             let mut pod = pod(random, &format!("there-{i}-{j}"));
             pod["spec"]["nodeName"] = format!("n{i}").into();
             // Who is there has been let in; what it wishes is only for others to heed.
             pod["spec"]["tolerations"] = json!([{"operator": "Exists"}]);
+            let port = pod["spec"]["containers"][0]["ports"][0]["hostPort"].clone();
+            if port.is_number() && ports.contains(&port) {
+                // Nobody could have let two of them in.
+                pod["spec"]["containers"][0]["ports"] = Value::Null;
+            }
+            ports.push(port);
             cluster.pods.push(pod);
         }
     }

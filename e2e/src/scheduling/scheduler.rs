@@ -17,8 +17,8 @@ pub struct Scheduler {
 
 impl Scheduler {
     /// Starts the kube-scheduler of a directory of binaries, without rate limits of its
-    /// client.
-    pub fn start(stand: &Stand, bin: &Path, name: &str) -> Result<Self> {
+    /// client; it logs as much as `log` says.
+    pub fn start(stand: &Stand, bin: &Path, name: &str, log: u8) -> Result<Self> {
         let home = stand.home();
         let pem = |file: &str| stand.pki.path(file).display().to_string();
         let kubeconfig = home.join("admin.conf");
@@ -48,6 +48,7 @@ impl Scheduler {
             format!("--config={}", file.display()),
             "--bind-address=127.0.0.1".to_owned(),
             format!("--secure-port={port}"),
+            format!("--v={log}"),
             format!(
                 "--cert-dir={}",
                 home.join(format!("{name}-certs")).display()

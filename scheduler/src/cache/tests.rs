@@ -131,6 +131,31 @@ fn pods_of_one_kind_share_a_template() {
 }
 
 #[test]
+fn a_pod_that_is_resized_counts_for_the_larger() {
+    let pod = |wanted: &str, has: &str, pending: &str| {
+        let pod: Pod = serde_json::from_value(json!({
+            "metadata": {"name": "p", "namespace": "default"},
+            "spec": {"containers": [
+                {"name": "c", "resources": {"requests": {"cpu": wanted}}},
+            ]},
+            "status": {
+                "conditions": [
+                    {"type": "PodResizePending", "status": "True", "reason": pending},
+                ],
+                "containerStatuses": [
+                    {"name": "c", "resources": {"requests": {"cpu": has}}},
+                ],
+            },
+        }))
+        .unwrap();
+        PodInfo::new(&pod).requests.milli_cpu
+    };
+    assert_eq!(pod("2", "1", "Deferred"), 2000);
+    assert_eq!(pod("1", "2", "Deferred"), 2000);
+    assert_eq!(pod("3", "1", "Infeasible"), 1000);
+}
+
+#[test]
 fn sidecars_and_init_containers_are_counted_as_they_run() {
     let pod: Pod = serde_json::from_value(json!({
         "metadata": {"name": "p", "namespace": "default"},

@@ -9,6 +9,8 @@ use anyhow::bail;
 use component::flags::GoDuration;
 use serde::Deserialize;
 
+use crate::extender::ExtenderConfiguration;
+
 pub const KIND: &str = "KubeSchedulerConfiguration";
 pub const VERSIONS: &[&str] = &["kubescheduler.config.k8s.io/v1"];
 
@@ -27,7 +29,7 @@ pub struct KubeSchedulerConfiguration {
     pub pod_max_backoff_seconds: u64,
     pub delay_cache_until_active: bool,
     pub profiles: Vec<ProfileConfiguration>,
-    pub extenders: Vec<serde_json::Value>,
+    pub extenders: Vec<ExtenderConfiguration>,
 }
 
 impl Default for KubeSchedulerConfiguration {
@@ -135,6 +137,44 @@ impl KubeSchedulerConfiguration {
             .collect()
     }
 
+    /// Extended resources that extenders look after instead of NodeResourcesFit.
+    pub fn resources_of_extenders(&self) -> Vec<String> {
+        let managed = self.extenders.iter().flat_map(|e| &e.managed_resources);
+        managed
+            .filter(|resource| resource.ignored_by_scheduler)
+            .map(|resource| resource.name.clone())
+            .collect()
+    }
+
+    fn validate_extenders(&self) -> anyhow::Result<()> {
+        for (i, extender) in self.extenders.iter().enumerate() {
+            if !extender.prioritize_verb.is_empty() && extender.weight <= 0 {
+                bail!(
+                    "extenders[{i}].weight: Invalid value: {}: must have a positive weight applied to it",
+                    extender.weight
+                );
+            }
+            if !extender.preempt_verb.is_empty() {
+                bail!("extenders[{i}].preemptVerb is not available in this build");
+            }
+            let mut seen: Vec<&str> = Vec::new();
+            for resource in &extender.managed_resources {
+                if seen.contains(&resource.name.as_str()) {
+                    bail!(
+                        "extenders[{i}].managedResources: Invalid value: {:?}: duplicate extender managed resource name",
+                        resource.name
+                    );
+                }
+                seen.push(&resource.name);
+            }
+        }
+        let binders = self.extenders.iter().filter(|e| !e.bind_verb.is_empty());
+        if binders.count() > 1 {
+            bail!("extenders: Invalid value: only one extender can implement bind");
+        }
+        Ok(())
+    }
+
     /// Refuses what makes no sense, in upstream's words where it has some.
     pub fn validate(&self) -> anyhow::Result<()> {
         if self.parallelism <= 0 {
@@ -170,9 +210,7 @@ impl KubeSchedulerConfiguration {
                 self.pod_max_backoff_seconds
             );
         }
-        if !self.extenders.is_empty() {
-            bail!("extenders are not available in this build");
-        }
+        self.validate_extenders()?;
         let lock = &self.leader_election.resource_lock;
         if self.leader_election.leader_elect && lock != "leases" {
             bail!(

@@ -13,7 +13,7 @@ use crate::plugins::testing::api_node;
 use crate::profile::Profile;
 
 /// A cluster to try things out on.
-struct Stand {
+pub struct Stand {
     profile: Profile,
     cluster: Cache,
     evaluations: Evaluations,
@@ -22,7 +22,7 @@ struct Stand {
 
 impl Stand {
     /// With nodes `n0`, `n1`… in zones `z0`, `z1`…, so many nodes per zone.
-    fn new(zones: usize, per_zone: usize) -> Self {
+    pub fn new(zones: usize, per_zone: usize) -> Self {
         let mut stand = Self {
             profile: default_profile(),
             cluster: Cache::default(),
@@ -72,7 +72,7 @@ impl Stand {
     }
 
     /// Where the pod goes, for good; or why it goes nowhere.
-    fn place(&mut self, name: &str, labels: Value, spec: Value) -> Result<String, String> {
+    pub fn place(&mut self, name: &str, labels: Value, spec: Value) -> Result<String, String> {
         match self.decide(name, labels, spec) {
             (pod, Decision::Node(node)) => {
                 self.cluster.assume(pod, &node);
@@ -83,20 +83,20 @@ impl Stand {
     }
 }
 
-fn cpu(amount: &str) -> Value {
+pub fn cpu(amount: &str) -> Value {
     json!([{"resources": {"requests": {"cpu": amount}}}])
 }
 
-fn affinity(kind: &str, when: &str, terms: Value) -> Value {
+pub fn affinity(kind: &str, when: &str, terms: Value) -> Value {
     json!({kind: {format!("{when}DuringSchedulingIgnoredDuringExecution"): terms}})
 }
 
-fn term(app: &str, key: &str) -> Value {
+pub fn term(app: &str, key: &str) -> Value {
     json!({"topologyKey": key, "labelSelector": {"matchLabels": {"app": app}}})
 }
 
-const ZONE: &str = "topology.kubernetes.io/zone";
-const HOST: &str = "kubernetes.io/hostname";
+pub const ZONE: &str = "topology.kubernetes.io/zone";
+pub const HOST: &str = "kubernetes.io/hostname";
 const NO_HELP: &str = "no new claims to deallocate, preemption: 0";
 
 #[test]
@@ -264,7 +264,7 @@ fn preferences_and_those_of_others_draw_and_repel() {
     );
 }
 
-fn spread(key: &str, skew: i64, when: &str, rest: Value) -> Value {
+pub fn spread(key: &str, skew: i64, when: &str, rest: Value) -> Value {
     let mut constraint = json!({
         "topologyKey": key, "maxSkew": skew, "whenUnsatisfiable": when,
         "labelSelector": {"matchLabels": {"app": "s"}},

@@ -57,6 +57,7 @@ pub struct PodSpec {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Container {
+    pub name: String,
     pub image: String,
     pub resources: Requirements,
     pub ports: Vec<ContainerPort>,
@@ -96,6 +97,18 @@ pub struct PodStatus {
     pub conditions: Vec<PodCondition>,
     pub nominated_node_name: String,
     pub start_time: Option<Time>,
+    pub container_statuses: Vec<ContainerStatus>,
+    pub init_container_statuses: Vec<ContainerStatus>,
+}
+
+/// What a container has by now, which differs from what it is to have while it is being
+/// resized.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ContainerStatus {
+    pub name: String,
+    pub resources: Option<Requirements>,
+    pub allocated_resources: BTreeMap<String, Quantity>,
 }
 
 /// A node, with the fields that decide what it may run.

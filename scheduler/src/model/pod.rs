@@ -2,6 +2,7 @@
 //! goes is its [`Template`], which pods of one kind share: they share filter and score
 //! work as well.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Deref;
 use std::sync::{Arc, Weak};
@@ -158,13 +159,14 @@ impl Templates {
             .map(|o| (&o.api_version, &o.kind, &o.name));
         let volumes = pod.spec.volumes.iter().any(concerns_scheduling);
         let images: Vec<&str> = image_volumes(&pod.spec).collect();
+        let spec = effective(pod);
         let key = serde_json::to_vec(&(
             &pod.metadata.namespace,
             &pod.metadata.labels,
             owner,
             volumes,
             images,
-            &pod.spec,
+            &*spec,
         ))
         .unwrap_or_default();
         if let Some(known) = self.known.get(&*key).and_then(Weak::upgrade) {
@@ -175,7 +177,7 @@ impl Templates {
             self.limit = (2 * self.known.len()).max(1024);
         }
         self.next += 1;
-        let template = Arc::new(Template::new(self.next, pod));
+        let template = Arc::new(Template::new(self.next, pod, &spec));
         self.known.insert(key.into(), Arc::downgrade(&template));
         template
     }
@@ -186,8 +188,8 @@ const DEFAULT_MILLI_CPU: i64 = 100;
 const DEFAULT_MEMORY: i64 = 200 * 1024 * 1024;
 
 impl Template {
-    fn new(id: u32, pod: &Pod) -> Self {
-        let (metadata, spec) = (&pod.metadata, &pod.spec);
+    fn new(id: u32, pod: &Pod, spec: &PodSpec) -> Self {
+        let metadata = &pod.metadata;
         let owner = metadata
             .owner_references
             .iter()
@@ -241,6 +243,63 @@ impl Template {
             claims_devices: !spec.resource_claims.is_empty(),
         }
     }
+}
+
+/// The spec with requests as they count: while a container is being resized, the larger of
+/// what it has and what it is to have; what it has when it will not get it (KEP-1287).
+fn effective(pod: &Pod) -> Cow<'_, PodSpec> {
+    let mut spec = Cow::Borrowed(&pod.spec);
+    let status = &pod.status;
+    let mut resizes = status.conditions.iter();
+    let infeasible = resizes
+        .find(|c| c.type_ == "PodResizePending")
+        .is_some_and(|c| c.reason.as_deref() == Some("Infeasible"));
+    let both = [
+        (&status.container_statuses, false),
+        (&status.init_container_statuses, true),
+    ];
+    for (statuses, init) in both {
+        for status in statuses {
+            let Some(actual) = &status.resources else {
+                continue;
+            };
+            let containers = if init {
+                &pod.spec.init_containers
+            } else {
+                &pod.spec.containers
+            };
+            let Some(at) = containers.iter().position(|c| c.name == status.name) else {
+                continue;
+            };
+            let container = &containers[at];
+            if init && container.restart_policy != "Always" {
+                continue;
+            }
+            let mut requests = if infeasible {
+                BTreeMap::new()
+            } else {
+                container.resources.requests.clone()
+            };
+            for (name, quantity) in actual.requests.iter().chain(&status.allocated_resources) {
+                match requests.get_mut(name) {
+                    Some(most) if most.to_f64() >= quantity.to_f64() => {}
+                    _ => {
+                        requests.insert(name.clone(), quantity.clone());
+                    }
+                }
+            }
+            if requests != container.resources.requests {
+                let spec = spec.to_mut();
+                let containers = if init {
+                    &mut spec.init_containers
+                } else {
+                    &mut spec.containers
+                };
+                containers[at].resources.requests = requests;
+            }
+        }
+    }
+    spec
 }
 
 fn image_volumes(spec: &PodSpec) -> impl Iterator<Item = &str> {

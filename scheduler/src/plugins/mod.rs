@@ -18,6 +18,8 @@ pub mod scheduling_gates;
 pub mod taint_toleration;
 pub mod volume_binding;
 pub mod volume_restrictions;
+#[cfg(test)]
+mod volume_tests;
 pub mod volume_zone;
 
 use std::collections::HashMap;
@@ -32,7 +34,11 @@ use crate::config::plugins::Point;
 use crate::framework::Plugin;
 use crate::profile::Profile;
 
-fn make(name: &str, args: &Args<'_>) -> anyhow::Result<Option<Arc<dyn Plugin>>> {
+fn make(
+    name: &str,
+    args: &Args<'_>,
+    ignored: &[String],
+) -> anyhow::Result<Option<Arc<dyn Plugin>>> {
     let plugin: Arc<dyn Plugin> = match name {
         "SchedulingGates" => Arc::new(scheduling_gates::SchedulingGates),
         "NodeUnschedulable" => Arc::new(node_unschedulable::NodeUnschedulable),
@@ -40,7 +46,11 @@ fn make(name: &str, args: &Args<'_>) -> anyhow::Result<Option<Arc<dyn Plugin>>> 
         "TaintToleration" => Arc::new(taint_toleration::TaintToleration),
         "NodeAffinity" => Arc::new(args.node_affinity()?),
         "NodePorts" => Arc::new(node_ports::NodePorts),
-        "NodeResourcesFit" => Arc::new(args.fit()?),
+        "NodeResourcesFit" => {
+            let mut fit = args.fit()?;
+            fit.ignored.extend(ignored.iter().cloned());
+            Arc::new(fit)
+        }
         "PodTopologySpread" => Arc::new(args.pod_topology_spread()?),
         "InterPodAffinity" => Arc::new(args.inter_pod_affinity()?),
         "NodeResourcesBalancedAllocation" => Arc::new(args.balanced_allocation()?),
@@ -56,10 +66,12 @@ fn make(name: &str, args: &Args<'_>) -> anyhow::Result<Option<Arc<dyn Plugin>>> 
     Ok(Some(plugin))
 }
 
-/// The profile that a configuration asks for. `gate` is whether a feature is on.
+/// The profile that a configuration asks for. `ignored` are resources that extenders look
+/// after, `gate` is whether a feature is on.
 pub fn profile(
     name: &str,
     config: &ProfileConfiguration,
+    ignored: &[String],
     gate: &dyn Fn(&str) -> bool,
 ) -> anyhow::Result<Profile> {
     config.plugins.validate()?;
@@ -75,7 +87,7 @@ pub fn profile(
         if let Some(known) = made.get(name) {
             return Ok(known.clone());
         }
-        let plugin = make(name, &args)?;
+        let plugin = make(name, &args, ignored)?;
         made.insert(name.to_owned(), plugin.clone());
         Ok(plugin)
     };
@@ -130,6 +142,7 @@ pub fn default_profile() -> Profile {
     profile(
         crate::config::DEFAULT_SCHEDULER,
         &ProfileConfiguration::default(),
+        &[],
         &|_| true,
     )
     .unwrap()

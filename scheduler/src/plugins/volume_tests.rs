@@ -1,0 +1,260 @@
+//! The plugins of volumes together, on claims, volumes and nodes from JSON.
+
+use std::sync::Arc;
+
+use client::{Object, ObjectKey};
+use serde_json::{Value, json};
+
+use super::default_profile;
+use super::testing::api_node;
+use crate::cache::Cache;
+use crate::cache::storage::Plan;
+use crate::cycle::Decision;
+use crate::evaluation::Evaluations;
+use crate::model::{Pod, PodInfo};
+
+struct Stand {
+    cluster: Cache,
+    evaluations: Evaluations,
+}
+
+fn read<T: serde::de::DeserializeOwned>(value: Value) -> Arc<T> {
+    Arc::new(serde_json::from_value(value).unwrap())
+}
+
+const ZONE: &str = "topology.kubernetes.io/zone";
+
+impl Stand {
+    /// Nodes `n0` to `n2`, each in a zone of its own; the class `local` has volumes that
+    /// somebody makes by hand, `made` such as a driver makes.
+    fn new() -> Self {
+        let mut cluster = Cache::default();
+        for i in 0..3 {
+            let labels = json!({ZONE: format!("z{i}"), "kubernetes.io/hostname": format!("n{i}")});
+            cluster.put_node(&api_node(
+                &format!("n{i}"),
+                json!({"metadata": {"labels": labels}}),
+            ));
+        }
+        for (name, provisioner) in [("local", "kubernetes.io/no-provisioner"), ("made", "csi.x")] {
+            let class = json!({
+                "metadata": {"name": name}, "provisioner": provisioner,
+                "volumeBindingMode": "WaitForFirstConsumer",
+                "allowedTopologies": if name == "made" {
+                    json!([{"matchLabelExpressions": [{"key": ZONE, "values": ["z2"]}]}])
+                } else {
+                    json!([])
+                },
+            });
+            cluster.storage.classes.insert(name.into(), read(class));
+        }
+        Self {
+            cluster,
+            evaluations: Evaluations::default(),
+        }
+    }
+
+    fn claim(&mut self, name: &str, class: &str, volume: &str, mode: &str) {
+        let bound = (!volume.is_empty())
+            .then(|| json!({"pv.kubernetes.io/bind-completed": "yes"}))
+            .unwrap_or_else(|| json!({}));
+        let claim: Arc<crate::cache::storage::Claim> = read(json!({
+            "metadata": {"name": name, "namespace": "default", "uid": name, "annotations": bound},
+            "spec": {"storageClassName": class, "volumeName": volume, "accessModes": [mode],
+                "resources": {"requests": {"storage": "1Gi"}}},
+        }));
+        self.cluster.storage.claims.insert(claim.key(), claim);
+    }
+
+    fn volume(&mut self, name: &str, size: &str, zone: &str) {
+        let volume: Arc<crate::cache::storage::Volume> = read(json!({
+            "metadata": {"name": name},
+            "spec": {
+                "capacity": {"storage": size}, "accessModes": ["ReadWriteOnce"],
+                "storageClassName": "local",
+                "csi": {"driver": "csi.x", "volumeHandle": name},
+                "nodeAffinity": {"required": {"nodeSelectorTerms": [{"matchExpressions": [
+                    {"key": ZONE, "operator": "In", "values": [zone]},
+                ]}]}},
+            },
+            "status": {"phase": "Available"},
+        }));
+        self.cluster.storage.volumes.insert(name.into(), volume);
+    }
+
+    fn pod(name: &str, node: &str, claims: &[&str]) -> Arc<PodInfo> {
+        let volumes: Vec<Value> = claims
+            .iter()
+            .map(|c| json!({"name": c, "persistentVolumeClaim": {"claimName": c}}))
+            .collect();
+        let pod: Pod = serde_json::from_value(json!({
+            "metadata": {"name": name, "namespace": "default", "uid": name},
+            "spec": {"volumes": volumes, "nodeName": node},
+        }))
+        .unwrap();
+        PodInfo::new(&pod)
+    }
+
+    /// Where a pod goes and what its volumes need; or why it goes nowhere.
+    fn place(&mut self, name: &str, claims: &[&str]) -> Result<(String, Plan), String> {
+        let pod = Self::pod(name, "", claims);
+        let decision = default_profile().schedule(
+            &pod,
+            &self.cluster,
+            &mut self.evaluations,
+            &mut 0,
+            &mut |_| 0,
+        );
+        match decision {
+            Decision::Node(node) => {
+                let storage = &self.cluster.storage;
+                let claims = storage.claims(&pod).unwrap();
+                let node_info = self.cluster.node_named(&node).unwrap();
+                let plan = storage.plan(&claims, node_info).unwrap();
+                self.cluster.storage.assume(&plan, &node);
+                self.cluster.assume(pod, &node);
+                Ok((node.into(), plan))
+            }
+            Decision::Unschedulable(verdict) => Err(verdict.message),
+        }
+    }
+}
+
+#[test]
+fn a_claim_must_be_there_and_bound() {
+    let mut stand = Stand::new();
+    let message = stand.place("p", &["c"]).unwrap_err();
+    assert!(
+        message.starts_with("0/3 nodes are available: persistentvolumeclaim \"c\" not found."),
+        "{message}"
+    );
+    stand.claim("c", "immediate", "", "ReadWriteOnce");
+    let message = stand.place("p", &["c"]).unwrap_err();
+    assert!(
+        message.starts_with(
+            "0/3 nodes are available: pod has unbound immediate PersistentVolumeClaims."
+        ),
+        "{message}"
+    );
+    stand.claim("c", "local", "gone", "ReadWriteOnce");
+    let message = stand.place("p", &["c"]).unwrap_err();
+    assert!(
+        message.contains("persistentvolume \"gone\" not found"),
+        "{message}"
+    );
+}
+
+#[test]
+fn a_pod_goes_to_its_volume() {
+    let mut stand = Stand::new();
+    stand.volume("v", "1Gi", "z1");
+    stand.claim("c", "local", "v", "ReadWriteOnce");
+    let (node, plan) = stand.place("p", &["c"]).unwrap();
+    assert_eq!((node.as_str(), plan.is_empty()), ("n1", true));
+    stand.cluster.remove_node("n1");
+    let message = stand.place("q", &["c"]).unwrap_err();
+    assert!(
+        message.starts_with(
+            "0/2 nodes are available: 2 node(s) didn't match PersistentVolume's node affinity."
+        ),
+        "{message}"
+    );
+}
+
+#[test]
+fn a_waiting_claim_gets_the_smallest_volume_and_no_volume_is_promised_twice() {
+    let mut stand = Stand::new();
+    stand.volume("large", "9Gi", "z0");
+    stand.volume("small", "1Gi", "z0");
+    stand.volume("tiny", "1Mi", "z0");
+    for name in ["a", "b", "c"] {
+        stand.claim(name, "local", "", "ReadWriteOnce");
+    }
+    let (node, plan) = stand.place("p", &["a"]).unwrap();
+    let key = ObjectKey::new("default", "a");
+    assert_eq!(node, "n0");
+    assert_eq!(plan.bindings, [("small".into(), key)]);
+    let (_, plan) = stand.place("q", &["b"]).unwrap();
+    assert_eq!(&plan.bindings[0].0, &ObjectKey::from("large"));
+    let message = stand.place("r", &["c"]).unwrap_err();
+    assert!(
+        message.contains("3 node(s) didn't find available persistent volumes to bind"),
+        "{message}"
+    );
+}
+
+#[test]
+fn a_volume_is_made_where_its_class_allows() {
+    let mut stand = Stand::new();
+    stand.claim("c", "made", "", "ReadWriteOnce");
+    let (node, plan) = stand.place("p", &["c"]).unwrap();
+    assert_eq!(node, "n2");
+    assert_eq!(plan.provisions, [ObjectKey::new("default", "c")]);
+    let storage = &stand.cluster.storage;
+    assert_eq!(storage.progress(&plan, "n2"), Ok(false));
+    stand.volume("v", "1Gi", "z2");
+    stand.claim("c", "made", "v", "ReadWriteOnce");
+    assert_eq!(stand.cluster.storage.progress(&plan, "n2"), Ok(true));
+}
+
+#[test]
+fn one_pod_alone_has_a_claim_of_its_kind() {
+    let mut stand = Stand::new();
+    stand.volume("v", "1Gi", "z1");
+    stand.claim("c", "local", "v", "ReadWriteOncePod");
+    assert!(stand.place("p", &["c"]).is_ok());
+    let message = stand.place("q", &["c"]).unwrap_err();
+    assert!(
+        message.contains("3 node(s) unavailable due to PersistentVolumeClaim with ReadWriteOncePod access mode already in-use by another pod"),
+        "{message}"
+    );
+}
+
+#[test]
+fn a_node_has_so_many_volumes_of_a_driver() {
+    let mut stand = Stand::new();
+    stand.cluster.storage.csi_nodes.insert(
+        "n1".into(),
+        read(json!({
+            "metadata": {"name": "n1"},
+            "spec": {"drivers": [{"name": "csi.x", "allocatable": {"count": 1}}]},
+        })),
+    );
+    for name in ["a", "b"] {
+        stand.volume(name, "1Gi", "z1");
+        stand.claim(name, "local", name, "ReadWriteOnce");
+    }
+    stand.cluster.put_pod(Stand::pod("there", "n1", &["a"]));
+    assert!(
+        stand.place("again", &["a"]).is_ok(),
+        "it is attached already"
+    );
+    let message = stand.place("p", &["b"]).unwrap_err();
+    assert!(
+        message.contains("1 node(s) exceed max volume count"),
+        "{message}"
+    );
+}
+
+#[test]
+fn zones_of_volumes_are_heeded() {
+    let mut stand = Stand::new();
+    let volume = json!({
+        "metadata": {"name": "v", "labels": {ZONE: "z0__z2"}},
+        "spec": {"capacity": {"storage": "1Gi"}},
+    });
+    stand
+        .cluster
+        .storage
+        .volumes
+        .insert("v".into(), read(volume));
+    stand.claim("c", "local", "v", "ReadWriteOnce");
+    stand.cluster.remove_node("n0");
+    assert_eq!(stand.place("p", &["c"]).unwrap().0, "n2");
+    stand.cluster.remove_node("n2");
+    let message = stand.place("q", &["c"]).unwrap_err();
+    assert!(
+        message.contains("1 node(s) had no available volume zone"),
+        "{message}"
+    );
+}
