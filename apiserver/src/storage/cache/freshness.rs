@@ -20,7 +20,8 @@ pub(super) struct Freshness {
     wanted: AtomicU64,
     /// Rung when `wanted` is ahead of `revision`.
     pub(super) behind: Notify,
-    /// The watch can be asked how far it has come.
+    /// The watch can be asked how far it has come. Hoped for until the first watch is there:
+    /// a read that went to etcd meanwhile would be followed by older ones from the cache.
     can_ask: AtomicBool,
     started: AtomicU64,
     last_read: Mutex<LastRead>,
@@ -41,7 +42,7 @@ impl Freshness {
             revision: watch::Sender::new(0),
             wanted: AtomicU64::new(0),
             behind: Notify::new(),
-            can_ask: AtomicBool::new(false),
+            can_ask: AtomicBool::new(true),
             started: AtomicU64::new(0),
             last_read: Mutex::default(),
         }
