@@ -122,8 +122,9 @@ pub fn not_found() -> Response<Body> {
 /// A `Status` in the form that the client negotiated, JSON when that is none.
 pub fn status(status: &Status, request: &HeaderMap, pretty: bool) -> Response<Body> {
     let accept = negotiate::header(request, header::ACCEPT);
-    let media =
-        negotiate::accept(accept, |_, convert| convert.is_none()).map_or(Media::Json, |a| a.media);
+    // What a client takes in no form is shown in the one that people read.
+    let (media, pretty) = negotiate::accept(accept, |_, convert| convert.is_none())
+        .map_or((Media::Json, true), |a| (a.media, pretty));
     let code = match status.code {
         0 => StatusCode::OK,
         _ => status.http_status(),

@@ -211,9 +211,37 @@ const STREAMS: [&str; 2] = [
 /// Negotiates a watch's form.
 pub fn output_stream(headers: &HeaderMap, offer: Offer) -> Result<Accepted, Status> {
     let wanted = header(headers, ACCEPT);
-    accept(wanted, |m, c| offer.allows(m, c))
-        .filter(|a| a.media != Media::Yaml && is_routed(wanted))
-        .ok_or_else(|| not_acceptable(wanted, offer, &STREAMS))
+    let accepted = accept(wanted, |m, c| offer.allows(m, c))
+        .filter(|_| is_routed(wanted))
+        .ok_or_else(|| not_acceptable(wanted, offer, &Media::ALL.map(Media::name)))?;
+    match accepted.media {
+        Media::Yaml => Err(not_acceptable(wanted, offer, &STREAMS)),
+        _ => Ok(accepted),
+    }
+}
+
+/// Whether the answer may be text as it comes (logs). Upstream's router takes `text/plain` from
+/// a client, and its negotiation does not.
+///
+/// # Errors
+/// It may not.
+pub fn output_text(headers: &HeaderMap) -> Result<(), Status> {
+    let wanted = header(headers, ACCEPT);
+    let names = Media::ALL.map(Media::name);
+    let is_text = |clause: &str| {
+        let media = clause.split(';').next().unwrap_or_default();
+        media.trim() == "text/plain"
+    };
+    if !is_routed(wanted) && !wanted.split(',').any(is_text) {
+        let text = format!(
+            "406: Not Acceptable\n\nAvailable representations: text/plain, {}",
+            names.join(", ")
+        );
+        return Err(router_status(406, &text));
+    }
+    accept(wanted, |m, c| Offer::Plain.allows(m, c))
+        .map(drop)
+        .ok_or_else(|| Status::not_acceptable(&names))
 }
 
 /// A refusal (406). A media type that no object has is refused in the words of upstream's router,

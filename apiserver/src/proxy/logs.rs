@@ -18,6 +18,7 @@ use super::metrics::Metrics;
 use super::target::{container, node_of, query};
 use crate::http::body::{self, Body};
 use crate::http::context::RequestContext;
+use crate::http::negotiate;
 use crate::http::query::Query;
 use crate::http::verbs::{self, Connect};
 use crate::http::websocket;
@@ -108,6 +109,7 @@ impl Logs {
         if !matches!(request.method, Method::GET | Method::HEAD) {
             return Err(verbs::method_not_allowed());
         }
+        negotiate::output_text(&request.headers)?;
         let insecure = request.query.flag("insecureSkipTLSVerifyBackend");
         self.metrics.log(insecure);
         let errors = validate(&request.query, self.split_streams)?;

@@ -10,7 +10,7 @@ use super::super::context::RequestContext;
 use super::super::encode::{ListMeta, View};
 use super::super::negotiate::{self, Accepted, Offer};
 use super::body as input;
-use super::read::{self, Shape, namespace};
+use super::read::{self, namespace};
 use super::write::respond;
 use crate::registry::options::{DeleteOptions, ListOptions};
 use crate::registry::store::{Store, Write};
@@ -113,10 +113,7 @@ pub(super) async fn collection(
         continue_token: listed.continue_token,
         remaining: None,
     };
-    let shape = match read::shape(&accepted, request, true)? {
-        Shape::Table { .. } => Shape::Objects,
-        shape => shape,
-    };
+    let shape = read::shape(&accepted, request, true)?;
     let bytes = read::many(view, &listed.list.objects, &meta, shape, &accepted)?;
     Ok(body::bytes(
         StatusCode::OK,

@@ -5,12 +5,14 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::{Response, StatusCode};
 use meta::Status;
+use schema::Resource;
 
 use super::super::body::{self, Body};
 use super::super::context::RequestContext;
 use super::super::encode::{self, ListMeta, View};
 use super::super::negotiate::{self, Accepted, Media, Offer};
 use super::super::pieces::{self, Pieces};
+use super::super::request_info::RequestInfo;
 use super::table::{self, Include};
 use crate::registry::options::ListOptions;
 use crate::registry::store::Store;
@@ -51,15 +53,31 @@ pub(super) fn shape(
             beta,
             include: Include::parse(request.query.get("includeObject").unwrap_or_default())?,
         }),
-        "PartialObjectMetadata" if is_list => refuse(
-            "you requested PartialObjectMetadata, but the requested object is a list".to_owned(),
-        ),
-        "PartialObjectMetadataList" if !is_list => refuse(
-            "you requested PartialObjectMetadataList, but the requested object is not a list"
-                .to_owned(),
-        ),
+        "PartialObjectMetadata" if is_list => refuse(format!(
+            "you requested PartialObjectMetadata, but the requested object is a list ({}List)",
+            go_type(&request.info)
+        )),
+        "PartialObjectMetadataList" if !is_list => refuse(format!(
+            "you requested PartialObjectMetadataList, but the requested object is not a list ({})",
+            go_type(&request.info)
+        )),
         _ => Ok(Shape::Partial { beta }),
     }
+}
+
+/// What upstream calls the type of the objects: it says so in a message that clients see.
+fn go_type(info: &RequestInfo) -> String {
+    let of = |r: &&Resource| {
+        let named = (r.group, r.version, r.plural);
+        named == (&*info.group, &*info.version, &*info.resource)
+    };
+    let kind = schema::resources().iter().find(of).map_or("", |r| r.kind);
+    let package = match info.group.as_str() {
+        "" | "events.k8s.io" => "core",
+        "internal.apiserver.k8s.io" => "apiserverinternal",
+        group => group.split('.').next().unwrap_or_default(),
+    };
+    format!("*{package}.{kind}")
 }
 
 pub(super) fn meta_version(beta: bool) -> &'static str {
@@ -76,12 +94,13 @@ pub(super) async fn get(
     request: &RequestContext,
 ) -> Result<Response<Body>, Status> {
     let accepted = negotiate::output(&request.headers, &request.query, Offer::Objects)?;
-    let shape = shape(&accepted, request, false)?;
     let info = &request.info;
     let version = request.query.text("resourceVersion");
     let object = store
         .get(namespace(view, request), &info.name, &version)
         .await?;
+    // In upstream's order: what is asked for must be there before it is shown in some way.
+    let shape = shape(&accepted, request, false)?;
     let bytes = one(view, &object, shape, &accepted)?;
     Ok(body::bytes(
         StatusCode::OK,
@@ -139,11 +158,11 @@ pub(super) async fn list(
     request: &RequestContext,
 ) -> Result<Response<Body>, Status> {
     let accepted = negotiate::output(&request.headers, &request.query, Offer::Collection)?;
-    let shape = shape(&accepted, request, true)?;
     let options = ListOptions::from_query(&request.query, false)?;
     let info = &request.info;
     let selection = store.select(view.served, namespace(view, request), &info.name, &options)?;
     let listed = store.list(&selection, &options).await?;
+    let shape = shape(&accepted, request, true)?;
     let meta = ListMeta {
         resource_version: listed.list.revision.to_string(),
         remaining: (!listed.continue_token.is_empty())

@@ -38,7 +38,6 @@ pub(super) async fn watch(
     request: &mut RequestContext,
 ) -> Result<Response<Body>, Status> {
     let accepted = negotiate::output_stream(&request.headers, Offer::Collection)?;
-    let shape = read::shape(&accepted, request, false)?;
     let options = ListOptions::from_query(&request.query, request.info.verb_in_path)?;
     let selection = store.select(
         view.served,
@@ -52,6 +51,7 @@ pub(super) async fn watch(
         chain.min_watch.mul_f64(1.0 + spread)
     });
     let watcher = store.watch(selection, &options).await?;
+    let shape = read::shape(&accepted, request, false)?;
     let initial = request.query.flag("sendInitialEvents");
     let scope = request.info.scope();
     let writer = Writer {
