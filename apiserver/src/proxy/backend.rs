@@ -11,6 +11,7 @@ use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use meta::Status;
+use prometheus::IntCounter;
 use rustls_pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
@@ -27,6 +28,8 @@ pub struct Backend {
     pub port: u16,
     /// `None`: plain HTTP.
     pub tls: Option<Arc<ClientTls>>,
+    /// Counts certificates that were not believed.
+    pub unverified: Option<IntCounter>,
 }
 
 /// What is sent.
@@ -138,8 +141,18 @@ impl Backend {
         let stream = tokio_rustls::TlsConnector::from(config)
             .connect(name, stream)
             .await
+            .inspect_err(|e| self.count(e))
             .map_err(|e| unreachable(&e))?;
         self.over(stream, outgoing, upgrading).await
+    }
+
+    fn count(&self, error: &std::io::Error) {
+        let cause = error.get_ref().and_then(|e| e.downcast_ref());
+        if let (Some(rustls::Error::InvalidCertificate(_)), Some(counter)) =
+            (cause, &self.unverified)
+        {
+            counter.inc();
+        }
     }
 
     async fn over<S>(

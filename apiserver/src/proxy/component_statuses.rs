@@ -48,6 +48,7 @@ impl ComponentStatuses {
             host: "127.0.0.1".to_owned(),
             port,
             tls: Some(self.tls.clone()),
+            unverified: None,
         };
         let outgoing = Outgoing {
             method: Method::GET,

@@ -154,6 +154,7 @@ impl Connect for PodProxy {
                 host: host.to_owned(),
                 port,
                 tls: address.https.then_some(tls),
+                unverified: None,
             };
             forward(backend, request).await
         })
@@ -214,6 +215,7 @@ impl Connect for ServiceProxy {
                 host,
                 port,
                 tls: address.https.then_some(tls),
+                unverified: None,
             };
             forward(backend, request).await
         })

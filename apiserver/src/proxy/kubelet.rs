@@ -77,6 +77,7 @@ impl Kubelets {
                 host,
                 port,
                 tls: Some(self.tls.clone()),
+                unverified: None,
             },
             knows_websockets: declared
                 .is_some_and(|list| list.iter().any(|f| f == "ExtendWebSocketsToKubelet")),

@@ -136,10 +136,11 @@ impl Logs {
                 false => Some((key, value)),
             }
         }));
-        let kubelet = match insecure {
+        let mut kubelet = match insecure {
             true => self.kubelets.unverified(node).await?,
             false => self.kubelets.of(node).await?,
         };
+        kubelet.backend.unverified = Some(self.metrics.log_tls_failures.clone());
         let mut headers = HeaderMap::new();
         let as_messages = websocket::is_asked_for(&request.headers);
         let accept = request.headers.get(header::ACCEPT_ENCODING);

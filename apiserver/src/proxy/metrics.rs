@@ -1,12 +1,14 @@
 //! What is counted of requests that end at kubelets, under upstream's names.
 
-use prometheus::{IntCounterVec, Opts, Registry};
+use prometheus::{IntCounter, IntCounterVec, Opts, Registry};
 
 pub struct Metrics {
     translator: IntCounterVec,
     tunnel: IntCounterVec,
     streaming: IntCounterVec,
     logs: IntCounterVec,
+    /// Logs were not had because the kubelet could not show who it is.
+    pub log_tls_failures: IntCounter,
 }
 
 impl Metrics {
@@ -16,7 +18,13 @@ impl Metrics {
             registry.register(Box::new(counter.clone()))?;
             Ok::<_, prometheus::Error>(counter)
         };
+        let log_tls_failures = IntCounter::new(
+            "kube_apiserver_pod_logs_backend_tls_failure_total",
+            "Requests for logs that failed because the kubelet could not show who it is.",
+        )?;
+        registry.register(Box::new(log_tls_failures.clone()))?;
         Ok(Metrics {
+            log_tls_failures,
             translator: counter(
                 "apiserver_stream_translator_requests_total",
                 "Remote commands over WebSockets that were translated to SPDY, by how they ended.",

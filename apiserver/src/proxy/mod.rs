@@ -50,10 +50,14 @@ pub fn endpoints(
 ) -> HashMap<(&'static str, &'static str, &'static str), Arc<dyn Connect>> {
     let metrics = Arc::new(metrics);
     let mut all: HashMap<_, Arc<dyn Connect>> = HashMap::new();
-    for (name, stream) in [
-        ("exec", Stream::Exec),
-        ("attach", Stream::Attach),
-        ("portforward", Stream::PortForward),
+    let (commands, ports) = (
+        "TranslateStreamCloseWebsocketRequests",
+        "PortForwardWebsockets",
+    );
+    for (name, stream, feature) in [
+        ("exec", Stream::Exec, commands),
+        ("attach", Stream::Attach, commands),
+        ("portforward", Stream::PortForward, ports),
     ] {
         let streams = Streams {
             stream,
@@ -61,6 +65,8 @@ pub fn endpoints(
             kubelets: kubelets.clone(),
             authorizer: authorizer.clone(),
             metrics: metrics.clone(),
+            translates: gates.enabled(feature),
+            trusts_kubelets: gates.enabled("ExtendWebSocketsToKubelet"),
         };
         all.insert(("", "pods", name), Arc::new(streams));
     }

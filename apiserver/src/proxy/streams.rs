@@ -45,6 +45,11 @@ pub struct Streams {
     pub kubelets: Arc<Kubelets>,
     pub authorizer: Arc<dyn Authorizer>,
     pub metrics: Arc<Metrics>,
+    /// The feature of this stream's translation (`TranslateStreamCloseWebsocketRequests`,
+    /// `PortForwardWebsockets`): without it bytes are passed on, whatever they are.
+    pub translates: bool,
+    /// The feature `ExtendWebSocketsToKubelet`: kubelets are believed that they translate.
+    pub trusts_kubelets: bool,
 }
 
 impl Stream {
@@ -119,9 +124,12 @@ impl Streams {
             backend,
             knows_websockets,
         } = self.kubelets.of(node).await?;
-        self.metrics.routed(self.stream.name(), knows_websockets);
+        let by_kubelet = knows_websockets && self.trusts_kubelets;
+        if self.translates {
+            self.metrics.routed(self.stream.name(), by_kubelet);
+        }
         let target = format!("{path}?{}", self.stream.parameters(&request.query));
-        if !knows_websockets {
+        if self.translates && !by_kubelet {
             if self.stream == Stream::PortForward {
                 if !websocket::tunnelled(&request.headers).is_empty() {
                     return self.tunnel(backend, target, request).await;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use prometheus::{
-    HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+    HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
 };
 
 /// A choice of the user's own, or the allocator's.
@@ -21,6 +21,10 @@ pub struct Metrics {
     ports_left: IntGauge,
     port_allocations: IntCounterVec,
     port_errors: IntCounterVec,
+    address_repairs: IntCounterVec,
+    address_repair_errors: IntCounter,
+    port_repairs: IntCounterVec,
+    port_repair_errors: IntCounter,
 }
 
 impl Metrics {
@@ -42,6 +46,17 @@ impl Metrics {
             let gauge = IntGauge::new(format!("kube_apiserver_{name}"), help)?;
             registry.register(Box::new(gauge.clone()))?;
             Ok::<_, prometheus::Error>(gauge)
+        };
+        let repairs = |name: &str, help: &str| {
+            let counter =
+                IntCounterVec::new(Opts::new(format!("apiserver_{name}"), help), &["type"])?;
+            registry.register(Box::new(counter.clone()))?;
+            Ok::<_, prometheus::Error>(counter)
+        };
+        let failures = |name: &str, help: &str| {
+            let counter = IntCounter::new(format!("apiserver_{name}"), help)?;
+            registry.register(Box::new(counter.clone()))?;
+            Ok::<_, prometheus::Error>(counter)
         };
         let address_seconds = HistogramVec::new(
             HistogramOpts::new(
@@ -77,6 +92,22 @@ impl Metrics {
                 "Node ports that could not be taken.",
                 &["scope"],
             )?,
+            address_repairs: repairs(
+                "clusterip_repair_ip_errors_total",
+                "Addresses that the repair found to be wrong, by what was wrong with them.",
+            )?,
+            address_repair_errors: failures(
+                "clusterip_repair_reconcile_errors_total",
+                "Repairs of addresses that failed.",
+            )?,
+            port_repairs: repairs(
+                "nodeport_repair_port_errors_total",
+                "Node ports that the repair found to be wrong, by what was wrong with them.",
+            )?,
+            port_repair_errors: failures(
+                "nodeport_repair_reconcile_errors_total",
+                "Repairs of node ports that failed.",
+            )?,
         }))
     }
 
@@ -111,6 +142,25 @@ impl Metrics {
             false => &self.port_errors,
         };
         counter.with_label_values(&[scope]).inc();
+    }
+
+    /// The repair found an address to be wrong: `leak`, `repair`, `outOfRange`, `full`, `unknown`.
+    pub fn address_repaired(&self, wrong: &str) {
+        self.address_repairs.with_label_values(&[wrong]).inc();
+    }
+
+    pub fn address_repair_failed(&self) {
+        self.address_repair_errors.inc();
+    }
+
+    /// The repair gave back node ports that nobody has.
+    pub fn ports_leaked(&self, count: usize) {
+        let leaks = self.port_repairs.with_label_values(&["leak"]);
+        leaks.inc_by(count as u64);
+    }
+
+    pub fn port_repair_failed(&self) {
+        self.port_repair_errors.inc();
     }
 
     pub fn ports(&self, used: usize, all: u16) {

@@ -49,13 +49,22 @@ pub async fn repair(
         ticks.tick().await;
         let all = addresses::list(&services, &Selector::default()).await;
         let in_use: BTreeSet<u16> = all.iter().flat_map(fields::node_ports).collect();
+        let metrics = &addresses.metrics;
         match ports.reconcile(&in_use, &leaked_ports).await {
-            Ok(unclaimed) => leaked_ports = count(&mut stray_ports, &unclaimed),
-            Err(e) => tracing::warn!(error = %e, "repairing node ports"),
+            Ok(unclaimed) => {
+                metrics.ports_leaked(leaked_ports.difference(&in_use).count());
+                leaked_ports = count(&mut stray_ports, &unclaimed);
+            }
+            Err(e) => {
+                metrics.port_repair_failed();
+                tracing::warn!(error = %e, "repairing node ports");
+            }
         }
         let leaked = count(&mut stray_addresses, &strays(&all, &addresses.all().await));
         for name in leaked {
+            metrics.address_repaired("leak");
             if let Err(e) = addresses.delete(&name).await {
+                metrics.address_repair_failed();
                 tracing::warn!(address = name, error = %e, "repairing cluster addresses");
             }
         }
@@ -102,8 +111,19 @@ async fn restore(services: &[Value], addresses: &Addresses) {
                 continue;
             }
             match addresses.create(ip, service, false).await {
-                Ok(()) | Err(AllocationError::Taken) => {}
-                Err(e) => tracing::warn!(%ip, error = %e, "repairing cluster addresses"),
+                Ok(()) => addresses.metrics.address_repaired("repair"),
+                Err(AllocationError::Taken) => {}
+                Err(e) => {
+                    addresses.metrics.address_repaired(match &e {
+                        AllocationError::OutOfRange(..) | AllocationError::NoRange(_) => {
+                            "outOfRange"
+                        }
+                        AllocationError::Full => "full",
+                        _ => "unknown",
+                    });
+                    addresses.metrics.address_repair_failed();
+                    tracing::warn!(%ip, error = %e, "repairing cluster addresses");
+                }
             }
         }
     }
