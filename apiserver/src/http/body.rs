@@ -122,9 +122,11 @@ pub fn not_found() -> Response<Body> {
 /// A `Status` in the form that the client negotiated, JSON when that is none.
 pub fn status(status: &Status, request: &HeaderMap, pretty: bool) -> Response<Body> {
     let accept = negotiate::header(request, header::ACCEPT);
-    // What a client takes in no form is shown in the one that people read.
+    // A refusal that a client takes in no form is shown in the one that people read.
     let (media, pretty) = negotiate::accept(accept, |_, convert| convert.is_none())
-        .map_or((Media::Json, true), |a| (a.media, pretty));
+        .map_or((Media::Json, pretty || !status.success), |a| {
+            (a.media, pretty)
+        });
     let code = match status.code {
         0 => StatusCode::OK,
         _ => status.http_status(),
@@ -176,6 +178,21 @@ mod tests {
             warning("unknown field \"spec.foo\"").to_str().unwrap(),
             r#"299 - "unknown field \"spec.foo\"""#
         );
+    }
+
+    #[tokio::test]
+    async fn refusals_that_no_form_is_taken_of_are_for_people() {
+        let mut request = HeaderMap::new();
+        let accept = HeaderValue::from_static("application/json;as=Table;g=meta.k8s.io;v=v1");
+        request.insert(header::ACCEPT, accept);
+        let text = |shown: Response<Body>| async {
+            let body = shown.into_body().collect().await.unwrap();
+            String::from_utf8(body.to_bytes().to_vec()).unwrap()
+        };
+        let refused = status(&Status::path_not_found(), &request, false);
+        assert!(text(refused).await.starts_with("{\n  \"kind\""));
+        let done = status(&Status::success(), &request, false);
+        assert!(text(done).await.starts_with("{\"kind\""));
     }
 
     #[test]
