@@ -12,6 +12,8 @@ use prometheus::{
     Registry,
 };
 
+use super::calls::Calls;
+
 const REQUEST_BUCKETS: &[f64] = &[
     0.005, 0.025, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0, 1.25, 1.5, 2., 3., 4., 5., 6., 8., 10., 15.,
     20., 30., 45., 60.,
@@ -25,6 +27,7 @@ const REVISION_DIGITS: u64 = 1_000_000_000_000_000;
 
 /// Everything that etcd and the cache count.
 pub struct Metrics {
+    pub calls: Calls,
     root: String,
     /// Group and resource by storage prefix, so that requests are counted by what they are for.
     names: RwLock<HashMap<String, (String, String)>>,
@@ -93,6 +96,7 @@ impl Metrics {
         registry.register(Box::new(lease_objects.clone()))?;
         let operation = &["operation", "group", "resource"];
         Ok(Arc::new(Self {
+            calls: Calls::new(registry)?,
             root: super::keys::Keys::new(prefix).root().to_owned(),
             names: RwLock::default(),
             counts_objects,

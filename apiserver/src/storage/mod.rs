@@ -8,6 +8,7 @@
 //! What must not be here: kinds, users, HTTP.
 
 pub mod cache;
+mod calls;
 pub mod etcd;
 pub mod keys;
 pub mod metrics;

@@ -418,6 +418,7 @@ mod tests {
         assert_eq!(told["reason"], "NonZeroExitCode");
         assert_eq!(told["details"]["causes"][0]["message"], "3");
         assert_eq!(client.next().await.unwrap().unwrap(), goodbye());
+        drop(client);
         assert_eq!(code.await.unwrap(), 200);
     }
 
@@ -435,6 +436,7 @@ mod tests {
         let told: Value = serde_json::from_slice(&told[1..]).unwrap();
         assert_eq!(told["message"], "Internal error occurred: nobody there");
         assert_eq!(told.get("kind"), None);
+        drop(client);
         assert_eq!(code.await.unwrap(), 500);
     }
 
@@ -446,6 +448,7 @@ mod tests {
         let told = next(&mut client).await;
         let told: Value = serde_json::from_slice(&told[1..]).unwrap();
         assert_eq!(told["status"], "Failure");
+        drop(client);
         assert_eq!(code.await.unwrap(), 500);
     }
 

@@ -99,6 +99,7 @@ mod tests {
         assert_eq!(client.next().await.unwrap().unwrap(), message(b"xyz"));
         drop(runtime);
         assert_eq!(client.next().await.unwrap().unwrap(), goodbye());
+        drop(client);
         served.await.unwrap().unwrap();
     }
 }

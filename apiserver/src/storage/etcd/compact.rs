@@ -15,7 +15,8 @@ use pb::compare::{CompareResult, CompareTarget, TargetUnion};
 use pb::request_op::Request as Op;
 use pb::response_op::Response;
 
-use super::{Etcd, Repeat, bytes, header_revision, kv, with_leader};
+use super::{Etcd, bytes, header_revision, kv, with_leader};
+use crate::storage::calls::Method;
 use crate::storage::{Result, Revision};
 
 /// Upstream's, outside of `--etcd-prefix`.
@@ -97,7 +98,7 @@ impl Compactor {
             physical: false,
         };
         self.etcd
-            .call(Repeat::Write, target, |member| {
+            .call(Method::Compact, target, |member| {
                 let request = with_leader(request);
                 async move { kv(member.channel).compact(request).await }
             })

@@ -28,12 +28,14 @@ use pb::lease_client::LeaseClient;
 use pb::request_op::Request as Op;
 use prost::Message as _;
 use tokio::time::Instant;
+use tonic::Code;
 use tonic::transport::Channel;
 
 pub use channel::{Transport, TransportError};
 pub use compact::Compactor;
 pub use health::Probe;
 
+use super::calls::Method;
 use super::metrics::Metrics;
 use super::{KeyValue, Page, Result, Revision, Storage, StorageError, Watch, keys};
 use channel::{Member, Members};
@@ -58,11 +60,10 @@ pub struct Etcd {
     metrics: Arc<Metrics>,
 }
 
-/// Whether a request may be done twice.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Repeat {
-    Read,
-    Write,
+/// Whether a request may be done twice. A lease that nobody uses expires, so granting two does
+/// no harm.
+fn may_repeat(method: Method) -> bool {
+    !matches!(method, Method::Txn | Method::Compact)
 }
 
 impl Etcd {
@@ -83,7 +84,7 @@ impl Etcd {
     /// Sends a request until it is answered, must not be repeated, or time is up.
     async fn call<T, F>(
         &self,
-        repeat: Repeat,
+        method: Method,
         asked: Revision,
         send: impl Fn(Member) -> F,
     ) -> Result<T>
@@ -95,11 +96,13 @@ impl Etcd {
         let mut tried = 0;
         loop {
             let member = self.members.current();
-            let answer = tokio::time::timeout(ATTEMPT_TIMEOUT, send(member.clone())).await;
+            let call = self.metrics.calls.unary(method, send(member.clone()));
+            let answer = tokio::time::timeout(ATTEMPT_TIMEOUT, call).await;
             let status = match answer {
                 Ok(Ok(answer)) => return Ok(answer.into_inner()),
                 Ok(Err(status)) => status,
                 Err(_) => {
+                    self.metrics.calls.handled(method, Code::DeadlineExceeded);
                     self.members.failed(&member);
                     return Err(StorageError::Unavailable(format!(
                         "etcd at {} did not answer within {} s",
@@ -110,7 +113,7 @@ impl Etcd {
             };
             let again = match fate(&status) {
                 Fate::Undone => true,
-                Fate::Unknown => repeat == Repeat::Read,
+                Fate::Unknown => may_repeat(method),
                 Fate::Final => return Err(storage_error(&status, asked)),
             };
             self.members.failed(&member);
@@ -130,7 +133,7 @@ impl Etcd {
     async fn range(&self, request: pb::RangeRequest) -> Result<pb::RangeResponse> {
         let asked = revision(request.revision);
         let answer = self
-            .call(Repeat::Read, asked, |member| {
+            .call(Method::Range, asked, |member| {
                 let request = with_leader(request.clone());
                 async move { kv(member.channel).range(request).await }
             })
@@ -148,7 +151,7 @@ impl Etcd {
         if request.encoded_len() > MAX_SENT {
             return Err(StorageError::TooLarge);
         }
-        self.call(Repeat::Write, 0, |member| {
+        self.call(Method::Txn, 0, |member| {
             let request = with_leader(request.clone());
             async move { kv(member.channel).txn(request).await }
         })
@@ -232,8 +235,7 @@ impl Etcd {
                 id: 0,
             };
             let answer = self
-                // A lease that nobody uses expires, so granting twice does no harm.
-                .call(Repeat::Read, 0, |member| {
+                .call(Method::LeaseGrant, 0, |member| {
                     let request = with_leader(request);
                     async move { LeaseClient::new(member.channel).lease_grant(request).await }
                 })

@@ -11,6 +11,7 @@ use pb::maintenance_client::MaintenanceClient;
 use super::channel::Member;
 use super::error::storage_error;
 use super::{Etcd, with_leader};
+use crate::storage::calls::Method;
 use crate::storage::{Result, Storage, StorageError};
 
 /// A hung member must not hang what reports on it.
@@ -80,6 +81,7 @@ impl Etcd {
     pub(super) async fn status_of(&self, member: &Member) -> Result<MemberStatus> {
         let mut client = MaintenanceClient::new(member.channel.clone());
         let answer = client.status(with_leader(pb::StatusRequest {}));
+        let answer = self.metrics.calls.unary(Method::Status, answer);
         let status = tokio::time::timeout(STATUS_TIMEOUT, answer)
             .await
             .map_err(|_| {

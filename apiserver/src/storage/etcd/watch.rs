@@ -19,10 +19,12 @@ use pb::watch_client::WatchClient;
 use pb::watch_request::RequestUnion;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::UnboundedReceiverStream;
-use tonic::Streaming;
+use tonic::{Code, Streaming};
 
 use super::error::storage_error;
 use super::{Etcd, bytes, header_revision, key_value, revision, with_leader};
+use crate::storage::calls::Method;
+use crate::storage::metrics::Metrics;
 use crate::storage::{Change, Result, Revision, StorageError, Watch, keys};
 
 type Requests = mpsc::UnboundedSender<pb::WatchRequest>;
@@ -51,19 +53,24 @@ impl Etcd {
         };
         let sent = send(&requests, RequestUnion::CreateRequest(create));
         debug_assert!(sent, "the receiver is alive");
+        let metrics = self.metrics.clone();
+        metrics.calls.started(Method::Watch);
+        metrics.calls.sent(Method::Watch);
         let mut answers = WatchClient::new(member.channel.clone())
             .max_decoding_message_size(usize::MAX)
             .watch(with_leader(UnboundedReceiverStream::new(outgoing)))
             .await
+            .inspect_err(|status| metrics.calls.handled(Method::Watch, status.code()))
             .map_err(|status| storage_error(&status, after))?
             .into_inner();
-        let first = next(&mut answers, after).await?;
+        let first = next(&mut answers, after, &metrics).await?;
         if let Some(error) = canceled(&first, after) {
             return Err(error);
         }
         let reader = Reader {
             answers,
             requests: requests.clone(),
+            metrics: metrics.clone(),
             after,
             fragments: Vec::new(),
             ready: VecDeque::new(),
@@ -79,10 +86,10 @@ impl Etcd {
             request_progress: can_ask.then(|| {
                 Box::new(move || {
                     // A stream that has ended says so to its reader.
-                    send(
-                        &requests,
-                        RequestUnion::ProgressRequest(pb::WatchProgressRequest {}),
-                    );
+                    let request = RequestUnion::ProgressRequest(pb::WatchProgressRequest {});
+                    if send(&requests, request) {
+                        metrics.calls.sent(Method::Watch);
+                    }
                 }) as Box<dyn Fn() + Send + Sync>
             }),
         })
@@ -102,6 +109,7 @@ struct Reader {
     /// Keeps the request side of the stream open.
     #[allow(dead_code)]
     requests: Requests,
+    metrics: Arc<Metrics>,
     after: Revision,
     fragments: Vec<mvccpb::Event>,
     ready: VecDeque<Change>,
@@ -117,7 +125,7 @@ impl Reader {
             if self.ended {
                 return None;
             }
-            match next(&mut self.answers, self.after).await {
+            match next(&mut self.answers, self.after, &self.metrics).await {
                 Ok(answer) => {
                     if let Some(error) = canceled(&answer, self.after) {
                         self.ended = true;
@@ -168,11 +176,22 @@ impl Reader {
 async fn next(
     answers: &mut Streaming<pb::WatchResponse>,
     after: Revision,
+    metrics: &Metrics,
 ) -> Result<pb::WatchResponse> {
-    match answers.message().await {
-        Ok(Some(answer)) => Ok(answer),
-        Ok(None) => Err(StorageError::Unavailable("etcd ended the watch".into())),
-        Err(status) => Err(storage_error(&status, after)),
+    let answer = answers.message().await;
+    match answer {
+        Ok(Some(answer)) => {
+            metrics.calls.received(Method::Watch);
+            Ok(answer)
+        }
+        Ok(None) => {
+            metrics.calls.handled(Method::Watch, Code::Ok);
+            Err(StorageError::Unavailable("etcd ended the watch".into()))
+        }
+        Err(status) => {
+            metrics.calls.handled(Method::Watch, status.code());
+            Err(storage_error(&status, after))
+        }
     }
 }
 
