@@ -95,9 +95,10 @@ pub const CONTROLLERS: &[Descriptor] = &[
     ),
     ours("daemonset-controller", "daemonset", c::daemonset::start),
     ours("job-controller", "job", c::job::start),
-    absent(
+    ours(
         "horizontal-pod-autoscaler-controller",
         "horizontalpodautoscaling",
+        c::horizontalpodautoscaler::start,
     ),
     ours("disruption-controller", "disruption", c::disruption::start),
     ours(

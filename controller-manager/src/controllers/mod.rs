@@ -11,6 +11,7 @@ pub mod endpointslice;
 pub mod endpointslicemirroring;
 pub mod ephemeralvolume;
 pub mod garbagecollector;
+pub mod horizontalpodautoscaler;
 pub mod job;
 pub mod namespace;
 pub mod nodeipam;

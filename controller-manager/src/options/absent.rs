@@ -39,18 +39,6 @@ pub struct AbsentControllerFlags {
     concurrent_device_taint_eviction_syncs: usize,
     #[arg(long, default_value_t = 50)]
     concurrent_resourceclaim_syncs: usize,
-    #[arg(long, default_value_t = 5)]
-    concurrent_horizontal_pod_autoscaler_syncs: usize,
-    #[arg(long, default_value = "5m0s")]
-    horizontal_pod_autoscaler_cpu_initialization_period: GoDuration,
-    #[arg(long, default_value = "5m0s")]
-    horizontal_pod_autoscaler_downscale_stabilization: GoDuration,
-    #[arg(long, default_value = "30s")]
-    horizontal_pod_autoscaler_initial_readiness_delay: GoDuration,
-    #[arg(long, default_value = "15s")]
-    horizontal_pod_autoscaler_sync_period: GoDuration,
-    #[arg(long, default_value_t = 0.1)]
-    horizontal_pod_autoscaler_tolerance: f64,
     #[arg(long, default_value_t = true, action = ArgAction::Set)]
     enable_dynamic_provisioning: bool,
     #[arg(long)]

@@ -66,6 +66,8 @@ pub struct Options {
     #[command(flatten)]
     pub ephemeral_volume: EphemeralVolumeFlags,
     #[command(flatten)]
+    pub autoscaler: AutoscalerFlags,
+    #[command(flatten)]
     pub podgc: PodGcFlags,
     #[command(flatten)]
     pub resourcequota: ResourceQuotaFlags,
@@ -332,6 +334,29 @@ pub struct EphemeralVolumeFlags {
 
 #[derive(Args, Debug)]
 #[group(skip)]
+pub struct AutoscalerFlags {
+    /// The number of horizontal pod autoscaler objects that are allowed to sync concurrently.
+    #[arg(long, default_value_t = 5)]
+    pub concurrent_horizontal_pod_autoscaler_syncs: usize,
+    /// The period after pod start when CPU samples might be skipped.
+    #[arg(long, default_value = "5m0s")]
+    pub horizontal_pod_autoscaler_cpu_initialization_period: GoDuration,
+    /// The period for which autoscaler will look backwards and not scale down below any recommendation it made during that period.
+    #[arg(long, default_value = "5m0s")]
+    pub horizontal_pod_autoscaler_downscale_stabilization: GoDuration,
+    /// The period after pod start during which readiness changes will be treated as initial readiness.
+    #[arg(long, default_value = "30s")]
+    pub horizontal_pod_autoscaler_initial_readiness_delay: GoDuration,
+    /// The period for syncing the number of pods in horizontal pod autoscaler.
+    #[arg(long, default_value = "15s")]
+    pub horizontal_pod_autoscaler_sync_period: GoDuration,
+    /// The minimum change (from 1.0) in the desired-to-actual metrics ratio for the horizontal pod autoscaler to consider scaling.
+    #[arg(long, default_value_t = 0.1)]
+    pub horizontal_pod_autoscaler_tolerance: f64,
+}
+
+#[derive(Args, Debug)]
+#[group(skip)]
 pub struct PodGcFlags {
     /// Number of terminated pods that can exist before the terminated pod garbage collector starts deleting terminated pods. If <= 0, the terminated pod garbage collector is disabled.
     #[arg(long, default_value_t = 12500)]
@@ -492,6 +517,18 @@ impl Options {
             "StatefulSetController": {"ConcurrentStatefulSetSyncs": self.statefulset.concurrent_statefulset_syncs},
             "EphemeralVolumeController": {
                 "ConcurrentEphemeralVolumeSyncs": self.ephemeral_volume.concurrent_ephemeralvolume_syncs,
+            },
+            "HPAController": {
+                "ConcurrentHorizontalPodAutoscalerSyncs":
+                    self.autoscaler.concurrent_horizontal_pod_autoscaler_syncs,
+                "HorizontalPodAutoscalerSyncPeriod": self.autoscaler.horizontal_pod_autoscaler_sync_period,
+                "HorizontalPodAutoscalerDownscaleStabilizationWindow":
+                    self.autoscaler.horizontal_pod_autoscaler_downscale_stabilization,
+                "HorizontalPodAutoscalerTolerance": self.autoscaler.horizontal_pod_autoscaler_tolerance,
+                "HorizontalPodAutoscalerCPUInitializationPeriod":
+                    self.autoscaler.horizontal_pod_autoscaler_cpu_initialization_period,
+                "HorizontalPodAutoscalerInitialReadinessDelay":
+                    self.autoscaler.horizontal_pod_autoscaler_initial_readiness_delay,
             },
             "JobController": {"ConcurrentJobSyncs": self.job.concurrent_job_syncs},
             "CronJobController": {"ConcurrentCronJobSyncs": self.cronjob.concurrent_cron_job_syncs},

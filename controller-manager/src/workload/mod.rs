@@ -13,5 +13,6 @@ pub mod pods;
 pub mod protection;
 pub mod revisions;
 pub mod scales;
+pub mod selectors;
 pub mod template;
 pub mod written;

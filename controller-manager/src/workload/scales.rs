@@ -1,9 +1,10 @@
-//! The `scale` subresource of any kind, built in or custom: found by discovery, and read.
+//! The `scale` subresource of any kind, built in or custom: found by discovery, read, written.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-use client::{Client, Error};
+use client::{Client, Error, Request};
+use http::Method;
 use k8s_openapi::api::autoscaling::v1::Scale;
 use parking_lot::Mutex;
 use serde::Deserialize;
@@ -22,7 +23,7 @@ pub struct Scaled {
     pub has_scale: bool,
 }
 
-/// Reads scales, as one user.
+/// Reads and writes scales, as one user.
 pub struct Scales {
     client: Client,
     known: Mutex<HashMap<(String, String), (Instant, Option<Scaled>)>>,
@@ -125,5 +126,21 @@ impl Scales {
         self.client
             .get_json(&Self::path(resource, namespace, name))
             .await
+    }
+
+    /// Writes a scale that was read before; it is refused if the object has changed.
+    pub async fn put(&self, resource: &Scaled, scale: &Scale) -> Result<(), Error> {
+        let field = |f: &Option<String>| f.clone().unwrap_or_default();
+        let (namespace, name) = (
+            field(&scale.metadata.namespace),
+            field(&scale.metadata.name),
+        );
+        let body = serde_json::to_vec(scale).map_err(|e| Error::Encode {
+            what: format!("scale of {name}"),
+            message: e.to_string(),
+        })?;
+        let path = Self::path(resource, &namespace, &name);
+        let request = Request::new(Method::PUT, path).body("application/json", body.into());
+        self.client.fetch(&request).await.map(drop)
     }
 }

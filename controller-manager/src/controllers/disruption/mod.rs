@@ -23,6 +23,7 @@ use crate::events::{Recorder, reference};
 use crate::kinds::Pod;
 use crate::workload::index;
 use crate::workload::scales::Scales;
+use crate::workload::selectors::go_selector;
 use crate::workload::written::Written;
 
 /// A sign of a disruption that has not come after this is taken away.
@@ -222,7 +223,7 @@ impl Controller {
         let selector = budget.spec.as_ref().and_then(|s| s.selector.as_ref());
         let message = format!(
             "Pods selected by this PodDisruptionBudget (selector: {}) were found to be unmanaged. As a result, the status of the PDB cannot be calculated correctly, which may result in undefined behavior. To account for these pods please set \".spec.minAvailable\" field of the PDB to an integer value.",
-            plan::go_selector(selector)
+            go_selector(selector)
         );
         self.events
             .event(&reference(budget), true, "UnmanagedPods", message);

@@ -9,7 +9,7 @@ use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::policy::v1::{
     PodDisruptionBudget, PodDisruptionBudgetSpec, PodDisruptionBudgetStatus,
 };
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, LabelSelector, Time};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 use crate::kinds::Pod;
@@ -186,26 +186,6 @@ pub fn stale_in(pod: &Pod, timeout: SignedDuration, now: Timestamp) -> Option<Du
     Some(Duration::try_from(left).unwrap_or_default())
 }
 
-/// A selector as Go prints it: events name it so.
-pub fn go_selector(selector: Option<&LabelSelector>) -> String {
-    let Some(selector) = selector else {
-        return "nil".to_owned();
-    };
-    let labels = selector.match_labels.iter().flatten();
-    let labels: String = labels.map(|(k, v)| format!("{k}: {v},")).collect();
-    let rules = selector.match_expressions.iter().flatten().map(|r| {
-        let values = r.values.clone().unwrap_or_default().join(" ");
-        format!(
-            "LabelSelectorRequirement{{Key:{},Operator:{},Values:[{values}],}},",
-            r.key, r.operator
-        )
-    });
-    let rules: String = rules.collect();
-    format!(
-        "&LabelSelector{{MatchLabels:map[string]string{{{labels}}},MatchExpressions:[]LabelSelectorRequirement{{{rules}}},}}"
-    )
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -305,17 +285,6 @@ mod tests {
         assert_eq!(
             (condition.reason.as_str(), condition.observed_generation),
             ("SyncFailed", Some(2))
-        );
-    }
-
-    #[test]
-    fn selectors_are_printed() {
-        let selector = serde_json::from_value(json!({"matchLabels": {"a": "b"},
-            "matchExpressions": [{"key": "c", "operator": "In", "values": ["d", "e"]}]}))
-        .unwrap();
-        assert_eq!(
-            go_selector(Some(&selector)),
-            "&LabelSelector{MatchLabels:map[string]string{a: b,},MatchExpressions:[]LabelSelectorRequirement{LabelSelectorRequirement{Key:c,Operator:In,Values:[d e],},},}"
         );
     }
 }
