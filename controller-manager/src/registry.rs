@@ -107,16 +107,37 @@ pub const CONTROLLERS: &[Descriptor] = &[
         c::statefulset::start,
     ),
     ours("cronjob-controller", "cronjob", c::cronjob::start),
-    absent("certificatesigningrequest-signing-controller", "csrsigning"),
-    absent(
+    ours(
+        "certificatesigningrequest-signing-controller",
+        "csrsigning",
+        c::certificates::start_signers,
+    ),
+    ours(
         "certificatesigningrequest-approving-controller",
         "csrapproving",
+        c::certificates::start_approver,
     ),
-    absent("certificatesigningrequest-cleaner-controller", "csrcleaner"),
-    absent("podcertificaterequest-cleaner-controller", ""),
+    ours(
+        "certificatesigningrequest-cleaner-controller",
+        "csrcleaner",
+        c::certificates::start_cleaner,
+    ),
+    ours(
+        "podcertificaterequest-cleaner-controller",
+        "",
+        c::certificates::start_pod_certificate_cleaner,
+    ),
     ours("ttl-controller", "ttl", c::ttl::start),
-    off(absent("bootstrap-signer-controller", "bootstrapsigner")),
-    off(absent("token-cleaner-controller", "tokencleaner")),
+    off(ours(
+        "bootstrap-signer-controller",
+        "bootstrapsigner",
+        c::bootstrap::start_signer,
+    )),
+    off(ours(
+        "token-cleaner-controller",
+        "tokencleaner",
+        c::bootstrap::start_cleaner,
+    )),
     absent("device-taint-eviction-controller", ""),
     absent(
         "persistentvolume-binder-controller",

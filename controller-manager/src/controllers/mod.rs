@@ -1,6 +1,8 @@
 //! One folder per controller: its plan (pure), what it remembers, and the wiring that observes
 //! and applies.
 
+pub mod bootstrap;
+pub mod certificates;
 pub mod clusterroleaggregation;
 pub mod cronjob;
 pub mod daemonset;

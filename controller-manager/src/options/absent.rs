@@ -13,28 +13,6 @@ pub struct AbsentControllerFlags {
     disable_attach_detach_reconcile_sync: bool,
     #[arg(long)]
     disable_force_detach_on_timeout: bool,
-    #[arg(long, default_value = "")]
-    cluster_signing_cert_file: String,
-    #[arg(long, default_value = "")]
-    cluster_signing_key_file: String,
-    #[arg(long, default_value = "8760h0m0s")]
-    cluster_signing_duration: GoDuration,
-    #[arg(long, default_value = "")]
-    cluster_signing_kube_apiserver_client_cert_file: String,
-    #[arg(long, default_value = "")]
-    cluster_signing_kube_apiserver_client_key_file: String,
-    #[arg(long, default_value = "")]
-    cluster_signing_kubelet_client_cert_file: String,
-    #[arg(long, default_value = "")]
-    cluster_signing_kubelet_client_key_file: String,
-    #[arg(long, default_value = "")]
-    cluster_signing_kubelet_serving_cert_file: String,
-    #[arg(long, default_value = "")]
-    cluster_signing_kubelet_serving_key_file: String,
-    #[arg(long, default_value = "")]
-    cluster_signing_legacy_unknown_cert_file: String,
-    #[arg(long, default_value = "")]
-    cluster_signing_legacy_unknown_key_file: String,
     #[arg(long, default_value_t = 8)]
     concurrent_device_taint_eviction_syncs: usize,
     #[arg(long, default_value_t = 50)]

@@ -68,6 +68,8 @@ pub struct Options {
     #[command(flatten)]
     pub autoscaler: AutoscalerFlags,
     #[command(flatten)]
+    pub signing: SigningFlags,
+    #[command(flatten)]
     pub podgc: PodGcFlags,
     #[command(flatten)]
     pub resourcequota: ResourceQuotaFlags,
@@ -353,6 +355,37 @@ pub struct AutoscalerFlags {
     /// The minimum change (from 1.0) in the desired-to-actual metrics ratio for the horizontal pod autoscaler to consider scaling.
     #[arg(long, default_value_t = 0.1)]
     pub horizontal_pod_autoscaler_tolerance: f64,
+}
+
+/// Who signs certificates. Files of one signer keep the common ones from being used.
+#[derive(Args, Debug)]
+#[group(skip)]
+pub struct SigningFlags {
+    /// The certificate of the authority that signs, unless the signers have their own.
+    #[arg(long, default_value = "")]
+    pub cluster_signing_cert_file: String,
+    /// Its private key.
+    #[arg(long, default_value = "")]
+    pub cluster_signing_key_file: String,
+    /// The longest that certificates are valid; requests may ask for less.
+    #[arg(long, default_value = "8760h0m0s")]
+    pub cluster_signing_duration: GoDuration,
+    #[arg(long, default_value = "")]
+    pub cluster_signing_kube_apiserver_client_cert_file: String,
+    #[arg(long, default_value = "")]
+    pub cluster_signing_kube_apiserver_client_key_file: String,
+    #[arg(long, default_value = "")]
+    pub cluster_signing_kubelet_client_cert_file: String,
+    #[arg(long, default_value = "")]
+    pub cluster_signing_kubelet_client_key_file: String,
+    #[arg(long, default_value = "")]
+    pub cluster_signing_kubelet_serving_cert_file: String,
+    #[arg(long, default_value = "")]
+    pub cluster_signing_kubelet_serving_key_file: String,
+    #[arg(long, default_value = "")]
+    pub cluster_signing_legacy_unknown_cert_file: String,
+    #[arg(long, default_value = "")]
+    pub cluster_signing_legacy_unknown_key_file: String,
 }
 
 #[derive(Args, Debug)]

@@ -29,6 +29,15 @@ use crate::workload::written::Written;
 /// A sign of a disruption that has not come after this is taken away.
 const STALE: SignedDuration = SignedDuration::from_mins(2);
 
+/// Why a budget's pods could not be counted.
+#[derive(Debug, thiserror::Error)]
+enum CountError {
+    #[error(transparent)]
+    Api(#[from] Error),
+    #[error("{0}")]
+    Owner(String),
+}
+
 struct Controller {
     budgets: Index<PodDisruptionBudget>,
     budget_store: Store<PodDisruptionBudget>,
@@ -167,18 +176,18 @@ impl Controller {
         }
         match self.try_sync(&budget).await {
             // Somebody evicts: nothing is wrong with the budget.
-            Err(e) if e.is_conflict() => Err(e),
+            Err(CountError::Api(e)) if e.is_conflict() => Err(e),
             Err(e) => {
                 tracing::error!(budget = %key, %e, "Failed to sync PDB");
                 let status = plan::failed(&budget, &e.to_string(), now());
                 self.store(&budget, status).await?;
                 Ok(Requeue::No)
             }
-            done => done,
+            Ok(requeue) => Ok(requeue),
         }
     }
 
-    async fn try_sync(&self, budget: &PodDisruptionBudget) -> Result<Requeue, Error> {
+    async fn try_sync(&self, budget: &PodDisruptionBudget) -> Result<Requeue, CountError> {
         let about = reference(budget);
         let selector = selector(budget).unwrap_or_else(Selector::nothing);
         let mut pods = self.pods.get(budget.namespace());
@@ -197,7 +206,7 @@ impl Controller {
                     self.tell_unmanaged(budget);
                 }
             }
-            plan::counts(&spec, pods.len(), scale).map_err(Error::Request)
+            plan::counts(&spec, pods.len(), scale).map_err(CountError::Owner)
         };
         let counts = counted.await.inspect_err(|e| {
             let message = format!("Failed to calculate the number of expected pods: {e}");
@@ -247,7 +256,7 @@ impl Controller {
     }
 
     /// The sum of what the controllers of all these pods want, and whether any pod has none.
-    async fn expected_scale(&self, pods: &[Arc<Pod>]) -> Result<(i32, bool), Error> {
+    async fn expected_scale(&self, pods: &[Arc<Pod>]) -> Result<(i32, bool), CountError> {
         let mut scales: HashMap<String, i32> = HashMap::new();
         // Of many pods of one owner it is asked for once.
         let mut asked: HashMap<&str, ()> = HashMap::new();
@@ -262,7 +271,7 @@ impl Controller {
             }
             let Some((uid, scale)) = self.scale(owner, pod.namespace()).await? else {
                 let message = format!("found no controllers for pod {:?}", pod.name());
-                return Err(Error::Request(message));
+                return Err(CountError::Owner(message));
             };
             scales.insert(uid, scale);
         }
@@ -275,7 +284,7 @@ impl Controller {
         &self,
         reference: &OwnerReference,
         namespace: &str,
-    ) -> Result<Option<(String, i32)>, Error> {
+    ) -> Result<Option<(String, i32)>, CountError> {
         let found =
             |uid: &str, replicas: Option<i32>| Ok(Some((uid.to_owned(), replicas.unwrap_or(1))));
         if let Some(rc) = resolve(&self.replication_controllers, namespace, reference) {
@@ -301,11 +310,11 @@ impl Controller {
         let Some(resource) = resource else {
             let (kind, version) = (&reference.kind, &reference.api_version);
             let message = format!("no matches for kind {kind:?} in version {version:?}");
-            return Err(Error::Request(message));
+            return Err(CountError::Owner(message));
         };
         if !resource.has_scale {
             let message = format!("{} does not implement the scale subresource", resource.name);
-            return Err(Error::Request(message));
+            return Err(CountError::Owner(message));
         }
         let scale = self.scales.get(&resource, namespace, &reference.name).await;
         let scale = optional(scale)?.filter(|s| s.metadata.uid.as_ref() == Some(&reference.uid));

@@ -176,9 +176,13 @@ impl Metrics {
         Ok(found.preferred_version.version)
     }
 
-    async fn list(&self, path: String, about: &str) -> Result<Vec<Item>, Error> {
+    async fn list(&self, path: String, group: &str, about: &str) -> Result<Vec<Item>, Error> {
         let mut request = Request::new(Method::GET, path);
-        request.about = (GroupResource::default(), about.to_owned());
+        let resource = GroupResource {
+            group: group.to_owned(),
+            resource: about.to_owned(),
+        };
+        request.about = (resource, String::new());
         let (_, bytes) = self.client.fetch(&request).await?;
         let list: List = serde_json::from_slice(&bytes).map_err(|e| Error::Decode {
             what: format!("metric {about}"),
@@ -202,7 +206,7 @@ impl Metrics {
             }
         };
         let listed = self
-            .list(format!("/apis/{CUSTOM}/{version}/{path}"), metric)
+            .list(format!("/apis/{CUSTOM}/{version}/{path}"), CUSTOM, metric)
             .await;
         listed.map_err(|e| format!("unable to fetch metrics from custom metrics API: {e}"))
     }
@@ -269,7 +273,7 @@ impl Metrics {
         let query = query(&[("labelSelector", of_metric)]);
         let metric_name = encode(metric);
         let path = format!("/apis/{EXTERNAL}/v1beta1/namespaces/{namespace}/{metric_name}{query}");
-        let items = self.list(path, metric).await;
+        let items = self.list(path, EXTERNAL, metric).await;
         let items =
             items.map_err(|e| format!("unable to fetch metrics from external metrics API: {e}"))?;
         if items.is_empty() {

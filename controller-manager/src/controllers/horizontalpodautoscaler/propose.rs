@@ -298,10 +298,18 @@ impl Controller {
             }
             (_, _, _, Some(source), _) => {
                 let read = self.of_object(scene, source).await;
-                let (replicas, metric, current) = read.map_err(|why| Unread {
-                    reason: "FailedGetObjectMetric",
-                    outer: format!("failed to get object metric value: {why}"),
-                    why,
+                let (replicas, metric, current) = read.map_err(|why| {
+                    let again = match source.target.type_.as_str() {
+                        "AverageValue" => {
+                            format!("failed to get {} object metric: ", source.metric.name)
+                        }
+                        _ => String::new(),
+                    };
+                    Unread {
+                        reason: "FailedGetObjectMetric",
+                        outer: format!("failed to get object metric value: {again}{why}"),
+                        why,
+                    }
                 })?;
                 let object = Some(ObjectMetricStatus {
                     described_object: source.described_object.clone(),
@@ -320,13 +328,18 @@ impl Controller {
             }
             (_, _, _, _, Some(source)) => {
                 let read = self.outside(scene, &source.metric, &source.target).await;
-                let (replicas, current) = read.map_err(|why| Unread {
-                    reason: "FailedGetExternalMetric",
-                    outer: format!(
-                        "failed to get {} external metric value: {why}",
-                        source.metric.name
-                    ),
-                    why,
+                let (replicas, current) = read.map_err(|why| {
+                    let name = &source.metric.name;
+                    let again = match (&source.target.average_value, &source.target.value) {
+                        (Some(_), _) => format!("failed to get {name} external metric: "),
+                        (None, Some(_)) => format!("failed to get external metric {name}: "),
+                        (None, None) => String::new(),
+                    };
+                    Unread {
+                        reason: "FailedGetExternalMetric",
+                        outer: format!("failed to get {name} external metric value: {again}{why}"),
+                        why,
+                    }
                 })?;
                 let external = Some(ExternalMetricStatus {
                     metric: source.metric.clone(),
@@ -459,7 +472,7 @@ impl Controller {
         let value = read.map_err(|e| {
             format!(
                 "unable to get metric {}: {} on {} {}/{}",
-                metric.name, e, object.kind, scene.namespace, object.name
+                metric.name, object.kind, scene.namespace, object.name, e
             )
         })?;
         let given = self.given(scene.spec, &scene.pods, scene.wanted);
@@ -497,11 +510,7 @@ impl Controller {
             let what = format!("{}/{}/{selector}", scene.namespace, metric.name);
             format!("unable to get external metric {what}: {e}")
         });
-        let wrong = |why: String| match target.average_value {
-            Some(_) => format!("failed to get {} external metric: {why}", metric.name),
-            None => format!("failed to get external metric {}: {why}", metric.name),
-        };
-        let values = values.map_err(wrong)?;
+        let values = values?;
         let value = values.iter().fold(0_i64, |sum, v| sum.saturating_add(*v));
         let given = self.given(scene.spec, &scene.pods, scene.wanted);
         if let Some(target) = &target.average_value {
@@ -509,7 +518,7 @@ impl Controller {
             return Ok((replicas, mean(share)));
         }
         let target = target.value.as_ref().map(milli).transpose()?.unwrap_or(0);
-        let replicas = given.by_value(value, target).map_err(wrong)?;
+        let replicas = given.by_value(value, target)?;
         Ok((replicas, whole(value)))
     }
 }
