@@ -139,9 +139,10 @@ pub const CONTROLLERS: &[Descriptor] = &[
         c::bootstrap::start_cleaner,
     )),
     absent("device-taint-eviction-controller", ""),
-    absent(
+    ours(
         "persistentvolume-binder-controller",
         "persistentvolume-binder",
+        c::persistentvolume::start,
     ),
     absent("persistentvolume-attach-detach-controller", "attachdetach"),
     absent(

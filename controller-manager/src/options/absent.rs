@@ -1,7 +1,7 @@
 //! Flags of controllers that this manager does not run yet: accepted, so that the same command
 //! line starts it, and without effect. They move out of here with their controllers.
 
-use clap::{ArgAction, Args};
+use clap::Args;
 use component::flags::GoDuration;
 
 #[derive(Args, Debug)]
@@ -17,8 +17,6 @@ pub struct AbsentControllerFlags {
     concurrent_device_taint_eviction_syncs: usize,
     #[arg(long, default_value_t = 50)]
     concurrent_resourceclaim_syncs: usize,
-    #[arg(long, default_value_t = true, action = ArgAction::Set)]
-    enable_dynamic_provisioning: bool,
     #[arg(long)]
     enable_hostpath_provisioner: bool,
     #[arg(
@@ -38,8 +36,6 @@ pub struct AbsentControllerFlags {
     pv_recycler_pod_template_filepath_nfs: String,
     #[arg(long, default_value_t = 30)]
     pv_recycler_timeout_increment_hostpath: i32,
-    #[arg(long, default_value = "15s")]
-    pvclaimbinder_sync_period: GoDuration,
     #[arg(long, default_value_t = 1)]
     concurrent_service_syncs: usize,
     #[arg(long, default_value_t = 5)]

@@ -70,6 +70,8 @@ pub struct Options {
     #[command(flatten)]
     pub signing: SigningFlags,
     #[command(flatten)]
+    pub binder: BinderFlags,
+    #[command(flatten)]
     pub podgc: PodGcFlags,
     #[command(flatten)]
     pub resourcequota: ResourceQuotaFlags,
@@ -386,6 +388,17 @@ pub struct SigningFlags {
     pub cluster_signing_legacy_unknown_cert_file: String,
     #[arg(long, default_value = "")]
     pub cluster_signing_legacy_unknown_key_file: String,
+}
+
+#[derive(Args, Debug)]
+#[group(skip)]
+pub struct BinderFlags {
+    /// Enable dynamic provisioning for environments that support it.
+    #[arg(long, default_value_t = true, action = ArgAction::Set)]
+    pub enable_dynamic_provisioning: bool,
+    /// The period for syncing persistent volumes and persistent volume claims.
+    #[arg(long, default_value = "15s")]
+    pub pvclaimbinder_sync_period: GoDuration,
 }
 
 #[derive(Args, Debug)]

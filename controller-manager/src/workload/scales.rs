@@ -23,10 +23,13 @@ pub struct Scaled {
     pub has_scale: bool,
 }
 
+/// A group and kind.
+type Kind = (String, String);
+
 /// Reads and writes scales, as one user.
 pub struct Scales {
     client: Client,
-    known: Mutex<HashMap<(String, String), (Instant, Option<Scaled>)>>,
+    known: Mutex<HashMap<Kind, (Instant, Option<Scaled>)>>,
 }
 
 #[derive(Deserialize)]

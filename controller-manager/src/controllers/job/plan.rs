@@ -5,6 +5,7 @@
 //! "uncounted"; once that is stored, their finalizers can go, and [`conclude`] counts them. A
 //! crash between any two writes counts no pod twice and loses none.
 
+use std::cmp::Reverse;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -548,16 +549,16 @@ fn for_removal(observed: &Observed, mut pods: Vec<Arc<Pod>>, excess: usize) -> V
 }
 
 /// What sorts pods by their worth: assigned, running, ready, ready for long, few restarts, old.
-fn worth(
-    pod: &Pod,
-) -> (
+type Worth = (
     bool,
     u8,
     bool,
-    std::cmp::Reverse<Option<Timestamp>>,
-    std::cmp::Reverse<(i32, i32)>,
-    std::cmp::Reverse<Option<Timestamp>>,
-) {
+    Reverse<Option<Timestamp>>,
+    Reverse<(i32, i32)>,
+    Reverse<Option<Timestamp>>,
+);
+
+fn worth(pod: &Pod) -> Worth {
     let phase = match &*pod.status.phase {
         "Pending" => 0,
         "Unknown" => 1,
@@ -568,9 +569,9 @@ fn worth(
         !pod.spec.node_name.is_empty(),
         phase,
         pod.is_ready(),
-        std::cmp::Reverse(pod.ready_since()),
-        std::cmp::Reverse(pod.max_restarts()),
-        std::cmp::Reverse(created),
+        Reverse(pod.ready_since()),
+        Reverse(pod.max_restarts()),
+        Reverse(created),
     )
 }
 
@@ -653,7 +654,7 @@ fn note_suspension(
     } else {
         ("False", "JobResumed", "Job resumed", "Resumed")
     };
-    status.start_time = (!suspended).then(|| Time(now));
+    status.start_time = (!suspended).then_some(Time(now));
     let new = JobCondition {
         status: value.to_owned(),
         ..condition("Suspended", reason, message, now)
