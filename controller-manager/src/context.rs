@@ -65,6 +65,11 @@ impl Context {
         Ok(client)
     }
 
+    /// The daemon's own user, for what must work before service accounts do.
+    pub fn root_client(&self, name: &str) -> Client {
+        self.clients.root.for_part(name)
+    }
+
     /// Tells events in the name of `component`.
     pub fn recorder(&self, component: &str) -> Recorder {
         Recorder::new(self.recorder.component(component))

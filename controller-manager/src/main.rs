@@ -9,6 +9,7 @@ mod discovery;
 mod events;
 mod kinds;
 mod options;
+mod pki;
 mod registry;
 mod server;
 mod workload;

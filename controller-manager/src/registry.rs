@@ -76,7 +76,11 @@ pub const CONTROLLERS: &[Descriptor] = &[
         c::nodelifecycle::start,
     ),
     ours("taint-eviction-controller", "", c::tainteviction::start),
-    absent("serviceaccount-token-controller", "serviceaccount-token"),
+    ours(
+        "serviceaccount-token-controller",
+        "serviceaccount-token",
+        c::serviceaccounttoken::start,
+    ),
     ours(
         "endpointslice-mirroring-controller",
         "endpointslicemirroring",
@@ -189,9 +193,10 @@ pub const CONTROLLERS: &[Descriptor] = &[
     ),
     absent("resourceclaim-controller", "resource-claim-controller"),
     absent("resourcepoolstatusrequest-controller", ""),
-    absent(
+    ours(
         "legacy-serviceaccount-token-cleaner-controller",
         "legacy-service-account-token-cleaner",
+        c::serviceaccounttoken::start_cleaner,
     ),
     absent("validatingadmissionpolicy-status-controller", ""),
     ours(

@@ -26,6 +26,7 @@ pub mod replicaset;
 pub mod resourcequota;
 pub mod rootcapublisher;
 pub mod serviceaccount;
+pub mod serviceaccounttoken;
 pub mod servicecidrs;
 pub mod statefulset;
 pub mod tainteviction;

@@ -5,12 +5,12 @@ use std::path::Path;
 
 use jiff::{SignedDuration, Timestamp};
 use rcgen::{KeyPair, SigningKey as _};
+use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject as _;
-use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 
-use super::der;
 use super::request::Request;
+use crate::pki::{ReadError, der, read_key};
 
 /// A certificate is valid since a little before it was made: clocks differ.
 const BACKDATE: SignedDuration = SignedDuration::from_mins(5);
@@ -20,8 +20,8 @@ const SHORT: SignedDuration = SignedDuration::from_hours(8);
 /// Why nothing was signed.
 #[derive(Debug, thiserror::Error)]
 pub enum SignError {
-    #[error("cannot read {file}: {message}")]
-    File { file: String, message: String },
+    #[error(transparent)]
+    File(#[from] ReadError),
     #[error("unrecognized usage: {0:?}")]
     Usage(String),
     #[error("the signer has expired: NotAfter={0}")]
@@ -36,49 +36,10 @@ pub struct Authority {
     key: KeyPair,
 }
 
-/// Wraps the older forms of private keys into PKCS #8, the one that our signer reads.
-fn pkcs8(key: &PrivateKeyDer<'_>) -> Option<PrivatePkcs8KeyDer<'static>> {
-    let rsa = || {
-        der::element(
-            der::SEQUENCE,
-            &[&der::oid(&[1, 2, 840, 113_549, 1, 1, 1]), &[der::NULL, 0]],
-        )
-    };
-    let (algorithm, inner) = match key {
-        PrivateKeyDer::Pkcs8(whole) => return Some(whole.clone_key()),
-        PrivateKeyDer::Pkcs1(inner) => (rsa(), inner.secret_pkcs1_der()),
-        PrivateKeyDer::Sec1(inner) => {
-            let inner = inner.secret_sec1_der();
-            let p256 = der::oid(&[1, 2, 840, 10_045, 3, 1, 7]);
-            let p384 = der::oid(&[1, 3, 132, 0, 34]);
-            let curve = [p256, p384]
-                .into_iter()
-                .find(|c| inner.windows(c.len()).any(|w| w == c))?;
-            let public = der::oid(&[1, 2, 840, 10_045, 2, 1]);
-            (der::element(der::SEQUENCE, &[&public, &curve]), inner)
-        }
-        _ => return None,
-    };
-    let version = der::integer(&[0]);
-    let inner = der::element(der::OCTET_STRING, &[inner]);
-    Some(der::element(der::SEQUENCE, &[&version, &algorithm, &inner]).into())
-}
-
-/// Reads a private key, in whichever of the usual forms.
-pub fn read_key(file: &str) -> Result<KeyPair, SignError> {
-    let error = |message: String| SignError::File {
-        file: file.to_owned(),
-        message,
-    };
-    let key = PrivateKeyDer::from_pem_file(Path::new(file)).map_err(|e| error(e.to_string()))?;
-    let key = pkcs8(&key).ok_or_else(|| error("the key's type is not supported".to_owned()))?;
-    KeyPair::try_from(&key).map_err(|e| error(e.to_string()))
-}
-
 impl Authority {
     pub fn read(certificate: &str, key: &str) -> Result<Self, SignError> {
         let read = CertificateDer::from_pem_file(Path::new(certificate));
-        let read = read.map_err(|e| SignError::File {
+        let read = read.map_err(|e| ReadError {
             file: certificate.to_owned(),
             message: e.to_string(),
         })?;

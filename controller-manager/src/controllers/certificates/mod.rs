@@ -3,7 +3,6 @@
 
 mod authority;
 mod cleaner;
-mod der;
 mod request;
 #[cfg(test)]
 mod tests;
