@@ -116,6 +116,50 @@ fn exec_runs_and_reports() {
     );
 }
 
+/// kubectl begins with a WebSocket and falls back to SPDY where that is refused.
+fn talks_over_a_websocket(namespace: &Namespace) {
+    let done = namespace
+        .kubectl("exec -i shell -v=6 -- cat")
+        .stdin("to the end")
+        .run();
+    assert_eq!(done.stdout, "to the end", "{done}");
+    assert!(done.stderr.contains("v5.channel.k8s.io"), "{done}");
+    assert!(!done.stderr.contains("fallback"), "{done}");
+}
+
+#[test]
+fn exec_over_websockets_whoever_translates() {
+    let namespace = Namespace::new("websockets");
+    pod(&namespace, "shell", "sleep 100000");
+    let shell = namespace.await_ready("shell");
+    talks_over_a_websocket(&namespace);
+
+    // A node that does not say that its kubelet can is served by the API server.
+    let node = shell["spec"]["nodeName"].as_str().unwrap();
+    let count = || -> u64 {
+        let metrics = namespace.kubectl("get --raw /metrics").ok();
+        let series = metrics.lines().find_map(|l| {
+            l.strip_prefix("apiserver_stream_translator_requests_total{code=\"200\"} ")
+        });
+        series.map_or(0, |n| n.parse().unwrap())
+    };
+    let before = count();
+    until("a command that the API server translates", || {
+        // The kubelet says it again soon.
+        let forget = r#"[{"op": "replace", "path": "/status/declaredFeatures", "value": []}]"#;
+        let patched = namespace
+            .kubectl("patch node --subresource=status --type=json")
+            .args([node, "-p", forget])
+            .run();
+        patched.success()?;
+        talks_over_a_websocket(&namespace);
+        match count() > before {
+            true => Ok(()),
+            false => Err("none yet".to_owned()),
+        }
+    });
+}
+
 #[test]
 fn exec_at_a_terminal() {
     let namespace = Namespace::new("terminal");
