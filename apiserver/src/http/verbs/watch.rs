@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use futures::{Stream, StreamExt};
 use http::header::{self, HeaderValue};
 use http::{Response, StatusCode};
@@ -88,28 +88,33 @@ fn frames(
     Paced::new(watcher, Watcher::fan_out)
         .ready_chunks(256)
         .flat_map(move |items| {
-            let mut chunks = Vec::new();
-            let mut batch = BytesMut::new();
-            for item in items {
-                match writer.frame_or_error(item) {
-                    Some(frame) if batch.is_empty() && frame.len() >= BATCH => {
-                        chunks.push(Ok(frame));
-                    }
-                    Some(frame) => {
-                        batch.extend_from_slice(&frame);
-                        if batch.len() >= BATCH {
-                            chunks.push(Ok(batch.split().freeze()));
-                        }
-                    }
-                    None => {}
-                }
-            }
-            if !batch.is_empty() {
-                chunks.push(Ok(batch.freeze()));
-            }
+            let frames = items
+                .into_iter()
+                .filter_map(|item| writer.frame_or_error(item));
+            let chunks = joined(frames.collect()).into_iter().map(Ok);
             futures::stream::iter(chunks)
         })
         .take_until(deadline)
+}
+
+/// Frames put together up to [`BATCH`]; one that stands alone is passed on as it is.
+fn joined(frames: Vec<Bytes>) -> Vec<Bytes> {
+    let mut chunks = Vec::new();
+    let mut rest = &frames[..];
+    while !rest.is_empty() {
+        let mut size = 0;
+        let fitting = rest.iter().take_while(|frame| {
+            size += frame.len();
+            size <= BATCH
+        });
+        let (group, others) = rest.split_at(fitting.count().max(1));
+        chunks.push(match group {
+            [only] => only.clone(),
+            several => several.concat().into(),
+        });
+        rest = others;
+    }
+    chunks
 }
 
 /// The watch as messages of a WebSocket, one for each event.
@@ -227,5 +232,25 @@ impl Writer {
             Shape::Objects => (self.view.api_version(), self.view.served.kind),
         };
         encode::tree_event(EventType::Bookmark, &version, kind, &tree, self.media)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn frames_go_out_together_as_far_as_they_fit() {
+        let frame = |n: usize| Bytes::from(vec![b'x'; n]);
+        let sizes = |frames: &[usize]| -> Vec<usize> {
+            let frames = frames.iter().map(|n| frame(*n)).collect();
+            joined(frames).iter().map(Bytes::len).collect()
+        };
+        assert_eq!(sizes(&[]), [0; 0]);
+        assert_eq!(sizes(&[1, 2, 3]), [6]);
+        assert_eq!(sizes(&[1, BATCH, 2, BATCH - 2, 1]), [1, BATCH, BATCH, 1]);
+        assert_eq!(sizes(&[BATCH + 1, 1]), [BATCH + 1, 1]);
+        let alone = frame(9);
+        assert_eq!(joined(vec![alone.clone()])[0].as_ptr(), alone.as_ptr());
     }
 }
