@@ -314,10 +314,10 @@ impl<'a> Attempt<'a> {
             }
             match plugin.filter(pod, cluster) {
                 Filter::Own(filter) => own.push((place, filter)),
-                Filter::Reject(rejection) => {
-                    if rejected.as_ref().is_none_or(|(before, _)| place < *before) {
-                        rejected = Some((place, rejection));
-                    }
+                Filter::Reject(rejection)
+                    if rejected.as_ref().is_none_or(|(before, _)| place < *before) =>
+                {
+                    rejected = Some((place, rejection));
                 }
                 _ => {}
             }

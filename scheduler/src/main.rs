@@ -5,6 +5,7 @@ mod cache;
 mod config;
 mod cycle;
 mod evaluation;
+mod extended;
 mod extender;
 mod follow;
 mod framework;

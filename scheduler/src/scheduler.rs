@@ -14,10 +14,10 @@ use tokio_util::sync::CancellationToken;
 use crate::bind::{Binder, Patch};
 use crate::cache::Cache;
 use crate::cache::storage::{Claim, Plan, SELECTED_NODE, Volume};
-use crate::cycle::{Candidates, Decision, Nomination, Unschedulable};
+use crate::cycle::{Decision, Nomination, Unschedulable};
 use crate::evaluation::Evaluations;
-use crate::extender::{Extender, ExtenderError, Nodes, whole_pod};
-use crate::framework::{ClusterEvent, Rejection};
+use crate::extender::{Extender, ExtenderError};
+use crate::framework::ClusterEvent;
 use crate::metrics::Metrics;
 use crate::model::{PodInfo, Templates};
 use crate::plugins::default_preemption::displaced;
@@ -35,17 +35,17 @@ pub struct Scheduler {
     pub(crate) wake: Notify,
     /// Claims have changed.
     pub(crate) storage_changed: Notify,
-    binder: Binder,
-    extenders: Vec<Extender>,
-    metrics: Metrics,
+    pub(crate) binder: Binder,
+    pub(crate) extenders: Vec<Extender>,
+    pub(crate) metrics: Metrics,
 }
 
 pub(crate) struct State {
     pub cache: Cache,
     pub queue: Queue,
-    evaluations: Evaluations,
+    pub evaluations: Evaluations,
     /// Where the search for nodes begins next.
-    start: usize,
+    pub start: usize,
 }
 
 impl Scheduler {
@@ -184,7 +184,7 @@ impl Scheduler {
     }
 
     /// Notes a decision, and lets its effects go.
-    fn conclude(
+    pub(crate) fn conclude(
         self: &Arc<Self>,
         state: &mut State,
         profile: &Profile,
@@ -211,154 +211,6 @@ impl Scheduler {
                 tokio::spawn(async move { this.tell(pod, effects).await });
             }
         }
-    }
-
-    /// The same with extenders, which are asked while the cluster goes on.
-    async fn schedule_extended(self: &Arc<Self>) -> (bool, Option<Instant>) {
-        let began = Instant::now();
-        let mut guard = self.state.lock();
-        let Some(taken) = guard.queue.take(began) else {
-            return (false, guard.queue.next_deadline());
-        };
-        let pod = Arc::clone(&taken.pod);
-        let Some(profile) = self.profile(&pod) else {
-            guard.queue.remove(&pod.key);
-            return (true, None);
-        };
-        let looked = self.survey(&mut guard, profile, &pod, HashMap::new());
-        let named = looked.map(|candidates| {
-            let slots = candidates.slots.iter().enumerate();
-            let named = slots.filter_map(|(i, slot)| {
-                let total = candidates.totals.get(i).copied().unwrap_or(0);
-                Some((guard.cache.node(*slot)?.name.to_string(), total))
-            });
-            named.collect::<Vec<(String, i64)>>()
-        });
-        drop(guard);
-        let asked = match named {
-            Err(verdict) => Ok(Err(verdict)),
-            Ok(named) => self.ask_extenders(&pod, named).await.map(Ok),
-        };
-        let mut guard = self.state.lock();
-        let state = &mut *guard;
-        let decision = match asked {
-            Ok(Err(verdict)) => Decision::Unschedulable(verdict),
-            Ok(Ok((left, excluded))) => {
-                let highest = left.iter().map(|(_, total)| *total).max();
-                let best: Vec<&str> = left
-                    .iter()
-                    .filter(|(name, total)| {
-                        Some(*total) == highest && state.cache.node_named(name).is_some()
-                    })
-                    .map(|(name, _)| name.as_str())
-                    .collect();
-                if best.is_empty() {
-                    let slots = excluded
-                        .into_iter()
-                        .filter_map(|(name, why)| Some((state.cache.node_named(&name)?.slot, why)));
-                    let slots = slots.collect();
-                    match self.survey(state, profile, &pod, slots) {
-                        Err(verdict) => Decision::Unschedulable(verdict),
-                        // Nodes have come meanwhile.
-                        Ok(_) => {
-                            state.queue.failed(&taken, Instant::now());
-                            return (true, None);
-                        }
-                    }
-                } else {
-                    Decision::Node(best[draw(best.len()).min(best.len() - 1)].into())
-                }
-            }
-            Err(error) => {
-                tracing::warn!("pod {} is not scheduled: {error}", pod.key);
-                let message = error.to_string();
-                state.queue.failed(&taken, Instant::now());
-                let seconds = began.elapsed().as_secs_f64();
-                self.metrics
-                    .attempted(&profile.scheduler_name, "error", seconds);
-                let this = Arc::clone(self);
-                tokio::spawn(async move {
-                    let patch = Patch {
-                        reason: "SchedulerError",
-                        message: &message,
-                        nominated: None,
-                    };
-                    this.binder.failed(&pod, &patch).await;
-                });
-                return (true, None);
-            }
-        };
-        if state.queue.get(&pod.key).is_some() {
-            self.conclude(state, profile, taken, decision, began);
-        }
-        (true, None)
-    }
-
-    fn survey(
-        &self,
-        state: &mut State,
-        profile: &Profile,
-        pod: &Arc<PodInfo>,
-        excluded: HashMap<usize, Rejection>,
-    ) -> Result<Candidates, Unschedulable> {
-        let mut draw = draw;
-        profile.survey(
-            pod,
-            &state.cache,
-            &mut state.evaluations,
-            &mut state.start,
-            excluded,
-            &mut draw,
-        )
-    }
-
-    /// What extenders leave of nodes and add to their scores, and why the others are out.
-    async fn ask_extenders(
-        &self,
-        pod: &PodInfo,
-        named: Vec<(String, i64)>,
-    ) -> Result<(Vec<(String, i64)>, Vec<(Box<str>, Rejection)>), AskError> {
-        let interested: Vec<&Extender> = self
-            .extenders
-            .iter()
-            .filter(|e| e.is_interested(pod))
-            .collect();
-        if interested.is_empty() {
-            return Ok((named, Vec::new()));
-        }
-        let whole = interested.iter().any(|e| e.wants_nodes());
-        let names = named.iter().map(|(name, _)| name.clone()).collect();
-        let mut nodes = Nodes::new(names, whole, self.binder.client()).await?;
-        let object = whole_pod(self.binder.client(), pod).await?;
-        let mut excluded: Vec<(Box<str>, Rejection)> = Vec::new();
-        for extender in interested.iter().filter(|e| e.filters()) {
-            if nodes.names.is_empty() {
-                break;
-            }
-            match extender.filter(&object, &mut nodes).await {
-                Ok(rejections) => excluded.extend(rejections),
-                Err(error) if extender.is_ignorable() => tracing::info!("ignored: {error}"),
-                Err(error) => return Err(error.into()),
-            }
-        }
-        let mut left: Vec<(String, i64)> = named
-            .into_iter()
-            .filter(|(name, _)| nodes.names.contains(name))
-            .collect();
-        if left.len() > 1 {
-            for extender in interested.iter().filter(|e| e.prioritizes()) {
-                match extender.prioritize(&object, &nodes).await {
-                    Ok(scores) => {
-                        for (name, total) in &mut left {
-                            *total += scores.get(name).copied().unwrap_or(0);
-                        }
-                    }
-                    // Others may still say which is better.
-                    Err(error) => tracing::debug!("ignored: {error}"),
-                }
-            }
-        }
-        Ok((left, excluded))
     }
 
     /// Notes in the cache and the queue that no node takes the pod.
@@ -580,16 +432,8 @@ enum BindError {
     Volumes(String),
 }
 
-#[derive(Debug, thiserror::Error)]
-enum AskError {
-    #[error(transparent)]
-    Api(#[from] client::Error),
-    #[error(transparent)]
-    Extender(#[from] ExtenderError),
-}
-
 /// One of so many, any.
-fn draw(n: usize) -> usize {
+pub(crate) fn draw(n: usize) -> usize {
     rand::random_range(0..n.max(1))
 }
 

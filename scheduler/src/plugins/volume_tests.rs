@@ -55,9 +55,10 @@ impl Stand {
     }
 
     fn claim(&mut self, name: &str, class: &str, volume: &str, mode: &str) {
-        let bound = (!volume.is_empty())
-            .then(|| json!({"pv.kubernetes.io/bind-completed": "yes"}))
-            .unwrap_or_else(|| json!({}));
+        let bound = match volume {
+            "" => json!({}),
+            _ => json!({"pv.kubernetes.io/bind-completed": "yes"}),
+        };
         let claim: Arc<crate::cache::storage::Claim> = read(json!({
             "metadata": {"name": name, "namespace": "default", "uid": name, "annotations": bound},
             "spec": {"storageClassName": class, "volumeName": volume, "accessModes": [mode],
