@@ -44,8 +44,8 @@ pub struct Evaluation {
     pub only: Option<Only>,
     /// PreFilter's: no node will do, and the place of the plugin that says so.
     pub rejected: Option<(usize, Rejection)>,
-    /// What local filters say of a node: [`FEASIBLE`], [`ABSENT`], or one more than the
-    /// place in `rejections`.
+    /// What local filters say of a node: [`FEASIBLE`], [`ABSENT`] (also when it is not one
+    /// of the only ones), or one more than the place in `rejections`.
     verdicts: Vec<u16>,
     rejections: Vec<(usize, Rejection)>,
     /// Sums of weighted scores that need no normalizing.
@@ -94,7 +94,9 @@ impl Evaluation {
             };
             evaluation.filters.push(kept);
         }
-        for (plugin, weight) in &profile.scores {
+        // One node needs no score.
+        let choice = evaluation.only.as_ref().is_none_or(|o| o.names.len() > 1);
+        for (plugin, weight) in profile.scores.iter().filter(|_| choice) {
             match plugin.score(pod, cluster) {
                 Score::Skip => {}
                 Score::Local(score, Normalize::Not) => evaluation.scores.push((*weight, score)),
@@ -173,7 +175,11 @@ impl Evaluation {
         for wide in self.wides() {
             wide.refresh(slot, cluster);
         }
-        let Some(node) = cluster.node(slot) else {
+        let node = cluster.node(slot).filter(|node| match &self.only {
+            Some(only) => only.names.iter().any(|name| **name == *node.name),
+            None => true,
+        });
+        let Some(node) = node else {
             self.verdicts[slot] = ABSENT;
             return;
         };

@@ -60,6 +60,8 @@ pub struct Cache {
     images: HashMap<String, usize>,
     topology: RefCell<Topology>,
     changes: Changes,
+    /// How many pods on nodes have terms of affinity or anti-affinity.
+    with_terms: usize,
     /// Claims that pods use, and how many do.
     claims: HashMap<ObjectKey, usize>,
     pub objects: Objects,
@@ -224,6 +226,7 @@ impl Cache {
         }
         self.remove_pod(&pod.key);
         self.count_claims(&pod, true);
+        self.with_terms += usize::from(!pod.terms.is_empty());
         match self.slot_mut(node) {
             Some(info) => {
                 info.add(&pod);
@@ -276,6 +279,7 @@ impl Cache {
             return;
         };
         self.count_claims(&placed.pod, false);
+        self.with_terms -= usize::from(!placed.pod.terms.is_empty());
         match self.slot_mut(&placed.node) {
             Some(info) => {
                 info.remove(key);
@@ -291,6 +295,11 @@ impl Cache {
                 }
             }
         }
+    }
+
+    /// Whether any pod on a node has terms of affinity or anti-affinity.
+    pub fn has_terms(&self) -> bool {
+        self.with_terms > 0
     }
 
     fn slot_mut(&mut self, name: &str) -> Option<&mut NodeInfo> {

@@ -75,6 +75,8 @@ struct Counters {
     matches_itself: bool,
     /// The sum over the columns of [`Purpose::Affinity`].
     friends: i64,
+    /// Neither this kind of pod nor anybody there has terms: there is nothing to count.
+    blind: bool,
 }
 
 fn matches(term: &Term, pod: &Template, cluster: &Cache) -> bool {
@@ -104,6 +106,7 @@ impl Counters {
             affinity: keys(&pod.terms.affinity),
             matches_itself: matches_all(&pod.terms.affinity, pod, cluster),
             friends: 0,
+            blind: pod.terms.is_empty() && !cluster.has_terms(),
         }
     }
 
@@ -216,7 +219,14 @@ impl Wide for Counters {
         self.affinity.is_empty() && self.columns.is_empty()
     }
 
+    fn holds(&mut self, cluster: &Cache) -> bool {
+        !(self.blind && cluster.has_terms())
+    }
+
     fn refresh(&mut self, slot: usize, cluster: &Cache) {
+        if self.blind {
+            return;
+        }
         if self.added.len() <= slot {
             self.added.resize_with(slot + 1, Vec::new);
         }
