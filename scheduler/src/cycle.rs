@@ -276,6 +276,13 @@ impl Profile {
             victims: Vec::new(),
         };
         let mut words: Vec<String> = Vec::new();
+        if self.deallocates && failure.beforehand.is_some() {
+            // Upstream's DynamicResources misses what its PreFilter, which was not reached,
+            // would have left, and ends PostFilter with these words.
+            result.message = format!("{message} not found");
+            result.nomination = Nomination::Keep;
+            return result;
+        }
         if self.deallocates {
             words.push("no new claims to deallocate".to_owned());
         }

@@ -3,6 +3,7 @@
 //! may bind in the scheduler's stead.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::time::Duration;
 
 use base64_data::decode;
@@ -38,7 +39,7 @@ pub struct ExtenderConfiguration {
     pub ignorable: bool,
 }
 
-#[derive(Debug, Clone, Default, Deserialize)]
+#[derive(Clone, Default, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct ExtenderTls {
     pub insecure: bool,
@@ -52,6 +53,16 @@ pub struct ExtenderTls {
     pub key_data: String,
     #[serde(rename = "caData")]
     pub ca_data: String,
+}
+
+impl fmt::Debug for ExtenderTls {
+    /// Never shows key material.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ExtenderTls")
+            .field("insecure", &self.insecure)
+            .field("server_name", &self.server_name)
+            .finish_non_exhaustive()
+    }
 }
 
 #[derive(Debug, Clone, Default, Deserialize)]
