@@ -149,9 +149,10 @@ pub const CONTROLLERS: &[Descriptor] = &[
         c::persistentvolume::start,
     ),
     absent("persistentvolume-attach-detach-controller", "attachdetach"),
-    absent(
+    ours(
         "persistentvolume-expander-controller",
         "persistentvolume-expander",
+        c::persistentvolumeexpander::start,
     ),
     ours(
         "clusterrole-aggregation-controller",

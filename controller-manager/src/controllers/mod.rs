@@ -19,6 +19,7 @@ pub mod namespace;
 pub mod nodeipam;
 pub mod nodelifecycle;
 pub mod persistentvolume;
+pub mod persistentvolumeexpander;
 pub mod podgc;
 pub mod pvcprotection;
 pub mod pvprotection;

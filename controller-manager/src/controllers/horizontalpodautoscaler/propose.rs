@@ -206,9 +206,7 @@ impl Controller {
             pods.map_err(|e| format!("unable to get pods while calculating replica count: {e}"))?;
         let whose = self.whose(key.namespace(), &pods);
         if whose.len() > 1 {
-            let keys = whose
-                .iter()
-                .map(|k| format!("{{{} {}}}", k.name(), k.namespace()));
+            let keys = whose.iter().map(|k| k.as_str());
             let keys = keys.collect::<Vec<_>>().join(" ");
             let why = format!("pods by selector {text} are controlled by multiple HPAs: [{keys}]");
             self.events.event(&about, true, "AmbiguousSelector", &why);

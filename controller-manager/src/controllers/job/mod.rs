@@ -7,6 +7,7 @@ mod pods;
 mod policy;
 #[cfg(test)]
 mod tests;
+mod tracking;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -271,7 +272,7 @@ impl Controller {
         let decision = plan::decide(&observed);
         let (backoff, again_after) = (decision.backoff, decision.again_after);
         let (outcome, failure) = self.carry_out(key, &job, &spec, &decision).await;
-        let mut tracking = plan::track(&observed, decision, outcome);
+        let mut tracking = tracking::track(&observed, decision, outcome);
 
         let mut stored = Job::clone(&job);
         stored = self.store(stored, &tracking.status).await?;
@@ -280,7 +281,7 @@ impl Controller {
         }
         self.tell(&job, std::mem::take(&mut tracking.events));
         let (gone, trouble) = self.unfinalize(key, &tracking.unfinalize).await;
-        let (status, events, _finished) = plan::conclude(&spec, tracking, &gone);
+        let (status, events, _finished) = tracking::conclude(&spec, tracking, &gone);
         if trouble.is_none() || stored.status.as_ref() != Some(&status) {
             self.store(stored, &status).await?;
         }
@@ -291,7 +292,7 @@ impl Controller {
         Ok(again_after.map_or(Requeue::No, Requeue::After))
     }
 
-    fn tell(&self, job: &Job, events: Vec<plan::Event>) {
+    fn tell(&self, job: &Job, events: Vec<tracking::Event>) {
         for (warning, reason, message) in events {
             self.events
                 .event(&reference(job), warning, &reason, message);

@@ -8,7 +8,8 @@ use k8s_openapi::api::batch::v1::{Job, JobStatus};
 use serde_json::{Value, json};
 
 use super::backoff::Backoff;
-use super::plan::{Act, FINALIZER, INDEX, Observed, Outcome, conclude, decide, is_finished, track};
+use super::plan::{Act, FINALIZER, INDEX, Observed, Outcome, decide, is_finished};
+use super::tracking::{conclude, track};
 use crate::kinds::Pod;
 
 struct World {
