@@ -3,7 +3,7 @@
 //! process per pod; beside it pods per second and memory.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -264,7 +264,7 @@ fn row(workload: Workload, nodes: usize, pods: usize, samples: &BTreeMap<usize, 
 async fn turn(
     stand: &Stand,
     connection: &Arc<Connection>,
-    bin: &PathBuf,
+    bin: &Path,
     workload: Workload,
     nodes: usize,
     pods: usize,
