@@ -94,7 +94,8 @@ impl WriteOptions {
 
     fn read(query: &Query, errs: &mut ErrorList) -> WriteOptions {
         let field_manager = query.text("fieldManager");
-        validate_field_manager(&field_manager, errs);
+        errs.0
+            .extend(api::validation::field_manager(&field_manager, &Path::new("fieldManager")).0);
         let dry_run: Vec<&str> = query.all("dryRun").collect();
         validate_dry_run(&dry_run, errs);
         let field_validation = match query.get("fieldValidation").unwrap_or_default() {
@@ -116,21 +117,6 @@ impl WriteOptions {
             field_manager,
             force: None,
         }
-    }
-}
-
-fn validate_field_manager(manager: &str, errs: &mut ErrorList) {
-    const MAX: usize = 128;
-    let path = Path::new("fieldManager");
-    if manager.len() > MAX {
-        errs.push(FieldError::too_long(&path, MAX));
-    }
-    for (position, c) in manager.char_indices().filter(|(_, c)| c.is_control()) {
-        let message = format!(
-            "invalid character U+{:04X} (at position {position})",
-            u32::from(c)
-        );
-        errs.push(FieldError::invalid(&path, manager, message));
     }
 }
 
@@ -194,11 +180,18 @@ struct WireDeleteOptions {
 
 impl DeleteOptions {
     pub fn from_query(query: &Query) -> Result<DeleteOptions, Status> {
+        let text = |name: &str| {
+            let value = query.get(name).filter(|value| !value.is_empty());
+            value.map(str::to_owned)
+        };
         Self::validated(WireDeleteOptions {
             grace_period_seconds: query
                 .integer("gracePeriodSeconds")
                 .map_err(|e| Status::bad_request(e.to_string()))?,
-            preconditions: None,
+            preconditions: Some(Preconditions {
+                uid: text("uid"),
+                resource_version: text("resourceVersion"),
+            }),
             orphan_dependents: query.boolean("orphanDependents"),
             propagation_policy: query.get("propagationPolicy").map(str::to_owned),
             dry_run: Some(query.all("dryRun").map(str::to_owned).collect()),
@@ -479,6 +472,9 @@ mod tests {
             (q.grace_period, q.propagation),
             (Some(1), Some(Propagation::Orphan))
         );
+        let q = DeleteOptions::from_query(&Query::parse("uid=u&resourceVersion=7")).unwrap();
+        assert_eq!(q.preconditions.uid.as_deref(), Some("u"));
+        assert_eq!(q.preconditions.resource_version.as_deref(), Some("7"));
         let body =
             json!({"preconditions": {"uid": "u"}, "dryRun": ["All"], "kind": "DeleteOptions"});
         let b = DeleteOptions::from_value(body).unwrap();

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{Defaulter, Fields, is_given, is_set, object, set_empty, set_unset};
+use super::{Defaulter, Fields, is_set, object, set_empty, set_unset};
 
 pub(super) const DEFAULTERS: &[(&str, Defaulter)] = &[
     (
@@ -40,7 +40,7 @@ fn v2_spec(spec: &mut Fields) {
 
 fn scaling_rules(rules: &mut Fields, policies: Value) {
     set_unset(rules, "selectPolicy", "Max");
-    if !is_given(rules, "policies") {
+    if !is_set(rules, "policies") {
         rules.insert("policies".to_owned(), policies);
     }
 }

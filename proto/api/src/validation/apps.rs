@@ -68,7 +68,8 @@ pub(super) const RULES: &[Rules] = &[
 ];
 
 /// The selector says something, is well formed, and selects the template's pods.
-pub(super) fn selector(spec: &At<'_>, errors: &mut ErrorList) {
+/// `kind` is what messages call it.
+pub(super) fn selector(spec: &At<'_>, kind: &str, errors: &mut ErrorList) {
     let selector = spec.get("selector");
     if !selector.is_set() {
         selector.required(errors, "");
@@ -79,7 +80,8 @@ pub(super) fn selector(spec: &At<'_>, errors: &mut ErrorList) {
     }
     pod::label_selector(&selector, errors);
     if selector.get("matchLabels").len() + selector.get("matchExpressions").len() == 0 {
-        selector.invalid(errors, "empty selector is invalid for deployment");
+        let detail = format!("empty selector is invalid for {kind}");
+        selector.invalid(errors, detail);
         return;
     }
     let parsed = selector
@@ -87,8 +89,16 @@ pub(super) fn selector(spec: &At<'_>, errors: &mut ErrorList) {
         .and_then(|s| serde_json::from_value(s.clone()).ok())
         .and_then(|s| Selector::from_label_selector(Some(&s)).ok());
     let labels = spec.get("template").get("metadata").get("labels");
-    if parsed.is_some_and(|s| !s.matches(|key| labels.raw(key).and_then(Value::as_str))) {
-        labels.invalid(errors, "`selector` does not match template `labels`");
+    match (parsed, kind) {
+        (Some(parsed), _) => {
+            if !parsed.matches(|key| labels.raw(key).and_then(Value::as_str)) {
+                labels.invalid(errors, "`selector` does not match template `labels`");
+            }
+        }
+        // What is wrong with it has been said; most kinds say that it is wrong as a whole, too.
+        (None, "daemonset") => {}
+        (None, "statefulset") => selector.invalid(errors, ""),
+        (None, _) => selector.invalid(errors, "invalid label selector"),
     }
 }
 
@@ -119,7 +129,7 @@ fn deployment(spec: &At<'_>, errors: &mut ErrorList) {
         &["replicas", "minReadySeconds", "revisionHistoryLimit"],
         errors,
     );
-    selector(spec, errors);
+    selector(spec, "deployment", errors);
     template(spec, errors);
     let strategy = spec.get("strategy");
     let rolling = strategy.get("rollingUpdate");
@@ -183,14 +193,14 @@ fn is_zero(value: &At<'_>) -> bool {
 
 fn replica_set(spec: &At<'_>, errors: &mut ErrorList) {
     non_negative(spec, &["replicas", "minReadySeconds"], errors);
-    selector(spec, errors);
+    selector(spec, "deployment", errors);
     template(spec, errors);
 }
 
 fn daemon_set(spec: &At<'_>, errors: &mut ErrorList) {
     non_negative(spec, &["minReadySeconds", "revisionHistoryLimit"], errors);
     if spec.get("selector").is_set() {
-        selector(spec, errors);
+        selector(spec, "daemonset", errors);
     } else {
         // Upstream does not ask for a selector here; none selects nothing.
         let labels = spec.get("template").get("metadata").get("labels");
@@ -245,7 +255,7 @@ fn stateful_set(spec: &At<'_>, errors: &mut ErrorList) {
     for field in ["whenDeleted", "whenScaled"] {
         retention.get(field).one_of(errors, &["Delete", "Retain"]);
     }
-    selector(spec, errors);
+    selector(spec, "statefulset", errors);
     stateful_template(spec, errors);
 }
 

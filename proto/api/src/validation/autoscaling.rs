@@ -244,6 +244,9 @@ fn metric_target(target: &At<'_>, errors: &mut ErrorList) {
 }
 
 fn scaling_rules(rules: &At<'_>, errors: &mut ErrorList) {
+    if !rules.is_set() {
+        return;
+    }
     /// Seconds.
     const LONGEST: (i64, i64) = (3600, 1800);
     let window = rules.get("stabilizationWindowSeconds");
@@ -257,7 +260,11 @@ fn scaling_rules(rules: &At<'_>, errors: &mut ErrorList) {
             .get("selectPolicy")
             .one_of(errors, &["Disabled", "Max", "Min"]);
     }
-    for policy in rules.get("policies").items() {
+    let policies = rules.get("policies");
+    if policies.len() == 0 {
+        policies.required(errors, "must specify at least one Policy");
+    }
+    for policy in policies.items() {
         policy.get("type").one_of(errors, &["Percent", "Pods"]);
         for (field, most) in [("value", i64::MAX), ("periodSeconds", LONGEST.1)] {
             let number = policy.get(field);

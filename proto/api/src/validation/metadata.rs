@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use meta::field::{ErrorList, FieldError};
+use meta::field::{ErrorList, FieldError, Path};
 use meta::validation as format;
 
 use super::NameRule;
@@ -103,8 +103,24 @@ fn common(meta: &At<'_>, errors: &mut ErrorList) {
     managers(&meta.get("managedFields"), errors);
 }
 
+/// The name of who writes, of a request or in `managedFields`.
+pub fn field_manager(manager: &str, path: &Path) -> ErrorList {
+    const MOST: usize = 128;
+    let mut errors = ErrorList::new();
+    if manager.len() > MOST {
+        errors.push(FieldError::too_long(path, MOST));
+    }
+    for (position, c) in manager.char_indices().filter(|(_, c)| c.is_control()) {
+        let message = format!(
+            "invalid character U+{:04X} (at position {position})",
+            u32::from(c)
+        );
+        errors.push(FieldError::invalid(path, manager, message));
+    }
+    errors
+}
+
 fn managers(entries: &At<'_>, errors: &mut ErrorList) {
-    const MANAGER: usize = 128;
     const SUBRESOURCE: usize = 256;
     for entry in entries.items() {
         let operation = entry.get("operation");
@@ -115,11 +131,13 @@ fn managers(entries: &At<'_>, errors: &mut ErrorList) {
         if !matches!(fields.text(), "" | "FieldsV1") {
             fields.invalid(errors, "must be `FieldsV1`");
         }
-        for (key, most) in [("manager", MANAGER), ("subresource", SUBRESOURCE)] {
-            let text = entry.get(key);
-            if text.text().len() > most {
-                errors.push(FieldError::too_long(&text.path, most));
-            }
+        let manager = entry.get("manager");
+        errors
+            .0
+            .extend(field_manager(manager.text(), &manager.path).0);
+        let subresource = entry.get("subresource");
+        if subresource.text().len() > SUBRESOURCE {
+            errors.push(FieldError::too_long(&subresource.path, SUBRESOURCE));
         }
     }
 }

@@ -50,6 +50,7 @@ use meta::field::ErrorList;
 use serde_json::Value;
 
 use at::At;
+pub use metadata::field_manager;
 
 /// How an object's `metadata.name` must look.
 type NameRule = fn(&str) -> Vec<String>;
