@@ -299,7 +299,7 @@ impl Warnings {
             let said = text(list, resource);
             let fraction = said
                 .parse::<Quantity>()
-                .is_ok_and(|q| q.milli_value() % 1000 != 0);
+                .is_ok_and(|mut q| !q.round_up(0));
             if fraction {
                 let what = format!("fractional byte value {said:?} is invalid, must be an integer");
                 self.add(&path.key(resource), what);
