@@ -297,9 +297,7 @@ impl Warnings {
     fn whole_bytes(&mut self, list: &Value, path: &Path) {
         for resource in ["memory", "ephemeral-storage"] {
             let said = text(list, resource);
-            let fraction = said
-                .parse::<Quantity>()
-                .is_ok_and(|mut q| !q.round_up(0));
+            let fraction = said.parse::<Quantity>().is_ok_and(|mut q| !q.round_up(0));
             if fraction {
                 let what = format!("fractional byte value {said:?} is invalid, must be an integer");
                 self.add(&path.key(resource), what);
