@@ -102,12 +102,24 @@ fn resources(pod: &Pod, input: &Input<'_>) -> Result<(), Rejection> {
     }
     for (name, requested) in pod_requests(pod, true) {
         let used = used.get(&name).copied().unwrap_or_default();
-        let capacity = allocatable.get(&name).copied().unwrap_or_default();
+        let capacity = match allocatable.get(&name) {
+            Some(capacity) => *capacity,
+            // Nothing on the node hands it out: whoever advertises it counts it elsewhere.
+            None if is_extended(&name) => continue,
+            None => 0,
+        };
         if requested > 0 && requested + used > capacity {
             return Err(out_of(&name, requested, used, capacity));
         }
     }
     Ok(())
+}
+
+/// Whether a resource is one that a device plugin or a cluster's operator brought
+/// (`helper.IsExtendedResourceName`).
+fn is_extended(name: &str) -> bool {
+    let native = !name.contains('/') || name.contains("kubernetes.io/");
+    !native && !name.starts_with("requests.")
 }
 
 fn sysctls(pod: &Pod, input: &Input<'_>) -> Result<(), Rejection> {
@@ -225,7 +237,11 @@ mod tests {
             ),
             (
                 json!({"containers": [{"name": "c", "resources": {"requests": {"x.io/gpu": "1"}}}]}),
-                "OutOfx.io/gpu",
+                "",
+            ),
+            (
+                json!({"containers": [{"name": "c", "resources": {"requests": {"hugepages-2Mi": "2Mi"}}}]}),
+                "OutOfhugepages-2Mi",
             ),
             (
                 json!({"containers": [{"name": "c", "ports": [{"containerPort": 9, "hostPort": 80}]}]}),
