@@ -339,15 +339,14 @@ pub fn spec_changed(object: &Value, old: &Value) -> bool {
 
 /// For an update of `status`: everything else stays as it was.
 pub fn keep_all_but_status(object: &mut Value, old: &Value) {
-    let keys: Vec<String> = object
-        .as_object()
-        .into_iter()
-        .chain(old.as_object())
-        .flat_map(|m| m.keys().cloned())
-        .filter(|k| !matches!(k.as_str(), "metadata" | "status" | "apiVersion" | "kind"))
-        .collect();
-    for key in keys {
-        keep(object, old, &key);
+    let own = |key: &str| matches!(key, "metadata" | "status" | "apiVersion" | "kind");
+    if let Some(members) = object.as_object_mut() {
+        members.retain(|key, _| own(key) || old.get(key).is_some());
+    }
+    for key in old.as_object().into_iter().flat_map(|old| old.keys()) {
+        if !own(key) {
+            keep(object, old, key);
+        }
     }
 }
 

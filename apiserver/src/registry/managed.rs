@@ -290,17 +290,22 @@ impl FieldManager<'_> {
         let there = live.and_then(|live| meta(live).get("managedFields"));
         let mut managed =
             Managed::read(there).ok_or_else(|| unexplained("failed to decode managed fields"))?;
-        let mut live = match live {
-            Some(live) => self.spoken(live).unwrap_or_else(|| live.clone()),
-            None => json!({"apiVersion": version, "kind": self.served.kind}),
+        let nothing;
+        let spoken = live.and_then(|live| self.spoken(live));
+        let live = match (&spoken, live) {
+            (Some(spoken), _) => spoken,
+            (None, Some(live)) => live,
+            (None, None) => {
+                nothing = json!({"apiVersion": version, "kind": self.served.kind, "metadata": {}});
+                &nothing
+            }
         };
-        meta_mut(&mut live).remove("managedFields");
         let object = request
-            .apply(&mut managed, &live, applied, force)
+            .apply(&mut managed, live, applied, force)
             .map_err(|e| self.refused(e, applied))?;
         let mut object = match object {
-            Some(object) => self.typed(&object)?,
-            None => live,
+            Some(object) => self.typed(object)?,
+            None => live.clone(),
         };
         if self.manager == "kubectl" {
             sync_last_applied(&mut object, applied);
@@ -328,22 +333,27 @@ impl FieldManager<'_> {
     }
 
     /// What was merged, as an object of its type.
-    fn typed(&self, merged: &Value) -> Result<Value, Status> {
+    fn typed(&self, merged: Value) -> Result<Value, Status> {
         let version = self.served.api_version();
         let message = self
             .served
             .message(&version)
             .ok_or_else(|| Status::internal(format!("no kind {}", self.served.kind)))?;
-        let text = merged.to_string();
-        let decoded =
-            codec::decode::json(message, text.as_bytes(), codec::decode::Strictness::Ignore)
-                .map_err(|e| {
+        let mut object = match codec::decode::canonical(message, merged) {
+            Ok(object) => object,
+            Err(object) => {
+                let text = object.to_string();
+                let ignore = codec::decode::Strictness::Ignore;
+                let decoded = codec::decode::json(message, text.as_bytes(), ignore);
+                let unconverted = |e| {
                     unexplained(format!(
                         "failed to convert new object ({}) to proper version: {e}",
-                        self.named(merged)
+                        self.named(&object)
                     ))
-                })?;
-        let mut object = decoded.value;
+                };
+                decoded.map_err(unconverted)?.value
+            }
+        };
         object["apiVersion"] = json!(version);
         object["kind"] = json!(self.served.kind);
         Ok(object)

@@ -131,7 +131,10 @@ pub fn set_text(map: &mut Map<String, Value>, key: &str, text: &str) {
 
 /// Takes a member over from another object.
 pub fn keep(object: &mut Value, from: &Value, key: &str) {
-    if let Some(object) = object.as_object_mut() {
+    // Mostly they are the same, and comparing costs less than copying.
+    if let Some(object) = object.as_object_mut()
+        && object.get(key) != from.get(key)
+    {
         set(object, key, from.get(key).cloned());
     }
 }

@@ -292,14 +292,13 @@ fn unknown_and_duplicate_fields_are_named() {
     );
     let decoded = decode::json(kind("Pod"), pod.as_bytes(), Strictness::Strict).unwrap();
     assert!(
-        decoded
-            .strict_error()
+        decode::strict_error(&decoded.strict_errors)
             .unwrap()
             .starts_with(r#"strict decoding error: unknown field "foo", unknown field "spec.foo""#)
     );
     assert_eq!(decoded.value.get("foo"), None);
     let decoded = decode::json(kind("Pod"), pod.as_bytes(), Strictness::Ignore).unwrap();
-    assert_eq!(decoded.strict_error(), None);
+    assert_eq!(decode::strict_error(&decoded.strict_errors), None);
 
     let yaml = "kind: Pod\nmetadata:\n  name: a\n  name: b\n  foo: 1\n";
     let decoded = decode::yaml(kind("Pod"), yaml.as_bytes(), Strictness::Warn).unwrap();

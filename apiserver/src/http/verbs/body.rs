@@ -85,7 +85,8 @@ pub fn object(
     };
     check_type(expected, &type_meta, body)?;
     let decoded = decoded.map_err(|e| cannot_handle(expected, &e.to_string()))?;
-    note_strict_errors(&decoded, validation, warnings).map_err(|e| cannot_handle(expected, &e))?;
+    note_strict_errors(&decoded.strict_errors, validation, warnings)
+        .map_err(|e| cannot_handle(expected, &e))?;
     let mut value = decoded.value;
     if let Some(members) = value.as_object_mut() {
         members.insert("apiVersion".into(), expected.api_version().into());
@@ -112,19 +113,19 @@ fn protobuf(body: &[u8], message: &'static Message) -> codec::Result<Opened> {
 
 /// Warns of unknown and duplicate fields, or refuses them.
 pub fn note_strict_errors(
-    decoded: &Decoded,
+    errors: &[String],
     validation: FieldValidation,
     warnings: &Warnings,
 ) -> Result<(), String> {
     match validation {
         FieldValidation::Ignore => {}
         FieldValidation::Warn => {
-            for error in &decoded.strict_errors {
+            for error in errors {
                 warnings.add(error.clone());
             }
         }
         FieldValidation::Strict => {
-            if let Some(error) = decoded.strict_error() {
+            if let Some(error) = codec::decode::strict_error(errors) {
                 return Err(error);
             }
         }
@@ -259,6 +260,9 @@ pub fn untyped(media: Media, body: &[u8]) -> Result<Value, String> {
 
 /// What is applied, as a tree that no schema has seen, and the keys that it has twice.
 pub fn applied(body: &[u8]) -> Result<(Value, Vec<String>), Status> {
+    if let Some(value) = codec::decode::plain_json(body) {
+        return Ok((value, Vec::new()));
+    }
     let bad = |e: String| Status::bad_request(format!("error decoding YAML: {e}"));
     let (json, duplicates) = codec::decode::yaml_to_json(body)
         .map_err(|e| bad(format!("error converting YAML to JSON: {e}")))?;

@@ -367,36 +367,45 @@ impl Patch {
         };
         applied.map_err(failed)?;
 
-        let text = object.to_string();
-        let invalid = |detail: String| {
-            let value = match self.kind {
-                PatchType::Strategic => input::go_map(&self.content),
-                _ => text.clone(),
-            };
-            let errs = ErrorList::from(vec![FieldError::invalid(
-                &Path::new("patch"),
-                value,
-                detail,
-            )]);
-            Status::invalid(&GroupKind::new("", ""), "", &errs)
-        };
         if matches!(self.kind, PatchType::Json | PatchType::Merge) {
-            input::check_patched_type(expected, &object).map_err(invalid)?;
+            input::check_patched_type(expected, &object)
+                .map_err(|detail| self.invalid(&object.to_string(), detail))?;
         }
-        let mut decoded =
-            codec::decode::json(message, text.as_bytes(), input::strictness(self.validation))
-                .map_err(|e| invalid(e.to_string()))?;
-        decoded
-            .strict_errors
-            .splice(..0, self.strict_errors.clone());
-        input::note_strict_errors(&decoded, self.validation, &request.warnings).map_err(invalid)?;
-        let mut object = decoded.value;
+        let mut strict_errors = self.strict_errors.clone();
+        let settled = match strict_errors.is_empty() {
+            true => codec::decode::canonical(message, object),
+            false => Err(object),
+        };
+        let mut object = match settled {
+            Ok(object) => object,
+            Err(object) => {
+                let text = object.to_string();
+                let strictness = input::strictness(self.validation);
+                let decoded = codec::decode::json(message, text.as_bytes(), strictness)
+                    .map_err(|e| self.invalid(&text, e.to_string()))?;
+                strict_errors.extend(decoded.strict_errors);
+                input::note_strict_errors(&strict_errors, self.validation, &request.warnings)
+                    .map_err(|detail| self.invalid(&text, detail))?;
+                decoded.value
+            }
+        };
         if let Some(members) = object.as_object_mut() {
             members.insert("apiVersion".into(), expected.api_version().into());
             members.insert("kind".into(), expected.kind.into());
         }
         api::defaults::apply(message, &mut object);
         Ok(object)
+    }
+
+    /// What came of the patch is no object of its type.
+    fn invalid(&self, patched: &str, detail: String) -> Status {
+        let value = match self.kind {
+            PatchType::Strategic => input::go_map(&self.content),
+            _ => patched.to_owned(),
+        };
+        let field = Path::new("patch");
+        let errs = ErrorList::from(vec![FieldError::invalid(&field, value, detail)]);
+        Status::invalid(&GroupKind::new("", ""), "", &errs)
     }
 
     /// Server-side apply: what is there with what is applied, defaulted.

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 use super::conditions;
 use super::generic::{META_BUT_FOR_STATUS, keep_all_but_status, keep_meta, spec_changed};
-use super::object_meta::{child_mut, keep, meta, meta_mut, set, set_generation};
+use super::object_meta::{child_mut, keep, meta, set, set_generation};
 use super::options::DeleteOptions;
 use super::strategy::{Context, Strategy};
 
@@ -121,11 +121,9 @@ fn has_scheduling_gates(pod: &Value) -> bool {
 /// The status and nothing that decides whether and for whom the pod lives.
 fn prepare_status(pod: &mut Value, old: &Value) {
     keep_all_but_status(pod, old);
-    let before = old.get("metadata").cloned().unwrap_or_default();
-    let m = &mut Value::Object(std::mem::take(meta_mut(pod)));
-    keep(m, &before, "ownerReferences");
-    keep(m, &before, "deletionTimestamp");
-    pod["metadata"] = m.take();
+    for key in ["ownerReferences", "deletionTimestamp"] {
+        keep(&mut pod["metadata"], &old["metadata"], key);
+    }
     keep_observed_generations(pod, old);
     let class = old["status"]["qosClass"].clone();
     let status = child_mut(pod, "status");

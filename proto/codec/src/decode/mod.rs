@@ -1,11 +1,13 @@
 //! Reading what a client sent: JSON or YAML into a tree that is known to fit the schema,
 //! with upstream's errors for what does not.
 
+mod canonical;
 mod json;
 mod yaml;
 
+pub use canonical::canonical;
 pub use json::json;
-pub use yaml::{to_json as yaml_to_json, yaml};
+pub use yaml::{plain_json, to_json as yaml_to_json, yaml};
 
 use std::collections::HashSet;
 
@@ -34,12 +36,9 @@ pub struct Decoded {
     pub strict_errors: Vec<String>,
 }
 
-impl Decoded {
-    /// The errors of [`Strictness::Strict`] as one, if there are any.
-    pub fn strict_error(&self) -> Option<String> {
-        let errors = &self.strict_errors;
-        (!errors.is_empty()).then(|| format!("strict decoding error: {}", errors.join(", ")))
-    }
+/// The errors of [`Strictness::Strict`] as one, if there are any.
+pub fn strict_error(errors: &[String]) -> Option<String> {
+    (!errors.is_empty()).then(|| format!("strict decoding error: {}", errors.join(", ")))
 }
 
 /// What an object says it is; empty where it does not say.

@@ -2,9 +2,11 @@
 //! errors are those of the JSON; only duplicate keys are YAML's own.
 
 use schema::Message;
+use serde_json::{Map, Value};
 
 use super::{DecodeError, Decoded, Strictness, json};
-use crate::error::Error;
+use crate::error::{Error, Result};
+use crate::json::read::{Kind, Reader};
 use crate::json::write;
 use crate::yaml;
 
@@ -37,4 +39,94 @@ pub fn to_json(body: &[u8]) -> Result<(Vec<u8>, Vec<String>), DecodeError> {
     let mut json = Vec::with_capacity(text.len());
     write::value(&mut json, &parsed.value);
     Ok((json, parsed.duplicates))
+}
+
+/// JSON is YAML, and is what most clients send as YAML. `None` where a YAML reader might see
+/// something else in it: control characters, escapes by number, long keys, keys that occur
+/// twice, numbers that are not whole, or no JSON at all.
+pub fn plain_json(body: &[u8]) -> Option<Value> {
+    let printed = |b: &u8| matches!(b, b'\n' | b' '..=b'~');
+    if body.first() != Some(&b'{') || !body.iter().all(printed) {
+        return None;
+    }
+    if body.windows(2).any(|w| w == b"\\u") {
+        return None;
+    }
+    let mut json = Reader::new(body);
+    let tree = plain(&mut json).ok()??;
+    json.end().ok()?;
+    Some(tree)
+}
+
+/// The next value, or nothing where it is not plain.
+fn plain(json: &mut Reader<'_>) -> Result<Option<Value>> {
+    /// A key in YAML's flow style must be over after 1024 characters.
+    const LONGEST_KEY: usize = 1000;
+    let mut first = true;
+    Ok(match json.peek()? {
+        Kind::Object => {
+            json.object()?;
+            let mut members = Map::new();
+            while let Some(key) = json.key(&mut first)? {
+                let Some(value) = plain(json)? else {
+                    return Ok(None);
+                };
+                let strange = key.len() > LONGEST_KEY || key == "<<";
+                if strange || members.insert(key.into_owned(), value).is_some() {
+                    return Ok(None);
+                }
+            }
+            Some(Value::Object(members))
+        }
+        Kind::Array => {
+            json.array()?;
+            let mut items = Vec::new();
+            while json.element(&mut first)? {
+                let Some(item) = plain(json)? else {
+                    return Ok(None);
+                };
+                items.push(item);
+            }
+            Some(Value::Array(items))
+        }
+        Kind::Number => json.number()?.parse::<i64>().ok().map(Value::from),
+        _ => Some(json.tree()?),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn plain_json_is_what_yaml_reads() {
+        let yaml = |body: &str| {
+            let (text, duplicates) = to_json(body.as_bytes()).unwrap();
+            assert!(duplicates.is_empty());
+            serde_json::from_slice::<Value>(&text).unwrap()
+        };
+        for body in [
+            r#"{}"#,
+            r#"{"a":[1,-2,0,true,false,null,"x",{}],"b":{"c":"\"\\\/\n\t\b\f\r"}}"#,
+            r#"{"y":"yes","on":"1","0":"~","null":"0x1", "a: b" : " # no comment", "<": "- x"}"#,
+            "{\n  \"a\": {\n    \"b\": [\n      1\n    ]\n  }\n}\n",
+        ] {
+            assert_eq!(plain_json(body.as_bytes()).unwrap(), yaml(body), "{body}");
+        }
+        for body in [
+            "a: 1",
+            r#"{"a":1,"a":2}"#,
+            r#"{"a":1.5}"#,
+            r#"{"a":1e3}"#,
+            r#"{"a":9223372036854775808}"#,
+            r#"{"a":"\u0041"}"#,
+            "{\t\"a\":1}",
+            r#"{"a":"ä"}"#,
+            r#"{"a":1} x"#,
+            r#"{"a":1,}"#,
+            "",
+        ] {
+            assert_eq!(plain_json(body.as_bytes()), None, "{body}");
+        }
+    }
 }

@@ -81,34 +81,58 @@ fn named(of: Option<Ref>, set: &Set) -> Set {
     Set::new(nodes.collect())
 }
 
-/// Fits a set to today's schema: what has become atomic since the set was written is owned as
-/// a whole. Says whether that changed anything.
-pub fn reconcile(message: &'static Message, set: &mut Set) -> bool {
-    let mut changed = false;
-    reconcile_below(Ref::Object(message), set, &mut changed);
-    changed
+/// Whether nothing that is owned in parts has become atomic since the set was written.
+pub fn fits(message: &'static Message, set: &Set) -> bool {
+    fits_below(Ref::Object(message), set)
 }
 
-fn reconcile_below(of: Ref, set: &mut Set, changed: &mut bool) {
+fn fits_below(of: Ref, set: &Set) -> bool {
+    let parted = set.nodes().iter().filter(|n| !n.children.is_empty());
+    parted
+        .filter_map(|node| Some((node, of.descend(&node.element)?)))
+        .all(|(node, of)| match today(of) {
+            Today::Leaf => true,
+            Today::Whole => false,
+            Today::Parts => fits_below(of, &node.children),
+        })
+}
+
+/// Fits a set to today's schema: what has become atomic since the set was written is owned as
+/// a whole.
+pub fn reconcile(message: &'static Message, set: &mut Set) {
+    reconcile_below(Ref::Object(message), set);
+}
+
+fn reconcile_below(of: Ref, set: &mut Set) {
     set.edit(&mut |node| {
         let Some(of) = of.descend(&node.element) else {
             return;
         };
-        if node.children.is_empty() {
-            return;
-        }
-        let atomic = match (of.free_form(), of.atom(None)) {
-            (Some(below), _) => matches!(below, Ref::Untyped),
-            (_, Atom::Struct { atomic, .. } | Atom::Map { atomic, .. }) => atomic,
-            (_, Atom::List { relation, .. }) => matches!(relation, Relation::Atomic),
-            (_, Atom::Scalar(_)) => return,
-        };
-        if atomic {
-            *changed = true;
-            node.member = true;
-            node.children = Set::default();
-        } else {
-            reconcile_below(of, &mut node.children, changed);
+        match today(of) {
+            _ if node.children.is_empty() => {}
+            Today::Leaf => {}
+            Today::Whole => {
+                node.member = true;
+                node.children = Set::default();
+            }
+            Today::Parts => reconcile_below(of, &mut node.children),
         }
     });
+}
+
+/// How the values of a type are owned.
+enum Today {
+    Leaf,
+    Whole,
+    Parts,
+}
+
+fn today(of: Ref) -> Today {
+    let atomic = match (of.free_form(), of.atom(None)) {
+        (Some(below), _) => matches!(below, Ref::Untyped),
+        (_, Atom::Struct { atomic, .. } | Atom::Map { atomic, .. }) => atomic,
+        (_, Atom::List { relation, .. }) => matches!(relation, Relation::Atomic),
+        (_, Atom::Scalar(_)) => return Today::Leaf,
+    };
+    if atomic { Today::Whole } else { Today::Parts }
 }

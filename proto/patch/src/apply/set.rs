@@ -228,6 +228,24 @@ impl Set {
         }
     }
 
+    /// Whether every member of another set is in this one.
+    pub fn covers(&self, other: &Set) -> bool {
+        other.nodes.iter().all(|theirs| {
+            self.node(&theirs.element).is_some_and(|ours| {
+                (ours.member || !theirs.member) && ours.children.covers(&theirs.children)
+            })
+        })
+    }
+
+    /// Whether any member is in both.
+    pub fn meets(&self, other: &Set) -> bool {
+        self.nodes.iter().any(|ours| {
+            other.node(&ours.element).is_some_and(|theirs| {
+                (ours.member && theirs.member) || ours.children.meets(&theirs.children)
+            })
+        })
+    }
+
     /// Takes out the members of another set. What lies below a member stays.
     pub fn subtract(&mut self, other: &Set) {
         if other.is_empty() {
@@ -309,6 +327,8 @@ mod tests {
         );
         assert_eq!(a.intersection(&b).paths(), [".spec.replicas"]);
         assert_eq!(a.difference(&b).paths(), [".spec", ".metadata.labels"]);
+        assert!(a.meets(&b) && !a.difference(&b).meets(&b));
+        assert!(a.covers(&a.intersection(&b)) && !a.covers(&b));
         let spec = Set::of(&[&["spec"]]);
         assert_eq!(
             a.difference(&spec).paths(),

@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::compare::{Comparison, View, compare};
 use super::managed::{Entry, Identity, Managed, Operation};
-use super::owned::{fields_of, reconcile, with_named_fields};
+use super::owned::{fields_of, fits, reconcile, with_named_fields};
 use super::set::{Set, equal};
 use super::validate::{self, validate};
 use super::{merge, remove};
@@ -135,9 +135,8 @@ impl Request<'_> {
             let Some(message) = self.versions.message(&entry.api_version) else {
                 return false;
             };
-            let mut set = entry.set().clone();
-            if reconcile(message, &mut set) {
-                *entry.set_mut() = set;
+            if !fits(message, entry.set()) {
+                reconcile(message, entry.set_mut());
             }
             true
         });
@@ -186,13 +185,13 @@ impl Request<'_> {
                 }
             };
             let set = entry.set();
-            let changed = set
-                .intersection(&changes.modified)
-                .union(set.intersection(&changes.added));
-            if !changed.is_empty() {
+            if set.meets(&changes.modified) || set.meets(&changes.added) {
+                let changed = set
+                    .intersection(&changes.modified)
+                    .union(set.intersection(&changes.added));
                 conflicts.push((entry.id.clone(), changed));
             }
-            if !entry.set().intersection(&changes.removed).is_empty() {
+            if entry.set().meets(&changes.removed) {
                 entry.set_mut().subtract(&changes.removed);
             }
         }
@@ -201,7 +200,8 @@ impl Request<'_> {
     }
 
     /// Server-side apply: the new object and its managers; no object where nothing changes.
-    /// `live` is a tree without `managedFields`; `applied` is what the client sent.
+    /// `live` is what is there, whose `managedFields` are not looked at; `applied` is what the
+    /// client sent.
     pub fn apply(
         &self,
         managed: &mut Managed,
@@ -209,7 +209,10 @@ impl Request<'_> {
         applied: &Value,
         force: bool,
     ) -> Result<Option<Value>, Error> {
-        let live = &codec::tree::printed_tree(self.message, live);
+        let live = &mut codec::tree::printed_tree(self.message, live);
+        if let Some(Value::Object(metadata)) = live.get_mut("metadata") {
+            metadata.remove("managedFields");
+        }
         let result = self.apply_once(managed, live, applied, force);
         let Err(Error::Conflicts(conflicts)) = result else {
             return result;
@@ -261,11 +264,16 @@ impl Request<'_> {
         set.subtract_recursively(self.reset);
         let id = self.id(self.manager, Operation::Apply);
         let last = books.take(&id);
+        let drops = last.as_ref().is_some_and(|last| {
+            let there = last.set();
+            let comparable = last.api_version == self.api_version;
+            !there.is_empty() && !(comparable && set.covers(there))
+        });
         let mut entry = Entry::new(id.clone(), self.api_version, set);
         entry.time = last.as_ref().and_then(|last| last.time.clone());
         books.put(entry);
         let object = match last {
-            Some(last) if !last.set().is_empty() => self.prune(merged, &books, &last),
+            Some(last) if drops => self.prune(merged, &books, &last),
             _ => merged,
         };
         let (_, conflicts) = self.changes(&mut books, View::Literal, live, &object, Some(&id))?;
