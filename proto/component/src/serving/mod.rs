@@ -4,6 +4,7 @@
 //! What must not be here: who may do what; a handler is told the peer's certificates.
 
 mod client_cert;
+mod gathered;
 mod tls;
 
 use std::convert::Infallible;
@@ -27,6 +28,7 @@ use rustls_pki_types::CertificateDer;
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 
+use gathered::Gathered;
 pub use tls::{ServingCertificate, TlsError, TlsFiles, TlsOptions};
 
 /// A response's body.
@@ -171,6 +173,8 @@ impl Bound {
                                 address,
                                 certificates,
                             };
+                            let http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+                            let stream = Gathered::new(stream, http2);
                             connection(&builder, stream, peer, handler, watcher).await;
                         }
                         Ok(Err(error)) => {
