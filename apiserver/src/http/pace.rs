@@ -18,7 +18,7 @@ use tokio::time::{Instant, Sleep};
 const PER_WATCHER: Duration = Duration::from_micros(300);
 /// The runtime's timers are no finer.
 const SHORTEST: Duration = Duration::from_millis(1);
-const LONGEST: Duration = Duration::from_millis(20);
+const LONGEST: Duration = Duration::from_millis(30);
 
 /// A stream of events whose bursts are kept apart.
 pub struct Paced<S, F> {
