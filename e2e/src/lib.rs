@@ -6,6 +6,7 @@
 
 pub mod bench;
 pub mod cluster;
+pub mod controllers;
 pub mod history;
 pub mod kubectl;
 pub mod net;

@@ -15,4 +15,3 @@ pub mod nodes;
 mod objects;
 mod random;
 mod scheduler;
-mod watch;

@@ -12,7 +12,7 @@ use http::Method;
 use serde_json::{Value, json};
 
 use super::objects::{delete, patch_status, pod_path};
-use super::watch::Changes;
+use crate::stand::watch::Changes;
 use crate::stand::http::{Ask, JSON};
 use crate::stand::pki::Pki;
 use crate::stand::{Connection, Endpoint};

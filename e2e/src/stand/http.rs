@@ -25,6 +25,8 @@ pub const PROTOBUF: &str = "application/vnd.kubernetes.protobuf";
 pub const JSON: &str = "application/json";
 /// A strategic merge patch.
 pub const STRATEGIC: &str = "application/strategic-merge-patch+json";
+/// A merge patch.
+pub const MERGE: &str = "application/merge-patch+json";
 /// A server-side apply.
 pub const APPLY: &str = "application/apply-patch+yaml";
 
@@ -130,6 +132,12 @@ pub struct Ask {
     content: Option<(&'static str, Bytes)>,
 }
 
+impl std::fmt::Display for Ask {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} {}", self.method, self.path)
+    }
+}
+
 impl Ask {
     /// Something to read, as JSON unless said otherwise.
     pub fn get(path: impl Into<String>) -> Self {
@@ -180,6 +188,22 @@ impl Connection {
     /// Whether it can take no more requests.
     pub fn is_closed(&self) -> bool {
         self.sender.is_closed()
+    }
+
+    /// Whom it asks, as `host:port`.
+    pub fn authority(&self) -> &str {
+        &self.authority
+    }
+
+    /// Sends a request as it is, and returns once the answer begins, however late.
+    ///
+    /// # Errors
+    ///
+    /// When the connection ends before that.
+    pub async fn send(&self, request: Request<Full<Bytes>>) -> Result<Response<Incoming>> {
+        let mut sender = self.sender.clone();
+        sender.ready().await?;
+        Ok(sender.send_request(request).await?)
     }
 
     /// Asks, and returns once the answer begins.

@@ -9,6 +9,7 @@ pub mod etcd;
 pub mod http;
 pub mod pki;
 pub mod process;
+pub mod watch;
 
 pub use apiserver::Apiserver;
 pub use etcd::Etcd;

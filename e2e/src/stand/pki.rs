@@ -32,6 +32,7 @@ impl Pki {
         ca.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
         ca.distinguished_name.push(DnType::CommonName, "stand");
         pki.write("ca.crt", &ca.self_signed(&ca_key)?.pem())?;
+        pki.write("ca.key", &ca_key.serialize_pem())?;
         let issuer = Issuer::new(ca, ca_key);
         for (name, common_name, organization, usage) in [
             (

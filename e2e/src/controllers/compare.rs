@@ -1,0 +1,159 @@
+//! The comparison: every scenario before two managers at the same time, several scenarios at
+//! once. What differs is played again alone with more patience before it counts.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, bail};
+use clap::Args;
+use futures::stream::{self, StreamExt as _};
+
+use super::outcome::Outcome;
+use super::scenarios::{Scenario, all, chosen};
+use super::side::Side;
+use super::world::World;
+
+/// Compares the controller managers of two directories of binaries.
+#[derive(Debug, Clone, Args)]
+pub struct Options {
+    /// Directory with our kube-controller-manager.
+    pub ours: PathBuf,
+    /// Directory with theirs.
+    pub theirs: PathBuf,
+    /// Directory with the kube-apiserver; theirs by default.
+    #[arg(long)]
+    pub api: Option<PathBuf>,
+    /// Only scenarios whose names contain one of these.
+    #[arg(long, value_delimiter = ',')]
+    pub only: Vec<String>,
+    /// Scenarios at the same time.
+    #[arg(long, default_value_t = 12)]
+    pub at_once: usize,
+    /// Milliseconds without a change before anything is seen.
+    #[arg(long, default_value_t = 1500)]
+    pub quiet: u64,
+    /// Leave directories with logs behind.
+    #[arg(long)]
+    pub keep: bool,
+    /// Print what was seen on our side.
+    #[arg(long)]
+    pub verbose: bool,
+}
+
+/// A scenario before both.
+struct Pair {
+    name: String,
+    theirs: Outcome,
+    ours: Outcome,
+    took: Duration,
+}
+
+static NUMBER: AtomicU32 = AtomicU32::new(0);
+
+/// A namespace that no scenario had before, and that no name of another begins with.
+pub fn namespace() -> String {
+    format!("sc{:04}x", NUMBER.fetch_add(1, Ordering::Relaxed))
+}
+
+/// Plays one scenario before one manager.
+pub async fn play(side: &Arc<Side>, scenario: &Scenario, name: &str, quiet: Duration) -> Outcome {
+    let world = World::make(side, name, quiet).await;
+    (scenario.play)(world.clone()).await;
+    world.finish()
+}
+
+async fn both(theirs: &Arc<Side>, ours: &Arc<Side>, scenario: &Scenario, quiet: Duration) -> Pair {
+    let namespace = namespace();
+    let start = Instant::now();
+    let (theirs, ours) = futures::join!(
+        play(theirs, scenario, &namespace, quiet),
+        play(ours, scenario, &namespace, quiet),
+    );
+    Pair {
+        name: scenario.name.clone(),
+        theirs,
+        ours,
+        took: start.elapsed(),
+    }
+}
+
+/// Runs it and prints what was seen.
+///
+/// # Errors
+///
+/// When a stand does not come up, or the managers differ.
+pub async fn run(options: Options) -> Result<()> {
+    let api = options.api.as_ref().unwrap_or(&options.theirs);
+    let scenarios = chosen(all(), &options.only);
+    let theirs = Side::start(api, &options.theirs, None).await?;
+    let ours = Side::start(api, &options.ours, None).await?;
+    theirs.ready().await?;
+    ours.ready().await?;
+    let start = Instant::now();
+    let quiet = Duration::from_millis(options.quiet);
+    let mut again = Vec::new();
+    let mut same = 0;
+    {
+        let mut pairs = stream::iter(scenarios.iter().enumerate())
+            .map(|(i, scenario)| {
+                let (theirs, ours) = (&theirs, &ours);
+                async move { (i, both(theirs, ours, scenario, quiet).await) }
+            })
+            .buffer_unordered(options.at_once.max(1));
+        while let Some((i, pair)) = pairs.next().await {
+            let took = pair.took.as_secs_f64();
+            let alike = pair.theirs.differences(&pair.ours).is_empty();
+            let word = if alike { "same" } else { "once more" };
+            println!("{word:>10}  {took:6.1} s  {}", pair.name);
+            if options.verbose {
+                for sight in &pair.ours.sights {
+                    println!("  {}:", sight.label);
+                    sight.lines.iter().for_each(|line| println!("    {line}"));
+                }
+            }
+            if alike {
+                same += 1;
+            } else {
+                again.push(i);
+            }
+            theirs.check()?;
+            ours.check()?;
+        }
+    }
+    let mut different = 0;
+    let (theirs_side, ours_side) = (&theirs, &ours);
+    let mut pairs = stream::iter(&again)
+        .map(|i| both(theirs_side, ours_side, &scenarios[*i], quiet * 2))
+        .buffer_unordered(options.at_once.div_ceil(3));
+    while let Some(pair) = pairs.next().await {
+        let differences = pair.theirs.differences(&pair.ours);
+        if differences.is_empty() {
+            same += 1;
+            println!("{:>10}  {:6.1} s  {}", "same", pair.took.as_secs_f64(), pair.name);
+            continue;
+        }
+        different += 1;
+        println!("\nDIFFERENT: {} (- theirs, + ours)", pair.name);
+        differences.iter().for_each(|line| println!("{line}"));
+    }
+    drop(pairs);
+    println!(
+        "\n{} scenarios in {:.0} s: {same} the same ({} of them only when played again), {different} different",
+        scenarios.len(),
+        start.elapsed().as_secs_f64(),
+        again.len() - different,
+    );
+    if options.keep {
+        for side in [theirs, ours] {
+            if let Ok(side) = Arc::try_unwrap(side) {
+                println!("logs are in {}", side.stand.keep().display());
+            }
+        }
+    }
+    if different > 0 {
+        bail!("{different} scenarios end differently");
+    }
+    Ok(())
+}

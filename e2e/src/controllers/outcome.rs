@@ -1,0 +1,257 @@
+//! What a scenario came to: objects and events as lines that can be compared, each of which
+//! says what it is about.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde_json::Value;
+
+use super::mirror::Mirror;
+use super::names::Names;
+
+/// What was seen at one point of a scenario.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Sight {
+    pub label: String,
+    pub lines: BTreeSet<String>,
+}
+
+/// What was seen in all of a scenario.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Outcome {
+    pub sights: Vec<Sight>,
+    /// Waits that were in vain.
+    pub vain: Vec<String>,
+}
+
+/// What is compared.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scrutiny {
+    /// Objects with who manages their fields, and events.
+    All,
+    /// Objects alone: a manager that was killed may tell an event twice or never, and owns
+    /// fields by other requests.
+    Objects,
+}
+
+/// What of an object says nothing about it.
+const PASSED_OVER: [&str; 5] = [
+    "uid",
+    "resourceVersion",
+    "creationTimestamp",
+    "managedFields",
+    "selfLink",
+];
+
+/// What there is now.
+pub fn see(mirror: &Mirror, scope: &str, label: &str, scrutiny: Scrutiny) -> Sight {
+    let names = Names::of(scope, &mirror.known(scope));
+    let mut objects: BTreeMap<String, Vec<Vec<String>>> = BTreeMap::new();
+    for (kind, object) in mirror.all(scope) {
+        if is_noise(kind, &object) {
+            continue;
+        }
+        let mut copy = object.as_ref().clone();
+        conceal(kind, &mut copy);
+        let mut copy = names.value(&copy);
+        let title = match copy["metadata"]["namespace"].as_str() {
+            Some("NS") | None => format!("{kind}/{}", words(&copy["metadata"]["name"])),
+            Some(other) => format!("{kind}/{other}/{}", words(&copy["metadata"]["name"])),
+        };
+        let mut lines = Vec::new();
+        if scrutiny == Scrutiny::All {
+            managers(&names.value(&object["metadata"]["managedFields"]), &mut lines);
+        }
+        if let Some(fields) = copy["metadata"].as_object_mut() {
+            fields.retain(|field, _| !PASSED_OVER.contains(&field.as_str()));
+        }
+        flatten(&copy, String::new(), &mut lines);
+        lines.sort();
+        objects.entry(title).or_default().push(lines);
+    }
+    let mut sight = Sight {
+        label: label.to_owned(),
+        ..Sight::default()
+    };
+    for (title, mut same) in objects {
+        same.sort();
+        for (i, lines) in same.into_iter().enumerate() {
+            let title = if i == 0 {
+                title.clone()
+            } else {
+                format!("{title}({})", i + 1)
+            };
+            sight.lines.extend(lines.iter().map(|line| format!("{title} {line}")));
+        }
+    }
+    if scrutiny == Scrutiny::All {
+        sight.lines.extend(told(mirror, scope, &names));
+    }
+    sight
+}
+
+fn words(value: &Value) -> &str {
+    value.as_str().unwrap_or_default()
+}
+
+/// What every namespace has, and what belongs to the stand.
+fn is_noise(kind: &str, object: &Value) -> bool {
+    let name = words(&object["metadata"]["name"]);
+    kind == "ConfigMap" && name == "kube-root-ca.crt"
+}
+
+/// Values that the API server draws.
+fn conceal(kind: &str, object: &mut Value) {
+    if kind == "Service" {
+        let spec = &mut object["spec"];
+        if spec["clusterIP"].as_str().is_some_and(|ip| ip.contains('.')) {
+            spec["clusterIP"] = "DRAWN".into();
+            spec["clusterIPs"] = "DRAWN".into();
+        }
+        for port in spec["ports"].as_array_mut().into_iter().flatten() {
+            if port.get("nodePort").is_some() {
+                port["nodePort"] = "DRAWN".into();
+            }
+        }
+    }
+    if kind == "Secret" && object["type"] == "kubernetes.io/service-account-token" {
+        for (_, value) in object["data"].as_object_mut().into_iter().flatten() {
+            *value = "DRAWN".into();
+        }
+    }
+    if let Some(certificate) = object.pointer_mut("/status/certificate") {
+        *certificate = "DRAWN".into();
+    }
+    if let Some(request) = object.pointer_mut("/spec/request") {
+        *request = "DRAWN".into();
+    }
+}
+
+/// Who manages what.
+fn managers(entries: &Value, lines: &mut Vec<String>) {
+    for entry in entries.as_array().into_iter().flatten() {
+        let of = |field: &str| words(&entry[field]).to_owned();
+        let who = format!("{} {} {}", of("manager"), of("operation"), of("subresource"));
+        let mut fields = Vec::new();
+        flatten(&entry["fieldsV1"], String::new(), &mut fields);
+        lines.extend(fields.iter().map(|f| format!("managed by {who}: {f}")));
+    }
+}
+
+/// One line for each value at the leaves.
+fn flatten(value: &Value, path: String, lines: &mut Vec<String>) {
+    match value {
+        Value::Object(fields) if !fields.is_empty() => {
+            for (field, value) in fields {
+                flatten(value, format!("{path}.{field}"), lines);
+            }
+        }
+        Value::Array(items) if !items.is_empty() => {
+            for (i, item) in items.iter().enumerate() {
+                flatten(item, format!("{path}[{i}]"), lines);
+            }
+        }
+        leaf => lines.push(format!("{path} = {leaf}")),
+    }
+}
+
+/// For each object and who speaks of it the reasons in order; what is told again and again
+/// counts once, and so does trouble, which is told as often as it is met.
+fn told(mirror: &Mirror, scope: &str, names: &Names) -> BTreeSet<String> {
+    let mut by_object: BTreeMap<(String, String, String), Vec<String>> = BTreeMap::new();
+    for event in mirror.events(scope) {
+        let of = |path: &str| event.pointer(path).and_then(Value::as_str).unwrap_or("");
+        let title = names.text(&format!(
+            "{}/{}",
+            of("/involvedObject/kind"),
+            of("/involvedObject/name")
+        ));
+        let who = match of("/source/component") {
+            "" => of("/reportingComponent"),
+            component => component,
+        };
+        let uid = of("/involvedObject/uid").to_owned();
+        let message = names.message(of("/message"));
+        let line = format!("{} {}: {message}", of("/type"), of("/reason"));
+        let trouble = of("/type") != "Normal";
+        let lines = by_object.entry((title, who.to_owned(), uid)).or_default();
+        let before = lines.iter().any(|l| *l == line);
+        if !(trouble && before) {
+            lines.push(line);
+        }
+    }
+    // Objects of the same words may come in any order.
+    let mut all: BTreeMap<String, Vec<Vec<String>>> = BTreeMap::new();
+    for ((title, who, _), lines) in by_object {
+        all.entry(format!("{title} told by {who}")).or_default().push(lines);
+    }
+    let mut told = BTreeSet::new();
+    for (title, mut same) in all {
+        same.sort();
+        for (i, lines) in same.iter().enumerate() {
+            for (n, line) in lines.iter().enumerate() {
+                told.insert(format!("event of {title}({}) {:02}: {line}", i + 1, n + 1));
+            }
+        }
+    }
+    told
+}
+
+/// What a line is about.
+fn title(line: &str) -> &str {
+    line.split(' ').next().unwrap_or_default()
+}
+
+/// Lines of objects that only one side has, put as one each.
+fn whole<'a>(
+    has: &BTreeSet<String>,
+    lacks: &BTreeSet<String>,
+    lines: Vec<(&'static str, &'a String)>,
+) -> Vec<(&'static str, String)> {
+    let titles: BTreeSet<&str> = lacks.iter().map(|line| title(line)).collect();
+    let mut put = Vec::new();
+    for (sign, line) in lines {
+        let title = title(line);
+        if titles.contains(title) || !title.contains('/') {
+            put.push((sign, line.clone()));
+        } else if !put.iter().any(|(_, had)| had.starts_with(&format!("{title}:"))) {
+            let of = has.iter().filter(|line| self::title(line) == title);
+            let status = of.filter(|line| line.contains(" .status.phase"));
+            let status = status.map(|line| &line[title.len()..]);
+            let status: String = status.collect();
+            put.push((sign, format!("{title}: the whole object{status}")));
+        }
+    }
+    put
+}
+
+impl Outcome {
+    /// What this has and the other does not, and the reverse, in words.
+    pub fn differences(&self, ours: &Self) -> Vec<String> {
+        let mut all = Vec::new();
+        for (theirs, ours) in self.sights.iter().zip(&ours.sights) {
+            let gone = theirs.lines.difference(&ours.lines).map(|l| ("-", l));
+            let come = ours.lines.difference(&theirs.lines).map(|l| ("+", l));
+            let (gone, come) = (
+                whole(&theirs.lines, &ours.lines, gone.collect()),
+                whole(&ours.lines, &theirs.lines, come.collect()),
+            );
+            let mut lines: Vec<_> = gone.into_iter().chain(come).collect();
+            lines.sort_by(|a, b| (&a.1, a.0).cmp(&(&b.1, b.0)));
+            if !lines.is_empty() {
+                all.push(format!("  {}:", theirs.label));
+                all.extend(lines.iter().map(|(sign, line)| format!("    {sign} {line}")));
+            }
+        }
+        if self.sights.len() != ours.sights.len() {
+            let (theirs, ours) = (self.sights.len(), ours.sights.len());
+            all.push(format!("  sights: {theirs} of theirs, {ours} of ours"));
+        }
+        for vain in &self.vain {
+            all.push(format!("    - waited in vain: {vain}"));
+        }
+        for vain in &ours.vain {
+            all.push(format!("    + waited in vain: {vain}"));
+        }
+        all
+    }
+}

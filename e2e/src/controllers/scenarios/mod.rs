@@ -1,0 +1,64 @@
+//! Every scenario, by what it is about.
+
+mod deployments;
+mod templates;
+
+use std::future::Future;
+
+use futures::future::BoxFuture;
+
+use super::World;
+
+/// Something that happens in a namespace.
+pub struct Scenario {
+    /// `subject/what-happens`.
+    pub name: String,
+    pub play: Box<dyn Fn(World) -> BoxFuture<'static, ()> + Send + Sync>,
+}
+
+/// Where scenarios are written down.
+#[derive(Default)]
+pub struct Book(Vec<Scenario>);
+
+impl Book {
+    /// One scenario.
+    pub fn add<F>(
+        &mut self,
+        name: impl Into<String>,
+        play: impl Fn(World) -> F + Send + Sync + 'static,
+    ) where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        self.0.push(Scenario {
+            name: name.into(),
+            play: Box::new(move |world| Box::pin(play(world))),
+        });
+    }
+
+    /// A scenario with what is special about it.
+    pub fn with<P, F>(
+        &mut self,
+        name: impl Into<String>,
+        of: P,
+        play: impl Fn(World, P) -> F + Send + Sync + 'static,
+    ) where
+        P: Clone + Send + Sync + 'static,
+        F: Future<Output = ()> + Send + 'static,
+    {
+        self.add(name, move |world| play(world, of.clone()));
+    }
+}
+
+/// All of them.
+pub fn all() -> Vec<Scenario> {
+    let mut book = Book::default();
+    deployments::write(&mut book);
+    book.0
+}
+
+/// Those whose names contain one of some words; all when there are no words.
+pub fn chosen(mut scenarios: Vec<Scenario>, only: &[String]) -> Vec<Scenario> {
+    let wanted = |name: &str| only.iter().any(|word| name.contains(word.as_str()));
+    scenarios.retain(|scenario| only.is_empty() || wanted(&scenario.name));
+    scenarios
+}

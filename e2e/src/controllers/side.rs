@@ -1,0 +1,162 @@
+//! One manager with everything it needs: a stand, nodes that are alive, and a mirror.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use http::Method;
+use serde_json::json;
+
+use super::gate::Gate;
+use super::kubelet;
+use super::manager::Manager;
+use super::mirror::Mirror;
+use super::outcome::Scrutiny;
+use crate::stand::http::{Ask, JSON};
+use crate::stand::{Connection, Stand};
+
+/// How often the played kubelets renew their leases.
+const BEAT: Duration = Duration::from_secs(2);
+/// How long a manager may take to do its first work.
+const FIRST: Duration = Duration::from_secs(60);
+/// Nodes that all scenarios share.
+pub const NODES: [&str; 3] = ["node1", "node2", "node3"];
+/// Leases of nodes.
+pub const LEASES: &str = "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases";
+
+pub struct Side {
+    pub stand: Stand,
+    pub connection: Connection,
+    pub mirror: Arc<Mirror>,
+    pub manager: Mutex<Manager>,
+    pub scrutiny: Scrutiny,
+    /// Between the manager and the API server.
+    pub gate: Option<Arc<Gate>>,
+    /// Whose kubelets are alive.
+    alive: Mutex<BTreeSet<String>>,
+    addresses: AtomicU32,
+}
+
+impl Side {
+    /// Starts everything; `api` and `bin` are directories of binaries. With `writes` the
+    /// manager is behind a gate that lets so many through.
+    ///
+    /// # Errors
+    ///
+    /// When something does not come up.
+    pub async fn start(api: &Path, bin: &Path, writes: Option<u64>) -> Result<Arc<Self>> {
+        let stand = Stand::start(api, 1, &["--unsafe-no-fsync"], &[]).await?;
+        let connection = stand.endpoint.connect().await?;
+        let mirror = Mirror::follow(&stand.endpoint).await?;
+        let gate = match writes {
+            Some(writes) => Some(Gate::open(&stand, writes).await?),
+            None => None,
+        };
+        let port = gate.as_ref().map_or(stand.api.port, |gate| gate.port);
+        let manager = Manager::new(&stand, bin, port, writes.is_none())?;
+        let side = Arc::new(Self {
+            stand,
+            connection,
+            mirror,
+            manager: Mutex::new(manager),
+            scrutiny: if writes.is_some() {
+                Scrutiny::Objects
+            } else {
+                Scrutiny::All
+            },
+            gate,
+            alive: Mutex::default(),
+            addresses: AtomicU32::new(0),
+        });
+        for name in NODES {
+            let node = kubelet::node(name, &json!({}), &json!([]));
+            side.connection
+                .success(&Ask::post("/api/v1/nodes", &node))
+                .await?;
+            side.revive(name).await?;
+        }
+        let beating = Arc::downgrade(&side);
+        tokio::spawn(async move {
+            loop {
+                tokio::time::sleep(BEAT).await;
+                let Some(side) = beating.upgrade() else {
+                    return;
+                };
+                let alive = side.alive.lock().expect("no panic under the lock").clone();
+                // When one fails the next beat is near.
+                let beats = alive.iter().map(|node| side.beat(node));
+                futures::future::join_all(beats).await;
+            }
+        });
+        side.manager.lock().expect("no panic").start()?;
+        Ok(side)
+    }
+
+    /// Waits until the manager works: `default` has its service account.
+    ///
+    /// # Errors
+    ///
+    /// When it does not, or has ended.
+    pub async fn ready(&self) -> Result<()> {
+        let path = "/api/v1/namespaces/default/serviceaccounts/default";
+        let waiting = async {
+            while !self.connection.ask(&Ask::get(path)).await?.0.is_success() {
+                self.check()?;
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+            anyhow::Ok(())
+        };
+        tokio::time::timeout(FIRST, waiting)
+            .await
+            .context("the manager does nothing")?
+    }
+
+    /// Fails when the manager has ended by itself.
+    ///
+    /// # Errors
+    ///
+    /// With the end of its log.
+    pub fn check(&self) -> Result<()> {
+        self.manager.lock().expect("no panic").check()
+    }
+
+    /// The kubelet of a node begins to renew its lease.
+    ///
+    /// # Errors
+    ///
+    /// When the API server cannot be reached.
+    pub async fn revive(&self, node: &str) -> Result<()> {
+        self.beat(node).await?;
+        let mut alive = self.alive.lock().expect("no panic under the lock");
+        alive.insert(node.to_owned());
+        Ok(())
+    }
+
+    /// The kubelet of a node is heard of no more.
+    pub fn silence(&self, node: &str) {
+        let mut alive = self.alive.lock().expect("no panic under the lock");
+        alive.remove(node);
+    }
+
+    async fn beat(&self, node: &str) -> Result<()> {
+        let lease = kubelet::lease(node);
+        let path = format!("{LEASES}/{node}");
+        let ask = Ask::send(Method::PUT, path, JSON, lease.to_string());
+        let (status, _) = self.connection.ask(&ask).await?;
+        if status == http::StatusCode::NOT_FOUND {
+            self.connection.ask(&Ask::post(LEASES, &lease)).await?;
+        }
+        Ok(())
+    }
+
+    /// An address for a pod.
+    pub fn address(&self) -> String {
+        let n = self.addresses.fetch_add(1, Ordering::Relaxed) + 1;
+        // No address is the beginning of another.
+        let (a, b) = (100 + n / 100 % 100, 100 + n % 100);
+        format!("10.{}.{a}.{b}", 100 + n / 10_000)
+    }
+}
