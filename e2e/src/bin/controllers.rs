@@ -28,7 +28,8 @@ async fn main() -> anyhow::Result<()> {
             Command::Crash(options) => crash::run(options).await,
             Command::List => {
                 let all = scenarios::all();
-                all.iter().for_each(|scenario| println!("{}", scenario.name));
+                all.iter()
+                    .for_each(|scenario| println!("{}", scenario.name));
                 println!("{} scenarios", all.len());
                 Ok(())
             }

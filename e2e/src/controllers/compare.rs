@@ -131,7 +131,12 @@ pub async fn run(options: Options) -> Result<()> {
         let differences = pair.theirs.differences(&pair.ours);
         if differences.is_empty() {
             same += 1;
-            println!("{:>10}  {:6.1} s  {}", "same", pair.took.as_secs_f64(), pair.name);
+            println!(
+                "{:>10}  {:6.1} s  {}",
+                "same",
+                pair.took.as_secs_f64(),
+                pair.name
+            );
             continue;
         }
         different += 1;

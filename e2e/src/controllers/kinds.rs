@@ -28,8 +28,18 @@ pub const KINDS: &[Kind] = &[
     of("Pod", "v1", "pods", true),
     of("Service", "v1", "services", true),
     of("Endpoints", "v1", "endpoints", true),
-    of("ReplicationController", "v1", "replicationcontrollers", true),
-    of("PersistentVolumeClaim", "v1", "persistentvolumeclaims", true),
+    of(
+        "ReplicationController",
+        "v1",
+        "replicationcontrollers",
+        true,
+    ),
+    of(
+        "PersistentVolumeClaim",
+        "v1",
+        "persistentvolumeclaims",
+        true,
+    ),
     of("PersistentVolume", "v1", "persistentvolumes", false),
     of("ResourceQuota", "v1", "resourcequotas", true),
     of("ServiceAccount", "v1", "serviceaccounts", true),
@@ -51,10 +61,25 @@ pub const KINDS: &[Kind] = &[
         "horizontalpodautoscalers",
         true,
     ),
-    of("PodDisruptionBudget", "policy/v1", "poddisruptionbudgets", true),
-    of("EndpointSlice", "discovery.k8s.io/v1", "endpointslices", true),
+    of(
+        "PodDisruptionBudget",
+        "policy/v1",
+        "poddisruptionbudgets",
+        true,
+    ),
+    of(
+        "EndpointSlice",
+        "discovery.k8s.io/v1",
+        "endpointslices",
+        true,
+    ),
     of("StorageClass", "storage.k8s.io/v1", "storageclasses", false),
-    of("VolumeAttachment", "storage.k8s.io/v1", "volumeattachments", false),
+    of(
+        "VolumeAttachment",
+        "storage.k8s.io/v1",
+        "volumeattachments",
+        false,
+    ),
     of("CSINode", "storage.k8s.io/v1", "csinodes", false),
     of("CSIDriver", "storage.k8s.io/v1", "csidrivers", false),
     of(
@@ -63,14 +88,24 @@ pub const KINDS: &[Kind] = &[
         "volumeattributesclasses",
         false,
     ),
-    of("ResourceClaim", "resource.k8s.io/v1", "resourceclaims", true),
+    of(
+        "ResourceClaim",
+        "resource.k8s.io/v1",
+        "resourceclaims",
+        true,
+    ),
     of(
         "ResourceClaimTemplate",
         "resource.k8s.io/v1",
         "resourceclaimtemplates",
         true,
     ),
-    of("ResourceSlice", "resource.k8s.io/v1", "resourceslices", false),
+    of(
+        "ResourceSlice",
+        "resource.k8s.io/v1",
+        "resourceslices",
+        false,
+    ),
     of(
         "ClusterRole",
         "rbac.authorization.k8s.io/v1",
@@ -90,7 +125,12 @@ pub const KINDS: &[Kind] = &[
         "validatingadmissionpolicies",
         false,
     ),
-    of("PriorityClass", "scheduling.k8s.io/v1", "priorityclasses", false),
+    of(
+        "PriorityClass",
+        "scheduling.k8s.io/v1",
+        "priorityclasses",
+        false,
+    ),
 ];
 
 impl Kind {

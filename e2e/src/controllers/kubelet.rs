@@ -53,7 +53,10 @@ pub fn running(pod: &Value, ip: &str, ready: bool, restarts: i32) -> Value {
 /// The status of a pod that has ended.
 pub fn ended(pod: &Value, end: End) -> Value {
     let state = json!({"terminated": {"exitCode": end.exit, "finishedAt": now()}});
-    let mut conditions = vec![condition("ContainersReady", false), condition("Ready", false)];
+    let mut conditions = vec![
+        condition("ContainersReady", false),
+        condition("Ready", false),
+    ];
     conditions.extend(end.conditions.iter().map(|ty| condition(ty, true)));
     json!({
         "phase": if end.exit == 0 { "Succeeded" } else { "Failed" },

@@ -58,6 +58,7 @@ fn scope_of(kind: &Kind, object: &Value) -> String {
     };
     let name = match kind.name {
         "Event" => text(object, "/involvedObject/name"),
+        "VolumeAttachment" => text(object, "/spec/nodeName"),
         _ => text(object, "/metadata/name"),
     };
     let all = if namespace.is_empty() || namespace == "default" {
@@ -70,7 +71,11 @@ fn scope_of(kind: &Kind, object: &Value) -> String {
 
 fn known(kind: &Kind, object: &Value) -> Known {
     let name = text(object, "/metadata/name").to_owned();
-    let generate_name = text(object, "/metadata/generateName");
+    let generate_name = match kind.name {
+        // Made of a hash of volume and node.
+        "VolumeAttachment" => "csi-",
+        _ => text(object, "/metadata/generateName"),
+    };
     let label = |key: &str| {
         let labels = object.pointer("/metadata/labels")?;
         labels.get(key)?.as_str().map(str::to_owned)
@@ -183,7 +188,9 @@ impl Mirror {
     }
 
     pub fn events(&self, scope: &str) -> Vec<Arc<Value>> {
-        self.with(scope, |s| s.events.iter().map(|(_, e)| Arc::clone(e)).collect())
+        self.with(scope, |s| {
+            s.events.iter().map(|(_, e)| Arc::clone(e)).collect()
+        })
     }
 
     pub fn known(&self, scope: &str) -> Vec<(String, Known)> {
@@ -197,7 +204,9 @@ impl Mirror {
 
     /// How long nothing has changed.
     pub fn quiet(&self, scope: &str) -> Duration {
-        self.with(scope, |s| s.changed.map_or(Duration::MAX, |at| at.elapsed()))
+        self.with(scope, |s| {
+            s.changed.map_or(Duration::MAX, |at| at.elapsed())
+        })
     }
 
     /// Drops what is known of a scenario that has ended.
@@ -227,7 +236,11 @@ impl Scope {
             None => self.known.push((uid, known)),
         }
         let name = |path| text(&object, path).to_owned();
-        let key = (kind.name, name("/metadata/namespace"), name("/metadata/name"));
+        let key = (
+            kind.name,
+            name("/metadata/namespace"),
+            name("/metadata/name"),
+        );
         let owner = (kind.name == "Pod").then(|| {
             let owner = "/metadata/ownerReferences/0";
             let part = |of: &str| text(&object, &format!("{owner}/{of}")).to_owned();
@@ -241,9 +254,8 @@ impl Scope {
         if let Some((kind, name, uid)) = owner
             && !uid.is_empty()
         {
-            let is = |pod: &Value| {
-                is_active(pod) && text(pod, "/metadata/ownerReferences/0/uid") == uid
-            };
+            let is =
+                |pod: &Value| is_active(pod) && text(pod, "/metadata/ownerReferences/0/uid") == uid;
             let pods = self.objects.iter().filter(|((kind, ..), _)| *kind == "Pod");
             let active = pods.filter(|(_, pod)| is(pod)).count();
             let peak = self.peaks.entry(format!("{kind}/{name}")).or_default();

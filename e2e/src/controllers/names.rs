@@ -73,7 +73,9 @@ impl Names {
     pub fn message(&self, text: &str) -> String {
         let text = self.text(text);
         let clock = text.as_bytes().windows(8).any(|w| {
-            w[2] == b':' && w[5] == b':' && [0, 1, 3, 4, 6, 7].iter().all(|i| w[*i].is_ascii_digit())
+            w[2] == b':'
+                && w[5] == b':'
+                && [0, 1, 3, 4, 6, 7].iter().all(|i| w[*i].is_ascii_digit())
         });
         if clock {
             text.replace(|c: char| c.is_ascii_digit(), "0")

@@ -59,7 +59,10 @@ pub fn see(mirror: &Mirror, scope: &str, label: &str, scrutiny: Scrutiny) -> Sig
         };
         let mut lines = Vec::new();
         if scrutiny == Scrutiny::All {
-            managers(&names.value(&object["metadata"]["managedFields"]), &mut lines);
+            managers(
+                &names.value(&object["metadata"]["managedFields"]),
+                &mut lines,
+            );
         }
         if let Some(fields) = copy["metadata"].as_object_mut() {
             fields.retain(|field, _| !PASSED_OVER.contains(&field.as_str()));
@@ -80,7 +83,9 @@ pub fn see(mirror: &Mirror, scope: &str, label: &str, scrutiny: Scrutiny) -> Sig
             } else {
                 format!("{title}({})", i + 1)
             };
-            sight.lines.extend(lines.iter().map(|line| format!("{title} {line}")));
+            sight
+                .lines
+                .extend(lines.iter().map(|line| format!("{title} {line}")));
         }
     }
     if scrutiny == Scrutiny::All {
@@ -103,7 +108,10 @@ fn is_noise(kind: &str, object: &Value) -> bool {
 fn conceal(kind: &str, object: &mut Value) {
     if kind == "Service" {
         let spec = &mut object["spec"];
-        if spec["clusterIP"].as_str().is_some_and(|ip| ip.contains('.')) {
+        if spec["clusterIP"]
+            .as_str()
+            .is_some_and(|ip| ip.contains('.'))
+        {
             spec["clusterIP"] = "DRAWN".into();
             spec["clusterIPs"] = "DRAWN".into();
         }
@@ -130,7 +138,12 @@ fn conceal(kind: &str, object: &mut Value) {
 fn managers(entries: &Value, lines: &mut Vec<String>) {
     for entry in entries.as_array().into_iter().flatten() {
         let of = |field: &str| words(&entry[field]).to_owned();
-        let who = format!("{} {} {}", of("manager"), of("operation"), of("subresource"));
+        let who = format!(
+            "{} {} {}",
+            of("manager"),
+            of("operation"),
+            of("subresource")
+        );
         let mut fields = Vec::new();
         flatten(&entry["fieldsV1"], String::new(), &mut fields);
         lines.extend(fields.iter().map(|f| format!("managed by {who}: {f}")));
@@ -182,7 +195,9 @@ fn told(mirror: &Mirror, scope: &str, names: &Names) -> BTreeSet<String> {
     // Objects of the same words may come in any order.
     let mut all: BTreeMap<String, Vec<Vec<String>>> = BTreeMap::new();
     for ((title, who, _), lines) in by_object {
-        all.entry(format!("{title} told by {who}")).or_default().push(lines);
+        all.entry(format!("{title} told by {who}"))
+            .or_default()
+            .push(lines);
     }
     let mut told = BTreeSet::new();
     for (title, mut same) in all {
@@ -213,7 +228,10 @@ fn whole<'a>(
         let title = title(line);
         if titles.contains(title) || !title.contains('/') {
             put.push((sign, line.clone()));
-        } else if !put.iter().any(|(_, had)| had.starts_with(&format!("{title}:"))) {
+        } else if !put
+            .iter()
+            .any(|(_, had)| had.starts_with(&format!("{title}:")))
+        {
             let of = has.iter().filter(|line| self::title(line) == title);
             let status = of.filter(|line| line.contains(" .status.phase"));
             let status = status.map(|line| &line[title.len()..]);
@@ -239,7 +257,11 @@ impl Outcome {
             lines.sort_by(|a, b| (&a.1, a.0).cmp(&(&b.1, b.0)));
             if !lines.is_empty() {
                 all.push(format!("  {}:", theirs.label));
-                all.extend(lines.iter().map(|(sign, line)| format!("    {sign} {line}")));
+                all.extend(
+                    lines
+                        .iter()
+                        .map(|(sign, line)| format!("    {sign} {line}")),
+                );
             }
         }
         if self.sights.len() != ours.sights.len() {

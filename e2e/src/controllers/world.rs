@@ -151,6 +151,12 @@ impl World {
             .await;
     }
 
+    /// Merges into what is at a path.
+    pub async fn merge_at(&self, path: &str, patch: Value) {
+        self.ask(Ask::send(Method::PATCH, path, MERGE, patch.to_string()))
+            .await;
+    }
+
     /// Deletes an object.
     pub async fn delete(&self, kind: &str, name: &str, propagation: Propagation) {
         let body = json!({
@@ -406,7 +412,14 @@ impl World {
 
     /// A pod ends with an exit code.
     pub async fn end(&self, pod: &Value, exit: i32) {
-        self.end_with(pod, End { exit, conditions: &[] }).await;
+        self.end_with(
+            pod,
+            End {
+                exit,
+                conditions: &[],
+            },
+        )
+        .await;
     }
 
     pub async fn end_with(&self, pod: &Value, end: End<'_>) {

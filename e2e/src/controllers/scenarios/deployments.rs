@@ -19,8 +19,16 @@ pub fn write(book: &mut Book) {
     }
     for (name, strategy) in strategies() {
         book.with(format!("deployment/roll-{name}"), strategy.clone(), roll);
-        book.with(format!("deployment/roll-stuck-{name}"), strategy.clone(), roll_stuck);
-        book.with(format!("deployment/roll-and-scale-{name}"), strategy.clone(), roll_and_scale);
+        book.with(
+            format!("deployment/roll-stuck-{name}"),
+            strategy.clone(),
+            roll_stuck,
+        );
+        book.with(
+            format!("deployment/roll-and-scale-{name}"),
+            strategy.clone(),
+            roll_and_scale,
+        );
         book.with(format!("deployment/roll-back-{name}"), strategy, roll_back);
     }
     book.add("deployment/roll-over", roll_over);
@@ -30,7 +38,11 @@ pub fn write(book: &mut Book) {
     book.add("deployment/pause", pause);
     book.add("deployment/paused-from-the-start", paused_from_start);
     book.add("deployment/paused-scale", paused_scale);
-    for policy in [Propagation::Foreground, Propagation::Background, Propagation::Orphan] {
+    for policy in [
+        Propagation::Foreground,
+        Propagation::Background,
+        Propagation::Orphan,
+    ] {
         book.with(format!("deployment/delete-{policy:?}"), policy, delete);
     }
     book.add("deployment/adopt", adopt);
@@ -100,7 +112,8 @@ async fn unplayed(w: World) {
 async fn scale(w: World, (from, to): (i32, i32)) {
     start(&w, json!({"replicas": from})).await;
     w.see("before").await;
-    w.patch("Deployment", "d", json!({"spec": {"replicas": to}})).await;
+    w.patch("Deployment", "d", json!({"spec": {"replicas": to}}))
+        .await;
     done(&w, to).await;
     w.see("after").await;
 }
@@ -117,7 +130,8 @@ async fn roll_stuck(w: World, strategy: Value) {
     w.rest().await;
     w.no_kubelets();
     w.patch("Deployment", "d", image("two")).await;
-    w.until("a second ReplicaSet", |w| w.list("ReplicaSet").len() == 2).await;
+    w.until("a second ReplicaSet", |w| w.list("ReplicaSet").len() == 2)
+        .await;
     w.see("new pods do not run").await;
     w.kubelets();
     done(&w, 4).await;
@@ -130,9 +144,11 @@ async fn roll_and_scale(w: World, strategy: Value) {
     w.no_kubelets();
     w.patch("Deployment", "d", image("two")).await;
     w.rest().await;
-    w.patch("Deployment", "d", json!({"spec": {"replicas": 10}})).await;
+    w.patch("Deployment", "d", json!({"spec": {"replicas": 10}}))
+        .await;
     w.see("scaled within").await;
-    w.patch("Deployment", "d", json!({"spec": {"replicas": 3}})).await;
+    w.patch("Deployment", "d", json!({"spec": {"replicas": 3}}))
+        .await;
     w.see("scaled back").await;
     w.kubelets();
     done(&w, 3).await;
@@ -154,10 +170,12 @@ async fn roll_over(w: World) {
     w.rest().await;
     w.no_kubelets();
     w.patch("Deployment", "d", image("two")).await;
-    w.until("a second ReplicaSet", |w| w.list("ReplicaSet").len() == 2).await;
+    w.until("a second ReplicaSet", |w| w.list("ReplicaSet").len() == 2)
+        .await;
     w.rest().await;
     w.patch("Deployment", "d", image("three")).await;
-    w.until("a third ReplicaSet", |w| w.list("ReplicaSet").len() == 3).await;
+    w.until("a third ReplicaSet", |w| w.list("ReplicaSet").len() == 3)
+        .await;
     w.see("over").await;
     w.kubelets();
     done(&w, 3).await;
@@ -176,26 +194,35 @@ async fn history(w: World, limit: i32) {
 
 async fn pause(w: World) {
     start(&w, json!({"replicas": 2})).await;
-    w.patch("Deployment", "d", json!({"spec": {"paused": true}})).await;
+    w.patch("Deployment", "d", json!({"spec": {"paused": true}}))
+        .await;
     w.patch("Deployment", "d", image("two")).await;
     w.see("paused").await;
-    w.patch("Deployment", "d", json!({"spec": {"paused": false}})).await;
+    w.patch("Deployment", "d", json!({"spec": {"paused": false}}))
+        .await;
     done(&w, 2).await;
     w.see("resumed").await;
 }
 
 async fn paused_from_start(w: World) {
     w.kubelets();
-    w.create(deployment("d", json!({"replicas": 2, "paused": true}))).await;
+    w.create(deployment("d", json!({"replicas": 2, "paused": true})))
+        .await;
     w.see("paused").await;
-    w.patch("Deployment", "d", json!({"spec": {"paused": false}})).await;
+    w.patch("Deployment", "d", json!({"spec": {"paused": false}}))
+        .await;
     done(&w, 2).await;
     w.see("resumed").await;
 }
 
 async fn paused_scale(w: World) {
     start(&w, json!({"replicas": 2})).await;
-    w.patch("Deployment", "d", json!({"spec": {"paused": true, "replicas": 4}})).await;
+    w.patch(
+        "Deployment",
+        "d",
+        json!({"spec": {"paused": true, "replicas": 4}}),
+    )
+    .await;
     done(&w, 4).await;
     w.see("scaled").await;
 }
@@ -236,7 +263,11 @@ async fn deadline(w: World) {
 }
 
 async fn deadline_at_start(w: World) {
-    w.create(deployment("d", json!({"replicas": 1, "progressDeadlineSeconds": 2}))).await;
+    w.create(deployment(
+        "d",
+        json!({"replicas": 1, "progressDeadlineSeconds": 2}),
+    ))
+    .await;
     w.until("no progress", |w| {
         let conditions = w.field("Deployment", "d", "/status/conditions");
         conditions.to_string().contains("ProgressDeadlineExceeded")
@@ -264,9 +295,19 @@ async fn template_labels(w: World) {
 async fn annotations(w: World) {
     start(&w, json!({"replicas": 1})).await;
     let annotations = json!({"kubernetes.io/change-cause": "because", "mine": "1"});
-    w.patch("Deployment", "d", json!({"metadata": {"annotations": annotations}})).await;
+    w.patch(
+        "Deployment",
+        "d",
+        json!({"metadata": {"annotations": annotations}}),
+    )
+    .await;
     w.see("annotated").await;
-    w.patch("Deployment", "d", json!({"metadata": {"annotations": {"mine": null}}})).await;
+    w.patch(
+        "Deployment",
+        "d",
+        json!({"metadata": {"annotations": {"mine": null}}}),
+    )
+    .await;
     w.see("less").await;
 }
 
@@ -290,7 +331,8 @@ async fn replicaset_scaled(w: World) {
     start(&w, json!({"replicas": 2})).await;
     let name = w.list("ReplicaSet")[0]["metadata"]["name"].clone();
     let name = name.as_str().unwrap_or_default().to_owned();
-    w.patch("ReplicaSet", &name, json!({"spec": {"replicas": 5}})).await;
+    w.patch("ReplicaSet", &name, json!({"spec": {"replicas": 5}}))
+        .await;
     w.rest().await;
     done(&w, 2).await;
     w.see("scaled back").await;
@@ -311,8 +353,10 @@ async fn unready_first(w: World) {
     let pods = w.pods();
     w.run(&pods[0]).await;
     w.run_as(&pods[1], false, 0).await;
-    w.until_field("Deployment", "d", "/status/readyReplicas", json!(1)).await;
-    w.patch("Deployment", "d", json!({"spec": {"replicas": 1}})).await;
+    w.until_field("Deployment", "d", "/status/readyReplicas", json!(1))
+        .await;
+    w.patch("Deployment", "d", json!({"spec": {"replicas": 1}}))
+        .await;
     w.until_pods(1).await;
     w.kill_ending().await;
     w.see("the ready one stays").await;
@@ -326,11 +370,17 @@ async fn collision(w: World) {
     w.rest().await;
     let name = w.list("ReplicaSet")[0]["metadata"]["name"].clone();
     let name = name.as_str().unwrap_or_default().to_owned();
-    w.patch("ReplicaSet", &name, json!({"metadata": {"labels": {"app": "other"}}})).await;
+    w.patch(
+        "ReplicaSet",
+        &name,
+        json!({"metadata": {"labels": {"app": "other"}}}),
+    )
+    .await;
     w.rest().await;
     w.kubelets();
     w.create(deployment("d", json!({"replicas": 1}))).await;
-    w.until_field("Deployment", "d", "/status/collisionCount", json!(1)).await;
+    w.until_field("Deployment", "d", "/status/collisionCount", json!(1))
+        .await;
     w.pass(Duration::from_secs(1)).await;
     w.see("another name").await;
 }
@@ -338,7 +388,8 @@ async fn collision(w: World) {
 async fn strategy_changed(w: World) {
     start(&w, json!({"replicas": 2})).await;
     let strategy = json!({"type": "Recreate", "rollingUpdate": null});
-    w.patch("Deployment", "d", json!({"spec": {"strategy": strategy}})).await;
+    w.patch("Deployment", "d", json!({"spec": {"strategy": strategy}}))
+        .await;
     w.patch("Deployment", "d", image("two")).await;
     done(&w, 2).await;
     w.see("recreated").await;
@@ -350,7 +401,8 @@ async fn overlapping(w: World) {
     other["spec"]["selector"] = json!({"matchLabels": {"app": "d"}});
     other["spec"]["template"]["metadata"]["labels"] = json!({"app": "d", "e": "e"});
     w.create(other).await;
-    w.until_field("Deployment", "e", "/status/availableReplicas", json!(1)).await;
+    w.until_field("Deployment", "e", "/status/availableReplicas", json!(1))
+        .await;
     w.see("side by side").await;
 }
 
@@ -358,7 +410,8 @@ async fn terminating(w: World) {
     start(&w, json!({"replicas": 3})).await;
     w.no_kubelets();
     w.rest().await;
-    w.patch("Deployment", "d", json!({"spec": {"replicas": 1}})).await;
+    w.patch("Deployment", "d", json!({"spec": {"replicas": 1}}))
+        .await;
     w.until("two that end", |w| w.ending().len() == 2).await;
     w.see("they end").await;
     w.kill_ending().await;

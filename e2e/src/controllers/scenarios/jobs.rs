@@ -22,7 +22,11 @@ pub fn write(book: &mut Book) {
     book.add("job/parallelism-0", no_parallelism);
     for limit in [0, 1] {
         for mode in ["NonIndexed", "Indexed"] {
-            book.with(format!("job/backoff-limit-{limit}-{mode}"), (limit, mode), backoff);
+            book.with(
+                format!("job/backoff-limit-{limit}-{mode}"),
+                (limit, mode),
+                backoff,
+            );
         }
     }
     book.add("job/on-failure", on_failure);
@@ -32,10 +36,18 @@ pub fn write(book: &mut Book) {
         book.with(name, (limit, failed), per_index);
     }
     for (name, rule, end) in failure_rules() {
-        book.with(format!("job/failure-policy-{name}"), (rule, end), failure_policy);
+        book.with(
+            format!("job/failure-policy-{name}"),
+            (rule, end),
+            failure_policy,
+        );
     }
     for (name, rules, succeed) in success_rules() {
-        book.with(format!("job/success-policy-{name}"), (rules, succeed), success_policy);
+        book.with(
+            format!("job/success-policy-{name}"),
+            (rules, succeed),
+            success_policy,
+        );
     }
     for mode in ["NonIndexed", "Indexed"] {
         book.with(format!("job/suspend-{mode}"), mode, suspend);
@@ -53,9 +65,17 @@ pub fn write(book: &mut Book) {
     book.add("job/managed-by", managed_by);
     book.add("job/adopt-and-release", adopt);
     book.add("job/manual-selector", manual_selector);
-    for policy in [Propagation::Foreground, Propagation::Background, Propagation::Orphan] {
+    for policy in [
+        Propagation::Foreground,
+        Propagation::Background,
+        Propagation::Orphan,
+    ] {
         book.with(format!("job/delete-{policy:?}"), policy, delete);
-        book.with(format!("job/delete-complete-{policy:?}"), policy, delete_complete);
+        book.with(
+            format!("job/delete-complete-{policy:?}"),
+            policy,
+            delete_complete,
+        );
     }
     for ttl in [0, 2] {
         book.with(format!("job/ttl-{ttl}"), ttl, ttl_after);
@@ -76,12 +96,16 @@ fn of_index(w: &World, wanted: &str) -> Option<Arc<Value>> {
 }
 
 async fn pod_of(w: &World, wanted: &str) -> Arc<Value> {
-    w.until(&format!("a pod of index {wanted}"), |w| of_index(w, wanted).is_some()).await;
+    w.until(&format!("a pod of index {wanted}"), |w| {
+        of_index(w, wanted).is_some()
+    })
+    .await;
     of_index(w, wanted).unwrap_or_default()
 }
 
 async fn counted(w: &World, field: &str, count: i32) {
-    w.until_field("Job", "j", &format!("/status/{field}"), json!(count)).await;
+    w.until_field("Job", "j", &format!("/status/{field}"), json!(count))
+        .await;
 }
 
 async fn finished(w: &World, ty: &str) {
@@ -95,7 +119,8 @@ async fn wind_up(w: &World, ty: &str) {
 }
 
 async fn complete(w: World, (completions, parallelism, mode): (i32, usize, &'static str)) {
-    let spec = json!({"completions": completions, "parallelism": parallelism, "completionMode": mode});
+    let spec =
+        json!({"completions": completions, "parallelism": parallelism, "completionMode": mode});
     w.create(job("j", spec)).await;
     w.until_pods(parallelism.min(completions as usize)).await;
     w.see("created").await;
@@ -130,15 +155,21 @@ async fn work_queue(w: World) {
 }
 
 async fn no_parallelism(w: World) {
-    w.create(job("j", json!({"parallelism": 0, "completions": 2}))).await;
+    w.create(job("j", json!({"parallelism": 0, "completions": 2})))
+        .await;
     w.see("nothing").await;
-    w.patch("Job", "j", json!({"spec": {"parallelism": 2}})).await;
+    w.patch("Job", "j", json!({"spec": {"parallelism": 2}}))
+        .await;
     w.until_pods(2).await;
     w.see("two").await;
 }
 
 async fn backoff(w: World, (limit, mode): (i32, &'static str)) {
-    w.create(job("j", json!({"backoffLimit": limit, "completions": 1, "completionMode": mode}))).await;
+    w.create(job(
+        "j",
+        json!({"backoffLimit": limit, "completions": 1, "completionMode": mode}),
+    ))
+    .await;
     for failed in 1..=limit + 1 {
         w.until_pods(1).await;
         w.end(&w.pods()[0], 1).await;
@@ -187,7 +218,8 @@ async fn per_index(w: World, (limit, max_failed): (i32, Option<i32>)) {
         w.end(&pod, 1).await;
         counted(&w, "failed", failed).await;
     }
-    w.until_field("Job", "j", "/status/failedIndexes", json!("1")).await;
+    w.until_field("Job", "j", "/status/failedIndexes", json!("1"))
+        .await;
     if max_failed == Some(0) {
         wind_up(&w, "Failed").await;
     } else {
@@ -232,9 +264,21 @@ fn failure_rules() -> Vec<(&'static str, Value, Ending)> {
             Ending::Disrupted,
         ));
     }
-    all.push(("not-in", json!([{"action": "FailJob", "onExitCodes": codes("NotIn")}]), Ending::Code(7)));
-    all.push(("no-match", json!([{"action": "FailJob", "onExitCodes": codes("In")}]), Ending::Code(7)));
-    all.push(("of-container", json!([{"action": "FailJob", "onExitCodes": named}]), Ending::Code(42)));
+    all.push((
+        "not-in",
+        json!([{"action": "FailJob", "onExitCodes": codes("NotIn")}]),
+        Ending::Code(7),
+    ));
+    all.push((
+        "no-match",
+        json!([{"action": "FailJob", "onExitCodes": codes("In")}]),
+        Ending::Code(7),
+    ));
+    all.push((
+        "of-container",
+        json!([{"action": "FailJob", "onExitCodes": named}]),
+        Ending::Code(42),
+    ));
     all.push((
         "first-of-two",
         json!([
@@ -244,7 +288,11 @@ fn failure_rules() -> Vec<(&'static str, Value, Ending)> {
         Ending::Code(42),
     ));
     // Refused: there is no such container.
-    all.push(("of-no-container", json!([{"action": "FailJob", "onExitCodes": other}]), Ending::Code(42)));
+    all.push((
+        "of-no-container",
+        json!([{"action": "FailJob", "onExitCodes": other}]),
+        Ending::Code(42),
+    ));
     all
 }
 
@@ -292,7 +340,11 @@ async fn failure_policy(w: World, (rules, end): (Value, Ending)) {
 fn success_rules() -> Vec<(&'static str, Value, Vec<&'static str>)> {
     vec![
         ("index", json!([{"succeededIndexes": "1"}]), vec!["1"]),
-        ("indexes", json!([{"succeededIndexes": "0,2"}]), vec!["2", "0"]),
+        (
+            "indexes",
+            json!([{"succeededIndexes": "0,2"}]),
+            vec!["2", "0"],
+        ),
         ("count", json!([{"succeededCount": 2}]), vec!["0", "3"]),
         (
             "count-of-indexes",
@@ -333,23 +385,30 @@ async fn suspend(w: World, mode: &'static str) {
     w.until_pods(2).await;
     w.run_all().await;
     counted(&w, "ready", 2).await;
-    w.patch("Job", "j", json!({"spec": {"suspend": true}})).await;
+    w.patch("Job", "j", json!({"spec": {"suspend": true}}))
+        .await;
     finished(&w, "Suspended").await;
     w.see("suspended").await;
     w.kubelets();
     w.until("no pods", |w| w.list("Pod").is_empty()).await;
     w.see("pods are gone").await;
-    w.patch("Job", "j", json!({"spec": {"suspend": false}})).await;
+    w.patch("Job", "j", json!({"spec": {"suspend": false}}))
+        .await;
     w.until_pods(2).await;
     counted(&w, "ready", 2).await;
     w.see("resumed").await;
 }
 
 async fn suspended(w: World) {
-    w.create(job("j", json!({"suspend": true, "completions": 2, "parallelism": 2}))).await;
+    w.create(job(
+        "j",
+        json!({"suspend": true, "completions": 2, "parallelism": 2}),
+    ))
+    .await;
     finished(&w, "Suspended").await;
     w.see("suspended").await;
-    w.patch("Job", "j", json!({"spec": {"suspend": false}})).await;
+    w.patch("Job", "j", json!({"spec": {"suspend": false}}))
+        .await;
     w.until_pods(2).await;
     w.see("resumed").await;
 }
@@ -357,9 +416,12 @@ async fn suspended(w: World) {
 async fn template_changed(w: World) {
     w.create(job("j", json!({"suspend": true}))).await;
     finished(&w, "Suspended").await;
-    let template = json!({"metadata": {"labels": {"new": "yes"}}, "spec": {"nodeSelector": {"a": "b"}}});
-    w.patch("Job", "j", json!({"spec": {"template": template}})).await;
-    w.patch("Job", "j", json!({"spec": {"suspend": false}})).await;
+    let template =
+        json!({"metadata": {"labels": {"new": "yes"}}, "spec": {"nodeSelector": {"a": "b"}}});
+    w.patch("Job", "j", json!({"spec": {"template": template}}))
+        .await;
+    w.patch("Job", "j", json!({"spec": {"suspend": false}}))
+        .await;
     w.until_pods(1).await;
     w.see("resumed").await;
 }
@@ -368,7 +430,12 @@ async fn elastic(w: World) {
     let spec = json!({"completions": 4, "parallelism": 4, "completionMode": "Indexed"});
     w.create(job("j", spec)).await;
     w.until_pods(4).await;
-    w.patch("Job", "j", json!({"spec": {"completions": 2, "parallelism": 2}})).await;
+    w.patch(
+        "Job",
+        "j",
+        json!({"spec": {"completions": 2, "parallelism": 2}}),
+    )
+    .await;
     w.until_pods(2).await;
     w.see("fewer").await;
     for i in ["0", "1"] {
@@ -383,16 +450,19 @@ async fn scale(w: World, mode: &'static str) {
     let spec = json!({"completions": 6, "parallelism": 4, "completionMode": mode});
     w.create(job("j", spec)).await;
     w.until_pods(4).await;
-    w.patch("Job", "j", json!({"spec": {"parallelism": 1}})).await;
+    w.patch("Job", "j", json!({"spec": {"parallelism": 1}}))
+        .await;
     w.until_pods(1).await;
     w.see("fewer").await;
-    w.patch("Job", "j", json!({"spec": {"parallelism": 3}})).await;
+    w.patch("Job", "j", json!({"spec": {"parallelism": 3}}))
+        .await;
     w.until_pods(3).await;
     w.see("more").await;
 }
 
 async fn pod_gone(w: World, mode: &'static str) {
-    w.create(job("j", json!({"completions": 1, "completionMode": mode}))).await;
+    w.create(job("j", json!({"completions": 1, "completionMode": mode})))
+        .await;
     w.until_pods(1).await;
     w.run_all().await;
     counted(&w, "ready", 1).await;
@@ -406,7 +476,8 @@ async fn pod_gone(w: World, mode: &'static str) {
 }
 
 async fn deadline(w: World) {
-    w.create(job("j", json!({"activeDeadlineSeconds": 3}))).await;
+    w.create(job("j", json!({"activeDeadlineSeconds": 3})))
+        .await;
     w.until_pods(1).await;
     w.run_all().await;
     finished(&w, "FailureTarget").await;
@@ -416,18 +487,26 @@ async fn deadline(w: World) {
 }
 
 async fn deadline_suspended(w: World) {
-    w.create(job("j", json!({"activeDeadlineSeconds": 2, "suspend": true}))).await;
+    w.create(job(
+        "j",
+        json!({"activeDeadlineSeconds": 2, "suspend": true}),
+    ))
+    .await;
     w.pass(Duration::from_secs(3)).await;
     w.see("the clock stands").await;
 }
 
 async fn replacement(w: World, policy: &'static str) {
-    w.create(job("j", json!({"podReplacementPolicy": policy}))).await;
+    w.create(job("j", json!({"podReplacementPolicy": policy})))
+        .await;
     w.until_pods(1).await;
     w.run_all().await;
     counted(&w, "ready", 1).await;
     let pod = w.pods().remove(0);
-    let name = pod["metadata"]["name"].as_str().unwrap_or_default().to_owned();
+    let name = pod["metadata"]["name"]
+        .as_str()
+        .unwrap_or_default()
+        .to_owned();
     w.delete("Pod", &name, Propagation::Background).await;
     counted(&w, "terminating", 1).await;
     w.pass(Duration::from_secs(2)).await;
@@ -439,21 +518,28 @@ async fn replacement(w: World, policy: &'static str) {
 }
 
 async fn managed_by(w: World) {
-    w.create(job("j", json!({"managedBy": "example.com/other"}))).await;
+    w.create(job("j", json!({"managedBy": "example.com/other"})))
+        .await;
     w.see("left alone").await;
 }
 
 async fn adopt(w: World) {
-    w.create(job("j", json!({"parallelism": 2, "completions": 2}))).await;
+    w.create(job("j", json!({"parallelism": 2, "completions": 2})))
+        .await;
     w.until_pods(2).await;
-    let name = w.pods()[0]["metadata"]["name"].as_str().unwrap_or_default().to_owned();
-    w.patch("Pod", &name, json!({"metadata": {"ownerReferences": null}})).await;
+    let name = w.pods()[0]["metadata"]["name"]
+        .as_str()
+        .unwrap_or_default()
+        .to_owned();
+    w.patch("Pod", &name, json!({"metadata": {"ownerReferences": null}}))
+        .await;
     w.until("it to be adopted", |w| {
         !w.field("Pod", &name, "/metadata/ownerReferences").is_null()
     })
     .await;
     w.see("adopted").await;
-    w.patch("Pod", &name, json!({"metadata": {"labels": null}})).await;
+    w.patch("Pod", &name, json!({"metadata": {"labels": null}}))
+        .await;
     w.until_pods(3).await;
     w.see("released").await;
 }
@@ -469,7 +555,8 @@ async fn manual_selector(w: World) {
 }
 
 async fn delete(w: World, policy: Propagation) {
-    w.create(job("j", json!({"parallelism": 2, "completions": 2}))).await;
+    w.create(job("j", json!({"parallelism": 2, "completions": 2})))
+        .await;
     w.kubelets();
     counted(&w, "ready", 2).await;
     w.delete("Job", "j", policy).await;
@@ -491,7 +578,8 @@ async fn delete_complete(w: World, policy: Propagation) {
 }
 
 async fn ttl_after(w: World, ttl: i32) {
-    w.create(job("j", json!({"ttlSecondsAfterFinished": ttl}))).await;
+    w.create(job("j", json!({"ttlSecondsAfterFinished": ttl})))
+        .await;
     w.until_pods(1).await;
     w.end(&w.pods()[0], 0).await;
     w.until_gone("Job", "j").await;
@@ -505,13 +593,15 @@ async fn ttl_later(w: World) {
     w.end(&w.pods()[0], 1).await;
     finished(&w, "Failed").await;
     w.see("failed").await;
-    w.patch("Job", "j", json!({"spec": {"ttlSecondsAfterFinished": 1}})).await;
+    w.patch("Job", "j", json!({"spec": {"ttlSecondsAfterFinished": 1}}))
+        .await;
     w.until_gone("Job", "j").await;
     w.see("gone").await;
 }
 
 async fn counts(w: World) {
-    w.create(job("j", json!({"parallelism": 3, "completions": 3}))).await;
+    w.create(job("j", json!({"parallelism": 3, "completions": 3})))
+        .await;
     w.until_pods(3).await;
     w.run_as(&w.pods()[0], false, 0).await;
     w.run(&w.pods()[1]).await;
@@ -525,7 +615,8 @@ async fn foreign_finalizer(w: World) {
     w.until_pods(1).await;
     w.delete("Job", "j", Propagation::Background).await;
     w.see("held").await;
-    w.patch("Job", "j", json!({"metadata": {"finalizers": null}})).await;
+    w.patch("Job", "j", json!({"metadata": {"finalizers": null}}))
+        .await;
     w.until_gone("Job", "j").await;
     w.see("gone").await;
 }
@@ -545,7 +636,11 @@ async fn unknown_phase(w: World) {
     w.until_pods(1).await;
     w.run_all().await;
     counted(&w, "ready", 1).await;
-    let name = w.pods()[0]["metadata"]["name"].as_str().unwrap_or_default().to_owned();
-    w.patch_status("Pod", &name, json!({"phase": "Unknown"})).await;
+    let name = w.pods()[0]["metadata"]["name"]
+        .as_str()
+        .unwrap_or_default()
+        .to_owned();
+    w.patch_status("Pod", &name, json!({"phase": "Unknown"}))
+        .await;
     w.see("unknown").await;
 }

@@ -1,7 +1,20 @@
 //! Every scenario, by what it is about.
 
+mod autoscaling;
+mod budgets;
+mod claims;
+mod cronjobs;
+mod daemonsets;
 mod deployments;
+mod garbage;
+mod jobs;
+mod namespaces;
+mod nodes;
+mod replicasets;
+mod services;
+mod statefulsets;
 mod templates;
+mod volumes;
 
 use std::future::Future;
 
@@ -52,7 +65,21 @@ impl Book {
 /// All of them.
 pub fn all() -> Vec<Scenario> {
     let mut book = Book::default();
+    // Those that wait longest begin first.
+    cronjobs::write(&mut book);
+    nodes::write(&mut book);
+    autoscaling::write(&mut book);
+    budgets::write(&mut book);
+    claims::write(&mut book);
+    daemonsets::write(&mut book);
     deployments::write(&mut book);
+    garbage::write(&mut book);
+    jobs::write(&mut book);
+    namespaces::write(&mut book);
+    replicasets::write(&mut book);
+    services::write(&mut book);
+    statefulsets::write(&mut book);
+    volumes::write(&mut book);
     book.0
 }
 

@@ -15,20 +15,43 @@ pub fn write(book: &mut Book) {
         }
         book.with(format!("statefulset/stuck-{management}"), management, stuck);
         book.with(format!("statefulset/roll-{management}"), management, roll);
-        book.with(format!("statefulset/roll-back-{management}"), management, roll_back);
-        book.with(format!("statefulset/broken-roll-{management}"), management, broken_roll);
-        book.with(format!("statefulset/pod-failed-{management}"), management, pod_failed);
-        book.with(format!("statefulset/pod-deleted-{management}"), management, pod_deleted);
+        book.with(
+            format!("statefulset/roll-back-{management}"),
+            management,
+            roll_back,
+        );
+        book.with(
+            format!("statefulset/broken-roll-{management}"),
+            management,
+            broken_roll,
+        );
+        book.with(
+            format!("statefulset/pod-failed-{management}"),
+            management,
+            pod_failed,
+        );
+        book.with(
+            format!("statefulset/pod-deleted-{management}"),
+            management,
+            pod_deleted,
+        );
         for start in [0, 3] {
             let name = format!("statefulset/start-{start}-{management}");
             book.with(name, (management, start), start_ordinal);
         }
     }
     for partition in [0, 1, 2, 5] {
-        book.with(format!("statefulset/partition-{partition}"), partition, partitioned);
+        book.with(
+            format!("statefulset/partition-{partition}"),
+            partition,
+            partitioned,
+        );
     }
     for max in [json!(1), json!(2), json!("50%")] {
-        let name = format!("statefulset/max-unavailable-{}", max.to_string().replace('"', ""));
+        let name = format!(
+            "statefulset/max-unavailable-{}",
+            max.to_string().replace('"', "")
+        );
         book.with(name, max, max_unavailable);
     }
     book.add("statefulset/on-delete", on_delete);
@@ -42,7 +65,11 @@ pub fn write(book: &mut Book) {
     book.add("statefulset/claim-deleted", claim_deleted);
     book.add("statefulset/min-ready", min_ready);
     book.add("statefulset/label-lost", label_lost);
-    for policy in [Propagation::Foreground, Propagation::Background, Propagation::Orphan] {
+    for policy in [
+        Propagation::Foreground,
+        Propagation::Background,
+        Propagation::Orphan,
+    ] {
         book.with(format!("statefulset/delete-{policy:?}"), policy, delete);
     }
     book.add("statefulset/adopt", adopt);
@@ -50,7 +77,10 @@ pub fn write(book: &mut Book) {
         book.with(format!("statefulset/history-{limit}"), limit, history);
     }
     book.add("statefulset/pod-in-the-way", in_the_way);
-    book.add("statefulset/terminating-pod-is-waited-for", waits_for_terminating);
+    book.add(
+        "statefulset/terminating-pod-is-waited-for",
+        waits_for_terminating,
+    );
     book.add("statefulset/unready-while-scaling", unready);
 }
 
@@ -66,7 +96,13 @@ async fn done(w: &World, replicas: i32) {
 }
 
 async fn updated(w: &World, replicas: i32) {
-    w.until_field("StatefulSet", "s", "/status/updatedReplicas", json!(replicas)).await;
+    w.until_field(
+        "StatefulSet",
+        "s",
+        "/status/updatedReplicas",
+        json!(replicas),
+    )
+    .await;
     done(w, 3).await;
 }
 
@@ -78,8 +114,14 @@ async fn start(w: &World, claims: &[&str], spec: Value) {
 }
 
 async fn scale(w: World, (management, from, to): (&'static str, i32, i32)) {
-    start(&w, &[], json!({"replicas": from, "podManagementPolicy": management})).await;
-    w.patch("StatefulSet", "s", json!({"spec": {"replicas": to}})).await;
+    start(
+        &w,
+        &[],
+        json!({"replicas": from, "podManagementPolicy": management}),
+    )
+    .await;
+    w.patch("StatefulSet", "s", json!({"spec": {"replicas": to}}))
+        .await;
     done(&w, to).await;
     w.see("scaled").await;
 }
@@ -88,7 +130,8 @@ async fn stuck(w: World, management: &'static str) {
     let spec = json!({"replicas": 3, "podManagementPolicy": management});
     w.create(statefulset("s", &[], spec)).await;
     w.see("nothing runs").await;
-    w.patch("StatefulSet", "s", json!({"spec": {"replicas": 1}})).await;
+    w.patch("StatefulSet", "s", json!({"spec": {"replicas": 1}}))
+        .await;
     w.see("fewer").await;
     w.kubelets();
     done(&w, 1).await;
@@ -96,21 +139,34 @@ async fn stuck(w: World, management: &'static str) {
 }
 
 async fn roll(w: World, management: &'static str) {
-    start(&w, &[], json!({"replicas": 3, "podManagementPolicy": management})).await;
+    start(
+        &w,
+        &[],
+        json!({"replicas": 3, "podManagementPolicy": management}),
+    )
+    .await;
     w.patch("StatefulSet", "s", image("two")).await;
     updated(&w, 3).await;
     w.see("rolled").await;
 }
 
 async fn roll_back(w: World, management: &'static str) {
-    start(&w, &[], json!({"replicas": 3, "podManagementPolicy": management})).await;
+    start(
+        &w,
+        &[],
+        json!({"replicas": 3, "podManagementPolicy": management}),
+    )
+    .await;
     w.patch("StatefulSet", "s", image("two")).await;
     updated(&w, 3).await;
     w.rest().await;
     w.patch("StatefulSet", "s", image("one")).await;
     w.until("pods of the first image", |w| {
         let pods = w.pods();
-        pods.len() == 3 && pods.iter().all(|p| p["spec"]["containers"][0]["image"] == "one")
+        pods.len() == 3
+            && pods
+                .iter()
+                .all(|p| p["spec"]["containers"][0]["image"] == "one")
     })
     .await;
     updated(&w, 3).await;
@@ -119,7 +175,12 @@ async fn roll_back(w: World, management: &'static str) {
 
 /// The new pods never get ready: the roll stops there, also when it is taken back.
 async fn broken_roll(w: World, management: &'static str) {
-    start(&w, &[], json!({"replicas": 3, "podManagementPolicy": management})).await;
+    start(
+        &w,
+        &[],
+        json!({"replicas": 3, "podManagementPolicy": management}),
+    )
+    .await;
     w.rest().await;
     w.no_kubelets();
     w.patch("StatefulSet", "s", image("two")).await;
@@ -129,7 +190,10 @@ async fn broken_roll(w: World, management: &'static str) {
     w.see("it stands still").await;
     w.patch("StatefulSet", "s", image("one")).await;
     w.see("taken back").await;
-    let waiting = w.pods().into_iter().find(|pod| pod["status"]["phase"] == "Pending");
+    let waiting = w
+        .pods()
+        .into_iter()
+        .find(|pod| pod["status"]["phase"] == "Pending");
     if let Some(pod) = waiting {
         w.kill(&pod).await;
     }
@@ -139,11 +203,19 @@ async fn broken_roll(w: World, management: &'static str) {
 }
 
 async fn pod_failed(w: World, management: &'static str) {
-    start(&w, &[], json!({"replicas": 3, "podManagementPolicy": management})).await;
-    let Some(pod) = w.get("Pod", "s-1") else { return };
+    start(
+        &w,
+        &[],
+        json!({"replicas": 3, "podManagementPolicy": management}),
+    )
+    .await;
+    let Some(pod) = w.get("Pod", "s-1") else {
+        return;
+    };
     w.end(&pod, 1).await;
     w.until("another", |w| {
-        w.get("Pod", "s-1").is_some_and(|new| new["metadata"]["uid"] != pod["metadata"]["uid"])
+        w.get("Pod", "s-1")
+            .is_some_and(|new| new["metadata"]["uid"] != pod["metadata"]["uid"])
     })
     .await;
     done(&w, 3).await;
@@ -151,11 +223,19 @@ async fn pod_failed(w: World, management: &'static str) {
 }
 
 async fn pod_deleted(w: World, management: &'static str) {
-    start(&w, &[], json!({"replicas": 3, "podManagementPolicy": management})).await;
-    let Some(pod) = w.get("Pod", "s-0") else { return };
+    start(
+        &w,
+        &[],
+        json!({"replicas": 3, "podManagementPolicy": management}),
+    )
+    .await;
+    let Some(pod) = w.get("Pod", "s-0") else {
+        return;
+    };
     w.kill(&pod).await;
     w.until("another", |w| {
-        w.get("Pod", "s-0").is_some_and(|new| new["metadata"]["uid"] != pod["metadata"]["uid"])
+        w.get("Pod", "s-0")
+            .is_some_and(|new| new["metadata"]["uid"] != pod["metadata"]["uid"])
     })
     .await;
     done(&w, 3).await;
@@ -168,8 +248,16 @@ async fn start_ordinal(w: World, (management, first): (&'static str, i32)) {
     });
     start(&w, &[], spec).await;
     w.see("from there").await;
-    w.patch("StatefulSet", "s", json!({"spec": {"ordinals": {"start": first + 1}}})).await;
-    w.until("the last pod", |w| w.get("Pod", &format!("s-{}", first + 2)).is_some()).await;
+    w.patch(
+        "StatefulSet",
+        "s",
+        json!({"spec": {"ordinals": {"start": first + 1}}}),
+    )
+    .await;
+    w.until("the last pod", |w| {
+        w.get("Pod", &format!("s-{}", first + 2)).is_some()
+    })
+    .await;
     w.until_gone("Pod", &format!("s-{first}")).await;
     done(&w, 2).await;
     w.see("moved").await;
@@ -181,16 +269,24 @@ async fn partitioned(w: World, partition: i32) {
     w.patch("StatefulSet", "s", image("two")).await;
     updated(&w, (3 - partition).max(0)).await;
     w.see("those above").await;
-    let Some(pod) = w.get("Pod", "s-0") else { return };
+    let Some(pod) = w.get("Pod", "s-0") else {
+        return;
+    };
     w.kill(&pod).await;
     w.until("another", |w| {
-        w.get("Pod", "s-0").is_some_and(|new| new["metadata"]["uid"] != pod["metadata"]["uid"])
+        w.get("Pod", "s-0")
+            .is_some_and(|new| new["metadata"]["uid"] != pod["metadata"]["uid"])
     })
     .await;
     done(&w, 3).await;
     w.see("the first is as it was").await;
     let none = json!({"rollingUpdate": {"partition": 0}});
-    w.patch("StatefulSet", "s", json!({"spec": {"updateStrategy": none}})).await;
+    w.patch(
+        "StatefulSet",
+        "s",
+        json!({"spec": {"updateStrategy": none}}),
+    )
+    .await;
     updated(&w, 3).await;
     w.see("all").await;
 }
@@ -211,7 +307,12 @@ async fn max_unavailable(w: World, max: Value) {
 }
 
 async fn on_delete(w: World) {
-    start(&w, &[], json!({"replicas": 3, "updateStrategy": {"type": "OnDelete"}})).await;
+    start(
+        &w,
+        &[],
+        json!({"replicas": 3, "updateStrategy": {"type": "OnDelete"}}),
+    )
+    .await;
     w.patch("StatefulSet", "s", image("two")).await;
     w.see("nothing happens").await;
     if let Some(pod) = w.get("Pod", "s-1") {
@@ -226,16 +327,21 @@ async fn claims(w: World, (deleted, scaled): (&'static str, &'static str)) {
     let spec = json!({"replicas": 3, "persistentVolumeClaimRetentionPolicy": policy});
     start(&w, &["data", "more"], spec).await;
     w.see("created").await;
-    w.patch("StatefulSet", "s", json!({"spec": {"replicas": 1}})).await;
+    w.patch("StatefulSet", "s", json!({"spec": {"replicas": 1}}))
+        .await;
     done(&w, 1).await;
     if scaled == "Delete" {
-        w.until("claims to be deleted", |w| w.list("PersistentVolumeClaim").len() == 2).await;
+        w.until("claims to be deleted", |w| {
+            w.list("PersistentVolumeClaim").len() == 2
+        })
+        .await;
     }
     w.see("scaled").await;
     w.delete("StatefulSet", "s", Propagation::Background).await;
     w.until("no pods", |w| w.list("Pod").is_empty()).await;
     if deleted == "Delete" {
-        w.until("no claims", |w| w.list("PersistentVolumeClaim").is_empty()).await;
+        w.until("no claims", |w| w.list("PersistentVolumeClaim").is_empty())
+            .await;
     }
     w.see("deleted").await;
 }
@@ -254,7 +360,8 @@ async fn claims_policy_changed(w: World) {
 
 async fn claim_deleted(w: World) {
     start(&w, &["data"], json!({"replicas": 2})).await;
-    w.delete("PersistentVolumeClaim", "data-s-1", Propagation::Background).await;
+    w.delete("PersistentVolumeClaim", "data-s-1", Propagation::Background)
+        .await;
     w.see("it is in use").await;
     if let Some(pod) = w.get("Pod", "s-1") {
         w.kill(&pod).await;
@@ -266,15 +373,22 @@ async fn claim_deleted(w: World) {
 
 async fn min_ready(w: World) {
     w.kubelets();
-    w.create(statefulset("s", &[], json!({"replicas": 2, "minReadySeconds": 2}))).await;
-    w.until_field("StatefulSet", "s", "/status/availableReplicas", json!(2)).await;
+    w.create(statefulset(
+        "s",
+        &[],
+        json!({"replicas": 2, "minReadySeconds": 2}),
+    ))
+    .await;
+    w.until_field("StatefulSet", "s", "/status/availableReplicas", json!(2))
+        .await;
     w.see("available").await;
 }
 
 async fn label_lost(w: World) {
     start(&w, &[], json!({"replicas": 2})).await;
     let label = "statefulset.kubernetes.io/pod-name";
-    w.patch("Pod", "s-0", json!({"metadata": {"labels": {label: null}}})).await;
+    w.patch("Pod", "s-0", json!({"metadata": {"labels": {label: null}}}))
+        .await;
     w.until("the label", |w| {
         let pod = w.get("Pod", "s-0").unwrap_or_default();
         pod["metadata"]["labels"][label].is_string()
@@ -303,7 +417,12 @@ async fn adopt(w: World) {
 }
 
 async fn history(w: World, limit: i32) {
-    start(&w, &[], json!({"replicas": 1, "revisionHistoryLimit": limit})).await;
+    start(
+        &w,
+        &[],
+        json!({"replicas": 1, "revisionHistoryLimit": limit}),
+    )
+    .await;
     for next in ["two", "three", "four"] {
         w.patch("StatefulSet", "s", image(next)).await;
         w.until(&format!("a pod of {next}"), |w| {
@@ -324,7 +443,8 @@ async fn in_the_way(w: World) {
         json!({"metadata": {"annotations": {"mine": "yes"}}}),
     );
     w.create(pod).await;
-    w.create(statefulset("s", &[], json!({"replicas": 3}))).await;
+    w.create(statefulset("s", &[], json!({"replicas": 3})))
+        .await;
     w.until_event("FailedCreate").await;
     w.see("a stranger has the name").await;
 }
@@ -334,7 +454,8 @@ async fn waits_for_terminating(w: World) {
     w.rest().await;
     w.no_kubelets();
     w.delete("Pod", "s-0", Propagation::Background).await;
-    w.patch("StatefulSet", "s", json!({"spec": {"replicas": 3}})).await;
+    w.patch("StatefulSet", "s", json!({"spec": {"replicas": 3}}))
+        .await;
     w.see("one ends").await;
     w.kubelets();
     done(&w, 3).await;
@@ -347,7 +468,9 @@ async fn unready(w: World) {
     if let Some(pod) = w.get("Pod", "s-1") {
         w.run_as(&pod, false, 0).await;
     }
-    w.until_field("StatefulSet", "s", "/status/readyReplicas", json!(2)).await;
-    w.patch("StatefulSet", "s", json!({"spec": {"replicas": 1}})).await;
+    w.until_field("StatefulSet", "s", "/status/readyReplicas", json!(2))
+        .await;
+    w.patch("StatefulSet", "s", json!({"spec": {"replicas": 1}}))
+        .await;
     w.see("scaled").await;
 }
