@@ -34,10 +34,10 @@ pub struct Options {
     /// Milliseconds without a change before anything is seen.
     #[arg(long, default_value_t = 1500)]
     pub quiet: u64,
-    /// Leave directories with logs behind.
+    /// A directory to leave logs in.
     #[arg(long)]
-    pub keep: bool,
-    /// Print what was seen on our side.
+    pub logs: Option<PathBuf>,
+    /// Print what differs at first, too.
     #[arg(long)]
     pub verbose: bool,
 }
@@ -60,7 +60,13 @@ pub fn namespace() -> String {
 /// Plays one scenario before one manager.
 pub async fn play(side: &Arc<Side>, scenario: &Scenario, name: &str, quiet: Duration) -> Outcome {
     let world = World::make(side, name, quiet).await;
-    (scenario.play)(world.clone()).await;
+    // One that does not find what it waited for may not know what to do next.
+    if let Err(error) = tokio::spawn((scenario.play)(world.clone())).await {
+        let why = error.to_string();
+        let why = why.split_once(' ').map_or("", |(_, rest)| rest);
+        let why = why.trim_start_matches(|c: char| c.is_ascii_digit());
+        world.vain(&format!("the scenario ends early: {why}"));
+    }
     world.finish()
 }
 
@@ -95,6 +101,7 @@ pub async fn run(options: Options) -> Result<()> {
     let quiet = Duration::from_millis(options.quiet);
     let mut again = Vec::new();
     let mut same = 0;
+    let mut vain = Vec::new();
     {
         let mut pairs = stream::iter(scenarios.iter().enumerate())
             .map(|(i, scenario)| {
@@ -105,13 +112,14 @@ pub async fn run(options: Options) -> Result<()> {
         while let Some((i, pair)) = pairs.next().await {
             let took = pair.took.as_secs_f64();
             let alike = pair.theirs.differences(&pair.ours).is_empty();
+            if alike && !pair.ours.vain.is_empty() {
+                vain.push((pair.name.clone(), pair.ours.vain.clone()));
+            }
             let word = if alike { "same" } else { "once more" };
             println!("{word:>10}  {took:6.1} s  {}", pair.name);
             if options.verbose {
-                for sight in &pair.ours.sights {
-                    println!("  {}:", sight.label);
-                    sight.lines.iter().for_each(|line| println!("    {line}"));
-                }
+                let differences = pair.theirs.differences(&pair.ours);
+                differences.iter().for_each(|line| println!("{line}"));
             }
             if alike {
                 same += 1;
@@ -144,16 +152,21 @@ pub async fn run(options: Options) -> Result<()> {
         differences.iter().for_each(|line| println!("{line}"));
     }
     drop(pairs);
+    for (name, what) in vain {
+        println!("in vain for both: {name}: {}", what.join("; "));
+    }
     println!(
         "\n{} scenarios in {:.0} s: {same} the same ({} of them only when played again), {different} different",
         scenarios.len(),
         start.elapsed().as_secs_f64(),
         again.len() - different,
     );
-    if options.keep {
-        for side in [theirs, ours] {
-            if let Ok(side) = Arc::try_unwrap(side) {
-                println!("logs are in {}", side.stand.keep().display());
+    if let Some(to) = &options.logs {
+        for (name, side) in [("theirs", &theirs), ("ours", &ours)] {
+            let to = to.join(name);
+            std::fs::create_dir_all(&to)?;
+            for log in ["kube-apiserver.log", "kube-controller-manager.log"] {
+                std::fs::copy(side.stand.home().join(log), to.join(log))?;
             }
         }
     }

@@ -154,6 +154,10 @@ fn managers(entries: &Value, lines: &mut Vec<String>) {
 fn flatten(value: &Value, path: String, lines: &mut Vec<String>) {
     match value {
         Value::Object(fields) if !fields.is_empty() => {
+            // References may bear the revision of what they refer to.
+            let fields = fields
+                .iter()
+                .filter(|(field, _)| *field != "resourceVersion");
             for (field, value) in fields {
                 flatten(value, format!("{path}.{field}"), lines);
             }
@@ -268,11 +272,12 @@ impl Outcome {
             let (theirs, ours) = (self.sights.len(), ours.sights.len());
             all.push(format!("  sights: {theirs} of theirs, {ours} of ours"));
         }
-        for vain in &self.vain {
-            all.push(format!("    - waited in vain: {vain}"));
-        }
-        for vain in &ours.vain {
-            all.push(format!("    + waited in vain: {vain}"));
+        // Both may be refused, or wait for what does not come.
+        if self.vain != ours.vain {
+            for (sign, side) in [("-", self), ("+", ours)] {
+                let vain = side.vain.iter();
+                all.extend(vain.map(|vain| format!("    {sign} in vain: {vain}")));
+            }
         }
         all
     }

@@ -15,7 +15,7 @@ use super::kubelet;
 use super::manager::Manager;
 use super::mirror::Mirror;
 use super::outcome::Scrutiny;
-use crate::stand::http::{Ask, JSON};
+use crate::stand::http::{Ask, MERGE};
 use crate::stand::{Connection, Stand};
 
 /// How often the played kubelets renew their leases.
@@ -144,7 +144,9 @@ impl Side {
     async fn beat(&self, node: &str) -> Result<()> {
         let lease = kubelet::lease(node);
         let path = format!("{LEASES}/{node}");
-        let ask = Ask::send(Method::PUT, path, JSON, lease.to_string());
+        // Leases are not replaced without saying which.
+        let renewed = json!({"spec": lease["spec"]});
+        let ask = Ask::send(Method::PATCH, path, MERGE, renewed.to_string());
         let (status, _) = self.connection.ask(&ask).await?;
         if status == http::StatusCode::NOT_FOUND {
             self.connection.ask(&Ask::post(LEASES, &lease)).await?;

@@ -119,7 +119,8 @@ impl World {
         None
     }
 
-    fn vain(&self, what: &str) {
+    /// Something that should have been.
+    pub fn vain(&self, what: &str) {
         let known = self.0.side.mirror.known(self.scope());
         let what = Names::of(self.scope(), &known).text(what);
         let mut outcome = self.0.outcome.lock().expect("no panic under the lock");

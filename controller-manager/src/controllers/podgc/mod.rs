@@ -15,6 +15,7 @@ use serde_json::json;
 use self::plan::{Doomed, Reason};
 use crate::context::{Context, Run, now};
 use crate::kinds::{Node, Pod};
+use crate::workload::pods::condition_patch;
 
 const PERIOD: Duration = Duration::from_secs(20);
 
@@ -77,15 +78,17 @@ impl Controller {
         tracing::info!(pod = %pod.key(), reason = ?doomed.reason, "PodGC is force deleting Pod");
         let api = self.pod_api.within(pod.namespace());
         if !pod.is_terminal() {
-            let mut status =
-                json!({"phase": "Failed", "observedGeneration": pod.metadata.generation});
+            let mut status = json!({});
             if doomed.reason == Reason::NodeGone {
-                status["conditions"] = json!([{
+                let condition = json!({
                     "type": "DisruptionTarget", "status": "True", "reason": "DeletionByPodGC",
                     "message": "PodGC: node no longer exists", "lastTransitionTime": now,
                     "observedGeneration": pod.metadata.generation,
-                }]);
+                });
+                status = condition_patch(pod, condition);
             }
+            status["phase"] = "Failed".into();
+            status["observedGeneration"] = json!(pod.metadata.generation);
             let patch = Patch::Strategic(json!({"metadata": {"uid": pod.uid()}, "status": status}));
             if optional(
                 api.patch_status(pod.name(), &patch, &PatchOptions::default())

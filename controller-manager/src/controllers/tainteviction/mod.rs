@@ -19,6 +19,7 @@ use crate::context::{Context, Run, now};
 use crate::events::Recorder;
 use crate::kinds::{Node, Pod, Taint};
 use crate::workload::index;
+use crate::workload::pods::condition_patch;
 
 const WORKERS: usize = 8;
 
@@ -148,7 +149,7 @@ impl Controller {
                 "observedGeneration": pod.metadata.generation,
             });
             let patch = Patch::Strategic(json!({
-                "metadata": {"uid": pod.uid()}, "status": {"conditions": [condition]},
+                "metadata": {"uid": pod.uid()}, "status": condition_patch(pod, condition),
             }));
             let patched = api
                 .patch_status(key.name(), &patch, &PatchOptions::default())

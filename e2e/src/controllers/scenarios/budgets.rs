@@ -75,6 +75,7 @@ async fn of_workload(w: World, (kind, spec): (&'static str, Value)) {
         )
     };
     w.create(workload).await;
+    w.rest().await;
     w.create(budget("b", "d", spec)).await;
     healthy(&w, 3).await;
     w.see("three").await;
@@ -84,11 +85,13 @@ async fn of_nobody(w: World, spec: Value) {
     w.kubelets();
     w.create(pod("p", "d")).await;
     w.create(pod("q", "d")).await;
+    w.rest().await;
     w.create(budget("b", "d", spec)).await;
     w.see("nobody's").await;
 }
 
 async fn no_pods(w: World, spec: Value) {
+    w.rest().await;
     w.create(budget("b", "d", spec)).await;
     w.see("none").await;
 }
@@ -102,6 +105,7 @@ async fn of_job(w: World, spec: Value) {
     ))
     .await;
     w.until_pods(2).await;
+    w.rest().await;
     w.create(budget("b", "d", spec)).await;
     w.see("of a job").await;
 }
@@ -109,6 +113,7 @@ async fn of_job(w: World, spec: Value) {
 async fn scaled(w: World) {
     w.kubelets();
     w.create(deployment("d", json!({"replicas": 3}))).await;
+    w.rest().await;
     w.create(budget("b", "d", json!({"maxUnavailable": "50%"})))
         .await;
     healthy(&w, 3).await;
@@ -121,6 +126,7 @@ async fn scaled(w: World) {
 async fn unready(w: World) {
     w.kubelets();
     w.create(replicaset("d", json!({"replicas": 3}))).await;
+    w.rest().await;
     w.create(budget("b", "d", json!({"minAvailable": 2}))).await;
     healthy(&w, 3).await;
     w.run_as(&w.pods()[0], false, 0).await;
@@ -135,6 +141,7 @@ async fn eviction(w: World, policy: &'static str) {
     w.kubelets();
     w.create(replicaset("d", json!({"replicas": 3}))).await;
     let spec = json!({"minAvailable": 2, "unhealthyPodEvictionPolicy": policy});
+    w.rest().await;
     w.create(budget("b", "d", spec)).await;
     healthy(&w, 3).await;
     w.rest().await;
@@ -158,6 +165,7 @@ async fn eviction(w: World, policy: &'static str) {
 async fn stale(w: World) {
     w.kubelets();
     w.create(replicaset("d", json!({"replicas": 2}))).await;
+    w.rest().await;
     w.create(budget("b", "d", json!({"maxUnavailable": 1})))
         .await;
     healthy(&w, 2).await;
@@ -202,6 +210,7 @@ async fn two(w: World) {
 async fn selector_changed(w: World) {
     w.kubelets();
     w.create(replicaset("d", json!({"replicas": 2}))).await;
+    w.rest().await;
     w.create(budget("b", "other", json!({"minAvailable": 1})))
         .await;
     w.rest().await;

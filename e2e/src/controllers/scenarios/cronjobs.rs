@@ -83,8 +83,17 @@ async fn until_jobs(w: &World, count: usize) {
 
 /// Another time of the year has passed as well: the next run is due.
 async fn another(w: &World) {
-    w.patch("CronJob", "c", json!({"spec": {"schedule": "0 0 1 2 *"}}))
+    reschedule(w, "0 0 1 2 *").await;
+}
+
+/// A new schedule alone is looked at when it is due next; any other change at once.
+async fn reschedule(w: &World, schedule: &str) {
+    w.patch("CronJob", "c", json!({"spec": {"schedule": schedule}}))
         .await;
+    for labels in [json!({"schedule": "new"}), json!(null)] {
+        w.patch("CronJob", "c", json!({"metadata": {"labels": labels}}))
+            .await;
+    }
 }
 
 async fn every_minute(w: World) {
@@ -151,9 +160,8 @@ async fn history(w: World, (successful, failed): (i32, i32)) {
             w.field("CronJob", "c", "/status/active").is_null()
         })
         .await;
-        w.rest().await;
-        w.patch("CronJob", "c", json!({"spec": {"schedule": next}}))
-            .await;
+        w.see("a run is over").await;
+        reschedule(&w, next).await;
     }
     w.see("five runs").await;
 }

@@ -49,6 +49,7 @@ pub fn write(book: &mut Book) {
         );
     }
     book.add("node/eviction-called-off", called_off);
+    book.add("node/eviction-of-deleted-pod", deleted_meanwhile);
     book.add("node/gone-with-pods", gone);
     book.add("node/out-of-service", out_of_service);
     book.add("node/statefulset-on-dead-node", statefulset_on_dead);
@@ -196,6 +197,20 @@ async fn called_off(w: World) {
         .await;
     w.pass(Duration::from_secs(4)).await;
     w.see("called off").await;
+}
+
+async fn deleted_meanwhile(w: World) {
+    node(&w).await;
+    let toleration = json!([{
+        "key": "example.com/t", "operator": "Exists", "effect": "NoExecute",
+        "tolerationSeconds": 100,
+    }]);
+    let pod = on_node(&w, "p", json!({"tolerations": toleration})).await;
+    w.rest().await;
+    w.patch("Node", &w.name("n"), taint()).await;
+    w.rest().await;
+    w.kill(&pod).await;
+    w.see("deleted").await;
 }
 
 async fn gone(w: World) {
