@@ -14,8 +14,8 @@ use serde_json::{Value, json};
 use super::nodes::{each, node};
 use super::objects::{delete, flags, pod_path, prepare};
 use super::scheduler::Scheduler;
+use super::watch::Changes;
 use crate::stand::http::Ask;
-use crate::stand::watch::Changes;
 use crate::stand::{Connection, Stand};
 
 /// Measures the schedulers of one or two directories of binaries.

@@ -20,8 +20,8 @@ use super::generate::{self, Cluster, NAMESPACES};
 use super::objects::{delete, flags, patch_status, pod_path, prepare};
 use super::random::Random;
 use super::scheduler::Scheduler;
+use super::watch::Changes;
 use crate::stand::http::Ask;
-use crate::stand::watch::Changes;
 use crate::stand::{Connection, Stand};
 
 /// Compares the schedulers of two directories of binaries.

@@ -15,3 +15,4 @@ pub mod nodes;
 mod objects;
 mod random;
 mod scheduler;
+mod watch;

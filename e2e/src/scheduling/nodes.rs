@@ -12,9 +12,9 @@ use http::Method;
 use serde_json::{Value, json};
 
 use super::objects::{delete, patch_status, pod_path};
+use super::watch::Changes;
 use crate::stand::http::{Ask, JSON};
 use crate::stand::pki::Pki;
-use crate::stand::watch::Changes;
 use crate::stand::{Connection, Endpoint};
 
 /// Plays many kubelets of a cluster.

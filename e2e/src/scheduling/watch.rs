@@ -1,0 +1,3 @@
+//! Changes of pods, as schedulers make them.
+
+pub use crate::stand::watch::Changes;
