@@ -1,7 +1,7 @@
 //! `e2e/scheduling`.
 
 use clap::{Parser, Subcommand};
-use e2e::scheduling::{bench, compare, nodes};
+use e2e::scheduling::{bench, compare, nodes, rollout};
 
 /// Schedulers over an API server without kubelets.
 #[derive(Debug, Parser)]
@@ -16,6 +16,7 @@ enum Command {
     Compare(compare::Options),
     Bench(bench::Options),
     Nodes(nodes::Options),
+    Rollout(rollout::Options),
 }
 
 #[tokio::main]
@@ -26,6 +27,7 @@ async fn main() -> anyhow::Result<()> {
             Command::Compare(options) => compare::run(options).await,
             Command::Bench(options) => bench::run(options).await,
             Command::Nodes(options) => nodes::run(options).await,
+            Command::Rollout(options) => rollout::run(options).await,
         }
     };
     // Dropping what runs ends the servers.

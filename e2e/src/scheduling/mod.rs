@@ -4,6 +4,7 @@
 //! - [`compare`] shows the same random clusters and pods to both and compares what comes of
 //!   it: nodes, the words of events, victims;
 //! - [`bench`] measures CPU time per pod and pods per second of workloads;
+//! - [`rollout`] measures how long Deployments take in a cluster whose kubelets are played;
 //! - [`nodes`] plays many kubelets, for what needs a cluster to seem alive.
 //!
 //! What must not be here: knowledge of how either scheduler is made.
@@ -14,5 +15,6 @@ pub mod generate;
 pub mod nodes;
 mod objects;
 mod random;
+pub mod rollout;
 mod scheduler;
 mod watch;

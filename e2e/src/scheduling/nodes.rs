@@ -39,6 +39,8 @@ pub struct Options {
 
 /// How often a kubelet renews its lease.
 const RENEW: Duration = Duration::from_secs(10);
+/// After a request that was refused.
+const RETRY: Duration = Duration::from_secs(1);
 /// Requests in flight.
 const IN_FLIGHT: usize = 64;
 
@@ -116,7 +118,11 @@ pub async fn run(options: Options) -> Result<()> {
                 continue;
             }
             let connection = Arc::clone(&connection);
-            tokio::spawn(async move { play(&connection, &pod, delay).await });
+            tokio::spawn(async move {
+                if let Err(error) = play(&connection, &pod, delay).await {
+                    eprintln!("a pod is not played: {error}");
+                }
+            });
         }
     };
     tokio::select! {
@@ -153,8 +159,8 @@ async fn renew(connection: &Connection, i: usize) -> Result<()> {
 async fn play(connection: &Connection, pod: &Value, delay: Duration) -> Result<()> {
     let text = |field: &str| pod["metadata"][field].as_str().unwrap_or_default();
     let path = pod_path(text("namespace"), text("name"));
-    if pod["metadata"]["deletionTimestamp"].is_string() {
-        connection.ask(&delete(&path)).await?;
+    let ask = if pod["metadata"]["deletionTimestamp"].is_string() {
+        delete(&path)
     } else if pod["status"]["phase"] == "Pending" {
         tokio::time::sleep(delay).await;
         let yes = |ty: &str| json!({"type": ty, "status": "True"});
@@ -162,7 +168,17 @@ async fn play(connection: &Connection, pod: &Value, delay: Duration) -> Result<(
             "phase": "Running",
             "conditions": [yes("Initialized"), yes("ContainersReady"), yes("Ready")],
         });
-        connection.ask(&patch_status(&path, &status)).await?;
+        patch_status(&path, &status)
+    } else {
+        return Ok(());
+    };
+    loop {
+        let (status, body) = connection.ask(&ask).await?;
+        if status.is_success() || status == http::StatusCode::NOT_FOUND {
+            return Ok(());
+        }
+        // Kubelets do not give up.
+        eprintln!("{path}: {status} {}", String::from_utf8_lossy(&body));
+        tokio::time::sleep(RETRY).await;
     }
-    Ok(())
 }

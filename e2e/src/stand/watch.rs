@@ -33,25 +33,37 @@ impl Changes {
     pub async fn list_and_follow(endpoint: &Endpoint, path: &str) -> Result<(Vec<Value>, Self)> {
         let connection = endpoint.connect().await?;
         let mut list = connection.json(&Ask::get(path)).await?;
-        let revision = list["metadata"]["resourceVersion"].as_str().unwrap_or("0");
-        let path = format!("{path}?watch=1&resourceVersion={revision}&timeoutSeconds=86400");
+        let mut revision = resource_version(&list);
+        let path = path.to_owned();
         let (sender, receiver) = mpsc::unbounded_channel();
         tokio::spawn(async move {
-            let mut rest: Vec<u8> = Vec::new();
-            let told = |chunk: &[u8]| {
-                rest.extend_from_slice(chunk);
-                while let Some(end) = rest.iter().position(|b| *b == b'\n') {
-                    let line: Vec<u8> = rest.drain(..=end).collect();
-                    let mut event: Value = serde_json::from_slice(&line)?;
-                    let kind = event["type"].as_str().unwrap_or_default().to_owned();
-                    if sender.send((kind, event["object"].take())).is_err() {
-                        bail!("nobody listens");
+            // A server may end a watch whose reader is slow. The last one ends with the stand.
+            while !sender.is_closed() {
+                let ask = format!("{path}?watch=1&resourceVersion={revision}&timeoutSeconds=86400");
+                let mut rest: Vec<u8> = Vec::new();
+                let told = |chunk: &[u8]| {
+                    rest.extend_from_slice(chunk);
+                    let mut read = 0;
+                    while let Some(length) = rest[read..].iter().position(|b| *b == b'\n') {
+                        let mut event: Value = serde_json::from_slice(&rest[read..read + length])?;
+                        read += length + 1;
+                        let kind = event["type"].as_str().unwrap_or_default().to_owned();
+                        let object = event["object"].take();
+                        if kind == "ERROR" {
+                            bail!("the watch cannot go on: {object}");
+                        }
+                        revision = resource_version(&object);
+                        if sender.send((kind, object)).is_err() {
+                            bail!("nobody listens");
+                        }
                     }
+                    rest.drain(..read);
+                    Ok(())
+                };
+                if connection.stream(&Ask::get(ask), told).await.is_err() {
+                    return;
                 }
-                Ok(())
-            };
-            // It ends with the stand.
-            let _ = connection.stream(&Ask::get(path), told).await;
+            }
         });
         let items = match list["items"].take() {
             Value::Array(items) => items,
@@ -84,4 +96,9 @@ impl Changes {
     pub fn drain(&mut self) {
         while self.0.try_recv().is_ok() {}
     }
+}
+
+fn resource_version(object: &Value) -> String {
+    let version = &object["metadata"]["resourceVersion"];
+    version.as_str().unwrap_or("0").to_owned()
 }
