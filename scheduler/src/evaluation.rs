@@ -431,8 +431,10 @@ impl<'a> Attempt<'a> {
 
     /// Pods that are nominated for the node and that this one has to yield to.
     fn yields_to(&self, node: &NodeInfo) -> Vec<Shift> {
+        // Only there can it be one of them itself.
+        let own = self.own_slot == Some(node.slot);
         yields_to(self.pod.priority, node, self.cluster)
-            .filter(|other| other.uid != self.pod.uid)
+            .filter(|other| !own || other.uid != self.pod.uid)
             .map(|pod| Shift {
                 pod: Arc::clone(pod),
                 by: 1,
