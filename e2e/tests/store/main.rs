@@ -1,13 +1,15 @@
 //! The API server as a store at its limits: an etcd that is full, history that is
-//! compacted under a list, requests that are made to be expensive.
+//! compacted under a list, requests that are made to be expensive; and two of one daemon
+//! before it.
 //!
-//! Each test has an etcd and a server of its own. The server is the kube-apiserver in
-//! `$FERROKUBE_BIN`, by default that of the cluster at `$FERROKUBE_STATE`. The tests
+//! Each test has an etcd and a server of its own. The daemons are those in
+//! `$FERROKUBE_BIN`, by default those of the cluster at `$FERROKUBE_STATE`. The tests
 //! pass on upstream's too.
 
 mod bounds;
 mod compaction;
 mod full;
+mod leaders;
 
 use std::path::{Path, PathBuf};
 
