@@ -1,6 +1,7 @@
 //! The kubelet: runs the pods that are bound to its node. Command line in `options.rs`, everything
 //! put together in `server.rs`, the loop that drives it all in `sync_loop.rs`.
 
+mod allocation;
 mod cgroups;
 mod config;
 mod cri;

@@ -33,6 +33,11 @@ pub struct Metrics {
     pub started_pods_errors: IntCounter,
     pub started_containers: IntCounterVec,
     pub started_containers_errors: IntCounterVec,
+    pub image_volumes_requested: IntCounter,
+    pub image_volumes_mounted: IntCounter,
+    pub image_volumes_errors: IntCounter,
+    /// In-place resizes of pods (KEP-1287).
+    pub resizes: ResizeMetrics,
     pub run_sandbox: HistogramVec,
     pub run_sandbox_errors: IntCounterVec,
 
@@ -77,6 +82,58 @@ pub struct ProbeOf<'a> {
     pub pod: &'a str,
     pub namespace: &'a str,
     pub pod_uid: &'a str,
+}
+
+/// How pods are resized in place.
+pub struct ResizeMetrics {
+    pub requested: IntCounterVec,
+    pub duration: HistogramVec,
+    pub pending: IntGaugeVec,
+    pub in_progress: IntGauge,
+    pub infeasible: IntCounterVec,
+    pub deferred_accepted: IntCounterVec,
+}
+
+/// Milliseconds.
+const RESIZE_BUCKETS: [f64; 14] = [
+    10.0, 50.0, 100.0, 500.0, 1e3, 2e3, 5e3, 1e4, 2e4, 3e4, 6e4, 1.2e5, 3e5, 6e5,
+];
+
+impl ResizeMetrics {
+    fn new(add: &Add<'_>) -> prometheus::Result<Self> {
+        Ok(Self {
+            requested: add.counters(
+                "kubelet_container_requested_resizes_total",
+                "Number of changes asked for of running containers' requests and limits.",
+                &["resource", "requirement", "operation"],
+            )?,
+            duration: add.histograms(
+                "kubelet_pod_resize_duration_milliseconds",
+                "Milliseconds that giving a pod other resources took.",
+                &RESIZE_BUCKETS,
+                &["success"],
+            )?,
+            pending: add.gauges(
+                "kubelet_pod_pending_resizes",
+                "Number of pods whose resize has not been granted, by the reason.",
+                &["reason"],
+            )?,
+            in_progress: add.gauge(
+                "kubelet_pod_in_progress_resizes",
+                "Number of pods whose resize is granted and not done yet.",
+            )?,
+            infeasible: add.counters(
+                "kubelet_pod_infeasible_resizes_total",
+                "Number of resizes that this node can never grant, by the reason.",
+                &["reason_detail"],
+            )?,
+            deferred_accepted: add.counters(
+                "kubelet_pod_deferred_accepted_resizes_total",
+                "Number of resizes that were granted after they had been deferred.",
+                &["retry_trigger"],
+            )?,
+        })
+    }
 }
 
 impl Metrics {
@@ -177,6 +234,19 @@ impl Metrics {
                 "Number of containers that could not be started, by their kind and the reason.",
                 &["container_type", "code"],
             )?,
+            image_volumes_requested: add.counter(
+                "kubelet_image_volume_requested_total",
+                "Number of image volumes that containers asked for.",
+            )?,
+            image_volumes_mounted: add.counter(
+                "kubelet_image_volume_mounted_succeed_total",
+                "Number of image volumes that were mounted into containers.",
+            )?,
+            image_volumes_errors: add.counter(
+                "kubelet_image_volume_mounted_errors_total",
+                "Number of image volumes that the runtime could not mount.",
+            )?,
+            resizes: ResizeMetrics::new(&add)?,
             run_sandbox: add.histograms(
                 "kubelet_run_podsandbox_duration_seconds",
                 "Seconds that starting a sandbox took, by its runtime handler.",

@@ -30,6 +30,7 @@ use tracing::{info, warn};
 use self::api::NodeApi;
 use self::auth::{Auth, AuthSettings};
 use self::stats::Stats;
+use crate::allocation::{self, Allocations};
 use crate::cgroups::{self, CgroupName, Hierarchy, PodCgroups};
 use crate::config::KubeletConfiguration;
 use crate::cri::backoff::Backoff;
@@ -165,7 +166,9 @@ pub async fn run(options: Options, stop: CancellationToken) -> anyhow::Result<()
             )
             .into(),
             metrics: metrics.clone(),
+            given: allocation::given(root.path())?,
         },
+        allocations: Arc::new(Allocations::open(root.path(), &metrics)?),
         volumes: Volumes::new(objects, Tokens::new(api.clone()), root.clone()),
         prober: Prober::new(
             runtime.clone(),
@@ -263,6 +266,8 @@ pub async fn run(options: Options, stop: CancellationToken) -> anyhow::Result<()
             max_retry: Duration::from_secs(10),
         },
         unsafe_sysctls: config.allowed_unsafe_sysctls.clone(),
+        static_cpus: config.cpu_manager_policy == "static",
+        static_memory: config.memory_manager_policy == "Static",
         sources,
         gc: gc::Policy {
             per_container: options.max_dead_containers_per_container,

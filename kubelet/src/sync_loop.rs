@@ -1,6 +1,8 @@
 //! The loop: one event after the other, each changing which pods there are and what their workers
 //! are to do. It waits for nothing itself; work is done in tasks that answer with an event.
 
+mod resize;
+
 use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -11,11 +13,12 @@ use tokio::sync::{Notify, mpsc};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
+use self::resize::Trigger;
 use crate::cri::client::Of;
 use crate::cri::plan::Health;
 use crate::cri::{gc, labels};
 use crate::event::{Event, ProbeKind, Source};
-use crate::pods::admission::{self, admit};
+use crate::pods::admission::{self, Rejection, admit};
 use crate::pods::pod::{PodExt, PodUid, is_terminal_phase};
 use crate::pods::sync::Syncer;
 use crate::pods::worker::{Phase, Times, Work, Worker};
@@ -24,6 +27,10 @@ use crate::pods::worker::{Phase, Times, Work, Worker};
 pub struct Settings {
     pub times: Times,
     pub unsafe_sysctls: Vec<String>,
+    /// `cpuManagerPolicy: static`, and the like for memory: what guaranteed pods were given of it
+    /// is theirs alone.
+    pub static_cpus: bool,
+    pub static_memory: bool,
     /// The sources that must have told all before anything is taken to be gone.
     pub sources: HashSet<Source>,
     pub gc: gc::Policy,
@@ -45,6 +52,8 @@ pub struct SyncLoop {
     node_changed: Arc<Notify>,
     /// Something died since the last round of clearing away.
     dirt: bool,
+    /// Pods that ask for other resources than they were granted.
+    resizes: Vec<PodUid>,
 }
 
 impl SyncLoop {
@@ -65,6 +74,7 @@ impl SyncLoop {
             told,
             node_changed,
             dirt: true,
+            resizes: Vec::new(),
         }
     }
 
@@ -72,6 +82,8 @@ impl SyncLoop {
     pub async fn run(mut self, stop: CancellationToken) {
         let mut collect = tokio::time::interval(COLLECT_EVERY);
         collect.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut retry = tokio::time::interval(resize::RETRY_EVERY);
+        retry.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             let due = self.workers.values().filter_map(Worker::due).min();
             let wait = async {
@@ -88,6 +100,7 @@ impl SyncLoop {
                 },
                 () = wait => {}
                 _ = collect.tick() => self.collect(),
+                _ = retry.tick() => self.retry_resizes(Trigger::Periodic),
             }
             // What has piled up meanwhile is taken in before work is started.
             while let Ok(event) = self.events.try_recv() {
@@ -106,6 +119,7 @@ impl SyncLoop {
                 self.ready.insert(source);
                 if self.sources_ready() {
                     self.clean_up();
+                    self.retry_resizes(Trigger::PodsAdded);
                 }
             }
             Event::Runtime(uid) => match self.workers.get_mut(&uid) {
@@ -156,11 +170,15 @@ impl SyncLoop {
             Event::Done(uid, outcome) => {
                 let times = self.settings.times;
                 if let Some(worker) = self.workers.get_mut(&uid) {
+                    let ran = worker.may_run();
                     worker.done(&outcome, &times, Instant::now(), rand::random());
-                    let phase = worker.phase();
-                    self.syncer.index.set_may_run(&uid, worker.may_run());
+                    let (phase, runs) = (worker.phase(), worker.may_run());
+                    self.syncer.index.set_may_run(&uid, runs);
                     if phase == Phase::Finished {
                         self.finished(&uid);
+                    }
+                    if ran && !runs {
+                        self.retry_resizes(Trigger::PodTerminated);
                     }
                 }
             }
@@ -213,9 +231,12 @@ impl SyncLoop {
             return;
         }
         if old.is_none_or(|old| differs(old, &pod)) {
-            worker.update(pod);
+            worker.update(pod.clone());
         } else {
-            worker.pod = pod;
+            worker.pod = pod.clone();
+        }
+        if let Some(old) = old {
+            self.note_resize(uid, old, &pod);
         }
     }
 
@@ -231,38 +252,54 @@ impl SyncLoop {
             self.waiting.insert(uid, pod);
             return;
         }
-        if !is_terminal_phase(pod.phase()) && !pod.is_deleting() && !self.was_admitted(&pod) {
-            let node = self.syncer.facts.get();
-            let active: Vec<&Pod> = self
-                .workers
-                .values()
-                .filter(|worker| worker.phase() == Phase::Syncing && worker.pod.uid() != pod.uid())
-                .map(|worker| worker.pod.as_ref())
-                .collect();
-            let labels = node
-                .node
-                .as_ref()
-                .and_then(|node| node.metadata.labels.clone());
-            let verdict = admit(
-                &pod,
-                &admission::Input {
-                    labels: &labels.unwrap_or_default(),
-                    allocatable: &node.allocatable,
-                    active: &active,
-                    unsafe_sysctls: &self.settings.unsafe_sysctls,
-                },
-            );
-            if let Err(rejection) = verdict {
+        if !is_terminal_phase(pod.phase()) && !pod.is_deleting() {
+            // What it was granted by the kubelet before counts, not what it may ask for meanwhile.
+            let granted = self.syncer.allocations.granted(&pod);
+            if !self.was_admitted(&pod)
+                && let Err(rejection) = self.judge(&granted)
+            {
                 info!(pod = %pod.full_name(), rejection.reason, rejection.message, "a pod cannot run here");
                 self.syncer
                     .reject(&pod, &rejection.reason, &rejection.message);
                 return;
             }
+            self.syncer.allocations.grant(&granted);
+            self.syncer.allocations.conditions.take_over(&pod);
+            self.queue_resize(&uid, &pod);
         }
         info!(pod = %pod.full_name(), uid = %uid, "a pod to run");
         let worker = Worker::new(pod);
         self.syncer.index.set_may_run(&uid, worker.may_run());
         self.workers.insert(uid, worker);
+        self.retry_resizes(Trigger::PodsAdded);
+    }
+
+    /// Whether the pod, as it is given, can run beside the others.
+    fn judge(&self, pod: &Pod) -> Result<(), Rejection> {
+        let node = self.syncer.facts.get();
+        let active: Vec<Arc<Pod>> = self
+            .workers
+            .values()
+            .filter(|worker| worker.may_run() && worker.pod.uid() != pod.uid())
+            .map(|worker| {
+                let granted = self.syncer.allocations.granted(&worker.pod);
+                crate::allocation::resize::in_use(&granted).map_or(granted, Arc::new)
+            })
+            .collect();
+        let active: Vec<&Pod> = active.iter().map(AsRef::as_ref).collect();
+        let labels = node
+            .node
+            .as_ref()
+            .and_then(|node| node.metadata.labels.clone());
+        admit(
+            pod,
+            &admission::Input {
+                labels: &labels.unwrap_or_default(),
+                allocatable: &node.allocatable,
+                active: &active,
+                unsafe_sysctls: &self.settings.unsafe_sysctls,
+            },
+        )
     }
 
     /// A kubelet that restarts finds pods that it, or another, took before: it must not judge them
@@ -345,6 +382,9 @@ impl SyncLoop {
         self.syncer.index.set_may_run(&uid, false);
         self.syncer.status.forget(&uid);
         self.syncer.prober.remove_pod(&uid);
+        self.syncer.allocations.forget(&uid);
+        self.syncer.runtime.given.remove(&uid);
+        self.retry_resizes(Trigger::PodsRemoved);
         self.dirt = true;
         let syncer = self.syncer.clone();
         let exists = self.known();
@@ -394,7 +434,9 @@ impl SyncLoop {
                 continue;
             };
             let (syncer, told, uid) = (self.syncer.clone(), self.told.clone(), uid.clone());
-            let (pod, orphan) = (worker.pod.clone(), worker.orphan);
+            let orphan = worker.orphan;
+            // A pod runs with what it was granted, whatever it asks for.
+            let pod = syncer.allocations.granted(&worker.pod);
             tokio::spawn(async move {
                 let metrics = &syncer.runtime.metrics;
                 let operation = match work {
@@ -433,6 +475,8 @@ impl SyncLoop {
         }
         let syncer = self.syncer.clone();
         let known = self.known();
+        syncer.allocations.retain(|uid| known.contains(uid));
+        syncer.runtime.given.retain(|uid| known.contains(uid));
         let (policy, logs) = (self.settings.gc, self.settings.logs_root.clone());
         let told = self.told.clone();
         tokio::spawn(async move {

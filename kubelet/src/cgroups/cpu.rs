@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::{CgroupError, Controller, Limits, write};
+use super::{CgroupError, Controller, Limits, read, read_number, write};
 
 pub(super) struct Cpu;
 
@@ -38,6 +38,28 @@ impl Controller for Cpu {
             };
             write(&group.join("cpu.max"), &format!("{quota} {period}"))?;
         }
+        Ok(())
+    }
+
+    fn read_v1(&self, group: &Path, limits: &mut Limits) -> Result<(), CgroupError> {
+        limits.cpu_shares = Some(read_number(&group.join("cpu.shares"))?);
+        limits.cpu_quota = Some((
+            read_number(&group.join("cpu.cfs_quota_us"))?,
+            read_number(&group.join("cpu.cfs_period_us"))?,
+        ));
+        Ok(())
+    }
+
+    /// Not the shares: more than one amount has the same weight.
+    fn read_v2(&self, group: &Path, limits: &mut Limits) -> Result<(), CgroupError> {
+        let text = read(&group.join("cpu.max"))?;
+        let mut words = text.split_whitespace();
+        let quota = words
+            .next()
+            .and_then(|word| word.parse().ok())
+            .unwrap_or(-1);
+        let period = words.next().and_then(|word| word.parse().ok());
+        limits.cpu_quota = period.map(|period| (quota, period));
         Ok(())
     }
 }

@@ -2,9 +2,12 @@
 
 use std::path::Path;
 
-use super::{CgroupError, Controller, Limits, write};
+use super::{CgroupError, Controller, Limits, read_number, write};
 
 pub(super) struct Memory;
+
+/// Version 1's way to say that there is no limit: as many pages as can be counted.
+const UNLIMITED: i64 = i64::MAX / 65_536 * 65_536;
 
 impl Controller for Memory {
     fn name(&self) -> &'static str {
@@ -24,5 +27,16 @@ impl Controller for Memory {
             Some(bytes) => write(&group.join("memory.max"), &bytes.to_string()),
             None => Ok(()),
         }
+    }
+
+    fn read_v1(&self, group: &Path, limits: &mut Limits) -> Result<(), CgroupError> {
+        let bytes = read_number(&group.join("memory.limit_in_bytes"))?;
+        limits.memory = Some(if bytes >= UNLIMITED { -1 } else { bytes });
+        Ok(())
+    }
+
+    fn read_v2(&self, group: &Path, limits: &mut Limits) -> Result<(), CgroupError> {
+        limits.memory = Some(read_number(&group.join("memory.max"))?);
+        Ok(())
     }
 }

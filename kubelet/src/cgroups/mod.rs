@@ -19,7 +19,7 @@ mod pids;
 mod pods;
 
 pub use names::CgroupName;
-pub use pods::{PodCgroups, PodLimits};
+pub use pods::{PodCgroups, PodLimits, limits as pod_group_limits};
 
 /// A file of a control group that could not be read or written.
 #[derive(Debug, Error)]
@@ -63,6 +63,13 @@ trait Controller {
     }
     fn apply_v1(&self, group: &Path, limits: &Limits) -> Result<(), CgroupError>;
     fn apply_v2(&self, group: &Path, limits: &Limits) -> Result<(), CgroupError>;
+    /// Reads the group's limits into `limits`, as far as anyone asks for them.
+    fn read_v1(&self, _group: &Path, _limits: &mut Limits) -> Result<(), CgroupError> {
+        Ok(())
+    }
+    fn read_v2(&self, _group: &Path, _limits: &mut Limits) -> Result<(), CgroupError> {
+        Ok(())
+    }
 }
 
 const CONTROLLERS: [&dyn Controller; 5] = [
@@ -215,6 +222,35 @@ impl Hierarchy {
         Ok(())
     }
 
+    /// The limits that a group has: of CPU and memory.
+    ///
+    /// # Errors
+    /// When the group is not there.
+    pub fn limits(&self, group: &str) -> Result<Limits, CgroupError> {
+        let mut limits = Limits::default();
+        for controller in CONTROLLERS {
+            let Some(path) = self.directory(controller.name(), group) else {
+                continue;
+            };
+            match self {
+                Self::V1 { .. } => controller.read_v1(&path, &mut limits)?,
+                Self::V2 { .. } => controller.read_v2(&path, &mut limits)?,
+            }
+        }
+        Ok(limits)
+    }
+
+    /// Bytes of memory that a group uses; `None` where that cannot be told.
+    pub fn memory_usage(&self, group: &str) -> Option<u64> {
+        let file = if self.is_v2() {
+            "memory.current"
+        } else {
+            "memory.usage_in_bytes"
+        };
+        let path = self.directory("memory", group)?.join(file);
+        read(&path).ok()?.trim().parse().ok()
+    }
+
     /// Processes in the group and below it.
     pub fn processes(&self, group: &str) -> Vec<i32> {
         let mut pids = BTreeSet::new();
@@ -323,6 +359,22 @@ fn read(path: &Path) -> Result<String, CgroupError> {
     })
 }
 
+/// A file that holds one number; the word `max` is -1.
+fn read_number(path: &Path) -> Result<i64, CgroupError> {
+    let text = read(path)?;
+    let number = match text.trim() {
+        "max" => Ok(-1),
+        // What does not fit is as good as no limit.
+        text => text
+            .parse::<i64>()
+            .or_else(|error| text.parse::<u64>().map(|_| -1).map_err(|_| error)),
+    };
+    number.map_err(|error| CgroupError {
+        path: path.to_owned(),
+        source: io::Error::other(error),
+    })
+}
+
 fn write(path: &Path, value: &str) -> Result<(), CgroupError> {
     fs::write(path, value).map_err(|source| CgroupError {
         path: path.to_owned(),
@@ -388,6 +440,14 @@ cgroup /elsewhere/memory cgroup rw,memory 0 0
             "+pids"
         );
         assert!(hierarchy.exists("/a/b"));
+        let read = hierarchy.limits("/a/b").unwrap();
+        assert_eq!(
+            (read.cpu_quota, read.memory),
+            (limits.cpu_quota, limits.memory)
+        );
+        fs::write(root.path().join("a/b/cpu.max"), "max 100000\n").unwrap();
+        let read = hierarchy.limits("/a/b").unwrap();
+        assert_eq!(read.cpu_quota, Some((-1, 100_000)));
         assert_eq!(hierarchy.children("/a"), BTreeSet::from(["b".to_owned()]));
     }
 
@@ -420,6 +480,18 @@ cgroup /elsewhere/memory cgroup rw,memory 0 0
         assert_eq!(file("cpu/k/p/cpu.cfs_quota_us"), "-1");
         assert_eq!(file("memory/k/p/memory.limit_in_bytes"), "4096");
         assert_eq!(file("pids/k/p/pids.max"), "7");
+        let read = hierarchy.limits("/k/p").unwrap();
+        assert_eq!(
+            read,
+            Limits {
+                pids: None,
+                ..limits
+            }
+        );
+        let limit = root.path().join("memory/k/p/memory.limit_in_bytes");
+        fs::write(limit, "9223372036854771712\n").unwrap();
+        assert_eq!(hierarchy.limits("/k/p").unwrap().memory, Some(-1));
+        assert!(hierarchy.limits("/k/none").is_err());
     }
 
     #[test]

@@ -145,6 +145,34 @@ impl PodCgroups {
             .ensure(&self.parent(pod), &limits(pod, &self.settings))
     }
 
+    /// Changes some of the limits of a pod's group.
+    ///
+    /// # Errors
+    /// When one of them is refused.
+    pub fn update(&self, pod: &Pod, limits: &Limits) -> Result<(), CgroupError> {
+        if !self.per_qos {
+            return Ok(());
+        }
+        self.hierarchy.update(&self.parent(pod), limits)
+    }
+
+    /// The limits that a pod's group has; none where pods have no groups.
+    ///
+    /// # Errors
+    /// When the group is not there.
+    pub fn current(&self, pod: &Pod) -> Result<Limits, CgroupError> {
+        if !self.per_qos {
+            return Ok(Limits::default());
+        }
+        self.hierarchy.limits(&self.parent(pod))
+    }
+
+    /// Bytes of memory that a pod uses; `None` where that cannot be told.
+    pub fn memory_usage(&self, pod: &Pod) -> Option<u64> {
+        self.per_qos
+            .then(|| self.hierarchy.memory_usage(&self.parent(pod)))?
+    }
+
     /// Removes a pod's group, and first kills what the runtime left running in it.
     ///
     /// # Errors

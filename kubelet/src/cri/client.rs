@@ -317,6 +317,37 @@ impl CriClient {
             .transpose()
     }
 
+    /// Gives a running container other resources.
+    pub async fn update_container_resources(
+        &self,
+        id: &str,
+        linux: cri::LinuxContainerResources,
+    ) -> Result<()> {
+        let request = self.within(cri::UpdateContainerResourcesRequest {
+            container_id: id.to_owned(),
+            linux: Some(linux),
+            ..Default::default()
+        });
+        self.runtime
+            .clone()
+            .update_container_resources(request)
+            .await?;
+        Ok(())
+    }
+
+    /// Tells what a sandbox's pod may use from now on.
+    pub async fn update_sandbox_resources(
+        &self,
+        request: cri::UpdatePodSandboxResourcesRequest,
+    ) -> Result<()> {
+        let request = self.within(request);
+        self.runtime
+            .clone()
+            .update_pod_sandbox_resources(request)
+            .await?;
+        Ok(())
+    }
+
     pub async fn reopen_log(&self, id: &str) -> Result<()> {
         let request = self.within(cri::ReopenContainerLogRequest {
             container_id: id.to_owned(),
@@ -397,6 +428,15 @@ impl CriClient {
     }
 
     // Usage.
+
+    /// `None`: it is gone, or has no numbers.
+    pub async fn stats_of_container(&self, id: &str) -> Result<Option<cri::ContainerStats>> {
+        let request = self.within(cri::ContainerStatsRequest {
+            container_id: id.to_owned(),
+        });
+        let response = found(self.runtime.clone().container_stats(request).await)?;
+        Ok(response.and_then(|response| response.stats))
+    }
 
     pub async fn container_stats(&self) -> Result<Vec<cri::ContainerStats>> {
         let request = self.within(cri::ListContainerStatsRequest::default());

@@ -1,6 +1,6 @@
 //! The container runtime. What is observed of it (`observe.rs`), what is planned for a pod
-//! (`plan.rs`), how that is applied (`runtime.rs` and its helpers `start.rs`, `kill.rs`), and the
-//! pure files that make the runtime's configuration out of a pod. Only `client.rs` knows gRPC.
+//! (`plan.rs`), how that is applied (`runtime.rs` and its helpers `start.rs`, `kill.rs`,
+//! `resize.rs`), and the pure files that make the runtime's configuration out of a pod. Only `client.rs` knows gRPC.
 
 pub mod backoff;
 pub mod client;
@@ -21,6 +21,8 @@ mod measured;
 pub mod observe;
 pub mod observed;
 pub mod plan;
+mod resize;
+mod resize_plan;
 pub mod runtime;
 pub mod sandbox;
 pub mod security;

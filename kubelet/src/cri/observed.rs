@@ -4,6 +4,7 @@
 use grpc::cri;
 
 use super::labels::{self, ContainerAnnotations};
+use crate::allocation::PodResources;
 
 /// A container's state as the runtime reports it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -69,6 +70,8 @@ pub struct PodStatus {
     pub containers: Vec<ContainerStatus>,
     /// Ids of the containers in the newest ready sandbox.
     pub active: Vec<String>,
+    /// What the pod and its containers were given last, as this node wrote it down.
+    pub given: PodResources,
 }
 
 impl PodStatus {

@@ -7,6 +7,7 @@ use k8s_openapi::api::core::v1::{Container, Pod};
 
 use super::hash;
 use super::observed::{ContainerStatus, PodStatus, State};
+use super::resize_plan::{self, At, Resize};
 use crate::pods::pod::{PodExt, is_sidecar, restarts_after_exit};
 
 /// What a probe last said about a container.
@@ -31,6 +32,8 @@ pub enum KillReason {
     StartupProbe,
     LivenessProbe,
     FailedPostStart,
+    /// It has to restart to be given other resources.
+    Resize,
     /// Its state cannot be told, or the pod goes as a whole.
     Unknown,
 }
@@ -59,6 +62,12 @@ pub struct Actions {
     /// Indexes into the spec's lists, in starting order.
     pub start_ephemeral: Vec<usize>,
     pub start_init: Vec<usize>,
+    /// Running containers that are to have other resources, those first that give some back.
+    /// Done before regular containers start.
+    pub resize_memory: Vec<Resize>,
+    pub resize_cpu: Vec<Resize>,
+    /// The pod's group is to be given other resources even where no running container is.
+    pub resize_pod: bool,
     pub start: Vec<usize>,
 }
 
@@ -71,6 +80,12 @@ impl Actions {
             && self.start_ephemeral.is_empty()
             && self.start_init.is_empty()
             && self.start.is_empty()
+            && !self.resizes()
+    }
+
+    /// Whether anything is to be given other resources.
+    pub fn resizes(&self) -> bool {
+        self.resize_pod || !self.resize_memory.is_empty() || !self.resize_cpu.is_empty()
     }
 }
 
@@ -105,7 +120,10 @@ pub fn plan(pod: &Pod, observed: &PodStatus, probed: &dyn Probed) -> Actions {
     for (index, container) in pod.containers().iter().enumerate() {
         match observed.newest(&container.name) {
             Some(status) if status.state == State::Running => {
-                if keep_or_kill(pod, container, index, status, probed, &mut actions) {
+                let at = At::Regular(index);
+                if keep_or_kill(pod, container, index, status, probed, &mut actions)
+                    && resize_plan::container(pod, container, at, status, observed, &mut actions)
+                {
                     keep += 1;
                 }
             }
@@ -126,6 +144,7 @@ pub fn plan(pod: &Pod, observed: &PodStatus, probed: &dyn Probed) -> Actions {
         // Sidecars do not keep a finished pod alive.
         actions.start_init.clear();
     }
+    actions.resize_pod |= resize_plan::pod_changes(pod, observed);
     actions
 }
 
@@ -334,7 +353,7 @@ fn plan_init_containers(
             State::Created => actions.start_init.push(index),
             State::Running => {
                 if is_sidecar(container) {
-                    plan_running_sidecar(
+                    let keep = plan_running_sidecar(
                         container,
                         index,
                         last,
@@ -344,6 +363,13 @@ fn plan_init_containers(
                         reached,
                         actions,
                     );
+                    if keep {
+                        let at = At::Init(index);
+                        resize_plan::container(pod, container, at, status, observed, actions);
+                    }
+                } else {
+                    let at = At::Init(index);
+                    resize_plan::container(pod, container, at, status, observed, actions);
                 }
             }
             State::Exited if is_sidecar(container) => actions.start_init.push(index),
@@ -387,6 +413,7 @@ fn init_failed(actions: &mut Actions) -> bool {
     false
 }
 
+/// True where it runs on and nothing is waited for.
 #[allow(clippy::too_many_arguments)]
 fn plan_running_sidecar(
     container: &Container,
@@ -397,7 +424,7 @@ fn plan_running_sidecar(
     initialized: &mut bool,
     reached: bool,
     actions: &mut Actions,
-) {
+) -> bool {
     let restart = |actions: &mut Actions, what: &str, reason: KillReason| {
         actions.kill.push(Kill {
             id: status.id.clone(),
@@ -406,6 +433,7 @@ fn plan_running_sidecar(
             reason,
         });
         actions.start_init.push(index);
+        false
     };
     if container.startup_probe.is_some() {
         match probed.startup(&status.id) {
@@ -413,7 +441,7 @@ fn plan_running_sidecar(
             Some(Health::Failure) => {
                 return restart(actions, "failed startup probe", KillReason::StartupProbe);
             }
-            Some(Health::Unknown) | None => return,
+            Some(Health::Unknown) | None => return false,
         }
     }
     // It has started: what comes after it may.
@@ -423,11 +451,19 @@ fn plan_running_sidecar(
         actions.start_init.push(index + 1);
     }
     if changed(container, status) {
-        restart(actions, "definition changed", KillReason::Changed);
-    } else if container.liveness_probe.is_some()
-        && probed.liveness(&status.id) == Some(Health::Failure)
+        return restart(actions, "definition changed", KillReason::Changed);
+    }
+    match container
+        .liveness_probe
+        .as_ref()
+        .map(|_| probed.liveness(&status.id))
     {
-        restart(actions, "failed liveness probe", KillReason::LivenessProbe);
+        Some(Some(Health::Failure)) => {
+            restart(actions, "failed liveness probe", KillReason::LivenessProbe)
+        }
+        // Not probed yet.
+        Some(None) => false,
+        _ => true,
     }
 }
 

@@ -122,6 +122,23 @@ fn line(actions: &Actions) -> String {
     };
     list("ephemeral", &actions.start_ephemeral);
     list("init", &actions.start_init);
+    for (what, of) in [
+        ("memory", &actions.resize_memory),
+        ("cpu", &actions.resize_cpu),
+    ] {
+        if !of.is_empty() {
+            let names: Vec<_> = of.iter().map(|resize| resize.name.as_str()).collect();
+            words.push(format!("{what}({})", names.join(" ")));
+        }
+    }
+    if actions.resize_pod {
+        words.push("resize-pod".into());
+    }
+    let mut list = |what: &str, of: &[usize]| {
+        if !of.is_empty() {
+            words.push(format!("{what}{of:?}"));
+        }
+    };
     list("start", &actions.start);
     if words.is_empty() {
         "nothing".into()
@@ -406,4 +423,50 @@ fn a_containers_own_restart_rules_come_first() {
         planned(&with("NotIn"), &observed(vec![ready()], "a=exited:1")),
         "start[0]"
     );
+}
+
+#[test]
+fn running_containers_get_what_they_were_granted() {
+    let with = |name: &str, cpu: &str, memory: &str, policy: Value| {
+        json!({"name": name, "image": "img", "resizePolicy": policy, "resources": {
+            "requests": {"cpu": cpu, "memory": memory}, "limits": {"cpu": cpu, "memory": memory}}})
+    };
+    let restart = json!([{"resourceName": "memory", "restartPolicy": "RestartContainer"}]);
+    let of = |cpu: [&str; 3], memory: [&str; 3]| {
+        let containers = [
+            with("a", cpu[0], memory[0], json!([])),
+            with("b", cpu[1], memory[1], restart.clone()),
+        ];
+        let mut side = with("s", cpu[2], memory[2], json!([]));
+        side["restartPolicy"] = json!("Always");
+        pod("Always", json!([side]), json!(containers))
+    };
+    let before = of(["1", "1", "1"], ["1Gi", "1Gi", "1Gi"]);
+    let mut seen = observed(vec![ready()], "s=running a=running b=running");
+    seen.given = crate::allocation::PodResources::of(&before);
+    assert_eq!(planned(&before, &seen), "nothing");
+    for (cpu, memory, want) in [
+        (["2", "1", "1"], ["1Gi", "1Gi", "1Gi"], "cpu(a)"),
+        // Those that give back go first.
+        (["2", "500m", "1"], ["1Gi", "1Gi", "1Gi"], "cpu(b a)"),
+        (
+            ["2", "3", "500m"],
+            ["512Mi", "1Gi", "2Gi"],
+            "memory(a s) cpu(s a b)",
+        ),
+        (
+            ["1", "1", "2"],
+            ["1Gi", "2Gi", "1Gi"],
+            "kill(#b: Container b resize requires restart) cpu(s) resize-pod start[1]",
+        ),
+    ] {
+        assert_eq!(planned(&of(cpu, memory), &seen), want, "{cpu:?} {memory:?}");
+    }
+    // The pod's own limits are those of containers that have none.
+    let mut own = pod("Always", json!([]), json!([c("a"), c("b")]));
+    let mut seen = observed(vec![ready()], "a=running b=running");
+    seen.given = crate::allocation::PodResources::of(&own);
+    own.spec.as_mut().unwrap().resources =
+        serde_json::from_value(json!({"limits": {"cpu": "1"}})).unwrap();
+    assert_eq!(planned(&own, &seen), "cpu(a b) resize-pod");
 }

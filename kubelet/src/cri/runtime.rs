@@ -26,6 +26,7 @@ use super::sandbox::{self, SandboxInput};
 use super::security::SecurityDefaults;
 use super::start::StartError;
 use super::{hosts, logs};
+use crate::allocation::Record;
 use crate::cgroups::PodCgroups;
 use crate::events::{Events, Kind};
 use crate::images::{Images, PullRequest};
@@ -59,6 +60,8 @@ pub struct Runtime {
     pub api: Option<Client>,
     pub backoff: Mutex<Backoff>,
     pub metrics: Arc<Metrics>,
+    /// What pods and their containers were given last.
+    pub given: Record,
 }
 
 /// What a pod needs to be there before its containers can start.
@@ -83,6 +86,8 @@ pub struct Synced {
     pub retry_after: Option<Duration>,
     /// The sync was given up because the pod is to end.
     pub cancelled: bool,
+    /// How giving other resources went, where that was to be done.
+    pub resized: Option<Result<(), String>>,
 }
 
 impl Synced {
@@ -104,7 +109,9 @@ impl Synced {
     }
 
     pub fn is_ok(&self) -> bool {
-        self.error.is_none() && self.starts.values().all(Option::is_none)
+        self.error.is_none()
+            && self.starts.values().all(Option::is_none)
+            && !matches!(self.resized, Some(Err(_)))
     }
 }
 
@@ -155,7 +162,15 @@ impl Runtime {
             && actions.start_init.is_empty()
             && actions.start_ephemeral.is_empty());
         if !actions.create_sandbox && !starts_any {
-            return Synced::default();
+            let resized = if actions.resizes() && !actions.kill_pod {
+                Some(self.resize(pod, observed, &actions).await)
+            } else {
+                None
+            };
+            return Synced {
+                resized,
+                ..Synced::default()
+            };
         }
         let sandbox = match self.sandbox(pod, observed, &actions, sandbox_ready).await {
             Ok(sandbox) => sandbox,
@@ -361,7 +376,7 @@ impl Runtime {
         let plain = |index: &usize, of: &[k8s_openapi::api::core::v1::Container]| {
             of.get(*index).cloned().map(|c| (c, None))
         };
-        let list = actions
+        let first = actions
             .start_ephemeral
             .iter()
             .filter_map(|i| ephemeral.get(*i).cloned())
@@ -370,14 +385,19 @@ impl Runtime {
                     .start_init
                     .iter()
                     .filter_map(|i| plain(i, pod.init_containers())),
-            )
-            .chain(
-                actions
-                    .start
-                    .iter()
-                    .filter_map(|i| plain(i, pod.containers())),
             );
-        for (container, target) in list {
+        let regular = actions
+            .start
+            .iter()
+            .filter_map(|i| plain(i, pod.containers()));
+        // A place in the row: before what starts next, the pod has to have room for it.
+        let resize = actions.resizes().then_some(None);
+        let steps = first.map(Some).chain(resize).chain(regular.map(Some));
+        for step in steps {
+            let Some((container, target)) = step else {
+                synced.resized = Some(self.resize(pod, observed, actions).await);
+                continue;
+            };
             if stop.is_cancelled() {
                 synced.cancelled = true;
                 break;

@@ -74,17 +74,16 @@ impl Runtime {
         };
         let tried = &self.metrics.started_containers;
         tried.with_label_values(&[kind]).inc();
+        let images = images_of(container, image_volumes).inspect_err(|error| {
+            let message = format!("Error: {}", error.reason);
+            let name = &container.name;
+            self.events
+                .container(pod, name, Kind::Warning, "Failed", &message);
+        })?;
         let started = self
-            .start_now(
-                pod,
-                container,
-                target,
-                observed,
-                prepared,
-                sandbox,
-                image_volumes,
-            )
+            .start_now(pod, container, target, observed, prepared, sandbox, &images)
             .await;
+        self.count_image_volumes(container, &images, &started);
         if let Err(error) = &started {
             let errors = &self.metrics.started_containers_errors;
             errors.with_label_values(&[kind, error.reason]).inc();
@@ -101,7 +100,7 @@ impl Runtime {
         observed: &PodStatus,
         prepared: &Prepared<'_>,
         sandbox: &Sandbox,
-        image_volumes: &HashMap<String, Result<cri::ImageSpec, StartError>>,
+        images: &HashMap<String, cri::ImageSpec>,
     ) -> Result<(), StartError> {
         let name = container.name.as_str();
         let warn_event = |message: &str| {
@@ -144,7 +143,7 @@ impl Runtime {
                 observed,
                 prepared,
                 sandbox,
-                image_volumes,
+                images,
                 image_ref,
                 restart_count,
             )
@@ -156,6 +155,8 @@ impl Runtime {
             "" => error.message.clone(),
             id => error.message.replace(id, name),
         };
+        // Written down first: whoever finds the container knows what it was made with.
+        self.container_given(pod, name, container.resources.as_ref());
         let id = self
             .client
             .create_container(&sandbox.id, config, sandbox.config.clone())
@@ -185,7 +186,7 @@ impl Runtime {
         observed: &PodStatus,
         prepared: &Prepared<'_>,
         sandbox: &Sandbox,
-        image_volumes: &HashMap<String, Result<cri::ImageSpec, StartError>>,
+        images: &HashMap<String, cri::ImageSpec>,
         image_ref: String,
         restart_count: i32,
     ) -> Result<cri::ContainerConfig, StartError> {
@@ -203,12 +204,6 @@ impl Runtime {
                 )
             }
         };
-        let mut images = HashMap::new();
-        for mount in container.volume_mounts.iter().flatten() {
-            if let Some(image) = image_volumes.get(&mount.name) {
-                images.insert(mount.name.clone(), image.clone()?);
-            }
-        }
         let sources = self.objects.for_environment(pod, container).await;
         let fields = FieldContext {
             pod_ips: &sandbox.ips,
@@ -224,7 +219,7 @@ impl Runtime {
             &MountInput {
                 dir: &dir,
                 volumes: prepared.volumes,
-                images: &images,
+                images,
                 env: &env,
                 pod_ips: &sandbox.ips,
                 hostname: &sandbox.hostname,
@@ -246,6 +241,28 @@ impl Runtime {
             limits: &self.settings.limits,
         };
         container::config(pod, container, input).map_err(|e| wrong(&e))
+    }
+
+    fn count_image_volumes(
+        &self,
+        container: &Container,
+        images: &HashMap<String, cri::ImageSpec>,
+        started: &Result<(), StartError>,
+    ) {
+        let metrics = &self.metrics;
+        let asked = images.len() as u64;
+        metrics.image_volumes_requested.inc_by(asked);
+        let refused = |error: &StartError| {
+            error.reason == "CreateContainerError"
+                && error.message.starts_with("ImageVolumeMountFailed")
+        };
+        let counter = match started {
+            Err(error) if refused(error) => &metrics.image_volumes_errors,
+            _ => &metrics.image_volumes_mounted,
+        };
+        let mounts = container.volume_mounts.iter().flatten();
+        let mounted = mounts.filter(|mount| images.contains_key(&mount.name));
+        counter.inc_by(mounted.count() as u64);
     }
 
     async fn image_user(&self, image_ref: &str) -> Result<ImageUser, CriError> {
@@ -315,6 +332,20 @@ impl Runtime {
         }
         Err(StartError::new("PostStartHookError", error))
     }
+}
+
+/// The images that this container mounts. One that could not be pulled keeps it from starting.
+fn images_of(
+    container: &Container,
+    volumes: &HashMap<String, Result<cri::ImageSpec, StartError>>,
+) -> Result<HashMap<String, cri::ImageSpec>, StartError> {
+    let mounts = container.volume_mounts.iter().flatten();
+    mounts
+        .filter_map(|mount| {
+            let image = volumes.get(&mount.name)?.clone();
+            Some(image.map(|image| (mount.name.clone(), image)))
+        })
+        .collect()
 }
 
 fn has(list: &[Container], container: &Container) -> bool {

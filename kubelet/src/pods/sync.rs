@@ -16,11 +16,12 @@ use super::index::PodIndex;
 use super::mirror::Mirrors;
 use super::pod::{PodExt, PodUid, can_restart, is_terminal_phase};
 use super::worker::{Outcome, Work};
+use crate::allocation::{Allocations, ERROR, resize};
 use crate::cri::client::CriError;
 use crate::cri::env::service_variables;
 use crate::cri::observe;
 use crate::cri::observed::{PodStatus as Observed, State};
-use crate::cri::runtime::{Prepared, Runtime};
+use crate::cri::runtime::{Prepared, Runtime, Synced};
 use crate::events::Kind;
 use crate::node_status::facts::NodeFacts;
 use crate::prober::Prober;
@@ -37,6 +38,7 @@ pub struct Syncer {
     pub prober: Prober,
     pub status: Arc<StatusManager>,
     pub index: Arc<PodIndex>,
+    pub allocations: Arc<Allocations>,
     pub facts: Arc<NodeFacts>,
     /// Services, for environment variables; `None` without an API server.
     pub services: Option<Informer<Service>>,
@@ -71,7 +73,9 @@ impl Syncer {
     }
 
     async fn observe(&self, pod: &Pod) -> Result<Observed, CriError> {
-        observe::pod(&self.runtime.client, pod.uid()).await
+        let mut observed = observe::pod(&self.runtime.client, pod.uid()).await?;
+        observed.given = self.runtime.given.get(pod.uid()).unwrap_or_default();
+        Ok(observed)
     }
 
     /// Computes and stores the status, and returns it.
@@ -95,6 +99,11 @@ impl Syncer {
         let node = self.facts.get();
         let shown = self.index.mirror_of(pod).unwrap_or_else(|| pod.clone());
         let probes = self.prober.of_pod(&shown);
+        if terminal {
+            self.allocations.conditions.forget(pod.uid());
+        }
+        let runs = pod.phase() == "Running" && !terminal;
+        let group = self.runtime.cgroups.current(pod).ok().filter(|_| runs);
         let status = generate(
             pod,
             &Input {
@@ -107,6 +116,8 @@ impl Syncer {
                 },
                 readiness: &probes,
                 host_ips: &node.host_ips,
+                resize: &self.allocations.shown(pod.uid()),
+                group: group.as_ref(),
                 past_deadline: deadline_left(pod, old) == Some(Duration::ZERO),
                 terminal,
             },
@@ -146,6 +157,7 @@ impl Syncer {
             Ok(observed) => observed,
             Err(error) => return failed("cannot see what the runtime has of a pod", &error),
         };
+        self.follow_resize(pod, &observed);
         let status = self.show(pod, &observed, false);
         // On the host's network, the status knows the addresses.
         observed.ips = status
@@ -231,7 +243,8 @@ impl Syncer {
         if let Some(error) = &synced.error {
             return failed("a pod cannot run yet", error);
         }
-        if !synced.starts.is_empty() {
+        self.note_resize(pod, &synced);
+        if !synced.starts.is_empty() || synced.resized.is_some() {
             // Show what came of it without waiting for the runtime to tell.
             if let Ok(observed) = self.observe(pod).await {
                 self.show(pod, &observed, false);
@@ -239,13 +252,48 @@ impl Syncer {
         }
         let deadline = deadline_left(pod, &status);
         if synced.is_ok() {
+            // Whether it is done, the next look tells.
+            let resized = synced.resized.as_ref().map(|_| Duration::ZERO);
             return Outcome::Synced {
                 terminal: false,
-                again: deadline,
+                again: resized.or(deadline),
             };
         }
         let again = [synced.retry_after, deadline].into_iter().flatten().min();
         Outcome::Failed { again }
+    }
+
+    /// Tells that a resize is in progress, or that it is done.
+    fn follow_resize(&self, pod: &Pod, observed: &Observed) {
+        let (uid, generation) = (pod.uid(), pod.metadata.generation);
+        let conditions = &self.allocations.conditions;
+        if resize::in_progress(pod, observed) {
+            conditions.set_in_progress(uid, "", "", generation, Timestamp::now());
+        } else if let Some(generation) = conditions.clear_in_progress(uid) {
+            let message = resize::message("Pod resize completed", pod, generation, "");
+            let events = &self.runtime.events;
+            events.pod(pod, Kind::Normal, "ResizeCompleted", &message);
+            self.weigh_classes();
+        }
+    }
+
+    /// Tells what went wrong with a resize.
+    fn note_resize(&self, pod: &Pod, synced: &Synced) {
+        let Some(Err(error)) = &synced.resized else {
+            return;
+        };
+        let (generation, changed) = self.allocations.conditions.set_in_progress(
+            pod.uid(),
+            ERROR,
+            error,
+            pod.metadata.generation,
+            Timestamp::now(),
+        );
+        if changed {
+            let message = resize::message("Pod resize error", pod, generation, error);
+            let events = &self.runtime.events;
+            events.pod(pod, Kind::Warning, "ResizeError", &message);
+        }
     }
 
     /// The pod's cgroup, its mirror, its directories.
@@ -277,6 +325,14 @@ impl Syncer {
                 warn!(pod = %pod.full_name(), %error, "cannot make a pod's cgroup");
                 return Err(Outcome::Failed { again: None });
             }
+            if let Some(own) = &pod.pod_spec().resources
+                && let Err(error) = self
+                    .runtime
+                    .given
+                    .change(pod.uid(), |known| known.pod = Some(own.clone()))
+            {
+                warn!(pod = %pod.full_name(), %error, "cannot write down what a pod was given");
+            }
             self.weigh_classes();
         }
         if let Some(mirrors) = self.mirrors.as_ref().filter(|_| pod.is_static()) {
@@ -297,10 +353,12 @@ impl Syncer {
     /// Weighs the classes of pods by the pods that are to run now.
     fn weigh_classes(&self) {
         let all = self.index.all();
-        let active = all
+        let granted: Vec<_> = all
             .iter()
-            .map(AsRef::as_ref)
-            .filter(|pod| !is_terminal_phase(pod.phase()));
+            .filter(|pod| !is_terminal_phase(pod.phase()))
+            .map(|pod| self.allocations.granted(pod))
+            .collect();
+        let active = granted.iter().map(AsRef::as_ref);
         if let Err(error) = self.runtime.cgroups.update_classes(active) {
             warn!(%error, "cannot weigh the burstable pods");
         }

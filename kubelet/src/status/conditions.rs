@@ -13,23 +13,22 @@ pub const INITIALIZED: &str = "Initialized";
 pub const SCHEDULED: &str = "PodScheduled";
 pub const READY_TO_START: &str = "PodReadyToStartContainers";
 pub const DISRUPTION_TARGET: &str = "DisruptionTarget";
+pub const RESIZE_PENDING: &str = "PodResizePending";
+pub const RESIZE_IN_PROGRESS: &str = "PodResizeInProgress";
 
 /// Whether the kubelet is the one who writes this condition.
 pub fn is_kubelets(kind: &str) -> bool {
-    const OTHERS: [&str; 3] = [
-        "PodResizeInProgress",
-        "PodResizePending",
-        "AllContainersRestarting",
-    ];
     [
         READY,
         CONTAINERS_READY,
         INITIALIZED,
         SCHEDULED,
         READY_TO_START,
+        RESIZE_PENDING,
+        RESIZE_IN_PROGRESS,
+        "AllContainersRestarting",
     ]
     .contains(&kind)
-        || OTHERS.contains(&kind)
 }
 
 /// A condition of the pod's current generation.

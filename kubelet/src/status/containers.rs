@@ -11,11 +11,10 @@ use k8s_openapi::api::core::v1::{
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
-use crate::cri::limits::{quota_to_milli, shares_to_milli};
+use super::resources;
 use crate::cri::observed::{ContainerStatus as Observed, PodStatus, State};
 use crate::cri::plan::{any_regular_created, should_restart};
 use crate::pods::pod::{PodExt, as_container, is_sidecar};
-use crate::resources::requests::{of, quantity};
 
 /// Why a container could not be started: reason and message, by container name.
 pub type StartFailures = HashMap<String, (String, String)>;
@@ -123,9 +122,10 @@ fn from_runtime(
     let Some(newest) = instances.next() else {
         return forgotten(pod, initial(pod, spec, old, context), old);
     };
-    let mut status = convert(spec, newest, old, context);
+    let given = observed.given.containers.get(&spec.name);
+    let mut status = convert(spec, newest, given, old, context);
     if let Some(previous) = instances.next() {
-        status.last_state = convert(spec, previous, old, context).state;
+        status.last_state = convert(spec, previous, given, old, context).state;
     }
     status
 }
@@ -163,6 +163,7 @@ fn forgotten(
 fn convert(
     spec: &Container,
     seen: &Observed,
+    given: Option<&ResourceRequirements>,
     old: Option<&ContainerStatus>,
     context: &Context<'_>,
 ) -> ContainerStatus {
@@ -178,7 +179,7 @@ fn convert(
             .or_else(|| mounts(spec, context)),
         last_state: Some(ContainerState::default()),
         allocated_resources: spec.resources.as_ref().and_then(|r| r.requests.clone()),
-        resources: Some(resources(spec, seen)),
+        resources: Some(resources::of_container(spec, seen, given, old, &id)),
         user: seen.user.as_ref().map(|user| ContainerUser {
             linux: Some(LinuxContainerUser {
                 uid: user.uid,
@@ -293,47 +294,6 @@ fn complete(
         }
         status.state = Some(waiting(reason, message));
     }
-}
-
-/// What a running container has been given, as far as the runtime tells; else what it asked for.
-fn resources(spec: &Container, seen: &Observed) -> ResourceRequirements {
-    let mut resources = spec.resources.clone().unwrap_or_default();
-    let Some(actual) = seen
-        .resources
-        .as_ref()
-        .filter(|_| seen.state == State::Running)
-    else {
-        return resources;
-    };
-    const MIN_MILLI_LIMIT: i64 = 10;
-    const MIN_SHARES: i64 = 2;
-    let cpu_limit = quota_to_milli(actual.cpu_quota, actual.cpu_period);
-    let cpu_request = if actual.cpu_shares > 0 {
-        shares_to_milli(actual.cpu_shares)
-    } else {
-        0
-    };
-    if let Some(limits) = &mut resources.limits {
-        // Tiny values are rounded up by the kernel, which would look like a resize.
-        if cpu_limit > 0
-            && (cpu_limit > MIN_MILLI_LIMIT || of(Some(limits), "cpu") > MIN_MILLI_LIMIT)
-        {
-            limits.insert("cpu".into(), quantity("cpu", cpu_limit));
-        }
-        if actual.memory_limit_in_bytes > 0 {
-            limits.insert(
-                "memory".into(),
-                quantity("memory", actual.memory_limit_in_bytes),
-            );
-        }
-    }
-    if let Some(requests) = &mut resources.requests
-        && cpu_request > 0
-        && (cpu_request > MIN_SHARES || of(Some(requests), "cpu") > MIN_SHARES)
-    {
-        requests.insert("cpu".into(), quantity("cpu", cpu_request));
-    }
-    resources
 }
 
 fn mounts(spec: &Container, context: &Context<'_>) -> Option<Vec<VolumeMountStatus>> {

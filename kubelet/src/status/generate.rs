@@ -1,16 +1,17 @@
 //! A pod's status as this node sees it, from everything that was observed. Pure.
 
 use k8s_openapi::api::core::v1::{
-    Container, ContainerStatus, HostIP, Pod, PodIP, PodStatus, ResourceRequirements,
+    Container, ContainerStatus, HostIP, Pod, PodCondition, PodIP, PodStatus,
 };
 
 use super::conditions::{self, condition};
 use super::containers::{self, Context, Kind};
 use super::phase::phase;
+use super::resources;
+use crate::cgroups::Limits;
 use crate::cri::observed::PodStatus as Observed;
 use crate::pods::pod::{PodExt, is_sidecar, is_terminal_phase};
 use crate::resources::qos::qos_class;
-use crate::resources::requests::{as_list, pod_limits, pod_requests};
 
 /// The probes' verdict on containers.
 pub trait Readiness {
@@ -31,6 +32,10 @@ pub struct Input<'a> {
     pub host_ips: &'a [String],
     /// The pod has been active for as long as it may.
     pub past_deadline: bool,
+    /// The conditions that tell of a resize.
+    pub resize: &'a [PodCondition],
+    /// The limits that the pod's group has, of a pod that runs.
+    pub group: Option<&'a Limits>,
     /// No container will be started any more.
     pub terminal: bool,
 }
@@ -100,6 +105,9 @@ pub fn generate(pod: &Pod, input: &Input<'_>) -> PodStatus {
         .filter(|c| !conditions::is_kubelets(&c.type_))
         .cloned()
         .collect();
+    if !input.terminal {
+        list.extend_from_slice(input.resize);
+    }
     let old_conditions = old.conditions.as_deref().unwrap_or_default();
     if let Some(disrupted) = old_conditions
         .iter()
@@ -127,7 +135,8 @@ pub fn generate(pod: &Pod, input: &Input<'_>) -> PodStatus {
 
     let ended = is_terminal_phase(&phase);
     addresses(pod, observed, old, ended, input.host_ips, &mut status);
-    resources(pod, &mut status);
+    status.allocated_resources = resources::allocated(pod);
+    status.resources = Some(resources::of_pod(pod, input.group));
     status.conditions = Some(list);
     status.container_statuses = some(regular);
     status.init_container_statuses = some(init);
@@ -228,19 +237,6 @@ fn addresses(
     );
 }
 
-/// What the pod as a whole has been given (KEP-2837): as it asked, since it is never resized here.
-fn resources(pod: &Pod, status: &mut PodStatus) {
-    let requests = as_list(&pod_requests(pod, true));
-    let limits = as_list(&pod_limits(pod, true));
-    let list = |list: &std::collections::BTreeMap<_, _>| (!list.is_empty()).then(|| list.clone());
-    status.allocated_resources = list(&requests);
-    status.resources = Some(ResourceRequirements {
-        requests: list(&requests),
-        limits: list(&limits),
-        ..Default::default()
-    });
-}
-
 #[cfg(test)]
 mod tests {
     use serde_json::json;
@@ -299,6 +295,8 @@ mod tests {
             readiness: &Always,
             host_ips: &["192.168.0.1".into()],
             past_deadline: false,
+            resize: &[],
+            group: None,
             terminal: false,
         };
         let status = generate(&pod, &input);
@@ -348,6 +346,8 @@ mod tests {
                 readiness: &Always,
                 host_ips: &[],
                 past_deadline: true,
+                resize: &[],
+                group: None,
                 terminal: true,
             };
             let status = generate(&pod("Running"), &input);

@@ -19,6 +19,11 @@ const MAX_MESSAGES: usize = 12 * 1024;
 pub fn carry_over(pod: &Pod, old: &PodStatus, new: &mut PodStatus, now: Timestamp) {
     let old_conditions = old.conditions.as_deref().unwrap_or_default();
     for condition in new.conditions.iter_mut().flatten() {
+        // Theirs begins anew with each reason.
+        let of_resize = [conditions::RESIZE_PENDING, conditions::RESIZE_IN_PROGRESS];
+        if of_resize.contains(&condition.type_.as_str()) {
+            continue;
+        }
         if is_kubelets(&condition.type_) || condition.type_ == conditions::DISRUPTION_TARGET {
             let before = old_conditions
                 .iter()
@@ -85,7 +90,15 @@ pub fn same(a: &PodStatus, b: &PodStatus) -> bool {
         list.sort_by(|a, b| a.type_.cmp(&b.type_));
         let list: Vec<_> = list
             .into_iter()
-            .map(|c| (c.type_, c.status, c.reason, c.message))
+            .map(|c| {
+                (
+                    c.type_,
+                    c.status,
+                    c.reason,
+                    c.message,
+                    c.observed_generation,
+                )
+            })
             .collect();
         own.resource_claim_statuses = None;
         own.extended_resource_claim_status = None;

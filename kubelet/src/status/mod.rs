@@ -7,5 +7,6 @@ pub mod generate;
 mod manager;
 pub mod merge;
 pub mod phase;
+pub mod resources;
 
 pub use manager::StatusManager;

@@ -132,8 +132,10 @@ fn volume_mount(
                 .images
                 .get(&mount.name)
                 .ok_or_else(|| MountError::NoImage(mount.name.clone()))?;
+            // Runtimes refuse an image that is to be written to.
+            out.readonly = true;
             out.image = Some(image.clone());
-            out.image_sub_path = sub_path;
+            out.image_sub_path = sub_path::checked(&sub_path)?.to_owned();
         }
     }
     Ok(out)

@@ -50,17 +50,26 @@ impl SubPath<'_> {
     }
 }
 
+/// The sub-path, if it leads down.
+///
+/// # Errors
+/// When it is absolute or climbs.
+pub fn checked(sub_path: &str) -> Result<&str, SubPathError> {
+    if Path::new(sub_path).is_absolute() {
+        return Err(SubPathError::Absolute(sub_path.into()));
+    }
+    if sub_path.split('/').any(|part| part == "..") {
+        return Err(SubPathError::Backsteps(sub_path.into()));
+    }
+    Ok(sub_path)
+}
+
 /// The path to mount into the container. Missing directories are made with the volume's mode.
 ///
 /// # Errors
 /// When the sub-path climbs, leads through a link, or cannot be mounted.
 pub fn prepare(sub: &SubPath<'_>) -> Result<PathBuf, SubPathError> {
-    if Path::new(sub.sub_path).is_absolute() {
-        return Err(SubPathError::Absolute(sub.sub_path.into()));
-    }
-    if sub.sub_path.split('/').any(|part| part == "..") {
-        return Err(SubPathError::Backsteps(sub.sub_path.into()));
-    }
+    checked(sub.sub_path)?;
     bind(sub).map_err(|source| {
         tracing::warn!(path = %sub.volume_path.display(), sub_path = sub.sub_path, error = %source, "cannot mount a subPath");
         SubPathError::Prepare { mount: sub.volume.into(), container: sub.container.into(), source }
