@@ -260,6 +260,7 @@ pub async fn run(options: Options, stop: CancellationToken) -> anyhow::Result<()
     }
 
     let settings = sync_loop::Settings {
+        node_name: node.name.clone(),
         times: Times {
             resync: config.sync_frequency.get(),
             retry: Duration::from_secs(1),

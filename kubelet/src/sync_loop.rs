@@ -25,6 +25,7 @@ use crate::pods::worker::{Phase, Times, Work, Worker};
 
 /// How the loop is set up.
 pub struct Settings {
+    pub node_name: String,
     pub times: Times,
     pub unsafe_sysctls: Vec<String>,
     /// `cpuManagerPolicy: static`, and the like for memory: what guaranteed pods were given of it
@@ -287,13 +288,18 @@ impl SyncLoop {
             })
             .collect();
         let active: Vec<&Pod> = active.iter().map(AsRef::as_ref).collect();
-        let labels = node
-            .node
-            .as_ref()
-            .and_then(|node| node.metadata.labels.clone());
+        let object = node.node.as_ref();
+        let labels = object.and_then(|node| node.metadata.labels.clone());
+        let spec = object.and_then(|node| node.spec.as_ref());
+        let features = node.features.as_ref();
         admit(
             pod,
             &admission::Input {
+                node_name: &self.settings.node_name,
+                taints: spec
+                    .and_then(|spec| spec.taints.as_deref())
+                    .unwrap_or_default(),
+                strict_groups: features.is_some_and(|f| f.supplemental_groups_policy == Some(true)),
                 labels: &labels.unwrap_or_default(),
                 allocatable: &node.allocatable,
                 active: &active,

@@ -9,9 +9,16 @@ use component::features::FeatureGates;
 /// them on as they are.
 pub const WEBSOCKETS: &str = "ExtendWebSocketsToKubelet";
 
+/// Init containers that end, and pods as a whole, can be given other resources while they run.
+pub const RESIZES: [&str; 2] = [
+    "InPlacePodLevelResourcesVerticalScaling",
+    "InPlacePodVerticalScalingInitContainers",
+];
+
 /// The features, in order; `None` where nodes declare nothing.
 pub fn features(gates: &FeatureGates) -> Option<Vec<String>> {
-    let features = [WEBSOCKETS].into_iter().filter(|f| gates.enabled(f));
+    let all = [WEBSOCKETS].into_iter().chain(RESIZES);
+    let features = all.filter(|feature| gates.enabled(feature));
     let features: Vec<String> = features.map(str::to_owned).collect();
     (gates.enabled("NodeDeclaredFeatures") && !features.is_empty()).then_some(features)
 }
@@ -23,8 +30,10 @@ mod tests {
     #[test]
     fn what_is_switched_off_is_not_declared() {
         let of = |text| features(&FeatureGates::parse(text).unwrap());
-        assert_eq!(of(""), Some(vec![WEBSOCKETS.to_owned()]));
+        let all = [WEBSOCKETS].into_iter().chain(RESIZES);
+        assert_eq!(of(""), Some(all.map(str::to_owned).collect()));
         assert_eq!(of("NodeDeclaredFeatures=false"), None);
-        assert_eq!(of("ExtendWebSocketsToKubelet=false"), None);
+        let resizes = RESIZES.map(str::to_owned);
+        assert_eq!(of("ExtendWebSocketsToKubelet=false"), Some(resizes.into()));
     }
 }

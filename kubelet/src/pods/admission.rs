@@ -3,8 +3,9 @@
 
 use std::collections::{BTreeMap, HashSet};
 
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Pod, Taint};
 
+use super::node_fit;
 use super::pod::PodExt;
 use crate::resources::requests::{Amounts, ResourceList, amounts, pod_requests};
 
@@ -17,6 +18,10 @@ pub struct Rejection {
 
 /// What the decision depends on.
 pub struct Input<'a> {
+    pub node_name: &'a str,
+    pub taints: &'a [Taint],
+    /// The runtime can confine a process to the groups that its pod names.
+    pub strict_groups: bool,
     pub labels: &'a BTreeMap<String, String>,
     pub allocatable: &'a ResourceList,
     /// The pods that run here, or are to.
@@ -41,6 +46,8 @@ const SAFE_SYSCTLS: [&str; 12] = [
     "net.ipv4.tcp_wmem",
 ];
 
+const OS_LABEL: &str = "kubernetes.io/os";
+
 /// # Errors
 /// When the pod cannot run here.
 pub fn admit(pod: &Pod, input: &Input<'_>) -> Result<(), Rejection> {
@@ -48,34 +55,61 @@ pub fn admit(pod: &Pod, input: &Input<'_>) -> Result<(), Rejection> {
     if pod.is_static() {
         return Ok(());
     }
-    let predicate = |reason: &str| Rejection {
-        reason: reason.into(),
-        message: format!("Predicate {reason} failed"),
+    let rejected = |reason: &str, message: &str| {
+        Err(Rejection {
+            reason: reason.into(),
+            message: message.into(),
+        })
     };
+    let predicate =
+        |reason: &str, why: &str| rejected(reason, &format!("Predicate {reason} failed: {why}"));
     let spec = pod.pod_spec();
-    let selected = |(key, value): (&String, &String)| input.labels.get(key) == Some(value);
-    if !spec.node_selector.iter().flatten().all(selected) {
-        return Err(Rejection {
-            reason: "NodeAffinity".into(),
-            message:
-                "Predicate NodeAffinity failed: node(s) didn't match Pod's node affinity/selector"
-                    .into(),
-        });
+    let os = pod.metadata.labels.as_ref().and_then(|l| l.get(OS_LABEL));
+    if os.is_some_and(|os| os != "linux") {
+        return rejected(
+            "PodOSSelectorNodeLabelDoesNotMatch",
+            "Failed to admit pod as the `kubernetes.io/os` label doesn't match node label",
+        );
     }
     if spec.os.as_ref().is_some_and(|os| os.name != "linux") {
-        return Err(Rejection {
-            reason: "PodOSNotSupported".into(),
-            message: "Failed to admit pod as the OS field doesn't match node OS".into(),
-        });
+        return rejected(
+            "PodOSNotSupported",
+            "Failed to admit pod as the OS field doesn't match node OS",
+        );
+    }
+    let groups = spec
+        .security_context
+        .as_ref()
+        .and_then(|context| context.supplemental_groups_policy.as_deref());
+    if groups == Some("Strict") && !input.strict_groups {
+        return rejected(
+            "SupplementalGroupsPolicyNotSupported",
+            "SupplementalGroupsPolicy=Strict is not supported in this node",
+        );
     }
     resources(pod, input)?;
+    if !node_fit::selects(pod, input.node_name, input.labels) {
+        return predicate(
+            "NodeAffinity",
+            "node(s) didn't match Pod's node affinity/selector",
+        );
+    }
     let taken: HashSet<_> = input
         .active
         .iter()
         .flat_map(|pod| host_ports(pod))
         .collect();
     if host_ports(pod).any(|port| taken.iter().any(|other| conflict(&port, other))) {
-        return Err(predicate("NodePorts"));
+        return predicate(
+            "NodePorts",
+            "node(s) didn't have free ports for the requested pod ports",
+        );
+    }
+    if node_fit::drives_away(pod, input.taints) {
+        return predicate(
+            "TaintToleration",
+            "node(s) had taints that the pod didn't tolerate",
+        );
     }
     Ok(())
 }
@@ -205,7 +239,13 @@ mod tests {
             json!({"containers": [{"name": "c", "ports": [{"containerPort": 1, "hostPort": 80}],
             "resources": {"requests": {"cpu": "1500m"}}}]}),
         );
+        let taint = json!([{"key": "k", "effect": "NoExecute"}]);
+        let taints: Vec<Taint> = serde_json::from_value(taint).unwrap();
+        let tainted = spec.get("tainted").is_some();
         let input = Input {
+            node_name: "n1",
+            taints: if tainted { &taints } else { &[] },
+            strict_groups: false,
             labels: &labels,
             allocatable: &allocatable,
             active: &[&other],
@@ -250,6 +290,15 @@ mod tests {
             (
                 json!({"containers": c, "os": {"name": "windows"}}),
                 "PodOSNotSupported",
+            ),
+            (
+                json!({"containers": c, "securityContext": {"supplementalGroupsPolicy": "Strict"}}),
+                "SupplementalGroupsPolicyNotSupported",
+            ),
+            (json!({"containers": c, "tainted": true}), "TaintToleration"),
+            (
+                json!({"containers": c, "tainted": true, "tolerations": [{"key": "k", "operator": "Exists"}]}),
+                "",
             ),
             (sysctl("kernel.shm_rmid_forced"), ""),
             (sysctl("net/core/somaxconn"), ""),

@@ -4,6 +4,7 @@ pub mod admission;
 pub mod dirs;
 pub mod index;
 pub mod mirror;
+pub mod node_fit;
 pub mod pod;
 pub mod source_file;
 pub mod sync;
