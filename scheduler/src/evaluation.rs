@@ -107,11 +107,26 @@ impl Evaluation {
                 Score::Wide(wide) => evaluation.wide_scores.push((*weight, wide)),
             }
         }
-        for slot in 0..cluster.slots() {
+        for slot in evaluation.worth_a_look(cluster) {
             evaluation.look_at(slot, cluster);
         }
         evaluation.settle(cluster);
         evaluation
+    }
+
+    /// Slots of nodes of which there is something to say, or to count.
+    fn worth_a_look(&mut self, cluster: &Cache) -> Vec<usize> {
+        let blind = self.wides().all(|wide| wide.is_blind());
+        match &self.only {
+            Some(only) if blind => {
+                let nodes = only
+                    .names
+                    .iter()
+                    .filter_map(|name| cluster.node_named(name));
+                nodes.map(|node| node.slot).collect()
+            }
+            _ => (0..cluster.slots()).collect(),
+        }
     }
 
     fn narrow(&mut self, names: Vec<String>, plugin: &'static str) {

@@ -85,6 +85,11 @@ pub trait Wide: Send {
     /// A node has changed, come or gone.
     fn refresh(&mut self, slot: usize, cluster: &Cache);
 
+    /// Whether it has nothing to count, whatever nodes change, as long as it holds.
+    fn is_blind(&self) -> bool {
+        false
+    }
+
     /// All changed nodes have been told of.
     fn settle(&mut self, _cluster: &Cache) {}
 

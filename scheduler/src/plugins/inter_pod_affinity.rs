@@ -223,6 +223,10 @@ impl Wide for Counters {
         !(self.blind && cluster.has_terms())
     }
 
+    fn is_blind(&self) -> bool {
+        self.blind
+    }
+
     fn refresh(&mut self, slot: usize, cluster: &Cache) {
         if self.blind {
             return;
