@@ -41,12 +41,14 @@ fn main() -> ExitCode {
         .worker_threads(WORKER_THREADS)
         .max_blocking_threads(BLOCKING_THREADS)
         .thread_name("kubelet")
+        .thread_stack_size(component::STACK)
         .enable_all()
         .build();
     let result = runtime.map_err(anyhow::Error::from).and_then(|runtime| {
         let result = runtime.block_on(async {
             let stop = component::signals::stop_token()?;
-            server::run(options, stop).await
+            // As a task: the first thread's stack is what the system gives it.
+            tokio::spawn(server::run(options, stop)).await?
         });
         runtime.shutdown_background();
         result

@@ -141,8 +141,7 @@ pub fn items(
 fn text(mut json: Vec<u8>, media: Media, pretty: bool) -> Result<Bytes> {
     match media {
         Media::Yaml => {
-            let value: Value =
-                serde_json::from_slice(&json).map_err(|e| codec::Error::Custom(e.to_string()))?;
+            let value = codec::decode::untyped(&json)?;
             let mut yaml = Vec::new();
             codec::write_yaml(&value, &mut yaml);
             Ok(yaml.into())

@@ -74,7 +74,7 @@ impl BuiltIn {
 
     /// Custom resources and the few built-in ones that are stored as JSON.
     fn ingest_json(&self, value: &[u8], revision: Revision) -> Result<Ingested, String> {
-        let mut object: Value = serde_json::from_slice(value).map_err(|e| e.to_string())?;
+        let mut object = codec::decode::untyped(value).map_err(|e| e.to_string())?;
         meta_mut(&mut object).insert("resourceVersion".into(), revision.to_string().into());
         let m = meta(&object);
         Ok(Ingested {

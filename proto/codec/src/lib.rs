@@ -34,9 +34,16 @@ pub use yaml::write as write_yaml;
 
 pub use error::{Error, Result};
 
-/// How deep objects may nest. serde_json, which reads what we write in the tools around
-/// us, stops at the same depth.
-pub const MAX_DEPTH: usize = 128;
+/// How deep objects may nest, which is encoding/json's bound and go-yaml's. Whoever reads
+/// objects does so on threads whose stacks suffice for it (`component::STACK`).
+pub const MAX_DEPTH: usize = 10_000;
+
+/// Runs a test on a thread like the daemons'.
+#[cfg(test)]
+fn on_a_deep_stack(test: impl FnOnce() + Send + 'static) {
+    let thread = std::thread::Builder::new().stack_size(512 << 20);
+    thread.spawn(test).unwrap().join().unwrap();
+}
 
 /// The message of a kind, by the API version as objects state it.
 pub(crate) fn message_of(api_version: &str, kind: &str) -> Result<&'static schema::Message> {

@@ -1,6 +1,5 @@
 //! The protobuf wire format: varints, tags, lengths. Nothing here knows a schema.
 
-use crate::MAX_DEPTH;
 use crate::error::{Error, Result};
 
 pub const VARINT: u8 = 0;
@@ -92,34 +91,31 @@ impl<'a> Reader<'a> {
         match wire {
             VARINT => self.varint().map(drop),
             LEN => self.bytes().map(drop),
-            _ => self.skip_rare(wire, 0),
+            _ => self.skip_rare(wire),
         }
     }
 
-    fn skip_rare(&mut self, wire: u8, depth: usize) -> Result<()> {
-        match wire {
-            VARINT => self.varint().map(drop),
-            LEN => self.bytes().map(drop),
-            FIXED64 | FIXED32 => {
-                self.pos += if wire == FIXED64 { 8 } else { 4 };
-                if self.pos > self.buf.len() {
-                    return Err(Error::UnexpectedEof);
-                }
-                Ok(())
-            }
-            START_GROUP => {
-                if depth >= MAX_DEPTH {
-                    return Err(Error::TooDeep);
-                }
-                loop {
-                    let wire = (self.varint()? & 7) as u8;
-                    if wire == END_GROUP {
-                        return Ok(());
+    /// Groups may nest without bound: nothing is kept of them.
+    fn skip_rare(&mut self, mut wire: u8) -> Result<()> {
+        let mut groups = 0_usize;
+        loop {
+            match wire {
+                VARINT => self.varint().map(drop)?,
+                LEN => self.bytes().map(drop)?,
+                FIXED64 | FIXED32 => {
+                    self.pos += if wire == FIXED64 { 8 } else { 4 };
+                    if self.pos > self.buf.len() {
+                        return Err(Error::UnexpectedEof);
                     }
-                    self.skip_rare(wire, depth + 1)?;
                 }
+                START_GROUP => groups += 1,
+                END_GROUP if groups > 0 => groups -= 1,
+                other => return Err(Error::IllegalWireType(other)),
             }
-            other => Err(Error::IllegalWireType(other)),
+            if groups == 0 {
+                return Ok(());
+            }
+            wire = (self.varint()? & 7) as u8;
         }
     }
 }
@@ -221,12 +217,15 @@ mod tests {
     }
 
     #[test]
-    fn groups_are_skipped_to_a_depth() {
+    fn groups_are_skipped() {
         let mut r = Reader::new(&[0x08, 1, 0x13, 0x15, 1, 2, 3, 4, 0x14, 0x0c, 0x10, 5]);
         r.skip(START_GROUP).unwrap();
         assert_eq!(r.tag(), Ok((2, VARINT)));
         assert_eq!(Reader::new(&[0x0c]).tag().ok(), None);
-        let deep = vec![0x0b; 4096];
-        assert_eq!(Reader::new(&deep).skip(START_GROUP), Err(Error::TooDeep));
+        let open = vec![0x0b; 1 << 20];
+        let skipped = Reader::new(&open).skip(START_GROUP);
+        assert_eq!(skipped, Err(Error::UnexpectedEof));
+        let closed = [open, vec![0x0c; (1 << 20) + 1]].concat();
+        assert_eq!(Reader::new(&closed).skip(START_GROUP), Ok(()));
     }
 }

@@ -260,12 +260,33 @@ fn depth_is_limited() {
         out
     };
     let not = varint((msg.field("not").unwrap().number as usize) << 3 | 2);
-    let mut raw = Vec::new();
-    for _ in 0..1000 {
-        raw = [not.clone(), varint(raw.len()), raw].concat();
-    }
-    assert!(transcode::proto_to_json(msg, &raw, None, &mut Vec::new()).is_err());
-    assert!(tree::from_proto(msg, &raw).is_err());
+    let nested = |depth: usize| {
+        let (mut heads, mut length) = (Vec::new(), 0);
+        for _ in 0..depth {
+            heads.push([not.clone(), varint(length)].concat());
+            length += heads.last().unwrap().len();
+        }
+        heads.reverse();
+        heads.concat()
+    };
+    let (deep, deeper) = (nested(9_999), nested(10_001));
+    let test = move || {
+        assert!(transcode::proto_to_json(msg, &deeper, None, &mut Vec::new()).is_err());
+        assert!(tree::from_proto(msg, &deeper).is_err());
+        let tree = tree::from_proto(msg, &deep).unwrap();
+        let (mut json, mut direct) = (Vec::new(), Vec::new());
+        tree::to_json(msg, &tree, &mut json).unwrap();
+        transcode::proto_to_json(msg, &deep, None, &mut direct).unwrap();
+        assert!(json == direct);
+        let mut proto = Vec::new();
+        tree::to_proto(msg, &tree, &mut proto).unwrap();
+        assert!(tree::from_proto(msg, &proto).unwrap() == tree);
+        let read = decode::json(msg, &json, Strictness::Strict).unwrap();
+        assert!(read.value == tree);
+        assert!(read.strict_errors.is_empty());
+    };
+    let thread = std::thread::Builder::new().stack_size(512 << 20);
+    thread.spawn(test).unwrap().join().unwrap();
 }
 
 fn strict(kind_: &str, body: &str) -> Vec<String> {

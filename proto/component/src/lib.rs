@@ -18,4 +18,4 @@ pub mod signals;
 pub mod version;
 pub mod zpages;
 
-pub use run::{Daemon, run};
+pub use run::{Daemon, STACK, run};

@@ -7,6 +7,11 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{flags, logs, signals};
 
+/// The stack of every thread of a daemon: objects nest 10 000 deep (`codec::MAX_DEPTH`), and
+/// whatever walks through them, down to their drop, does so by recursion. It is address space,
+/// not memory: what nobody reaches is never touched. Frames of debug builds are larger.
+pub const STACK: usize = if cfg!(debug_assertions) { 512 << 20 } else { 64 << 20 };
+
 /// What `main` hands to [`run`].
 #[derive(Debug, Clone, Copy)]
 pub struct Daemon {
@@ -26,7 +31,7 @@ pub fn run<O, F, Fut>(daemon: Daemon, serve: F) -> ExitCode
 where
     O: clap::Args + AsRef<logs::Options>,
     F: FnOnce(O, CancellationToken) -> Fut,
-    Fut: Future<Output = anyhow::Result<()>>,
+    Fut: Future<Output = anyhow::Result<()>> + Send + 'static,
 {
     let options = match flags::parse::<O>(daemon.name, std::env::args_os()) {
         Ok(options) => options,
@@ -37,7 +42,8 @@ where
     if daemon.worker_threads > 0 {
         builder.worker_threads(daemon.worker_threads);
     }
-    let runtime = match builder.enable_all().thread_name(daemon.name).build() {
+    builder.enable_all().thread_name(daemon.name);
+    let runtime = match builder.thread_stack_size(STACK).build() {
         Ok(runtime) => runtime,
         Err(error) => {
             eprintln!("Error: cannot start the runtime: {error}");
@@ -46,7 +52,8 @@ where
     };
     let result = runtime.block_on(async {
         let stop = signals::stop_token()?;
-        serve(options, stop).await
+        // As a task: the first thread's stack is what the system gives it.
+        tokio::spawn(serve(options, stop)).await?
     });
     // Tasks that still run are not waited for: everything that must be finished is
     // finished by `serve`.

@@ -2,6 +2,7 @@
 //! indexes may be negative (from the end), `replace` of a missing member adds it,
 //! `test` of a missing member against `null` passes.
 
+use codec::MAX_DEPTH;
 use serde_json::{Map, Value};
 
 use crate::{Error, Result};
@@ -13,44 +14,55 @@ pub const MAX_OPERATIONS: usize = 10_000;
 /// without bound.
 pub const MAX_COPIED: usize = 3 << 20;
 
-/// How deep a document may be while it is patched. Moves nest what was moved before, and
-/// whatever walks through a value does so by recursion.
-const MAX_NESTED: usize = 512;
-
 /// What one patch may use up.
 struct Bounds {
     /// Bytes that have been copied.
     copied: usize,
-    /// No less than the document's depth.
+    /// No less than the document's depth: moves nest what was moved before, and whatever
+    /// walks through a value does so by recursion.
     depth: usize,
 }
 
 impl Bounds {
     /// Something of at most this depth is now at `path`.
     fn placed(&mut self, doc: &Value, path: &str, depth: usize) -> Result<()> {
-        let parts = path.bytes().filter(|b| *b == b'/').count();
-        self.depth = self.depth.max(parts + depth);
-        if self.depth > MAX_NESTED {
-            // What is moved is seldom the deepest there is.
+        self.depth = self.depth.max(parts(path) + depth);
+        // What is moved is seldom the deepest there is, and to look costs as much as there
+        // is: a patch has to name this many levels before the next look.
+        if self.depth > 2 * MAX_DEPTH {
+            self.look(doc)?;
+        }
+        Ok(())
+    }
+
+    /// Looks whether the document is as deep as it may be feared to be.
+    fn look(&mut self, doc: &Value) -> Result<()> {
+        if self.depth > MAX_DEPTH {
             self.depth = depth_of(doc);
         }
-        if self.depth > MAX_NESTED {
+        if self.depth > MAX_DEPTH {
             return Err(inapplicable("exceeded max depth".into()));
         }
         Ok(())
     }
 }
 
+/// How many levels down a path leads.
+fn parts(path: &str) -> usize {
+    path.bytes().filter(|b| *b == b'/').count()
+}
+
+/// The levels of arrays and objects.
 fn depth_of(value: &Value) -> usize {
     let mut deepest = 0;
     let mut left = vec![(value, 1)];
     while let Some((value, depth)) = left.pop() {
-        deepest = deepest.max(depth);
         match value {
             Value::Array(items) => left.extend(items.iter().map(|v| (v, depth + 1))),
             Value::Object(members) => left.extend(members.values().map(|v| (v, depth + 1))),
-            _ => {}
+            _ => continue,
         }
+        deepest = deepest.max(depth);
     }
     deepest
 }
@@ -60,10 +72,13 @@ pub fn apply(doc: &mut Value, patch: &Value) -> Result<()> {
     let Value::Array(operations) = patch else {
         return Err(Error::Malformed("a JSON patch must be an array".into()));
     };
+    let nothing = Map::new();
     let operations = operations
         .iter()
         .map(|o| match o {
             Value::Object(o) => Ok(o),
+            // Go reads it as an operation of which nothing is said.
+            Value::Null => Ok(&nothing),
             _ => Err(Error::Malformed(
                 "an operation of a JSON patch must be an object".into(),
             )),
@@ -79,9 +94,10 @@ pub fn apply(doc: &mut Value, patch: &Value) -> Result<()> {
         copied: 0,
         depth: depth_of(doc),
     };
-    operations
-        .into_iter()
-        .try_for_each(|o| operate(doc, o, &mut bounds))
+    for operation in operations {
+        operate(doc, operation, &mut bounds)?;
+    }
+    bounds.look(doc)
 }
 
 fn operate(doc: &mut Value, operation: &Map<String, Value>, bounds: &mut Bounds) -> Result<()> {
@@ -110,7 +126,8 @@ fn operate(doc: &mut Value, operation: &Map<String, Value>, bounds: &mut Bounds)
             let (from, path) = (from()?, path()?);
             let moved = remove(doc, from)?;
             add(doc, path, moved)?;
-            bounds.placed(doc, path, bounds.depth)
+            let depth = bounds.depth.saturating_sub(parts(from));
+            bounds.placed(doc, path, depth)
         }
         "copy" => {
             let source = get(doc, from()?)?;
@@ -124,7 +141,8 @@ fn operate(doc: &mut Value, operation: &Map<String, Value>, bounds: &mut Bounds)
             let source = source.cloned().unwrap_or_default();
             let path = path()?;
             add(doc, path, source)?;
-            bounds.placed(doc, path, bounds.depth)
+            let depth = bounds.depth.saturating_sub(parts(from()?));
+            bounds.placed(doc, path, depth)
         }
         "test" => test(doc, path()?, value.unwrap_or(&Value::Null)),
         other => Err(inapplicable(format!("Unexpected kind: {other}"))),
@@ -274,6 +292,12 @@ mod tests {
 
     use super::*;
 
+    /// As the daemons' threads have them.
+    fn on_a_deep_stack(test: impl FnOnce() + Send + 'static) {
+        let thread = std::thread::Builder::new().stack_size(512 << 20);
+        thread.spawn(test).unwrap().join().unwrap();
+    }
+
     fn patched(mut doc: Value, patch: Value) -> Result<Value> {
         apply(&mut doc, &patch).map(|()| doc)
     }
@@ -308,6 +332,7 @@ mod tests {
             json!([{"op": "add", "path": "", "value": {}}]),
             json!([{"op": "frobnicate", "path": "/a"}]),
             json!([{"path": "/a"}]),
+            json!([null]),
         ] {
             let err = patched(json!({"a": 1, "l": []}), patch.clone()).unwrap_err();
             assert!(matches!(err, Error::Inapplicable(_)), "{patch}: {err}");
@@ -355,8 +380,29 @@ mod tests {
         let mut doc = json!({});
         assert_eq!(apply(&mut doc, &moves(100)), Ok(()));
         assert_eq!(depth_of(&doc), 102);
-        let refused = apply(&mut json!({}), &moves(3000));
-        assert_eq!(refused, Err(inapplicable("exceeded max depth".into())));
+        // As many levels as fit into a value and a path, several times over.
+        let deep = |times: usize| {
+            let levels = 4_000;
+            let value: String = "[".repeat(levels) + &"]".repeat(levels);
+            let value: Value = codec::decode::untyped(value.as_bytes()).unwrap();
+            let mut moves = vec![json!({"op": "add", "path": "/x", "value": []})];
+            for _ in 0..times {
+                let to = format!("/y{}", "/0".repeat(levels - 1) + "/-");
+                moves.push(json!({"op": "add", "path": "/y", "value": value}));
+                moves.push(json!({"op": "move", "from": "/x", "path": to}));
+                moves.push(json!({"op": "move", "from": "/y", "path": "/x"}));
+            }
+            Value::from(moves)
+        };
+        on_a_deep_stack(move || {
+            let mut doc = json!({});
+            assert_eq!(apply(&mut doc, &deep(2)), Ok(()));
+            assert_eq!(depth_of(&doc), 8_002);
+            for times in [3, 6, 20] {
+                let refused = apply(&mut json!({}), &deep(times));
+                assert_eq!(refused, Err(inapplicable("exceeded max depth".into())));
+            }
+        });
         // Going to and fro nests nothing.
         let mut there = vec![json!({"op": "add", "path": "/a", "value": {"b": {}}})];
         for _ in 0..2000 {

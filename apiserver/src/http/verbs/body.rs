@@ -8,7 +8,7 @@ use schema::Message;
 use serde_json::Value;
 
 use super::super::negotiate::Media;
-use crate::registry::options::FieldValidation;
+use crate::registry::options::{FieldValidation, PatchType};
 use crate::registry::store::Warnings;
 
 /// The kind that an endpoint takes.
@@ -181,28 +181,49 @@ fn convertible(expected: Expected, found_version: &str, kind: &str) -> Result<()
     Ok(())
 }
 
-/// A patch may not make something else of an object.
+/// A patch may not make something else of an object, but it may leave open what it is.
 pub fn check_patched_type(expected: Expected, object: &Value) -> Result<(), String> {
-    let text = |key: &str| object[key].as_str().unwrap_or_default();
-    convertible(expected, text("apiVersion"), text("kind"))
+    let text = |key: &str| object[key].as_str().filter(|text| !text.is_empty());
+    let version = expected.api_version();
+    convertible(
+        expected,
+        text("apiVersion").unwrap_or(&version),
+        text("kind").unwrap_or(expected.kind),
+    )
 }
 
 /// A tree as Go prints a map.
 pub fn go_map(value: &Value) -> String {
-    let joined = |parts: Vec<String>| parts.join(" ");
+    let mut text = String::new();
+    put_go_map(value, &mut text);
+    text
+}
+
+fn put_go_map(value: &Value, out: &mut String) {
     match value {
-        Value::Null => "<nil>".to_owned(),
-        Value::String(text) => text.clone(),
-        Value::Array(items) => format!("[{}]", joined(items.iter().map(go_map).collect())),
-        Value::Object(members) => {
-            let mut pairs: Vec<String> = members
-                .iter()
-                .map(|(key, value)| format!("{key}:{}", go_map(value)))
-                .collect();
-            pairs.sort();
-            format!("map[{}]", joined(pairs))
+        Value::Null => out.push_str("<nil>"),
+        Value::String(text) => out.push_str(text),
+        Value::Array(items) => {
+            out.push('[');
+            for (i, item) in items.iter().enumerate() {
+                out.push_str(if i > 0 { " " } else { "" });
+                put_go_map(item, out);
+            }
+            out.push(']');
         }
-        scalar => scalar.to_string(),
+        Value::Object(members) => {
+            out.push_str("map[");
+            let mut sorted: Vec<_> = members.iter().collect();
+            sorted.sort_by_key(|(key, _)| *key);
+            for (i, (key, value)) in sorted.into_iter().enumerate() {
+                out.push_str(if i > 0 { " " } else { "" });
+                out.push_str(key);
+                out.push(':');
+                put_go_map(value, out);
+            }
+            out.push(']');
+        }
+        scalar => out.push_str(&scalar.to_string()),
     }
 }
 
@@ -252,9 +273,77 @@ pub fn untyped(media: Media, body: &[u8]) -> Result<Value, String> {
     match media {
         Media::Yaml => {
             let (json, _) = codec::decode::yaml_to_json(body).map_err(|e| e.to_string())?;
-            serde_json::from_slice(&json).map_err(|e| e.to_string())
+            codec::decode::untyped(&json).map_err(|e| e.to_string())
         }
         _ => codec::decode::untyped(body).map_err(|e| e.to_string()),
+    }
+}
+
+/// A patch that is no apply, as a tree that no schema has seen.
+pub fn patch(kind: PatchType, body: &[u8], validation: FieldValidation) -> Result<Value, Status> {
+    let ignore = validation == FieldValidation::Ignore;
+    let refused = |error: String| {
+        Status::bad_request(match (kind, ignore) {
+            (PatchType::Merge, true) => "Invalid JSON Patch".to_owned(),
+            (PatchType::Merge, false) | (PatchType::Json, false) => {
+                format!("error decoding patch: {error}")
+            }
+            _ => error,
+        })
+    };
+    let content = codec::decode::untyped(body).map_err(|e| refused(e.to_string()))?;
+    let wrong = |found: &Value, wanted: &str| {
+        let found = json_word(found);
+        Err(refused(format!(
+            "json: cannot unmarshal {found} into Go {wanted}"
+        )))
+    };
+    match (kind, &content) {
+        (PatchType::Json, Value::Null) => return Ok(Value::Array(Vec::new())),
+        (PatchType::Json, Value::Array(operations)) => {
+            for operation in operations {
+                match operation {
+                    Value::Null => {}
+                    Value::Object(members) if !ignore => {
+                        for name in ["op", "path", "from"] {
+                            match members.get(name) {
+                                None | Some(Value::Null | Value::String(_)) => {}
+                                Some(found) => {
+                                    let field = format!("struct field jsonPatchOp.{name}");
+                                    return wrong(found, &format!("{field} of type string"));
+                                }
+                            }
+                        }
+                    }
+                    Value::Object(_) => {}
+                    other if ignore => return wrong(other, "value of type jsonpatch.Operation"),
+                    other => return wrong(other, "value of type handlers.jsonPatchOp"),
+                }
+            }
+        }
+        (PatchType::Json, other) if ignore => {
+            return wrong(other, "value of type jsonpatch.Patch");
+        }
+        (PatchType::Json, other) => {
+            return wrong(other, "value of type []handlers.jsonPatchOp");
+        }
+        (PatchType::Strategic, Value::Null) => return Ok(Value::Object(Default::default())),
+        (_, Value::Object(_)) => {}
+        (PatchType::Merge, _) if ignore || content.is_null() => {}
+        (_, other) => return wrong(other, "value of type map[string]interface {}"),
+    }
+    Ok(content)
+}
+
+/// What encoding/json calls a value that is not what was wanted.
+fn json_word(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "null",
+        Value::Bool(_) => "bool",
+        Value::Number(_) => "number",
+        Value::String(_) => "string",
+        Value::Array(_) => "array",
+        Value::Object(_) => "object",
     }
 }
 
@@ -266,14 +355,11 @@ pub fn applied(body: &[u8]) -> Result<(Value, Vec<String>), Status> {
     let bad = |e: String| Status::bad_request(format!("error decoding YAML: {e}"));
     let (json, duplicates) = codec::decode::yaml_to_json(body)
         .map_err(|e| bad(format!("error converting YAML to JSON: {e}")))?;
-    let value: Value = serde_json::from_slice(&json).map_err(|e| bad(e.to_string()))?;
+    let value = codec::decode::untyped(&json).map_err(|e| bad(e.to_string()))?;
     let found = match value {
         Value::Object(_) => return Ok((value, duplicates)),
         Value::Null => return Ok((Value::Object(Default::default()), duplicates)),
-        Value::Array(_) => "array",
-        Value::String(_) => "string",
-        Value::Bool(_) => "bool",
-        Value::Number(_) => "number",
+        other => json_word(&other),
     };
     Err(bad(format!(
         "error unmarshaling JSON: while decoding JSON: json: cannot unmarshal {found} into Go value of type map[string]interface {{}}"
@@ -296,7 +382,12 @@ pub fn delete_options(media: Media, body: &[u8]) -> Result<Value, Status> {
             )
         }
         _ => {
-            let value = untyped(media, body).map_err(bad)?;
+            let value = untyped(media, body).map_err(|e| {
+                bad(match media {
+                    Media::Json => format!("couldn't get version/kind; json parse error: {e}"),
+                    _ => e,
+                })
+            })?;
             let text = |key: &str| value[key].as_str().unwrap_or_default().to_owned();
             let (kind, version) = (text("kind"), text("apiVersion"));
             let text = value.to_string();
@@ -315,6 +406,8 @@ pub fn delete_options(media: Media, body: &[u8]) -> Result<Value, Status> {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     const POD: Expected = Expected {
@@ -351,6 +444,7 @@ mod tests {
             check_patched_type(POD, &object)
         };
         assert_eq!(check("v1", "Pod"), Ok(()));
+        assert_eq!(check("", ""), Ok(()));
         assert_eq!(
             check("v1", "Secret").unwrap_err(),
             "converting (v1.Secret) to (core.Pod): unknown conversion"
@@ -360,6 +454,41 @@ mod tests {
                 .unwrap_err()
                 .starts_with("no kind \"Pod\" is registered")
         );
+    }
+
+    #[test]
+    fn what_is_no_patch_is_refused_in_upstreams_words() {
+        use FieldValidation::{Ignore, Warn};
+        use PatchType::{Json, Merge, Strategic};
+        let decoding = |rest: &str| format!("error decoding patch: json: cannot unmarshal {rest}");
+        let cannot = |rest: &str| format!("json: cannot unmarshal {rest}");
+        let map = "into Go value of type map[string]interface {}";
+        for (kind, validation, body, want) in [
+            (Json, Warn, "{}", decoding("object into Go value of type []handlers.jsonPatchOp")),
+            (Json, Warn, "[1]", decoding("number into Go value of type handlers.jsonPatchOp")),
+            (
+                Json,
+                Warn,
+                r#"[{"op":"add","path":5}]"#,
+                decoding("number into Go struct field jsonPatchOp.path of type string"),
+            ),
+            (Json, Ignore, "{}", cannot("object into Go value of type jsonpatch.Patch")),
+            (Json, Ignore, "[[]]", cannot("array into Go value of type jsonpatch.Operation")),
+            (Json, Warn, "[", "error decoding patch: unexpected end of JSON input".into()),
+            (Json, Ignore, "[", "unexpected end of JSON input".into()),
+            (Merge, Warn, "[]", decoding(&format!("array {map}"))),
+            (Merge, Ignore, "{", "Invalid JSON Patch".into()),
+            (Strategic, Warn, "\"x\"", cannot(&format!("string {map}"))),
+            (Strategic, Ignore, "[]", cannot(&format!("array {map}"))),
+        ] {
+            let refused = patch(kind, body.as_bytes(), validation).unwrap_err();
+            assert_eq!((refused.code, refused.message), (400, want), "{body}");
+        }
+        let read = |kind, body: &str| patch(kind, body.as_bytes(), Warn).unwrap();
+        assert_eq!(read(Json, "null"), json!([]));
+        assert_eq!(read(Json, "[null]"), json!([null]));
+        assert_eq!(read(Strategic, "null"), json!({}));
+        assert_eq!(read(Merge, "null"), json!(null));
     }
 
     #[test]

@@ -11,7 +11,7 @@ use super::super::body::{self, Body};
 use super::super::chain::Chain;
 use super::super::context::RequestContext;
 use super::super::encode::{self, ListMeta, View};
-use super::super::negotiate::{self, Accepted, Media, Offer};
+use super::super::negotiate::{self, Accepted, Offer};
 use super::body::{self as input, Expected};
 use super::read::{self, Shape, meta_version, namespace};
 use super::table;
@@ -250,8 +250,9 @@ pub(super) async fn update(
 /// A patch as it was sent.
 struct Patch {
     kind: PatchType,
-    /// As a tree that no schema has seen.
-    content: Value,
+    /// As a tree that no schema has seen; or why it is no patch, which is said only of what
+    /// is there to be patched.
+    content: Result<Value, Status>,
     /// It may change who owns which fields.
     names_managers: bool,
     /// Server-side apply takes fields from others.
@@ -295,24 +296,28 @@ impl Patch {
             .ok_or_else(negotiate::unsupported_patch)?;
         let body = request.read_body().await?;
         let options = WriteOptions::for_patch(&request.query, kind)?;
+        let validation = options.field_validation;
         let (content, strict_errors) = match kind {
-            PatchType::Apply => input::applied(&body)?,
+            PatchType::Apply => input::applied(&body).map_or_else(
+                |error| (Err(error), Vec::new()),
+                |(content, errors)| (Ok(content), errors),
+            ),
             _ => {
-                let content = input::untyped(Media::Json, &body).map_err(|e| match kind {
-                    PatchType::Merge => Status::bad_request(format!("error decoding patch: {e}")),
-                    _ => Status::bad_request(e),
-                })?;
-                let errors = strict_errors(kind, &body, &content);
+                let content = input::patch(kind, &body, validation);
+                let errors = match &content {
+                    Ok(content) => strict_errors(kind, &body, content),
+                    Err(_) => Vec::new(),
+                };
                 (content, errors)
             }
         };
         let patch = Patch {
             kind,
             strict_errors,
-            names_managers: names_managers(kind, &body, &content),
+            names_managers: names_managers(kind, &body, content.as_ref().ok()),
             force: options.force == Some(true),
             content,
-            validation: options.field_validation,
+            validation,
         };
         Ok((patch, options))
     }
@@ -350,24 +355,25 @@ impl Patch {
         request: &RequestContext,
     ) -> Result<Value, Status> {
         let message = expected.message()?;
+        let content = self.content.as_ref().map_err(Status::clone)?;
         let mut object = current;
         let applied = match self.kind {
             PatchType::Json => {
                 codec::tree::complete(message, &mut object);
-                patch::json::apply(&mut object, &self.content)
+                patch::json::apply(&mut object, content)
             }
-            PatchType::Merge => patch::merge::apply(&mut object, self.content.clone()),
+            PatchType::Merge => patch::merge::apply(&mut object, content.clone()),
             // What is applied is merged by its managers.
             PatchType::Strategic | PatchType::Apply => {
-                let patched = patch::strategic::apply(object, self.content.clone(), message)
-                    .map_err(failed)?;
+                let patched =
+                    patch::strategic::apply(object, content.clone(), message).map_err(failed)?;
                 object = patched;
                 Ok(())
             }
         };
         applied.map_err(failed)?;
 
-        if matches!(self.kind, PatchType::Json | PatchType::Merge) {
+        if matches!(self.kind, PatchType::Json | PatchType::Merge) && object.is_object() {
             input::check_patched_type(expected, &object)
                 .map_err(|detail| self.invalid(&object.to_string(), detail))?;
         }
@@ -399,8 +405,8 @@ impl Patch {
 
     /// What came of the patch is no object of its type.
     fn invalid(&self, patched: &str, detail: String) -> Status {
-        let value = match self.kind {
-            PatchType::Strategic => input::go_map(&self.content),
+        let value = match (self.kind, &self.content) {
+            (PatchType::Strategic, Ok(content)) => input::go_map(content),
             _ => patched.to_owned(),
         };
         let field = Path::new("patch");
@@ -417,7 +423,8 @@ impl Patch {
         request: &RequestContext,
     ) -> Result<Value, Status> {
         let now = jiff::Timestamp::now();
-        let mut object = fields.apply(current, &self.content, self.force, now)?;
+        let content = self.content.as_ref().map_err(Status::clone)?;
+        let mut object = fields.apply(current, content, self.force, now)?;
         match self.validation {
             FieldValidation::Ignore => {}
             FieldValidation::Warn => {
@@ -441,13 +448,13 @@ impl Patch {
 
 /// Whether a patch may have to do with `managedFields`: it says the word, or works on all of
 /// the object or its metadata.
-fn names_managers(kind: PatchType, body: &[u8], content: &Value) -> bool {
+fn names_managers(kind: PatchType, body: &[u8], content: Option<&Value>) -> bool {
     const WORD: &[u8] = b"managedFields";
     if body.windows(WORD.len()).any(|w| w == WORD) {
         return true;
     }
     kind == PatchType::Json
-        && content.as_array().into_iter().flatten().any(|operation| {
+        && content.and_then(Value::as_array).into_iter().flatten().any(|operation| {
             ["path", "from"]
                 .iter()
                 .any(|key| matches!(operation[key].as_str(), Some("" | "/metadata")))

@@ -242,11 +242,11 @@ impl<'a> Reader<'a> {
     }
 
     fn enter(&mut self) -> Result<()> {
-        self.pos += 1;
         self.depth += 1;
         if self.depth > MAX_DEPTH {
-            return Err(Error::TooDeep);
+            return Err(self.unexpected("exceeded max depth"));
         }
+        self.pos += 1;
         Ok(())
     }
 
@@ -328,28 +328,40 @@ impl<'a> Reader<'a> {
 
     /// Passes over the next value.
     pub fn skip(&mut self) -> Result<()> {
-        match self.peek()? {
-            Kind::Null => self.null(),
-            Kind::Bool => self.bool().map(drop),
-            Kind::Number => self.number().map(drop),
-            Kind::String => self.scan_string().map(drop),
-            Kind::Array => {
-                self.array()?;
-                let mut first = true;
-                while self.element(&mut first)? {
-                    self.skip()?;
+        /// What we are in the middle of. Not the stack's, which is for what is kept.
+        #[derive(PartialEq)]
+        enum In {
+            Array,
+            Object,
+        }
+        let mut inside = Vec::new();
+        loop {
+            let opened = match self.peek()? {
+                Kind::Null => self.null().map(|()| None),
+                Kind::Bool => self.bool().map(|_| None),
+                Kind::Number => self.number().map(|_| None),
+                Kind::String => self.scan_string().map(|_| None),
+                Kind::Array => self.array().map(|()| Some(In::Array)),
+                Kind::Object => self.object().map(|()| Some(In::Object)),
+            }?;
+            let mut first = opened.is_some();
+            inside.extend(opened);
+            // To the next value: what ends here ends.
+            loop {
+                let more = match inside.last() {
+                    None => return Ok(()),
+                    Some(In::Array) => self.element(&mut first)?,
+                    Some(In::Object) => self.member(&mut first)?,
+                };
+                if more {
+                    break;
                 }
-                Ok(())
+                inside.pop();
+                first = false;
             }
-            Kind::Object => {
-                self.object()?;
-                let mut first = true;
-                while self.member(&mut first)? {
-                    self.scan_string()?;
-                    self.colon()?;
-                    self.skip()?;
-                }
-                Ok(())
+            if inside.last() == Some(&In::Object) {
+                self.scan_string()?;
+                self.colon()?;
             }
         }
     }
@@ -515,7 +527,11 @@ mod tests {
             assert_eq!(error(raw), want, "{raw:?}");
         }
         let deep = "[".repeat(100_000);
-        assert_eq!(error(&deep), "exceeded max depth");
+        assert_eq!(error(&deep), "invalid character '[' exceeded max depth");
+        let deep = r#"{"a":"#.repeat(10_001);
+        assert_eq!(error(&deep), "invalid character '{' exceeded max depth");
+        let deep = "[".repeat(10_000) + &"]".repeat(10_000);
+        assert!(check(deep.as_bytes()).is_ok());
     }
 
     #[test]

@@ -7,6 +7,7 @@ use std::cmp::Ordering;
 
 use serde_json::{Map, Value};
 
+use crate::decode;
 use crate::json::write;
 
 /// The text of a field set, members in structured-merge-diff's order.
@@ -19,7 +20,7 @@ pub fn text(fields: &Value) -> String {
 /// What a tree holds of a field set, as JSON.
 pub fn expand(fields: &mut Value) {
     if let Value::String(text) = fields {
-        *fields = serde_json::from_str(text).unwrap_or_default();
+        *fields = decode::untyped(text.as_bytes()).unwrap_or_default();
     }
 }
 

@@ -5,7 +5,9 @@ use std::collections::HashMap;
 
 use meta::gofmt::Quoted;
 use serde_json::{Map, Value};
-use serde_saphyr::granit_parser::{Event, Parser, ScalarStyle, Span, Tag};
+use serde_saphyr::granit_parser::{
+    ErrorKind, Event, Options, Parser, ScalarStyle, Span, StrInput, Tag,
+};
 
 use super::scalar;
 use crate::MAX_DEPTH;
@@ -24,7 +26,7 @@ pub struct Parsed {
 /// Reads the first document of a YAML stream; an empty stream is `null`.
 pub fn parse(text: &str) -> Result<Parsed> {
     let mut reader = Reader {
-        parser: Parser::new_from_str(text),
+        parser: Parser::with_options(StrInput::new(text), options()),
         anchors: HashMap::new(),
         aliased: 0,
         duplicates: Vec::new(),
@@ -44,11 +46,23 @@ pub fn parse(text: &str) -> Result<Parsed> {
 }
 
 struct Reader<'t> {
-    parser: Parser<'t, serde_saphyr::granit_parser::StrInput<'t>>,
+    parser: Parser<'t, StrInput<'t>>,
     /// Anchored values with how many values they are made of.
     anchors: HashMap<usize, (Value, usize)>,
     aliased: usize,
     duplicates: Vec<String>,
+}
+
+/// The parser's own bounds are go-yaml's.
+fn options() -> Options {
+    serde_saphyr::granit_parser::options! {
+        flow_nesting_limit: MAX_DEPTH,
+        block_nesting_limit: MAX_DEPTH,
+    }
+}
+
+fn too_deep() -> Error {
+    failed(format_args!("exceeded max depth of {MAX_DEPTH}"))
 }
 
 fn failed(text: impl std::fmt::Display) -> Error {
@@ -60,6 +74,9 @@ impl<'t> Reader<'t> {
         match self.parser.next_event() {
             None => Ok(None),
             Some(Ok(event)) => Ok(Some(event)),
+            Some(Err(error)) if matches!(error.kind(), ErrorKind::RecursionLimitExceeded) => {
+                Err(too_deep())
+            }
             Some(Err(error)) => {
                 let line = error.marker().line();
                 Err(failed(format_args!("line {line}: {}", error.info())))
@@ -81,7 +98,7 @@ impl<'t> Reader<'t> {
     /// The value that begins with this event, and how many values it is made of.
     fn node(&mut self, event: Event<'t>, span: Span, depth: usize) -> Result<(Value, usize)> {
         if depth > MAX_DEPTH {
-            return Err(Error::TooDeep);
+            return Err(too_deep());
         }
         let (value, size, anchor) = match event {
             Event::Scalar(text, style, anchor, tag) => {
@@ -309,8 +326,19 @@ mod tests {
         }
         let error = parse(&text).err().unwrap().to_string();
         assert_eq!(error, "yaml: document contains excessive aliasing");
-        assert!(parse(&"[".repeat(100_000)).is_err());
-        assert!(parse(&"- ".repeat(100_000)).is_err());
+    }
+
+    #[test]
+    fn depth_is_go_yamls() {
+        crate::on_a_deep_stack(|| {
+            let error = |text: &str| parse(text).err().map(|e| e.to_string());
+            let too_deep = Some("yaml: exceeded max depth of 10000".to_owned());
+            for (open, close) in [("[", "]"), ("{a: ", "}"), ("- ", "")] {
+                let nested = |depth: usize| open.repeat(depth) + "x" + &close.repeat(depth);
+                assert_eq!(error(&nested(10_000)), None, "{open}");
+                assert_eq!(error(&nested(10_001)), too_deep, "{open}");
+            }
+        });
     }
 
     proptest::proptest! {

@@ -19,7 +19,13 @@ pub struct Malformed(String);
 /// Reads the text of a set. Elements of unknown types are dropped: a later version may know
 /// them.
 pub fn read(text: &str) -> Result<Set, Malformed> {
-    let level: Option<Level> = serde_json::from_str(text).map_err(|e| Malformed(e.to_string()))?;
+    // What nests deeper than serde_json likes is read by way of a tree.
+    let level: Option<Level> = serde_json::from_str(text)
+        .or_else(|_| {
+            let tree = codec::decode::untyped(text.as_bytes()).map_err(de::Error::custom)?;
+            Option::deserialize(tree)
+        })
+        .map_err(|e: serde_json::Error| Malformed(e.to_string()))?;
     match level {
         None => Ok(Set::default()),
         Some(Level::Object { set, .. }) => Ok(set),

@@ -363,7 +363,7 @@ impl Request<'_> {
     /// The paths that client-side apply set last and that are as it set them.
     fn last_applied(&self, live: &Value) -> Option<Vec<String>> {
         let text = live["metadata"]["annotations"][LAST_APPLIED].as_str()?;
-        let applied: Value = serde_json::from_str(text).ok()?;
+        let applied = codec::decode::untyped(text.as_bytes()).ok()?;
         let same_version = applied["apiVersion"] == self.api_version;
         if !same_version || !validate(self.message, &applied, false).is_empty() {
             return None;

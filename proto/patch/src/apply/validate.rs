@@ -180,36 +180,67 @@ fn go_type(value: &Value) -> &'static str {
 
 /// As Go's `%v` prints a value.
 fn go_value(value: &Value) -> String {
-    let join = |parts: Vec<String>| parts.join(" ");
+    let mut text = String::new();
+    put_go_value(value, &mut text);
+    text
+}
+
+fn put_go_value(value: &Value, out: &mut String) {
+    let space = |i| if i > 0 { " " } else { "" };
     match value {
-        Value::Null => "<nil>".to_owned(),
-        Value::String(text) => text.clone(),
-        Value::Array(items) => format!("[{}]", join(items.iter().map(go_value).collect())),
-        Value::Object(members) => {
-            let pairs = members.iter().map(|(k, v)| format!("{k}:{}", go_value(v)));
-            format!("map[{}]", join(pairs.collect()))
+        Value::Null => out.push_str("<nil>"),
+        Value::String(text) => out.push_str(text),
+        Value::Array(items) => {
+            out.push('[');
+            for (i, item) in items.iter().enumerate() {
+                out.push_str(space(i));
+                put_go_value(item, out);
+            }
+            out.push(']');
         }
-        scalar => scalar.to_string(),
+        Value::Object(members) => {
+            out.push_str("map[");
+            for (i, (key, value)) in members.iter().enumerate() {
+                out.push_str(space(i));
+                out.push_str(key);
+                out.push(':');
+                put_go_value(value, out);
+            }
+            out.push(']');
+        }
+        scalar => out.push_str(&scalar.to_string()),
     }
 }
 
 /// As Go's `%#v` prints a value.
 fn go_syntax(value: &Value) -> String {
-    let join = |parts: Vec<String>| parts.join(", ");
+    let mut text = String::new();
+    put_go_syntax(value, &mut text);
+    text
+}
+
+fn put_go_syntax(value: &Value, out: &mut String) {
+    let comma = |i| if i > 0 { ", " } else { "" };
     match value {
-        Value::Null => "interface {}(nil)".to_owned(),
+        Value::Null => out.push_str("interface {}(nil)"),
         Value::Array(items) => {
-            format!(
-                "[]interface {{}}{{{}}}",
-                join(items.iter().map(go_syntax).collect())
-            )
+            out.push_str("[]interface {}{");
+            for (i, item) in items.iter().enumerate() {
+                out.push_str(comma(i));
+                put_go_syntax(item, out);
+            }
+            out.push('}');
         }
         Value::Object(members) => {
-            let pairs = members
-                .iter()
-                .map(|(k, v)| format!("{}:{}", Value::from(k.as_str()), go_syntax(v)));
-            format!("map[string]interface {{}}{{{}}}", join(pairs.collect()))
+            out.push_str("map[string]interface {}{");
+            for (i, (key, value)) in members.iter().enumerate() {
+                out.push_str(comma(i));
+                out.push_str(&Value::from(key.as_str()).to_string());
+                out.push(':');
+                put_go_syntax(value, out);
+            }
+            out.push('}');
         }
-        scalar => scalar.to_string(),
+        scalar => out.push_str(&scalar.to_string()),
     }
 }
