@@ -146,16 +146,20 @@ fn text(mut json: Vec<u8>, media: Media, pretty: bool) -> Result<Bytes> {
             codec::write_yaml(&value, &mut yaml);
             Ok(yaml.into())
         }
-        _ if pretty => Ok(indent(&json).into()),
         _ => {
+            if let Some(indented) = pretty.then(|| indent(&json)).flatten() {
+                return Ok(indented.into());
+            }
             json.push(b'\n');
             Ok(json.into())
         }
     }
 }
 
-/// Indents JSON text by two spaces, keeping the order of members.
-fn indent(json: &[u8]) -> Vec<u8> {
+/// Indents JSON text by two spaces, keeping the order of members; nothing where that would
+/// make it longer by more than a server can spare.
+fn indent(json: &[u8]) -> Option<Vec<u8>> {
+    const MOST: usize = 256 << 20;
     let mut out = Vec::with_capacity(json.len() * 2);
     let mut depth = 0usize;
     let (mut in_string, mut escaped) = (false, false);
@@ -165,6 +169,9 @@ fn indent(json: &[u8]) -> Vec<u8> {
     };
     let mut bytes = json.iter().copied().peekable();
     while let Some(byte) = bytes.next() {
+        if out.len() > json.len() + MOST {
+            return None;
+        }
         if in_string {
             out.push(byte);
             match byte {
@@ -204,7 +211,7 @@ fn indent(json: &[u8]) -> Vec<u8> {
             other => out.push(other),
         }
     }
-    out
+    Some(out)
 }
 
 /// How objects of one resource are read and shown: as which version, stored as which.
@@ -475,7 +482,7 @@ mod tests {
     fn indentation_is_gos() {
         let json = br#"{"a":{},"b":[1,"x:{,}\""],"c":[]}"#;
         let want = "{\n  \"a\": {},\n  \"b\": [\n    1,\n    \"x:{,}\\\"\"\n  ],\n  \"c\": []\n}";
-        assert_eq!(String::from_utf8(indent(json)).unwrap(), want);
+        assert_eq!(String::from_utf8(indent(json).unwrap()).unwrap(), want);
     }
 
     #[test]

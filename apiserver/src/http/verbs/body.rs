@@ -464,17 +464,42 @@ mod tests {
         let cannot = |rest: &str| format!("json: cannot unmarshal {rest}");
         let map = "into Go value of type map[string]interface {}";
         for (kind, validation, body, want) in [
-            (Json, Warn, "{}", decoding("object into Go value of type []handlers.jsonPatchOp")),
-            (Json, Warn, "[1]", decoding("number into Go value of type handlers.jsonPatchOp")),
+            (
+                Json,
+                Warn,
+                "{}",
+                decoding("object into Go value of type []handlers.jsonPatchOp"),
+            ),
+            (
+                Json,
+                Warn,
+                "[1]",
+                decoding("number into Go value of type handlers.jsonPatchOp"),
+            ),
             (
                 Json,
                 Warn,
                 r#"[{"op":"add","path":5}]"#,
                 decoding("number into Go struct field jsonPatchOp.path of type string"),
             ),
-            (Json, Ignore, "{}", cannot("object into Go value of type jsonpatch.Patch")),
-            (Json, Ignore, "[[]]", cannot("array into Go value of type jsonpatch.Operation")),
-            (Json, Warn, "[", "error decoding patch: unexpected end of JSON input".into()),
+            (
+                Json,
+                Ignore,
+                "{}",
+                cannot("object into Go value of type jsonpatch.Patch"),
+            ),
+            (
+                Json,
+                Ignore,
+                "[[]]",
+                cannot("array into Go value of type jsonpatch.Operation"),
+            ),
+            (
+                Json,
+                Warn,
+                "[",
+                "error decoding patch: unexpected end of JSON input".into(),
+            ),
             (Json, Ignore, "[", "unexpected end of JSON input".into()),
             (Merge, Warn, "[]", decoding(&format!("array {map}"))),
             (Merge, Ignore, "{", "Invalid JSON Patch".into()),

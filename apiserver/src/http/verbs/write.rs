@@ -454,11 +454,15 @@ fn names_managers(kind: PatchType, body: &[u8], content: Option<&Value>) -> bool
         return true;
     }
     kind == PatchType::Json
-        && content.and_then(Value::as_array).into_iter().flatten().any(|operation| {
-            ["path", "from"]
-                .iter()
-                .any(|key| matches!(operation[key].as_str(), Some("" | "/metadata")))
-        })
+        && content
+            .and_then(Value::as_array)
+            .into_iter()
+            .flatten()
+            .any(|operation| {
+                ["path", "from"]
+                    .iter()
+                    .any(|key| matches!(operation[key].as_str(), Some("" | "/metadata")))
+            })
 }
 
 /// Why a patch does not apply, as a status.

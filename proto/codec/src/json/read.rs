@@ -59,6 +59,34 @@ pub fn check(raw: &[u8]) -> Result<Checked> {
     })
 }
 
+/// Whether JSON may nest this deep. It need not be well-formed: what is not is refused by
+/// whoever reads it.
+pub fn nests(raw: &[u8], levels: usize) -> bool {
+    let opening = |b: &&u8| matches!(b, b'[' | b'{');
+    if raw.iter().filter(opening).count() < levels {
+        return false;
+    }
+    let (mut depth, mut deepest, mut at) = (0_usize, 0, 0);
+    while let Some(&b) = raw.get(at) {
+        match b {
+            b'[' | b'{' => {
+                depth += 1;
+                deepest = deepest.max(depth);
+            }
+            b']' | b'}' => depth = depth.saturating_sub(1),
+            b'"' => {
+                at += 1;
+                while raw.get(at).is_some_and(|b| *b != b'"') {
+                    at += if raw[at] == b'\\' { 2 } else { 1 };
+                }
+            }
+            _ => {}
+        }
+        at += 1;
+    }
+    deepest >= levels
+}
+
 impl<'a> Reader<'a> {
     pub fn new(buf: &'a [u8]) -> Self {
         Reader {
@@ -532,6 +560,17 @@ mod tests {
         assert_eq!(error(&deep), "invalid character '{' exceeded max depth");
         let deep = "[".repeat(10_000) + &"]".repeat(10_000);
         assert!(check(deep.as_bytes()).is_ok());
+    }
+
+    #[test]
+    fn nesting_is_found() {
+        let nested = |levels: usize| "[".repeat(levels) + &"]".repeat(levels);
+        assert!(nests(nested(3).as_bytes(), 3));
+        assert!(!nests(nested(2).as_bytes(), 3));
+        assert!(!nests(b"[[],[],{}]", 3));
+        assert!(!nests(br#"["[[[", "\"[[["]"#, 3));
+        assert!(nests(br#"["]]", ["\\", {"#, 3));
+        assert!(!nests(br#"[[["\"#, 4));
     }
 
     #[test]

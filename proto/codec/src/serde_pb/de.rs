@@ -10,7 +10,7 @@ use serde::forward_to_deserialize_any;
 use crate::error::{Error, Result};
 use crate::index::{self, Each, Raw, Slot};
 use crate::special::{self, Plain};
-use crate::{MAX_DEPTH, envelope, transcode};
+use crate::{MAX_DEPTH, decode, envelope, json, transcode};
 
 pub fn from_slice<'de, S: DeserializeSeed<'de>>(
     msg: &'static Message,
@@ -486,6 +486,10 @@ impl<'x, 'de> Value<'x, 'de> {
                 members.type_meta = Some((unknown.api_version, unknown.kind));
                 visitor.visit_map(members)
             }
+            // serde_json reads no deeper than this.
+            Plain::Json(json) if json::nests(json, 128) => decode::untyped(json)?
+                .deserialize_any(visitor)
+                .map_err(de::Error::custom),
             Plain::Json(json) => serde_json::Deserializer::from_slice(json)
                 .deserialize_any(visitor)
                 .map_err(de::Error::custom),

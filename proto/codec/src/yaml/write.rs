@@ -11,6 +11,9 @@ use super::scalar;
 const WIDTH: usize = 80;
 /// Longer keys are written in the explicit form.
 const LONG_KEY: usize = 128;
+/// Bytes after which what nests is no longer laid out but written as JSON, which is YAML too:
+/// thousands of levels would be mostly indentation.
+const MOST_LAID_OUT: usize = 256 << 20;
 
 /// Writes a value as a YAML document.
 pub fn write(value: &Value, out: &mut Vec<u8>) {
@@ -56,10 +59,8 @@ impl Writer {
 
     fn line(&mut self, indent: usize) {
         self.out.push('\n');
-        self.column = 0;
-        for _ in 0..indent {
-            self.put(' ');
-        }
+        self.out.extend(std::iter::repeat_n(' ', indent));
+        self.column = indent;
     }
 
     /// Starts a line, unless the container's first entry continues the current one.
@@ -79,6 +80,9 @@ impl Writer {
         let Value::Object(members) = value else {
             return;
         };
+        if self.as_json(value, &mut inline) {
+            return;
+        }
         let mut sorted: Vec<_> = members.iter().collect();
         sorted.sort_by(|a, b| natural(a.0, b.0));
         for (key, value) in sorted {
@@ -119,6 +123,18 @@ impl Writer {
         }
     }
 
+    /// Whether there is too much of it already, and this was written as JSON.
+    fn as_json(&mut self, value: &Value, inline: &mut bool) -> bool {
+        if self.out.len() < MOST_LAID_OUT {
+            return false;
+        }
+        if !std::mem::take(inline) {
+            self.put(' ');
+        }
+        self.text(&value.to_string());
+        true
+    }
+
     fn line_unless_started(&mut self, indent: usize) {
         let mut inline = false;
         self.entry(indent, &mut inline);
@@ -128,6 +144,9 @@ impl Writer {
         let Value::Array(items) = value else {
             return;
         };
+        if self.as_json(value, &mut inline) {
+            return;
+        }
         for item in items {
             self.entry(indent, &mut inline);
             self.text("- ");
