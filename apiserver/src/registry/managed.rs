@@ -304,7 +304,7 @@ impl FieldManager<'_> {
             .apply(&mut managed, live, applied, force)
             .map_err(|e| self.refused(e, applied))?;
         let mut object = match object {
-            Some(object) => self.typed(object)?,
+            Some(object) => self.typed(object, applied)?,
             None => live.clone(),
         };
         if self.manager == "kubectl" {
@@ -323,35 +323,40 @@ impl FieldManager<'_> {
                 with_group(found)
             )));
         }
-        if !meta(applied)
-            .get("managedFields")
-            .is_none_or(Value::is_null)
-        {
+        // What is no list of objects is none to upstream, and for the merge to judge.
+        let managed = meta(applied).get("managedFields").and_then(Value::as_array);
+        if managed.is_some_and(|list| list.iter().all(Value::is_object)) {
             return Err(Status::bad_request("metadata.managedFields must be nil"));
         }
         Ok(())
     }
 
     /// What was merged, as an object of its type.
-    fn typed(&self, merged: Value) -> Result<Value, Status> {
+    fn typed(&self, merged: Value, applied: &Value) -> Result<Value, Status> {
         let version = self.served.api_version();
         let message = self
             .served
             .message(&version)
             .ok_or_else(|| Status::internal(format!("no kind {}", self.served.kind)))?;
+        let unconverted = |e: String| {
+            unexplained(format!(
+                "failed to convert new object ({}) to proper version: {e}",
+                self.named(applied)
+            ))
+        };
         let mut object = match codec::decode::canonical(message, merged) {
             Ok(object) => object,
-            Err(object) => {
+            Err(mut object) => {
+                codec::decode::unstructured(message, &mut object).map_err(|e| {
+                    let kind = format!("{}, Kind={}", with_group(&version), self.served.kind);
+                    unconverted(format!(
+                        "unable to convert unstructured object to {kind}: {e}"
+                    ))
+                })?;
                 let text = object.to_string();
                 let ignore = codec::decode::Strictness::Ignore;
                 let decoded = codec::decode::json(message, text.as_bytes(), ignore);
-                let unconverted = |e| {
-                    unexplained(format!(
-                        "failed to convert new object ({}) to proper version: {e}",
-                        self.named(&object)
-                    ))
-                };
-                decoded.map_err(unconverted)?.value
+                decoded.map_err(|e| unconverted(e.to_string()))?.value
             }
         };
         object["apiVersion"] = json!(version);

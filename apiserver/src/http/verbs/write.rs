@@ -384,7 +384,11 @@ impl Patch {
         };
         let mut object = match settled {
             Ok(object) => object,
-            Err(object) => {
+            Err(mut object) => {
+                if self.kind == PatchType::Strategic {
+                    codec::decode::unstructured(message, &mut object)
+                        .map_err(|detail| self.invalid("", detail))?;
+                }
                 let text = object.to_string();
                 let strictness = input::strictness(self.validation);
                 let decoded = codec::decode::json(message, text.as_bytes(), strictness)

@@ -81,32 +81,6 @@ pub fn families(service: &Value) -> Vec<String> {
     strings(service, "ipFamilies")
 }
 
-/// Whether the families and their policy are such as there are, each named once, and go with the
-/// addresses.
-pub fn families_make_sense(service: &Value) -> bool {
-    let known = |family: &str| matches!(family, "IPv4" | "IPv6");
-    let families = families(service);
-    let addressed = cluster_ips(service)
-        .iter()
-        .zip(&families)
-        .filter_map(|(ip, family)| Some((ip.parse::<IpAddr>().ok()?, family)))
-        .all(|(ip, family)| ip.is_ipv6() == (family == "IPv6"));
-    families.iter().all(|family| known(family))
-        && (families.len() < 2 || families[0] != families[1])
-        && addressed
-        && matches!(
-            text(service, "ipFamilyPolicy"),
-            "" | "SingleStack" | "PreferDualStack" | "RequireDualStack"
-        )
-}
-
-/// Whether `clusterIP` is the first of `clusterIPs`.
-pub fn cluster_ips_agree(service: &Value) -> bool {
-    let ips = cluster_ips(service);
-    ips.first()
-        .is_none_or(|first| first == text(service, "clusterIP"))
-}
-
 /// The allocated addresses, without `None`.
 pub fn addresses(service: &Value) -> BTreeSet<IpAddr> {
     if !needs_cluster_ip(service) {

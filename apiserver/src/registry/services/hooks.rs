@@ -28,11 +28,12 @@ struct Taken {
 }
 
 fn invalid(service: &Value, error: FieldError) -> Status {
-    Status::invalid(
-        &GroupKind::new("", "Service"),
-        meta(service).name(),
-        &ErrorList::from(vec![error]),
-    )
+    all_invalid(service, ErrorList::from(vec![error]))
+}
+
+fn all_invalid(service: &Value, errors: ErrorList) -> Status {
+    let kind = GroupKind::new("", "Service");
+    Status::invalid(&kind, meta(service).name(), &errors)
 }
 
 fn spec() -> Path {
@@ -51,10 +52,6 @@ impl ServiceHooks {
         if !fields::needs_cluster_ip(service) {
             return Ok(());
         }
-        if !fields::families_make_sense(service) {
-            // For validation to say.
-            return Ok(());
-        }
         let headless_selectorless = fields::is_headless(service) && !fields::has_selector(service);
         if service["spec"]["ipFamilyPolicy"].as_str().is_none() {
             let inherited = old.and_then(|o| o["spec"]["ipFamilyPolicy"].as_str());
@@ -65,6 +62,10 @@ impl ServiceHooks {
             };
             let policy = json!(policy);
             fields::spec_mut(service).insert("ipFamilyPolicy".into(), policy);
+        }
+        let errors = api::validation::service_addresses(service);
+        if !errors.is_empty() {
+            return Err(all_invalid(service, errors));
         }
         let policy = service["spec"]["ipFamilyPolicy"]
             .as_str()
@@ -91,30 +92,39 @@ impl ServiceHooks {
             }
         }
         let mut families = fields::families(service);
-        for (i, ip) in fields::cluster_ips(service).iter().enumerate() {
-            if ip == "None" {
-                break;
-            }
-            let Ok(ip) = ip.parse::<IpAddr>() else {
-                continue;
-            };
-            if i >= families.len() {
-                if !self.addresses.has_family(family(ip)) {
-                    let path = spec().child("clusterIPs").index(i);
-                    let value = go_strings(&fields::cluster_ips(service));
-                    let detail = format!("{} is not configured on this cluster", family(ip));
-                    return Err(invalid(service, FieldError::invalid(&path, value, detail)));
+        let mut errors = ErrorList::default();
+        if single {
+            for (count, what) in [
+                (fields::cluster_ips(service).len(), "cluster IPs"),
+                (families.len(), "IP families"),
+            ] {
+                if count == 2 {
+                    let detail = format!(
+                        "must be 'RequireDualStack' or 'PreferDualStack' when multiple {what} are specified"
+                    );
+                    let path = spec().child("ipFamilyPolicy");
+                    errors.push(FieldError::invalid(&path, policy.as_str(), detail));
                 }
-                families.push(family(ip).to_owned());
             }
         }
-        if single && families.len() > 1 {
-            let error = FieldError::invalid(
-                &spec().child("ipFamilyPolicy"),
-                policy.as_str(),
-                "must be 'RequireDualStack' or 'PreferDualStack' when multiple IP families are specified",
-            );
-            return Err(invalid(service, error));
+        for (i, ip) in fields::cluster_ips(service).iter().enumerate() {
+            let Ok(ip) = ip.parse::<IpAddr>() else {
+                break; // `None`
+            };
+            if i < families.len() {
+                continue;
+            }
+            if self.addresses.has_family(family(ip)) {
+                families.push(family(ip).to_owned());
+                continue;
+            }
+            let path = spec().child("clusterIPs").index(i);
+            let value = go_strings(&fields::cluster_ips(service));
+            let detail = format!("{} is not configured on this cluster", family(ip));
+            errors.push(FieldError::invalid(&path, value, detail));
+        }
+        if !errors.is_empty() {
+            return Err(all_invalid(service, errors));
         }
         if families.is_empty() {
             families.push(self.addresses.default_family().to_owned());
@@ -164,9 +174,6 @@ impl ServiceHooks {
         taken: &mut Taken,
     ) -> Result<(), Status> {
         if !fields::needs_cluster_ip(service) || fields::is_headless(service) {
-            return Ok(());
-        }
-        if !fields::families_make_sense(service) || !fields::cluster_ips_agree(service) {
             return Ok(());
         }
         let mut ips = fields::cluster_ips(service);

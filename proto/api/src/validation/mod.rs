@@ -46,6 +46,8 @@ mod volume_source;
 mod webhooks;
 mod windows;
 
+pub use service::addresses as service_addresses;
+
 use meta::field::ErrorList;
 use serde_json::Value;
 

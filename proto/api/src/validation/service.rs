@@ -172,39 +172,27 @@ fn session_timeout(spec: &At<'_>, errors: &mut ErrorList) {
     }
 }
 
+/// What a Service says of its addresses and families. The server looks at it before it fills in
+/// what was left open, too.
+pub fn addresses(service: &Value) -> ErrorList {
+    let mut errors = ErrorList::default();
+    let spec = At::root(service).get("spec");
+    if spec.get("type").text() != "ExternalName" {
+        cluster_ips(&spec, &mut errors);
+    }
+    errors
+}
+
 fn cluster_ips(spec: &At<'_>, errors: &mut ErrorList) {
     let ips = spec.get("clusterIPs");
     let first = spec.get("clusterIP");
-    if ips.len() > 0
-        && ips
-            .items()
-            .next()
-            .is_some_and(|ip| ip.text() != first.text())
-    {
-        ips.invalid(errors, "first value must match `clusterIP`");
-    }
-    if ips.len() > 2 {
-        ips.invalid(errors, "may only hold up to 2 values");
-    }
-    let wanted: Vec<&str> = spec.get("ipFamilies").items().map(|f| f.text()).collect();
-    for (i, ip) in ips.items().enumerate() {
-        if ip.text() == "None" && i == 0 && ips.len() == 1 {
-            continue;
+    match (first.is_given(), ips.items().next()) {
+        (true, None) => ips.required(errors, ""),
+        (true, Some(ip)) if ip.text() != first.text() => {
+            ips.invalid(errors, "first value must match `clusterIP`");
         }
-        if !ip.ip(errors) {
-            continue;
-        }
-        let six = ip.text().contains(':');
-        let detail = match wanted.get(i) {
-            Some(&"IPv4") if six => {
-                format!("expected an IPv4 value as indicated by `ipFamilies[{i}]`")
-            }
-            Some(&"IPv6") if !six => {
-                format!("expected an IPv6 value as indicated by `ipFamilies[{i}]`")
-            }
-            _ => continue,
-        };
-        ip.invalid(errors, detail);
+        (false, Some(_)) => ips.invalid(errors, "must be empty when `clusterIP` is not specified"),
+        _ => {}
     }
     let families = spec.get("ipFamilies");
     let mut seen = HashSet::new();
@@ -220,6 +208,40 @@ fn cluster_ips(spec: &At<'_>, errors: &mut ErrorList) {
             errors,
             &["PreferDualStack", "RequireDualStack", "SingleStack"],
         );
+    }
+    let mut well_formed = true;
+    for (i, ip) in ips.items().enumerate() {
+        if ip.text() == "None" && i == 0 {
+            if ips.len() > 1 {
+                ips.invalid(errors, "'None' must be the first and only value");
+                well_formed = false;
+            }
+            continue;
+        }
+        well_formed &= ip.ip(errors);
+    }
+    if ips.len() > 2 {
+        ips.invalid(errors, "may only hold up to 2 values");
+    }
+    if !well_formed {
+        return;
+    }
+    let six = |ip: &At<'_>| ip.text().contains(':');
+    let stacks: HashSet<bool> = ips.items().map(|ip| six(&ip)).collect();
+    if ips.len() > 1 && stacks.len() < 2 {
+        ips.invalid(errors, "may specify no more than one IP for each IP family");
+    }
+    if is_headless(spec) {
+        return;
+    }
+    for (i, (ip, family)) in ips.items().zip(families.items()).enumerate() {
+        let wanted = match (family.text(), six(&ip)) {
+            ("IPv4", true) => "an IPv4",
+            ("IPv6", false) => "an IPv6",
+            _ => continue,
+        };
+        let detail = format!("expected {wanted} value as indicated by `ipFamilies[{i}]`");
+        ip.invalid(errors, detail);
     }
 }
 
@@ -295,5 +317,53 @@ fn update(new: &At<'_>, old: &At<'_>, errors: &mut ErrorList) {
     );
     if was.is_given() && health.is_given() && health.int() != was.int() {
         errors.push(FieldError::forbidden(&health.path, "field is immutable"));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn addresses_that_make_no_sense_are_told_in_upstreams_words() {
+        let said = |spec: Value| -> Vec<String> {
+            let errors = addresses(&json!({"spec": spec}));
+            errors.iter().map(ToString::to_string).collect()
+        };
+        let none: [&str; 0] = [];
+        assert_eq!(
+            said(json!({"clusterIP": "None", "clusterIPs": ["None"]})),
+            none
+        );
+        assert_eq!(said(json!({"ipFamilies": ["IPv4"]})), none);
+        assert_eq!(
+            said(json!({"clusterIPs": ["None", "x"]})),
+            [
+                "spec.clusterIPs: Invalid value: [\"None\",\"x\"]: must be empty when `clusterIP` is not specified",
+                "spec.clusterIPs: Invalid value: [\"None\",\"x\"]: 'None' must be the first and only value",
+                "spec.clusterIPs[1]: Invalid value: \"x\": must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)",
+            ]
+        );
+        let two = json!(["10.0.0.1", "10.0.0.2"]);
+        assert_eq!(
+            said(json!({"clusterIP": "10.0.0.1", "clusterIPs": two})),
+            [
+                "spec.clusterIPs: Invalid value: [\"10.0.0.1\",\"10.0.0.2\"]: may specify no more than one IP for each IP family"
+            ]
+        );
+        assert_eq!(
+            said(
+                json!({"clusterIP": "fd00::1", "clusterIPs": ["fd00::1"], "ipFamilies": ["IPv4"]})
+            ),
+            [
+                "spec.clusterIPs[0]: Invalid value: \"fd00::1\": expected an IPv4 value as indicated by `ipFamilies[0]`"
+            ]
+        );
+        assert_eq!(
+            said(json!({"clusterIP": "10.0.0.1"})),
+            ["spec.clusterIPs: Required value"]
+        );
     }
 }

@@ -3,10 +3,12 @@
 
 mod canonical;
 mod json;
+mod unstructured;
 mod yaml;
 
 pub use canonical::canonical;
 pub use json::json;
+pub use unstructured::unstructured;
 pub use yaml::{plain_json, to_json as yaml_to_json, yaml};
 
 use std::collections::HashSet;

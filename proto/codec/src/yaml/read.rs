@@ -23,8 +23,37 @@ pub struct Parsed {
     pub duplicates: Vec<String>,
 }
 
+/// go-yaml knows YAML 1.1 and the directives of it; the parser would know 1.2 as well.
+fn check_directives(text: &str) -> Result<()> {
+    for line in text.trim_start_matches('\u{feff}').lines() {
+        let Some(directive) = line.strip_prefix('%') else {
+            match line.trim_start() {
+                rest if rest.is_empty() || rest.starts_with('#') => continue,
+                _ => return Ok(()),
+            }
+        };
+        let mut words = directive.split([' ', '\t']).filter(|word| !word.is_empty());
+        match words.next() {
+            Some("TAG") => {}
+            Some("YAML") => {
+                let number = |text: &str| text.parse::<u32>().ok();
+                let version = words.next().and_then(|version| version.split_once('.'));
+                if let Some((Some(major), Some(minor))) =
+                    version.map(|(major, minor)| (number(major), number(minor)))
+                    && (major, minor) != (1, 1)
+                {
+                    return Err(failed("found incompatible YAML document"));
+                }
+            }
+            _ => return Err(failed("found unknown directive name")),
+        }
+    }
+    Ok(())
+}
+
 /// Reads the first document of a YAML stream; an empty stream is `null`.
 pub fn parse(text: &str) -> Result<Parsed> {
+    check_directives(text)?;
     let mut reader = Reader {
         parser: Parser::with_options(StrInput::new(text), options()),
         anchors: HashMap::new(),
@@ -299,6 +328,23 @@ mod tests {
         let b = json!({"p": 1, "q": 2});
         let want = json!({"base": b, "other": b, "both": {"p": 1, "q": 2, "r": 3}});
         assert_eq!(read(text), want);
+    }
+
+    #[test]
+    fn directives_are_those_of_yaml_1_1() {
+        let error = |text: &str| parse(text).err().map(|e| e.to_string());
+        assert_eq!(
+            read("# c\n%YAML 1.1 # c\n---\na: yes\n"),
+            json!({"a": true})
+        );
+        assert_eq!(error("%TAG !e! tag:e,2000:\n---\na: 1\n"), None);
+        assert_eq!(error("a: 1\n---\n%YAML 1.2\n"), None);
+        for version in ["1.0", "1.2", "2.0"] {
+            let error = error(&format!("%YAML {version}\n---\na: 1\n")).unwrap();
+            assert_eq!(error, "yaml: found incompatible YAML document", "{version}");
+        }
+        let unknown = error("%FOO bar\n---\na: 1\n").unwrap();
+        assert_eq!(unknown, "yaml: found unknown directive name");
     }
 
     #[test]
