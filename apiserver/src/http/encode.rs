@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 use super::negotiate::Media;
 use crate::registry::as_read;
-use crate::registry::convert::{api_version, convert};
+use crate::registry::convert::{self, api_version, convert};
 use crate::registry::store;
 use crate::storage::cache::Object;
 
@@ -363,7 +363,16 @@ impl View {
     pub fn partial(self, object: &Arc<Object>) -> Result<Vec<u8>> {
         let raw = self.message(object)?;
         // Metadata is field 1 of both and comes first.
-        Ok(first_field(&raw).unwrap_or_default().to_vec())
+        let metadata = first_field(&raw).unwrap_or_default();
+        if !convert::adds_annotations(self.served) {
+            return Ok(metadata.to_vec());
+        }
+        let message = kind_of("meta.k8s.io/v1", "PartialObjectMetadata")?;
+        let whole = codec::tree::from_proto(message, metadata)?;
+        let partial = json!({"metadata": convert::bare_metadata(self.served, &whole)});
+        let mut raw = Vec::new();
+        codec::tree::to_proto(message, &partial, &mut raw)?;
+        Ok(raw)
     }
 }
 

@@ -15,6 +15,38 @@ use serde_json::{Value, json};
 
 use crate::storage::cache::UnknownField;
 
+/// Annotations that upstream's conversion into a version adds: its internal objects, of which it
+/// shows metadata alone, do not have them.
+fn added_annotations(served: &Resource) -> &'static [&'static str] {
+    match (served.group, served.version, served.plural) {
+        ("apps", "v1", "daemonsets") => &["deprecated.daemonset.template.generation"],
+        ("autoscaling", "v1", "horizontalpodautoscalers") => autoscaling::ANNOTATIONS,
+        _ => &[],
+    }
+}
+
+/// Whether metadata shown alone are not those of the whole object.
+pub fn adds_annotations(served: &Resource) -> bool {
+    !added_annotations(served).is_empty()
+}
+
+/// An object's metadata, as they are shown alone.
+pub fn bare_metadata(served: &Resource, object: &Value) -> Value {
+    let mut metadata = object["metadata"].clone();
+    let added = added_annotations(served);
+    if let Some(members) = metadata.as_object_mut().filter(|_| !added.is_empty())
+        && let Some(annotations) = members
+            .get_mut("annotations")
+            .and_then(Value::as_object_mut)
+    {
+        annotations.retain(|key, _| !added.contains(&key.as_str()));
+        if annotations.is_empty() {
+            members.remove("annotations");
+        }
+    }
+    metadata
+}
+
 /// Turns a tree of `from` into one of `to`, two versions of one resource.
 type Function = fn(&mut Value);
 

@@ -10,7 +10,11 @@ use crate::{flags, logs, signals};
 /// The stack of every thread of a daemon: objects nest 10 000 deep (`codec::MAX_DEPTH`), and
 /// whatever walks through them, down to their drop, does so by recursion. It is address space,
 /// not memory: what nobody reaches is never touched. Frames of debug builds are larger.
-pub const STACK: usize = if cfg!(debug_assertions) { 512 << 20 } else { 64 << 20 };
+pub const STACK: usize = if cfg!(debug_assertions) {
+    512 << 20
+} else {
+    64 << 20
+};
 
 /// What `main` hands to [`run`].
 #[derive(Debug, Clone, Copy)]

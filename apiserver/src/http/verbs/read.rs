@@ -6,6 +6,7 @@ use bytes::Bytes;
 use http::{Response, StatusCode};
 use meta::Status;
 use schema::Resource;
+use serde_json::{Value, json};
 
 use super::super::body::{self, Body};
 use super::super::context::RequestContext;
@@ -232,6 +233,12 @@ pub(super) fn many(
                 items.push(item);
             }
             let kind = "PartialObjectMetadataList";
+            if items.is_empty() && media != Media::Protobuf {
+                // Upstream appends to a list that it has not made.
+                let list = json!({"metadata": meta.to_value(), "items": Value::Null});
+                return encode::tree(meta_version(beta), kind, &list, media, pretty)
+                    .map_err(Status::internal);
+            }
             encode::items(meta_version(beta), kind, meta, &items, media, pretty)
         }
         Shape::Table { beta, include } => {

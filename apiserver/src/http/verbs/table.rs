@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::super::encode::{ListMeta, View};
 use crate::registry;
 use crate::registry::columns::{self, Row};
-use crate::registry::convert::convert;
+use crate::registry::convert::{bare_metadata, convert};
 use crate::storage::cache::Object;
 
 /// `includeObject`: what a row carries besides its cells.
@@ -72,7 +72,7 @@ pub fn row(
             let mut partial = json!({
                 "kind": "PartialObjectMetadata",
                 "apiVersion": "meta.k8s.io/v1",
-                "metadata": object["metadata"],
+                "metadata": bare_metadata(served, object),
             });
             codec::tree::expand_managed_fields(&mut partial);
             row["object"] = partial;

@@ -17,7 +17,7 @@ use super::read::{self, Shape, meta_version, namespace};
 use super::table;
 use crate::authz::Attributes;
 use crate::registry::as_read;
-use crate::registry::convert::convert;
+use crate::registry::convert::{bare_metadata, convert};
 use crate::registry::managed::{self, FieldManager, Spoken};
 use crate::registry::object_meta::meta;
 use crate::registry::options::{FieldValidation, PatchType, WriteOptions};
@@ -63,7 +63,7 @@ pub(super) fn respond(
             pretty,
         ),
         Shape::Partial { beta } => {
-            let partial = serde_json::json!({"metadata": object["metadata"]});
+            let partial = serde_json::json!({"metadata": bare_metadata(view.served, &object)});
             let kind = "PartialObjectMetadata";
             encode::tree(meta_version(beta), kind, &partial, media, pretty)
         }

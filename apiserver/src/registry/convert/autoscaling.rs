@@ -10,6 +10,8 @@ const BEHAVIOR: &str = "autoscaling.alpha.kubernetes.io/behavior";
 const CURRENT_METRICS: &str = "autoscaling.alpha.kubernetes.io/current-metrics";
 const CONDITIONS: &str = "autoscaling.alpha.kubernetes.io/conditions";
 
+pub const ANNOTATIONS: &[&str] = &[METRICS, BEHAVIOR, CURRENT_METRICS, CONDITIONS];
+
 fn is_cpu_utilization(metric: &Value) -> bool {
     metric["type"] == "Resource" && metric["resource"]["name"] == "cpu"
 }
@@ -172,7 +174,7 @@ pub fn v2_to_v1(hpa: &mut Value) {
     }
     let status = child_mut(hpa, "status");
     let current = items(status.remove("currentMetrics"));
-    let conditions = items(status.remove("conditions"));
+    let mut conditions = items(status.remove("conditions"));
     if let Some(cpu) = current.iter().find(|m| is_cpu_utilization(m)) {
         let utilization = &cpu["resource"]["current"]["averageUtilization"];
         if utilization.is_number() {
@@ -188,6 +190,11 @@ pub fn v2_to_v1(hpa: &mut Value) {
             CURRENT_METRICS,
             &current.into_iter().map(status_to_v1).collect(),
         );
+    }
+    // The annotation's type prints the time even when there is none.
+    for condition in conditions.iter_mut().filter_map(Value::as_object_mut) {
+        let time = condition.entry("lastTransitionTime");
+        time.or_insert(Value::Null);
     }
     if !conditions.is_empty() {
         annotate(hpa, CONDITIONS, &Value::Array(conditions));
@@ -230,7 +237,11 @@ pub fn v1_to_v2(hpa: &mut Value) {
     if !current.is_empty() {
         status.insert("currentMetrics".into(), Value::Array(current));
     }
-    if let Some(conditions) = conditions {
+    if let Some(mut conditions) = conditions {
+        let list = conditions.as_array_mut().into_iter().flatten();
+        for condition in list.filter_map(Value::as_object_mut) {
+            condition.retain(|_, value| !value.is_null());
+        }
         status.insert("conditions".into(), conditions);
     }
 }

@@ -1,10 +1,12 @@
 //! List and watch: selectors, versions and continue tokens become a query of the cache.
 
 use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use base64::engine::DecodePaddingMode;
+use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig, URL_SAFE_NO_PAD};
 use meta::{Status, fields, labels};
 use schema::Resource;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
+use serde_json::Value;
 
 use super::super::convert;
 use super::super::options::{ListOptions, Match, parse_resource_version};
@@ -30,13 +32,13 @@ pub struct Listed {
 }
 
 /// `continue`, as upstream writes it.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Default, Serialize)]
 struct Token {
     #[serde(rename = "v")]
     version: String,
-    #[serde(rename = "rv", default)]
+    #[serde(rename = "rv")]
     resource_version: i64,
-    #[serde(rename = "start", default)]
+    #[serde(rename = "start")]
     start: String,
 }
 
@@ -56,35 +58,99 @@ impl Token {
     }
 
     fn decode(text: &str) -> Result<Token, String> {
-        const INVALID: &str = "continue key is not valid";
-        let bytes = URL_SAFE_NO_PAD
-            .decode(text)
-            .map_err(|e| format!("{INVALID}: {e}"))?;
-        let token: Token = serde_json::from_slice(&bytes).map_err(|e| format!("{INVALID}: {e}"))?;
+        let invalid = |why: String| format!("continue key is not valid: {why}");
+        let bytes = decode_base64(text)
+            .map_err(|at| invalid(format!("illegal base64 data at input byte {at}")))?;
+        let token = Token::read(&bytes).map_err(invalid)?;
         if token.version != TOKEN_VERSION {
-            return Err(format!(
-                "{INVALID}: server does not recognize this encoded version {}",
+            return Err(invalid(format!(
+                "server does not recognize this encoded version {}",
                 token.version
-            ));
+            )));
         }
         if token.resource_version == 0 {
-            return Err(format!(
-                "{INVALID}: incorrect encoded start resourceVersion (version meta.k8s.io/v1)"
+            return Err(invalid(
+                "incorrect encoded start resourceVersion (version meta.k8s.io/v1)".into(),
             ));
         }
         if token.start.is_empty() {
-            return Err(format!(
-                "{INVALID}: encoded start key empty (version meta.k8s.io/v1)"
+            return Err(invalid(
+                "encoded start key empty (version meta.k8s.io/v1)".into(),
             ));
         }
         // Nobody gets out of the prefix that the request is about.
-        let tail = token.start.trim_start_matches('/');
-        let climbs = tail.split('/').any(|part| matches!(part, "" | "." | ".."));
-        if climbs {
-            return Err(format!("{INVALID}: {}", token.start));
+        let below = token.start.strip_prefix('/').unwrap_or(&token.start);
+        let mut parts = below.split('/');
+        if !below.is_empty() && parts.any(|part| matches!(part, "" | "." | "..")) {
+            return Err(invalid(token.start));
         }
         Ok(token)
     }
+
+    /// Reads the JSON as Go reads it into a struct, in which names may be of any case.
+    fn read(bytes: &[u8]) -> Result<Token, String> {
+        let json = codec::decode::untyped(bytes).map_err(|e| e.to_string())?;
+        let word = |value: &Value| match value {
+            Value::Bool(_) => "bool".to_owned(),
+            Value::Number(n) if n.is_f64() => format!("number {n}"),
+            Value::Number(_) => "number".to_owned(),
+            Value::String(_) => "string".to_owned(),
+            Value::Array(_) => "array".to_owned(),
+            _ => "object".to_owned(),
+        };
+        let members = match json {
+            Value::Object(members) => members,
+            Value::Null => Default::default(),
+            other => {
+                let found = word(&other);
+                return Err(format!(
+                    "json: cannot unmarshal {found} into Go value of type storage.continueToken"
+                ));
+            }
+        };
+        let wrong = |value: &Value, name: &str, wanted: &str| {
+            let found = word(value);
+            format!(
+                "json: cannot unmarshal {found} into Go struct field continueToken.{name} of type {wanted}"
+            )
+        };
+        let mut token = Token::default();
+        for (name, value) in &members {
+            match (name.to_ascii_lowercase().as_str(), value) {
+                (_, Value::Null) => {}
+                ("v", Value::String(text)) => token.version = text.clone(),
+                ("start", Value::String(text)) => token.start = text.clone(),
+                (name @ ("v" | "start"), other) => return Err(wrong(other, name, "string")),
+                ("rv", value) => {
+                    let revision = value.as_i64();
+                    token.resource_version = revision.ok_or_else(|| wrong(value, "rv", "int64"))?;
+                }
+                _ => {}
+            }
+        }
+        Ok(token)
+    }
+}
+
+/// Go's `base64.RawURLEncoding`.
+///
+/// # Errors
+/// The byte at which it gives up.
+fn decode_base64(text: &str) -> Result<Vec<u8>, usize> {
+    let known = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'\r' | b'\n');
+    if let Some(at) = text.bytes().position(|b| !known(b)) {
+        return Err(at);
+    }
+    let digits: String = text.chars().filter(|c| !matches!(c, '\r' | '\n')).collect();
+    // Bits that belong to no byte are passed over.
+    let lenient = GeneralPurposeConfig::new()
+        .with_encode_padding(false)
+        .with_decode_padding_mode(DecodePaddingMode::RequireNone)
+        .with_decode_allow_trailing_bits(true);
+    let engine = GeneralPurpose::new(&base64::alphabet::URL_SAFE, lenient);
+    engine
+        .decode(digits)
+        .map_err(|_| text.len().saturating_sub(1))
 }
 
 impl Store {
@@ -133,7 +199,11 @@ impl Store {
             at,
             // Whatever state there is comes whole, as from upstream's cache: clients that ask
             // for it do not go on to a second page.
-            limit: if at == At::Any { 0 } else { options.limit },
+            limit: if at == At::Any || options.resource_version == "0" {
+                0
+            } else {
+                options.limit
+            },
             start: &start,
         };
         let list = match self.cache.list(&query).await {
@@ -273,8 +343,34 @@ mod tests {
 
     #[test]
     fn bad_tokens_are_refused() {
+        let raw = |json: &str| URL_SAFE_NO_PAD.encode(json);
+        let upper = raw(r#"{"V":"meta.k8s.io/v1","RV":5,"Start":"/"}"#);
+        assert_eq!(Token::decode(&upper).map(|t| t.start), Ok("/".to_owned()));
         for (token, why) in [
-            ("!".to_owned(), "continue key is not valid"),
+            ("!".to_owned(), "illegal base64 data at input byte 0"),
+            ("YQ==".to_owned(), "illegal base64 data at input byte 2"),
+            (raw("{"), "unexpected end of JSON input"),
+            (
+                raw("[]"),
+                "cannot unmarshal array into Go value of type storage.continueToken",
+            ),
+            (raw("null"), "does not recognize this encoded version "),
+            (
+                raw(r#"{"v":5}"#),
+                "cannot unmarshal number into Go struct field continueToken.v of type string",
+            ),
+            (
+                raw(r#"{"v":"","rv":5.5}"#),
+                "cannot unmarshal number 5.5 into Go struct field continueToken.rv of type int64",
+            ),
+            (
+                Token::encode(1, "//a".into()),
+                "continue key is not valid: //a",
+            ),
+            (
+                Token::encode(1, "a/./b".into()),
+                "continue key is not valid: a/./b",
+            ),
             (Token::encode(0, "a".into()), "start resourceVersion"),
             (Token::encode(1, String::new()), "start key empty"),
             (

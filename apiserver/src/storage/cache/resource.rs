@@ -106,6 +106,15 @@ impl State {
     }
 }
 
+/// A state to list from.
+struct Snapshot {
+    /// Over the objects to look at.
+    cursor: Cursor,
+    /// All that there are, of which an index may know but some.
+    all: Tree,
+    revision: Revision,
+}
+
 /// The range of keys that a selector can match, from `start` on.
 fn key_range(definition: &Definition, selector: &Selector, start: &str) -> (String, String) {
     if definition.namespaced && selector.namespace.is_empty() {
@@ -209,7 +218,7 @@ impl ResourceCache {
         match self.freshen(query.at).await? {
             Fresh::Storage(revision) => self.list_from_storage(&query, revision).await,
             Fresh::Cache => match self.snapshot(&query)? {
-                Some((cursor, revision)) => Ok(self.page(&query, cursor, revision)),
+                Some(snapshot) => Ok(self.page(&query, snapshot)),
                 None => {
                     let At::Exact(revision) = query.at else {
                         unreachable!("only an exact revision can be too old");
@@ -249,8 +258,8 @@ impl ResourceCache {
         fresh
     }
 
-    /// The objects to look at and their revision; `None` when the revision is too old.
-    fn snapshot(&self, query: &ListQuery<'_>) -> Result<Option<(Cursor, Revision)>> {
+    /// What a query looks at; `None` when the revision is too old.
+    fn snapshot(&self, query: &ListQuery<'_>) -> Result<Option<Snapshot>> {
         let state = self.state.read();
         state.check()?;
         let now = self.revision(&state);
@@ -266,17 +275,26 @@ impl ResourceCache {
                     return Ok(None);
                 };
                 drop(state);
-                let cursor = candidates(tree, &self.definition, selector, start);
-                Ok(Some((cursor, revision)))
+                let cursor = candidates(tree.clone(), &self.definition, selector, start);
+                Ok(Some(Snapshot {
+                    cursor,
+                    all: tree,
+                    revision,
+                }))
             }
             _ => {
                 let (cursor, learn) = state.candidates(&self.definition, selector, start);
+                let all = state.objects.clone();
                 drop(state);
                 if let Some(key) = learn {
                     let state = &mut *self.state.write();
                     state.indexes.learn(key, &state.objects);
                 }
-                Ok(Some((cursor, now)))
+                Ok(Some(Snapshot {
+                    cursor,
+                    all,
+                    revision: now,
+                }))
             }
         }
     }
@@ -286,7 +304,12 @@ impl ResourceCache {
         self.shared.freshness.revision().max(state.changed)
     }
 
-    fn page(&self, query: &ListQuery<'_>, mut cursor: Cursor, revision: Revision) -> List {
+    fn page(&self, query: &ListQuery<'_>, snapshot: Snapshot) -> List {
+        let Snapshot {
+            mut cursor,
+            all,
+            revision,
+        } = snapshot;
         let selector = query.selector;
         let plain = selector.is_plain();
         let limit = if query.limit == 0 {
@@ -310,6 +333,13 @@ impl ResourceCache {
                 break;
             }
             objects.push(object);
+            // Upstream looks no further than this, and so does not know what it would find.
+            if !plain && objects.len() == limit {
+                let next = objects.last().map(|last| format!("{}\0", last.key()));
+                let next = next.unwrap_or_default();
+                more = candidates(all, &self.definition, selector, &next).left() > 0;
+                break;
+            }
         }
         self.metrics.list(fetched, objects.len());
         List {
