@@ -239,6 +239,22 @@ mod tests {
     }
 
     #[test]
+    fn metadata_alone_are_without_what_conversion_adds() {
+        let daemon_sets = schema::resources()
+            .iter()
+            .find(|r| r.group == "apps" && r.plural == "daemonsets")
+            .unwrap();
+        let generation = "deprecated.daemonset.template.generation";
+        let set = json!({"metadata": {"name": "d", "annotations": {generation: "1"}}});
+        assert_eq!(bare_metadata(daemon_sets, &set), json!({"name": "d"}));
+        let set = json!({"metadata": {"annotations": {generation: "1", "a": "b"}}});
+        assert_eq!(
+            bare_metadata(daemon_sets, &set),
+            json!({"annotations": {"a": "b"}})
+        );
+    }
+
+    #[test]
     fn every_conversion_is_between_resources_that_exist() {
         for c in CONVERSIONS {
             for (group, version) in [c.from, c.to] {

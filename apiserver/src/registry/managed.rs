@@ -585,7 +585,21 @@ pub fn workload_entries(workload: &Value, scale: Option<&Value>, version: &str) 
         // Upstream looks for the time where a new owner has none yet.
         written.put(Entry::new(id, version, REPLICAS.clone()));
     }
-    written.write()
+    let mut entries = written.write();
+    for entry in entries
+        .as_mut()
+        .and_then(Value::as_array_mut)
+        .into_iter()
+        .flatten()
+    {
+        // Upstream has them in a map on this way, which is sorted by its keys' texts.
+        if let Some(fields) = entry["fieldsV1"].as_str()
+            && let Ok(sorted) = codec::decode::untyped(fields.as_bytes())
+        {
+            entry["fieldsV1"] = sorted.to_string().into();
+        }
+    }
+    entries
 }
 
 #[cfg(test)]
@@ -677,6 +691,16 @@ mod tests {
         assert_eq!(entries.as_array().unwrap().len(), 1);
         assert_eq!(entries[0]["manager"], "scaler");
         assert_eq!(entries[0]["apiVersion"], "apps/v1");
+        let fields = r#"{"f:ports":{"k:{\"port\":80}":{},"k:{\"port\":443}":{}}}"#;
+        let workload = json!({"metadata": {"managedFields": [{
+            "manager": "other", "operation": "Update", "apiVersion": "apps/v1",
+            "fieldsType": "FieldsV1", "fieldsV1": fields,
+        }]}});
+        let entries = workload_entries(&workload, Some(&scale), "apps/v1").unwrap();
+        assert_eq!(
+            entries[0]["fieldsV1"],
+            r#"{"f:ports":{"k:{\"port\":443}":{},"k:{\"port\":80}":{}}}"#
+        );
     }
 
     #[test]

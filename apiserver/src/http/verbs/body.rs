@@ -523,6 +523,26 @@ mod tests {
     }
 
     #[test]
+    fn evictions_may_be_of_the_older_version() {
+        let eviction = Expected {
+            group: "policy",
+            version: "v1",
+            kind: "Eviction",
+        };
+        let read = |version: &str| {
+            let body = format!(r#"{{"apiVersion":"{version}","kind":"Eviction"}}"#);
+            let warnings = Warnings::default();
+            let warn = FieldValidation::Warn;
+            object(Media::Json, body.as_bytes(), eviction, warn, &warnings)
+                .map(|object| object["apiVersion"].clone())
+                .map_err(|e| e.code)
+        };
+        assert_eq!(read("policy/v1beta1"), Ok(json!("policy/v1")));
+        assert_eq!(read("policy/v1"), Ok(json!("policy/v1")));
+        assert_eq!(read("policy/v2"), Err(400));
+    }
+
+    #[test]
     fn maps_are_printed_as_go_does() {
         let value = serde_json::json!({"b": [1, null], "a": {"x": "y", "t": true}});
         assert_eq!(go_map(&value), "map[a:map[t:true x:y] b:[1 <nil>]]");

@@ -433,6 +433,8 @@ mod tests {
                 .unwrap()
                 .contains("qps")
         );
+        let conditions = hpa["metadata"]["annotations"][CONDITIONS].as_str().unwrap();
+        assert!(conditions.contains(r#""lastTransitionTime":null"#));
         v1_to_v2(&mut hpa);
         assert_eq!(hpa, v2);
     }

@@ -183,6 +183,37 @@ async fn pages_continue_one_state() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_full_page_may_have_a_successor() {
+    let rig = Rig::new(&[]).await;
+    for (name, labels) in [("a", "v=1"), ("b", "v=2"), ("c", "v=1"), ("d", "v=2")] {
+        rig.put(&format!("ns/{name}"), labels).await;
+    }
+    // Twice: by then an index may know the label.
+    for (labels, limit, more) in [
+        ("v=1", 2, true),
+        ("v=2", 2, false),
+        ("v=1", 3, false),
+        ("v=1", 2, true),
+        ("v=2", 2, false),
+    ] {
+        let selector = rig.select("", labels, "");
+        let query = ListQuery {
+            selector: &selector,
+            at: At::Latest,
+            limit,
+            start: "",
+        };
+        let list = rig.pods.list(&query).await.unwrap();
+        assert_eq!(list.objects.len(), 2);
+        assert_eq!(
+            (list.more, list.remaining),
+            (more, None),
+            "{labels} {limit}"
+        );
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_history_has_forgotten_is_read_from_the_store() {
     let rig = Rig::new(&[]).await;
     let old = rig.put("ns/a", "v=1").await;

@@ -6,7 +6,7 @@
 use std::borrow::Cow;
 use std::fmt;
 
-use serde::de::{self, Deserialize, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::de::{self, Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::Value;
 
 use super::set::{Element, Node, Set};
@@ -16,9 +16,16 @@ use super::set::{Element, Node, Set};
 #[error("{0}")]
 pub struct Malformed(String);
 
+/// A set that was read.
+pub struct Read {
+    pub set: Set,
+    /// The text is what [`write`] makes of the set.
+    pub canonical: bool,
+}
+
 /// Reads the text of a set. Elements of unknown types are dropped: a later version may know
 /// them.
-pub fn read(text: &str) -> Result<Set, Malformed> {
+pub fn read(text: &str) -> Result<Read, Malformed> {
     // What nests deeper than serde_json likes is read by way of a tree.
     let level: Option<Level> = serde_json::from_str(text)
         .or_else(|_| {
@@ -26,22 +33,30 @@ pub fn read(text: &str) -> Result<Set, Malformed> {
             Option::deserialize(tree)
         })
         .map_err(|e: serde_json::Error| Malformed(e.to_string()))?;
-    match level {
-        None => Ok(Set::default()),
-        Some(Level::Object { set, .. }) => Ok(set),
-        Some(Level::Leaf) => Err(Malformed(format!("expected an object, got {text}"))),
-    }
+    Ok(match level {
+        None => Read {
+            set: Set::default(),
+            canonical: false,
+        },
+        Some(Level {
+            set,
+            own,
+            canonical,
+        }) => Read {
+            // Nothing is above the first level.
+            canonical: canonical && (!own || set.is_empty()),
+            set,
+        },
+    })
 }
 
 /// One level of the text, with all below.
-enum Level {
-    Object {
-        set: Set,
-        /// The field above is a member as well.
-        own: bool,
-    },
-    /// Anything but an object.
-    Leaf,
+struct Level {
+    set: Set,
+    /// The field above is a member as well.
+    own: bool,
+    /// See [`Read`].
+    canonical: bool,
 }
 
 impl<'de> Deserialize<'de> for Level {
@@ -62,74 +77,59 @@ impl<'de> Visitor<'de> for LevelVisitor {
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Level, A::Error> {
         let mut nodes: Vec<Node> = Vec::new();
         let mut own = None;
+        let mut canonical = true;
         while let Some(key) = map.next_key::<Cow<'de, str>>()? {
             let below: Level = map.next_value()?;
             if key == "." {
+                canonical &= own.is_none();
                 own = Some(true);
                 continue;
             }
             own = own.or(Some(false));
-            let Some(element) = element(&key).map_err(de::Error::custom)? else {
+            let Some((element, plain)) = element(&key).map_err(de::Error::custom)? else {
+                canonical = false;
                 continue;
             };
-            let (children, member) = match below {
-                Level::Object { set, own } => (set, own),
-                Level::Leaf => (Set::default(), true),
-            };
+            canonical &= plain && below.canonical;
             nodes.push(Node {
                 element,
-                member: member || children.is_empty(),
-                children,
+                member: below.own || below.set.is_empty(),
+                children: below.set,
             });
         }
-        // Of members of one name the last one counts, as anywhere in JSON.
-        nodes.reverse();
-        nodes.sort_by(|a, b| a.element.cmp(&b.element));
-        nodes.dedup_by(|a, b| a.element == b.element);
-        Ok(Level::Object {
+        if !nodes.is_sorted_by(|a, b| a.element < b.element) {
+            canonical = false;
+            // Of members of one name the last one counts, as anywhere in JSON.
+            nodes.reverse();
+            nodes.sort_by(|a, b| a.element.cmp(&b.element));
+            nodes.dedup_by(|a, b| a.element == b.element);
+        }
+        Ok(Level {
+            canonical: canonical && !(own == Some(true) && nodes.is_empty()),
             own: own.unwrap_or(true) || nodes.is_empty(),
             set: Set::new(nodes),
         })
     }
 
-    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Level, A::Error> {
-        while seq.next_element::<IgnoredAny>()?.is_some() {}
-        Ok(Level::Leaf)
-    }
-
-    fn visit_bool<E>(self, _: bool) -> Result<Level, E> {
-        Ok(Level::Leaf)
-    }
-
-    fn visit_u64<E>(self, _: u64) -> Result<Level, E> {
-        Ok(Level::Leaf)
-    }
-
-    fn visit_i64<E>(self, _: i64) -> Result<Level, E> {
-        Ok(Level::Leaf)
-    }
-
-    fn visit_f64<E>(self, _: f64) -> Result<Level, E> {
-        Ok(Level::Leaf)
-    }
-
-    fn visit_str<E>(self, _: &str) -> Result<Level, E> {
-        Ok(Level::Leaf)
-    }
-
+    /// `null` is taken for an object without members.
     fn visit_unit<E>(self) -> Result<Level, E> {
-        Ok(Level::Leaf)
+        Ok(Level {
+            set: Set::default(),
+            own: true,
+            canonical: false,
+        })
     }
 }
 
-fn element(key: &str) -> Result<Option<Element>, Malformed> {
+/// The element that a member stands for, and whether it is written like that.
+fn element(key: &str) -> Result<Option<(Element, bool)>, Malformed> {
     let Some((kind, text)) = key.split_once(':') else {
         return Err(Malformed(format!("missing colon: {key}")));
     };
     let json = |text: &str| -> Result<Value, Malformed> {
         serde_json::from_str(text).map_err(|e| Malformed(format!("parsing {key}: {e}")))
     };
-    Ok(Some(match kind {
+    let element = match kind {
         "f" => Element::Field(Cow::Owned(text.to_owned())),
         "v" => Element::Value(json(text)?),
         "k" => match json(text)? {
@@ -144,7 +144,18 @@ fn element(key: &str) -> Result<Option<Element>, Malformed> {
                 .map_err(|e| Malformed(format!("parsing {key}: {e}")))?,
         ),
         _ => return Ok(None),
-    }))
+    };
+    let plain = match &element {
+        Element::Field(_) | Element::Index(_) => true,
+        // Several fields may be in another order.
+        Element::Key(fields) if fields.len() > 1 => {
+            let mut written = String::new();
+            name(&element, &mut written);
+            serde_json::from_str::<Cow<'_, str>>(&written).is_ok_and(|written| written == key)
+        }
+        Element::Key(_) | Element::Value(_) => !text.contains([' ', '\n', '\t']),
+    };
+    Ok(Some((element, plain)))
 }
 
 /// Writes a set.
@@ -211,7 +222,9 @@ mod tests {
                 "f:ports": {".": {}, "k:{\"port\":80,\"protocol\":\"TCP\"}": {".": {}, "f:port": {}}},
             },
         });
-        let set = read(&fields.to_string()).unwrap();
+        let set_of = |text: &str| read(text).map(|read| read.set);
+        let Read { set, canonical } = read(&fields.to_string()).unwrap();
+        assert!(canonical);
         assert_eq!(
             set.paths(),
             [
@@ -225,14 +238,43 @@ mod tests {
             ]
         );
         assert_eq!(write(&set), fields.to_string());
-        assert_eq!(read("{}").unwrap(), Set::default());
-        assert_eq!(read("null").unwrap(), Set::default());
-        assert_eq!(read(r#"{"x:new": {}}"#).unwrap(), Set::default());
+        assert_eq!(set_of("{}").unwrap(), Set::default());
+        assert_eq!(set_of("null").unwrap(), Set::default());
+        assert_eq!(set_of(r#"{"x:new": {}}"#).unwrap(), Set::default());
         assert!(read(r#"{"k:[1]": {}}"#).is_err());
         assert!(read(r#"{"nothing": {}}"#).is_err());
         assert!(read("[]").is_err());
         assert!(read("{").is_err());
-        let twice = read(r#"{"f:a": {"f:b": {}}, "f:a": {"f:c": {}}}"#).unwrap();
+        let twice = set_of(r#"{"f:a": {"f:b": {}}, "f:a": {"f:c": {}}}"#).unwrap();
         assert_eq!(twice.paths(), [".a.c"]);
+    }
+
+    #[test]
+    fn what_would_be_written_otherwise_is_told() {
+        for (text, canonical) in [
+            ("{}", true),
+            (r#"{"f:a":{".":{},"f:b":{}}}"#, true),
+            (
+                r#"{"f:p":{"k:{\"port\":80}":{},"k:{\"port\":443}":{}}}"#,
+                true,
+            ),
+            (
+                r#"{"f:p":{"k:{\"port\":443}":{},"k:{\"port\":80}":{}}}"#,
+                false,
+            ),
+            (r#"{"f:p":{"k:{\"b\":1,\"a\":2}":{}}}"#, false),
+            (r#"{".":{},"f:a":{}}"#, false),
+            (r#"{"f:a":{".":{}}}"#, false),
+            (r#"{"f:a":{"x:new":{}}}"#, false),
+            (r#"{"f:a":{"f:b":{},".":{}}}"#, false),
+            (r#"{"f:a":null}"#, false),
+        ] {
+            let read = read(text).unwrap();
+            assert_eq!(read.canonical, canonical, "{text}");
+            assert_eq!(write(&read.set) == text, canonical, "{text}");
+        }
+        for text in [r#"{"f:a":5}"#, r#"{"f:a":[]}"#, r#"{"f:a":"x"}"#] {
+            assert!(read(text).is_err(), "{text}");
+        }
     }
 }

@@ -137,12 +137,13 @@ impl Entry {
         };
         let mut id = Identity::new("", operation, api_version, text("subresource"));
         id.manager = text("manager").to_owned();
+        let fields_v1::Read { set, canonical } = fields_v1::read(fields).ok()?;
         Some(Entry {
             id,
             api_version: api_version.to_owned(),
             time: entry["time"].as_str().map(str::to_owned),
-            set: fields_v1::read(fields).ok()?,
-            source: fields.starts_with('{').then(|| fields.to_owned()),
+            set,
+            source: canonical.then(|| fields.to_owned()),
         })
     }
 
