@@ -142,13 +142,21 @@ pub const CONTROLLERS: &[Descriptor] = &[
         "tokencleaner",
         c::bootstrap::start_cleaner,
     )),
-    absent("device-taint-eviction-controller", ""),
+    ours(
+        "device-taint-eviction-controller",
+        "",
+        c::devicetainteviction::start,
+    ),
     ours(
         "persistentvolume-binder-controller",
         "persistentvolume-binder",
         c::persistentvolume::start,
     ),
-    absent("persistentvolume-attach-detach-controller", "attachdetach"),
+    ours(
+        "persistentvolume-attach-detach-controller",
+        "attachdetach",
+        c::attachdetach::start,
+    ),
     ours(
         "persistentvolume-expander-controller",
         "persistentvolume-expander",
@@ -192,7 +200,11 @@ pub const CONTROLLERS: &[Descriptor] = &[
         "storageversion-garbage-collector-controller",
         "storage-version-gc",
     ),
-    absent("resourceclaim-controller", "resource-claim-controller"),
+    ours(
+        "resourceclaim-controller",
+        "resource-claim-controller",
+        c::resourceclaim::start,
+    ),
     absent("resourcepoolstatusrequest-controller", ""),
     ours(
         "legacy-serviceaccount-token-cleaner-controller",

@@ -1,12 +1,14 @@
 //! One folder per controller: its plan (pure), what it remembers, and the wiring that observes
 //! and applies.
 
+pub mod attachdetach;
 pub mod bootstrap;
 pub mod certificates;
 pub mod clusterroleaggregation;
 pub mod cronjob;
 pub mod daemonset;
 pub mod deployment;
+pub mod devicetainteviction;
 pub mod disruption;
 pub mod endpoints;
 pub mod endpointslice;
@@ -24,6 +26,7 @@ pub mod podgc;
 pub mod pvcprotection;
 pub mod pvprotection;
 pub mod replicaset;
+pub mod resourceclaim;
 pub mod resourcequota;
 pub mod rootcapublisher;
 pub mod serviceaccount;

@@ -3,7 +3,7 @@
 //! What must not be here: rules of a controller, requests.
 
 mod node;
-mod pod;
+pub mod pod;
 
 pub use node::{Node, NodeCondition, Taint};
 pub use pod::{ContainerStatus, Pod, Toleration};

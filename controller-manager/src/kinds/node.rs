@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 const ZONE_LABEL: &str = "topology.kubernetes.io/zone";
 
-/// A node with only the fields that controllers read: no images, no volumes.
+/// A node with only the fields that controllers read: no images.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Node {
@@ -45,6 +45,17 @@ pub struct Taint {
 pub struct NodeStatus {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub conditions: Vec<NodeCondition>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub volumes_in_use: Vec<Box<str>>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub volumes_attached: Vec<AttachedVolume>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct AttachedVolume {
+    pub name: Box<str>,
+    pub device_path: Box<str>,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]

@@ -2,21 +2,10 @@
 //! line starts it, and without effect. They move out of here with their controllers.
 
 use clap::Args;
-use component::flags::GoDuration;
 
 #[derive(Args, Debug)]
 #[group(skip)]
 pub struct AbsentControllerFlags {
-    #[arg(long, default_value = "1m0s")]
-    attach_detach_reconcile_sync_period: GoDuration,
-    #[arg(long)]
-    disable_attach_detach_reconcile_sync: bool,
-    #[arg(long)]
-    disable_force_detach_on_timeout: bool,
-    #[arg(long, default_value_t = 8)]
-    concurrent_device_taint_eviction_syncs: usize,
-    #[arg(long, default_value_t = 50)]
-    concurrent_resourceclaim_syncs: usize,
     #[arg(long)]
     enable_hostpath_provisioner: bool,
     #[arg(

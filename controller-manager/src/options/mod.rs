@@ -76,6 +76,12 @@ pub struct Options {
     #[command(flatten)]
     pub resourcequota: ResourceQuotaFlags,
     #[command(flatten)]
+    pub resource_claim: ResourceClaimFlags,
+    #[command(flatten)]
+    pub device_taint_eviction: DeviceTaintEvictionFlags,
+    #[command(flatten)]
+    pub attach_detach: AttachDetachFlags,
+    #[command(flatten)]
     pub ttl_after_finished: TtlAfterFinishedFlags,
     #[command(flatten)]
     pub absent: AbsentControllerFlags,
@@ -418,6 +424,36 @@ pub struct ResourceQuotaFlags {
     /// The period for syncing quota usage status in the system
     #[arg(long, default_value = "5m0s")]
     pub resource_quota_sync_period: GoDuration,
+}
+
+#[derive(Args, Debug)]
+#[group(skip)]
+pub struct ResourceClaimFlags {
+    /// The number of resource claim sync operations that may run concurrently. Larger number = faster resource claim operations, but more CPU (and network) load
+    #[arg(long, default_value_t = 50)]
+    pub concurrent_resourceclaim_syncs: usize,
+}
+
+#[derive(Args, Debug)]
+#[group(skip)]
+pub struct DeviceTaintEvictionFlags {
+    /// Pods that may be evicted at the same time
+    #[arg(long, default_value_t = 8)]
+    pub concurrent_device_taint_eviction_syncs: usize,
+}
+
+#[derive(Args, Debug)]
+#[group(skip)]
+pub struct AttachDetachFlags {
+    /// How often volumes that are wanted and volumes that are attached are compared. At least one second
+    #[arg(long, default_value = "1m0s")]
+    pub attach_detach_reconcile_sync_period: GoDuration,
+    /// Do not compare them; what is attached behind the manager's back is not noticed then
+    #[arg(long)]
+    pub disable_attach_detach_reconcile_sync: bool,
+    /// Never detach a volume from a node that is not ready before the node says that it has unmounted it
+    #[arg(long)]
+    pub disable_force_detach_on_timeout: bool,
 }
 
 #[derive(Args, Debug)]

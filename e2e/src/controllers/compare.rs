@@ -31,6 +31,9 @@ pub struct Options {
     /// Scenarios at the same time.
     #[arg(long, default_value_t = 12)]
     pub at_once: usize,
+    /// How often what differs is played again; what depends on who is faster differs at times.
+    #[arg(long, default_value_t = 2)]
+    pub again: u32,
     /// Milliseconds without a change before anything is seen.
     #[arg(long, default_value_t = 1500)]
     pub quiet: u64,
@@ -130,28 +133,32 @@ pub async fn run(options: Options) -> Result<()> {
             ours.check()?;
         }
     }
-    let mut different = 0;
-    let (theirs_side, ours_side) = (&theirs, &ours);
-    let mut pairs = stream::iter(&again)
-        .map(|i| both(theirs_side, ours_side, &scenarios[*i], quiet * 2))
-        .buffer_unordered(options.at_once.div_ceil(3));
-    while let Some(pair) = pairs.next().await {
-        let differences = pair.theirs.differences(&pair.ours);
-        if differences.is_empty() {
-            same += 1;
-            println!(
-                "{:>10}  {:6.1} s  {}",
-                "same",
-                pair.took.as_secs_f64(),
-                pair.name
-            );
-            continue;
+    let first = again.len();
+    for attempt in 1..=options.again {
+        let last = attempt == options.again;
+        let patience = quiet * (attempt + 1);
+        let (theirs, ours, scenarios) = (&theirs, &ours, &scenarios);
+        let mut pairs = stream::iter(std::mem::take(&mut again))
+            .map(|i| async move { (i, both(theirs, ours, &scenarios[i], patience).await) })
+            .buffer_unordered(options.at_once.div_ceil(3));
+        while let Some((i, pair)) = pairs.next().await {
+            let differences = pair.theirs.differences(&pair.ours);
+            let took = pair.took.as_secs_f64();
+            if differences.is_empty() {
+                same += 1;
+                println!("{:>10}  {took:6.1} s  {}", "same", pair.name);
+                continue;
+            }
+            again.push(i);
+            if last {
+                println!("\nDIFFERENT: {} (- theirs, + ours)", pair.name);
+                differences.iter().for_each(|line| println!("{line}"));
+            } else {
+                println!("{:>10}  {took:6.1} s  {}", "once more", pair.name);
+            }
         }
-        different += 1;
-        println!("\nDIFFERENT: {} (- theirs, + ours)", pair.name);
-        differences.iter().for_each(|line| println!("{line}"));
     }
-    drop(pairs);
+    let different = again.len();
     for (name, what) in vain {
         println!("in vain for both: {name}: {}", what.join("; "));
     }
@@ -159,7 +166,7 @@ pub async fn run(options: Options) -> Result<()> {
         "\n{} scenarios in {:.0} s: {same} the same ({} of them only when played again), {different} different",
         scenarios.len(),
         start.elapsed().as_secs_f64(),
-        again.len() - different,
+        first - different,
     );
     if let Some(to) = &options.logs {
         for (name, side) in [("theirs", &theirs), ("ours", &ours)] {

@@ -18,7 +18,7 @@ pub struct Manager {
 }
 
 /// Periods that are minutes or hours otherwise.
-const HASTE: [&str; 9] = [
+const HASTE: [&str; 11] = [
     "--node-monitor-period=1s",
     "--node-monitor-grace-period=16s",
     "--horizontal-pod-autoscaler-sync-period=1s",
@@ -26,6 +26,8 @@ const HASTE: [&str; 9] = [
     "--pvclaimbinder-sync-period=2s",
     "--kube-api-qps=2000",
     "--kube-api-burst=4000",
+    "--node-eviction-rate=10",
+    "--secondary-node-eviction-rate=10",
     "--concurrent-gc-syncs=20",
     "--concurrent-namespace-syncs=20",
 ];

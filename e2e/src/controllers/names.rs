@@ -66,12 +66,12 @@ impl Names {
                 text = text.replace(from, to);
             }
         }
-        minutes(&token_volumes(&text))
+        refused(&nodes(&minutes(&token_volumes(&text))))
     }
 
     /// The words of an event: times within, too.
     pub fn message(&self, text: &str) -> String {
-        let text = self.text(text);
+        let text = listed(&self.text(text));
         let clock = text.as_bytes().windows(8).any(|w| {
             w[2] == b':'
                 && w[5] == b':'
@@ -104,10 +104,11 @@ impl Names {
     }
 }
 
-/// Endpoints are in the order of their addresses, which are drawn; so are references to jobs.
+/// Endpoints are in the order of their addresses, which are drawn; so are references to jobs;
+/// ports are in that of a hash.
 fn unordered(items: &[Value]) -> bool {
     let first = &items[0];
-    ["addresses", "ip", "targetRef", "uid"]
+    ["addresses", "ip", "targetRef", "uid", "protocol"]
         .iter()
         .any(|key| first.get(key).is_some())
 }
@@ -121,6 +122,46 @@ fn is_time(text: &str) -> bool {
         && bytes[13] == b':'
         && bytes[..4].iter().all(u8::is_ascii_digit)
         && bytes.ends_with(b"Z")
+}
+
+/// Which of a scenario's nodes are first is up to whoever goes through them.
+fn nodes(text: &str) -> String {
+    const PREFIX: &str = "NS-n";
+    let mut parts = text.split(PREFIX);
+    let mut all = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        let rest = part.trim_start_matches(|c: char| c.is_ascii_digit());
+        all.push_str(PREFIX);
+        if rest.len() < part.len() {
+            all.push('*');
+        }
+        all.push_str(rest);
+    }
+    all
+}
+
+/// What was refused had a name already, of which the end was drawn.
+fn refused(text: &str) -> String {
+    const WORDS: &str = "\" is forbidden: ";
+    match text.find(WORDS) {
+        Some(at) if at > 6 && text.as_bytes()[at - 6] == b'-' => {
+            format!("{}*{}", &text[..at - 5], &text[at..])
+        }
+        _ => text.to_owned(),
+    }
+}
+
+/// What stands in brackets is a set.
+fn listed(text: &str) -> String {
+    let Some((before, rest)) = text.split_once('[') else {
+        return text.to_owned();
+    };
+    let Some((set, after)) = rest.split_once(']') else {
+        return text.to_owned();
+    };
+    let mut set: Vec<_> = set.split(' ').collect();
+    set.sort_unstable();
+    format!("{before}[{}]{after}", set.join(" "))
 }
 
 /// Jobs of CronJobs are named by the minute they were due.

@@ -126,6 +126,17 @@ fn conceal(kind: &str, object: &mut Value) {
             *value = "DRAWN".into();
         }
     }
+    if kind == "ReplicaSet" && !object["metadata"]["ownerReferences"].is_null() {
+        object["metadata"]["generation"] = "STEPS".into();
+        object["status"]["observedGeneration"] = "STEPS".into();
+    }
+    if kind == "EndpointSlice" {
+        object["metadata"]["generation"] = "STEPS".into();
+    }
+    if kind == "CertificateSigningRequest" {
+        // Of the administrator, whose certificate is each stand's own.
+        object["spec"]["extra"] = Value::Null;
+    }
     if let Some(certificate) = object.pointer_mut("/status/certificate") {
         *certificate = "DRAWN".into();
     }
@@ -171,10 +182,11 @@ fn flatten(value: &Value, path: String, lines: &mut Vec<String>) {
     }
 }
 
-/// For each object and who speaks of it the reasons in order; what is told again and again
-/// counts once, and so does trouble, which is told as often as it is met.
+/// For each object and who speaks of it what was told, in the order of its reasons. Trouble is
+/// told as often as it is met, and counts once. What is told in a row for one reason has no
+/// order: pods are made and deleted at the same time.
 fn told(mirror: &Mirror, scope: &str, names: &Names) -> BTreeSet<String> {
-    let mut by_object: BTreeMap<(String, String, String), Vec<String>> = BTreeMap::new();
+    let mut by_object: BTreeMap<(String, String, String), Vec<Told>> = BTreeMap::new();
     for event in mirror.events(scope) {
         let of = |path: &str| event.pointer(path).and_then(Value::as_str).unwrap_or("");
         let title = names.text(&format!(
@@ -187,18 +199,37 @@ fn told(mirror: &Mirror, scope: &str, names: &Names) -> BTreeSet<String> {
             component => component,
         };
         let uid = of("/involvedObject/uid").to_owned();
-        let message = names.message(of("/message"));
-        let line = format!("{} {}: {message}", of("/type"), of("/reason"));
+        let told = Told {
+            reason: format!("{} {}", of("/type"), of("/reason")),
+            message: message(of("/reason"), &names.message(of("/message"))),
+        };
         let trouble = of("/type") != "Normal";
-        let lines = by_object.entry((title, who.to_owned(), uid)).or_default();
-        let before = lines.iter().any(|l| *l == line);
-        if !(trouble && before) {
-            lines.push(line);
+        let all = by_object.entry((title, who.to_owned(), uid)).or_default();
+        if !(trouble && all.contains(&told)) {
+            all.push(told);
         }
     }
     // Objects of the same words may come in any order.
     let mut all: BTreeMap<String, Vec<Vec<String>>> = BTreeMap::new();
-    for ((title, who, _), lines) in by_object {
+    for ((title, who, _), told) in by_object {
+        let runs = told.chunk_by(|a, b| a.reason == b.reason);
+        let lines = runs.flat_map(|run| {
+            let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
+            for told in run {
+                *counts.entry(told.message.as_str()).or_default() += 1;
+            }
+            let counted = counts.into_iter().map(|(message, count)| {
+                let often = match count {
+                    1 => String::new(),
+                    // How many steps there are depends on who is faster.
+                    _ if message.contains("replica set") => String::new(),
+                    count => format!(" ({count} times)"),
+                };
+                format!("{}: {message}{often}", run[0].reason)
+            });
+            counted.collect::<Vec<_>>()
+        });
+        let lines = lines.collect();
         all.entry(format!("{title} told by {who}"))
             .or_default()
             .push(lines);
@@ -213,6 +244,20 @@ fn told(mirror: &Mirror, scope: &str, names: &Names) -> BTreeSet<String> {
         }
     }
     told
+}
+
+#[derive(PartialEq, Eq)]
+struct Told {
+    reason: String,
+    message: String,
+}
+
+/// Through which sizes a ReplicaSet goes depends on who is faster.
+fn message(reason: &str, message: &str) -> String {
+    match (reason, message.split_once(" from ")) {
+        ("ScalingReplicaSet", Some((what, _))) => what.to_owned(),
+        _ => message.to_owned(),
+    }
 }
 
 /// What a line is about.

@@ -454,7 +454,10 @@ impl World {
     /// `scenario` as well.
     pub async fn node(&self, suffix: &str, labels: Value, taints: Value) {
         let name = self.name(suffix);
-        let mut all = json!({"scenario": self.scope()});
+        // Nodes of a zone that fall ill one after the other are treated one after the other.
+        let mut all = json!({
+            "scenario": self.scope(), "topology.kubernetes.io/zone": self.scope(),
+        });
         for (key, value) in labels.as_object().into_iter().flatten() {
             all[key] = value.clone();
         }

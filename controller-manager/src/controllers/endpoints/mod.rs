@@ -20,6 +20,7 @@ use crate::controllers::endpointslice::tracker::TriggerTimes;
 use crate::events::{Recorder, reference};
 use crate::kinds::Pod;
 use crate::workload::index;
+use crate::workload::written::Written;
 
 struct Controller {
     services: Store<Service>,
@@ -28,6 +29,7 @@ struct Controller {
     api: Api<Endpoints>,
     events: Recorder,
     times: Mutex<TriggerTimes>,
+    written: Written,
     queue: Queue<ObjectKey>,
     batch: Duration,
 }
@@ -46,6 +48,7 @@ pub fn start(ctx: &Context) -> anyhow::Result<Option<Run>> {
         api: Api::all(&client),
         events: ctx.recorder("endpoint-controller"),
         times: Mutex::default(),
+        written: Written::default(),
         queue: ctx.queue("endpoint"),
         batch: options.endpoint_updates_batch_period.get(),
     });
@@ -96,6 +99,7 @@ impl Controller {
                 optional(api.delete(key.name(), &DeleteOptions::new()).await)?;
             }
             self.times.lock().forget_service(key);
+            self.written.forget(key);
             return Ok(Requeue::No);
         };
         let Some(selector) = affected::selector(&service) else {
@@ -107,10 +111,16 @@ impl Controller {
             .lock()
             .trigger(key, &service, pods.iter().map(|p| &**p));
         let current = self.endpoints.get_key(key);
+        if current
+            .as_ref()
+            .is_some_and(|c| self.written.is_ahead_of(&**c))
+        {
+            return Ok(Requeue::Backoff);
+        }
         match plan::plan(&service, &pods, current.as_deref(), trigger_time) {
             Plan::Nothing => {}
             Plan::Create(new) => match api.create(&new).await {
-                Ok(_) => {}
+                Ok(made) => self.written.note(&made),
                 Err(e) if e.is_namespace_terminating() => return Ok(Requeue::No),
                 Err(e) => {
                     let message = format!("Failed to create endpoint for service {key}: {e}");
@@ -120,7 +130,7 @@ impl Controller {
                 }
             },
             Plan::Update(new) => match api.replace(&new).await {
-                Ok(_) => {}
+                Ok(made) => self.written.note(&made),
                 Err(e) => {
                     let message = format!("Failed to update endpoint {key}: {e}");
                     self.events

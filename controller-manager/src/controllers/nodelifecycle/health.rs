@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use serde_json::{Value, json};
 
 use crate::kinds::{Node, NodeCondition};
 
@@ -134,10 +135,20 @@ fn unknown_conditions(node: &Node, created: Option<Time>, now: Timestamp) -> Vec
     CONDITIONS.iter().map(condition).collect()
 }
 
+/// The order that a strategic merge patch keeps: the node's, with what is new at the end.
+pub fn order(node: &Node, written: &[NodeCondition]) -> Value {
+    let mut types: Vec<&str> = Vec::new();
+    for condition in node.status.conditions.iter().chain(written) {
+        if !types.contains(&&*condition.r#type) {
+            types.push(&condition.r#type);
+        }
+    }
+    types.iter().map(|ty| json!({"type": ty})).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
 
     const PERIODS: GracePeriods = GracePeriods {
         startup: Duration::from_secs(60),

@@ -376,7 +376,10 @@ impl Controller {
             // Only if the kubelet has not written in between.
             let patch = Patch::Strategic(json!({
                 "metadata": {"resourceVersion": node.resource_version()},
-                "status": {"conditions": conditions},
+                "status": {
+                    "$setElementOrder/conditions": health::order(&node, conditions),
+                    "conditions": conditions,
+                },
             }));
             match self
                 .node_api

@@ -91,7 +91,12 @@ impl Controller {
             self.cancel(key);
             return Ok(Requeue::No);
         };
-        if pod.is_deleting() {
+        // One that ends for another reason is marked, too; one that was marked ends already.
+        let marked = |pod: &Pod| {
+            let sign = pod.condition("DisruptionTarget");
+            sign.is_some_and(|c| &*c.status == "True")
+        };
+        if pod.is_deleting() && marked(&pod) {
             self.scheduled.lock().remove(key);
             return Ok(Requeue::No);
         }

@@ -16,6 +16,25 @@ pub fn write(book: &mut Book) {
     book.add("resourceclaim/of-job", of_job);
     book.add("resourceclaim/reserved-by-ended-pod", reserved);
     book.add("resourceclaim/allocated-and-unused", unused);
+    let tolerate = |seconds: Value| {
+        json!([{
+            "key": "example.com/bad", "operator": "Exists", "effect": "NoExecute",
+            "tolerationSeconds": seconds,
+        }])
+    };
+    for (name, tolerations) in [
+        ("none", json!([])),
+        ("for-a-while", tolerate(json!(3))),
+        ("for-long", tolerate(json!(1000))),
+        ("for-ever", tolerate(json!(null))),
+    ] {
+        book.with(
+            format!("devicetaint/tolerating-{name}"),
+            tolerations,
+            tainted,
+        );
+    }
+    book.add("devicetaint/called-off", called_off);
 }
 
 fn request() -> Value {
@@ -113,9 +132,10 @@ async fn of_job(w: World) {
 }
 
 /// What the scheduler writes when it gives a claim to a pod.
-async fn allocate(w: &World, pod: &Value) {
+async fn allocate(w: &World, pod: &Value, tolerations: Value) {
     let result = json!({
-        "request": "r", "driver": "example.com", "pool": "pool", "device": "d",
+        "request": "r", "driver": "example.com", "pool": w.namespace(), "device": "d",
+        "tolerations": tolerations,
     });
     let status = json!({
         "allocation": {"devices": {"results": [result]}},
@@ -136,7 +156,7 @@ async fn in_use(w: &World) {
         .await;
     w.until_pods(1).await;
     let pod = w.pods().remove(0);
-    allocate(w, &pod).await;
+    allocate(w, &pod, json!(null)).await;
     w.run(&pod).await;
     w.see("in use").await;
 }
@@ -155,4 +175,59 @@ async fn unused(w: World) {
     w.kill(&w.pods()[0]).await;
     w.until_gone("ResourceClaim", "c").await;
     w.see("gone").await;
+}
+
+/// A pool of one device.
+fn slice(w: &World, generation: i64, taints: &Value) -> Value {
+    json!({
+        "apiVersion": "resource.k8s.io/v1", "kind": "ResourceSlice",
+        "metadata": {"name": w.name("slice")},
+        "spec": {
+            "driver": "example.com", "allNodes": true,
+            "pool": {"name": w.namespace(), "generation": generation, "resourceSliceCount": 1},
+            "devices": [{"name": "d", "taints": taints}],
+        },
+    })
+}
+
+async fn taint(w: &World, taints: Value) {
+    let spec = slice(w, 2, &taints)["spec"].clone();
+    w.patch("ResourceSlice", &w.name("slice"), json!({"spec": spec}))
+        .await;
+}
+
+async fn on_device(w: &World, tolerations: Value) {
+    w.create(slice(w, 1, &json!(null))).await;
+    claim(w).await;
+    w.create(merged(pod("p", "p"), claiming("resourceClaimName", "c")))
+        .await;
+    w.until_pods(1).await;
+    let pod = w.pods().remove(0);
+    allocate(w, &pod, tolerations).await;
+    w.run(&pod).await;
+    w.rest().await;
+}
+
+fn bad() -> Value {
+    json!([{"key": "example.com/bad", "effect": "NoExecute"}])
+}
+
+async fn tainted(w: World, tolerations: Value) {
+    on_device(&w, tolerations).await;
+    taint(&w, bad()).await;
+    w.pass(std::time::Duration::from_secs(4)).await;
+    w.see("tainted").await;
+}
+
+async fn called_off(w: World) {
+    on_device(
+        &w,
+        json!([{"operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 5}]),
+    )
+    .await;
+    taint(&w, bad()).await;
+    w.rest().await;
+    taint(&w, json!(null)).await;
+    w.pass(std::time::Duration::from_secs(5)).await;
+    w.see("called off").await;
 }

@@ -136,7 +136,7 @@ async fn ended(w: World) {
     pods(&w).await;
     w.create(service("s", json!({}))).await;
     w.rest().await;
-    for (name, exit) in [("p1", 0), ("p2", 1)] {
+    for (name, exit) in [("p2", 1), ("p1", 0)] {
         if let Some(pod) = w.get("Pod", name) {
             w.end(&pod, exit).await;
         }

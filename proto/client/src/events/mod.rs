@@ -83,21 +83,17 @@ pub struct Recorder {
     queue: mpsc::Sender<Event>,
     source: Arc<EventSource>,
     dropped: Arc<AtomicU64>,
+    /// What a writer for another component needs; none where nothing is written.
+    writes: Option<(Client, CancellationToken)>,
 }
 
 impl Recorder {
     /// Spawns the task that writes the events until `stop`. `component` is what events say
     /// they come from, such as `deployment-controller`; `host` may be empty.
     pub fn start(client: &Client, component: &str, host: &str, stop: &CancellationToken) -> Self {
-        let (queue, events) = mpsc::channel(QUEUE);
-        let writer = Writer {
-            api: Api::all(client),
-            correlator: Correlator::default(),
-        };
-        let stop = stop.clone();
-        tokio::spawn(async move { stop.run_until_cancelled(writer.run(events)).await });
         Self {
-            queue,
+            queue: write(client, stop),
+            writes: Some((client.clone(), stop.clone())),
             ..Self::detached(component, host)
         }
     }
@@ -111,6 +107,7 @@ impl Recorder {
             queue: mpsc::channel(1).0,
             source: Arc::new(source),
             dropped: Arc::default(),
+            writes: None,
         }
     }
 
@@ -126,16 +123,19 @@ impl Recorder {
         )
     }
 
-    /// The same queue and writer, as another component (each controller has its own name).
+    /// For another component (each controller has its own name), with a queue and a writer of
+    /// its own: one whose events cannot be written for a while holds up no other's.
     #[must_use]
     pub fn component(&self, component: &str) -> Self {
-        let source = EventSource {
-            component: Some(component.to_owned()),
-            host: self.source.host.clone(),
+        let host = self.source.host.as_deref().unwrap_or_default();
+        let queue = match &self.writes {
+            Some((client, stop)) => write(client, stop),
+            None => self.queue.clone(),
         };
         Self {
-            source: Arc::new(source),
-            ..self.clone()
+            queue,
+            writes: self.writes.clone(),
+            ..Self::detached(component, host)
         }
     }
 
@@ -193,6 +193,18 @@ impl Recorder {
     }
 }
 
+/// Spawns a writer until `stop`.
+fn write(client: &Client, stop: &CancellationToken) -> mpsc::Sender<Event> {
+    let (queue, events) = mpsc::channel(QUEUE);
+    let writer = Writer {
+        api: Api::all(client),
+        correlator: Correlator::default(),
+    };
+    let stop = stop.clone();
+    tokio::spawn(async move { stop.run_until_cancelled(writer.run(events)).await });
+    queue
+}
+
 struct Writer {
     api: Api<Event>,
     correlator: Correlator,
@@ -230,7 +242,7 @@ impl Writer {
                     }
                     return;
                 }
-                Err(err) => tracing::debug!(%err, attempt, "cannot write an event yet"),
+                Err(err) => tracing::info!(%err, attempt, "cannot write an event yet"),
             }
             let delay = if attempt == 1 {
                 RETRY.mul_f64(rand::random())

@@ -1,0 +1,294 @@
+//! Which volumes of one node are to be attached, reported and detached: pure.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use client::ObjectKey;
+use sha2::{Digest as _, Sha256};
+
+/// How long a node that is not well may keep a volume mounted that nobody wants there.
+pub const UNMOUNT: Duration = Duration::from_secs(6 * 60);
+
+/// A CSI volume that pods of a node want attached.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Wanted {
+    /// The PersistentVolume.
+    pub volume: String,
+    pub driver: String,
+    pub handle: String,
+    pub pods: Vec<ObjectKey>,
+    /// It may be attached to several nodes at a time.
+    pub shared: bool,
+}
+
+/// What upstream calls a volume in a node's status.
+pub fn unique_name(driver: &str, handle: &str) -> String {
+    format!("kubernetes.io/csi/{driver}^{handle}")
+}
+
+/// The VolumeAttachment of a volume and a node; drivers and kubelets know it by this name.
+pub fn attachment_name(driver: &str, handle: &str, node: &str) -> String {
+    let hash = Sha256::digest(format!("{handle}{driver}{node}"));
+    let hex: String = hash.iter().map(|byte| format!("{byte:02x}")).collect();
+    format!("csi-{hex}")
+}
+
+/// A VolumeAttachment of the node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Attachment {
+    pub name: String,
+    pub attached: bool,
+    pub deleting: bool,
+}
+
+/// What is known of the node.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Node {
+    /// What its kubelet has mounted, or is about to.
+    pub in_use: BTreeSet<String>,
+    /// What its status says is attached, of CSI volumes.
+    pub reported: Vec<String>,
+    pub ready: bool,
+    pub out_of_service: bool,
+    /// The node is gone: nobody mounts anything there.
+    pub gone: bool,
+}
+
+/// A volume to detach.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Detach {
+    pub volume: String,
+    pub attachment: String,
+    /// Without asking the node once more.
+    pub force: bool,
+}
+
+/// What is to be done, in this order.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Plan {
+    /// What the node's status is to say, if it says otherwise.
+    pub report: Option<Vec<String>>,
+    /// Among them those that pods have waited for.
+    pub ready: Vec<String>,
+    pub detach: Vec<Detach>,
+    pub attach: Vec<String>,
+    /// Another node has these.
+    pub taken: Vec<String>,
+    /// When to look again at what is still mounted.
+    pub wait: Option<Duration>,
+    /// What is not wanted any more: the time that [`UNMOUNT`] is counted from runs.
+    pub unwanted: BTreeSet<String>,
+}
+
+/// Plans for one node. `attachments` are by the volume's unique name; `elsewhere` says whether
+/// a volume is attached, or about to be, to another node; `waited` how long it has been known
+/// that nobody wants one, which `force` allows to matter.
+pub fn plan(
+    wanted: &BTreeMap<String, Wanted>,
+    attachments: &BTreeMap<String, Attachment>,
+    node: &Node,
+    elsewhere: impl Fn(&Wanted) -> bool,
+    waited: impl Fn(&str) -> Duration,
+    force: bool,
+) -> Plan {
+    let mut plan = Plan::default();
+    let mut report: BTreeSet<&str> = BTreeSet::new();
+    for (name, attachment) in attachments {
+        if wanted.contains_key(name) {
+            if attachment.attached && !attachment.deleting {
+                report.insert(name);
+            }
+            continue;
+        }
+        if attachment.deleting {
+            continue;
+        }
+        plan.unwanted.insert(name.clone());
+        let waited = waited(name);
+        let expired = force && waited >= UNMOUNT;
+        let forced = expired && !node.ready || node.out_of_service;
+        let mounted = node.in_use.contains(name) && !node.gone;
+        if mounted && !forced {
+            report.extend(attachment.attached.then_some(name.as_str()));
+            if force && !node.ready {
+                let left = UNMOUNT.saturating_sub(waited);
+                plan.wait = Some(plan.wait.map_or(left, |wait| wait.min(left)));
+            }
+            continue;
+        }
+        plan.detach.push(Detach {
+            volume: name.clone(),
+            attachment: attachment.name.clone(),
+            force: forced || node.gone,
+        });
+    }
+    for (name, volume) in wanted {
+        if !attachments.contains_key(name) && !node.gone {
+            let list = if !volume.shared && elsewhere(volume) {
+                &mut plan.taken
+            } else {
+                &mut plan.attach
+            };
+            list.push(name.clone());
+        }
+    }
+    let before: BTreeSet<&str> = node.reported.iter().map(String::as_str).collect();
+    if before != report && !node.gone {
+        let new = report.difference(&before);
+        plan.ready = new.map(|name| (*name).to_owned()).collect();
+        plan.report = Some(report.into_iter().map(str::to_owned).collect());
+    }
+    plan
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn wanted(names: &[&str]) -> BTreeMap<String, Wanted> {
+        let of = |name: &&str| {
+            let wanted = Wanted {
+                volume: (*name).to_owned(),
+                driver: "d".to_owned(),
+                handle: (*name).to_owned(),
+                pods: Vec::new(),
+                shared: false,
+            };
+            ((*name).to_owned(), wanted)
+        };
+        names.iter().map(of).collect()
+    }
+
+    fn attached(all: &[(&str, bool, bool)]) -> BTreeMap<String, Attachment> {
+        let of = |(name, attached, deleting): &(&str, bool, bool)| {
+            let attachment = Attachment {
+                name: format!("csi-{name}"),
+                attached: *attached,
+                deleting: *deleting,
+            };
+            ((*name).to_owned(), attachment)
+        };
+        all.iter().map(of).collect()
+    }
+
+    fn node(in_use: &[&str], reported: &[&str], ready: bool) -> Node {
+        Node {
+            in_use: in_use.iter().map(|n| (*n).to_owned()).collect(),
+            reported: reported.iter().map(|n| (*n).to_owned()).collect(),
+            ready,
+            ..Node::default()
+        }
+    }
+
+    fn planned(
+        names: &[&str],
+        there: &[(&str, bool, bool)],
+        node: &Node,
+        waited: Duration,
+    ) -> Plan {
+        plan(
+            &wanted(names),
+            &attached(there),
+            node,
+            |_| false,
+            |_| waited,
+            true,
+        )
+    }
+
+    #[test]
+    fn names_are_those_that_drivers_know() {
+        assert_eq!(unique_name("d.io", "h"), "kubernetes.io/csi/d.io^h");
+        // sha256 of "hd.ion".
+        let name = attachment_name("d.io", "h", "n");
+        assert_eq!(name.len(), 4 + 64);
+        assert_ne!(name, attachment_name("d.io", "h", "m"));
+    }
+
+    #[test]
+    fn a_wanted_volume_is_attached_then_reported() {
+        let n = node(&[], &[], true);
+        let first = planned(&["v"], &[], &n, Duration::ZERO);
+        assert_eq!((first.attach, first.report), (vec!["v".to_owned()], None));
+        // The driver is at it.
+        assert_eq!(
+            planned(&["v"], &[("v", false, false)], &n, Duration::ZERO),
+            Plan::default()
+        );
+        let done = planned(&["v"], &[("v", true, false)], &n, Duration::ZERO);
+        assert_eq!(done.report, Some(vec!["v".to_owned()]));
+        assert_eq!(done.ready, ["v"]);
+        let told = node(&[], &["v"], true);
+        assert_eq!(
+            planned(&["v"], &[("v", true, false)], &told, Duration::ZERO),
+            Plan::default()
+        );
+    }
+
+    #[test]
+    fn an_unwanted_volume_is_detached_once_it_is_unmounted() {
+        let there = [("v", true, false)];
+        let mounted = planned(&[], &there, &node(&["v"], &["v"], true), UNMOUNT);
+        assert!(mounted.detach.is_empty() && mounted.report.is_none());
+        let free = planned(&[], &there, &node(&[], &["v"], true), Duration::ZERO);
+        assert_eq!(free.report, Some(Vec::new()));
+        assert_eq!(free.detach.len(), 1);
+        assert!(!free.detach[0].force);
+    }
+
+    #[test]
+    fn a_dead_node_loses_its_volumes_in_the_end() {
+        let there = [("v", true, false)];
+        let sick = node(&["v"], &["v"], false);
+        let soon = planned(&[], &there, &sick, UNMOUNT / 2);
+        assert!(soon.detach.is_empty());
+        assert_eq!(soon.wait, Some(UNMOUNT / 2));
+        assert!(planned(&[], &there, &sick, UNMOUNT).detach[0].force);
+        let never = plan(
+            &wanted(&[]),
+            &attached(&there),
+            &sick,
+            |_| false,
+            |_| UNMOUNT,
+            false,
+        );
+        assert!(never.detach.is_empty());
+        let out = Node {
+            out_of_service: true,
+            ..sick.clone()
+        };
+        assert!(planned(&[], &there, &out, Duration::ZERO).detach[0].force);
+        let gone = Node { gone: true, ..sick };
+        let plan = planned(&[], &there, &gone, Duration::ZERO);
+        assert!(plan.report.is_none() && plan.detach[0].force);
+    }
+
+    #[test]
+    fn a_volume_of_one_node_waits_for_the_other() {
+        let n = node(&[], &[], true);
+        let there = plan(
+            &wanted(&["v"]),
+            &attached(&[]),
+            &n,
+            |_| true,
+            |_| Duration::ZERO,
+            true,
+        );
+        assert_eq!(there.taken, ["v"]);
+        assert!(there.attach.is_empty());
+        let mut shared = wanted(&["v"]);
+        shared.get_mut("v").unwrap().shared = true;
+        let both = plan(
+            &shared,
+            &attached(&[]),
+            &n,
+            |_| true,
+            |_| Duration::ZERO,
+            true,
+        );
+        assert_eq!(both.attach, ["v"]);
+        // What is being detached here must be gone before it comes back.
+        let going = planned(&["v"], &[("v", true, true)], &n, Duration::ZERO);
+        assert_eq!(going, Plan::default());
+    }
+}
