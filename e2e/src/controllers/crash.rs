@@ -108,6 +108,7 @@ async fn round(options: &Options, writes: u64) -> Result<Round> {
             })
             .buffer_unordered(options.at_once.max(1));
         while let Some((i, outcome)) = playing.next().await {
+            println!("{:>8} writes  {}", gate.passed(), scenarios[i].name);
             outcomes[i] = outcome;
         }
         anyhow::Ok(outcomes)
@@ -115,11 +116,8 @@ async fn round(options: &Options, writes: u64) -> Result<Round> {
     let killing = async {
         loop {
             gate.spent().await;
-            let mut manager = side.manager.lock().expect("no panic");
-            manager.kill();
             killed += 1;
-            gate.reopen();
-            if let Err(error) = manager.start() {
+            if let Err(error) = side.kill_and_start() {
                 return error;
             }
         }

@@ -90,6 +90,15 @@ pub fn see(mirror: &Mirror, scope: &str, label: &str, scrutiny: Scrutiny) -> Sig
     }
     if scrutiny == Scrutiny::All {
         sight.lines.extend(told(mirror, scope, &names));
+    } else {
+        // No more pods than without faults: none was made twice. Those of a rollout are more or
+        // fewer, as it goes.
+        let bounded = |owner: &str| owner.starts_with("Job/") || owner.starts_with("StatefulSet/");
+        let peaks = mirror.peaks(scope).into_iter();
+        let peaks = peaks.filter(|(owner, _)| bounded(owner));
+        let most =
+            peaks.map(|(owner, most)| format!("{} had pods at once: {most}", names.text(&owner)));
+        sight.lines.extend(most);
     }
     sight
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 use http::Method;
@@ -35,6 +35,8 @@ pub struct Side {
     pub scrutiny: Scrutiny,
     /// Between the manager and the API server.
     pub gate: Option<Arc<Gate>>,
+    /// When the manager began its present life.
+    born: Mutex<Instant>,
     /// Whose kubelets are alive.
     alive: Mutex<BTreeSet<String>>,
     addresses: AtomicU32,
@@ -68,6 +70,7 @@ impl Side {
                 Scrutiny::All
             },
             gate,
+            born: Mutex::new(Instant::now()),
             alive: Mutex::default(),
             addresses: AtomicU32::new(0),
         });
@@ -112,6 +115,27 @@ impl Side {
         tokio::time::timeout(FIRST, waiting)
             .await
             .context("the manager does nothing")?
+    }
+
+    /// Kills the manager, and starts it again.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be started.
+    pub fn kill_and_start(&self) -> Result<()> {
+        let mut manager = self.manager.lock().expect("no panic");
+        manager.kill();
+        if let Some(gate) = &self.gate {
+            gate.reopen();
+        }
+        manager.start()?;
+        *self.born.lock().expect("no panic under the lock") = Instant::now();
+        Ok(())
+    }
+
+    /// How long the manager's present life has lasted.
+    pub fn lives_for(&self) -> Duration {
+        self.born.lock().expect("no panic under the lock").elapsed()
     }
 
     /// Fails when the manager has ended by itself.

@@ -18,8 +18,9 @@ use super::outcome::{self, Outcome};
 use super::side::{NODES, Side};
 use crate::stand::http::{Ask, JSON, MERGE, STRATEGIC};
 
-/// How long a value is waited for.
+/// How long a value is waited for, and how much longer when the manager is killed all the time.
 const PATIENCE: Duration = Duration::from_secs(40);
+const PATIENCE_WHEN_KILLED: u32 = 6;
 
 /// One scenario's namespace of one side. Clones share it.
 #[derive(Clone)]
@@ -201,7 +202,14 @@ impl World {
 
     /// Waits until something holds.
     pub async fn until(&self, what: &str, holds: impl Fn(&Self) -> bool) {
-        self.until_for(PATIENCE, what, holds).await;
+        self.until_for(self.patience(), what, holds).await;
+    }
+
+    fn patience(&self) -> Duration {
+        match self.0.side.gate {
+            Some(_) => PATIENCE * PATIENCE_WHEN_KILLED,
+            None => PATIENCE,
+        }
     }
 
     /// Waits until something holds, but not longer than that.
@@ -269,8 +277,9 @@ impl World {
         // What was asked last is about to be seen.
         tokio::time::sleep(self.0.quiet).await;
         let mirror = &self.0.side.mirror;
-        while start.elapsed() < PATIENCE {
-            let quiet = mirror.quiet(self.scope());
+        while start.elapsed() < self.patience() {
+            // A manager that has just begun has not had its say.
+            let quiet = mirror.quiet(self.scope()).min(self.0.side.lives_for());
             if quiet >= self.0.quiet {
                 return;
             }

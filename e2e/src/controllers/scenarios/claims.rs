@@ -209,7 +209,8 @@ async fn on_device(w: &World, tolerations: Value) {
 }
 
 fn bad() -> Value {
-    json!([{"key": "example.com/bad", "effect": "NoExecute"}])
+    let now = crate::controllers::kubelet::now();
+    json!([{"key": "example.com/bad", "effect": "NoExecute", "timeAdded": now}])
 }
 
 async fn tainted(w: World, tolerations: Value) {
