@@ -221,20 +221,23 @@ fn told(mirror: &Mirror, scope: &str, names: &Names) -> BTreeSet<String> {
     // Objects of the same words may come in any order.
     let mut all: BTreeMap<String, Vec<Vec<String>>> = BTreeMap::new();
     for ((title, who, _), told) in by_object {
-        let runs = told.chunk_by(|a, b| a.reason == b.reason);
+        // A DaemonSet goes on with a node as soon as its pod is ready: in no order at all.
+        let steps = |told: &Told| title.starts_with("DaemonSet/") && told.is_step();
+        let runs = told.chunk_by(|a, b| a.reason == b.reason || steps(a) && steps(b));
         let lines = runs.flat_map(|run| {
-            let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
+            let mut counts: BTreeMap<(&str, &str), usize> = BTreeMap::new();
             for told in run {
-                *counts.entry(told.message.as_str()).or_default() += 1;
+                let key = (told.reason.as_str(), told.message.as_str());
+                *counts.entry(key).or_default() += 1;
             }
-            let counted = counts.into_iter().map(|(message, count)| {
+            let counted = counts.into_iter().map(|((reason, message), count)| {
                 let often = match count {
                     1 => String::new(),
                     // How many steps there are depends on who is faster.
                     _ if message.contains("replica set") => String::new(),
                     count => format!(" ({count} times)"),
                 };
-                format!("{}: {message}{often}", run[0].reason)
+                format!("{reason}: {message}{often}")
             });
             counted.collect::<Vec<_>>()
         });
@@ -259,6 +262,12 @@ fn told(mirror: &Mirror, scope: &str, names: &Names) -> BTreeSet<String> {
 struct Told {
     reason: String,
     message: String,
+}
+
+impl Told {
+    fn is_step(&self) -> bool {
+        self.reason == "Normal SuccessfulCreate" || self.reason == "Normal SuccessfulDelete"
+    }
 }
 
 /// Through which sizes a ReplicaSet goes depends on who is faster.

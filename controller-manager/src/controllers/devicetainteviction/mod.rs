@@ -60,7 +60,7 @@ pub fn start(ctx: &Context) -> anyhow::Result<Option<Run>> {
             vec![pool(&slice.spec.driver, &slice.spec.pool.name)]
         }),
         api: Api::all(&client),
-        events: ctx.recorder("device-taint-eviction"),
+        events: ctx.recorder("device-taint-eviction-controller"),
         scheduled: Mutex::default(),
         queue: ctx.queue("device_taint_eviction"),
     });

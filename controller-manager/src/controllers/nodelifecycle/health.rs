@@ -135,15 +135,19 @@ fn unknown_conditions(node: &Node, created: Option<Time>, now: Timestamp) -> Vec
     CONDITIONS.iter().map(condition).collect()
 }
 
-/// The order that a strategic merge patch keeps: the node's, with what is new at the end.
-pub fn order(node: &Node, written: &[NodeCondition]) -> Value {
+/// The part of a strategic merge patch of a node's status that sets conditions, in the order
+/// that the node has them, with what is new at the end; the server wants both lists in it.
+pub fn condition_patch(node: &Node, written: &[NodeCondition]) -> Value {
     let mut types: Vec<&str> = Vec::new();
     for condition in node.status.conditions.iter().chain(written) {
         if !types.contains(&&*condition.r#type) {
             types.push(&condition.r#type);
         }
     }
-    types.iter().map(|ty| json!({"type": ty})).collect()
+    let mut written: Vec<_> = written.iter().collect();
+    written.sort_by_key(|c| types.iter().position(|ty| *ty == &*c.r#type));
+    let order: Value = types.iter().map(|ty| json!({"type": ty})).collect();
+    json!({"$setElementOrder/conditions": order, "conditions": written})
 }
 
 #[cfg(test)]
@@ -203,6 +207,16 @@ mod tests {
             ("True", Some("Unknown"))
         );
         let mut now_unknown = node(Some(0));
+        let mut otherwise = now_unknown.clone();
+        otherwise.status.conditions.reverse();
+        let patch = condition_patch(&otherwise, &written);
+        let types = |list: &str| {
+            let all = patch[list].as_array().unwrap().iter();
+            let types = all.map(|c| c["type"].clone());
+            types.collect::<Vec<_>>()
+        };
+        let (order, set) = (types("$setElementOrder/conditions"), types("conditions"));
+        assert_eq!(order, set);
         now_unknown.status.conditions = written;
         let again = look(
             &now_unknown,

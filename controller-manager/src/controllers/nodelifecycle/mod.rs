@@ -376,10 +376,7 @@ impl Controller {
             // Only if the kubelet has not written in between.
             let patch = Patch::Strategic(json!({
                 "metadata": {"resourceVersion": node.resource_version()},
-                "status": {
-                    "$setElementOrder/conditions": health::order(&node, conditions),
-                    "conditions": conditions,
-                },
+                "status": health::condition_patch(&node, conditions),
             }));
             match self
                 .node_api

@@ -171,7 +171,9 @@ impl Controller {
                 Some(claim) => plan::is_for(pod, &claim) && self.reserves(pod, &claim),
             },
         };
-        !pod.is_deleting() && pod.spec.resource_claims.iter().any(needs)
+        // What one that is done has used is not made anew.
+        let runs = !pod.is_deleting() && !plan::is_done(pod);
+        runs && pod.spec.resource_claims.iter().any(needs)
     }
 
     fn reserves(&self, pod: &Pod, claim: &ResourceClaim) -> bool {
@@ -186,7 +188,7 @@ impl Controller {
     }
 
     async fn sync_pod(&self, key: &ObjectKey) -> Result<Requeue, Error> {
-        let Some(pod) = self.pods.get_key(key).filter(|p| !p.is_deleting()) else {
+        let Some(pod) = self.pods.get_key(key).filter(|p| self.needs_work(p)) else {
             return Ok(Requeue::No);
         };
         let mut new = Vec::new();
@@ -194,7 +196,11 @@ impl Controller {
             match self.make(&pod, claim).await {
                 Ok(made) => new.extend(made.map(|name| (&claim.name, name))),
                 Err(e) => {
-                    let message = format!("PodResourceClaim {}: {e}", claim.name);
+                    let why = match &e {
+                        Error::Request(why) => why.clone(),
+                        e => e.to_string(),
+                    };
+                    let message = format!("PodResourceClaim {}: {why}", claim.name);
                     self.events.event(
                         &reference(&*pod),
                         true,
