@@ -21,6 +21,8 @@ struct Gated {
     path: &'static str,
     /// `""`: dropped whatever is on.
     gate: &'static str,
+    /// What makes it depend on the gate; the field itself where nothing else does.
+    because: &'static str,
 }
 
 const fn of(
@@ -34,6 +36,13 @@ const fn of(
         plural,
         path,
         gate,
+        because: path,
+    }
+}
+
+impl Gated {
+    const fn because(self, because: &'static str) -> Gated {
+        Gated { because, ..self }
     }
 }
 
@@ -43,6 +52,13 @@ const SIGNALS: &str = "ContainerStopSignals";
 const FIELDS: &[Gated] = &[
     of("", "nodes", "spec.configSource", ""),
     of("", "nodes", "status.config", ""),
+    of(
+        "",
+        "persistentvolumeclaims",
+        "spec.dataSourceRef",
+        "CrossNamespaceVolumeDataSource",
+    )
+    .because("spec.dataSourceRef.namespace"),
     of(
         "",
         "pods",
@@ -85,7 +101,7 @@ const FIELDS: &[Gated] = &[
 /// A kind's strategy that never sees what is dropped.
 pub struct Dropping {
     inner: Box<dyn Strategy>,
-    paths: Vec<&'static str>,
+    fields: Vec<&'static Gated>,
 }
 
 /// `strategy`, with the fields of `group`'s `plural` dropped whose gates are off.
@@ -95,18 +111,17 @@ pub fn dropping(
     gates: &FeatureGates,
 ) -> Box<dyn Strategy> {
     let off = |field: &&Gated| field.gate.is_empty() || !gates.enabled(field.gate);
-    let paths: Vec<&str> = FIELDS
+    let fields: Vec<&Gated> = FIELDS
         .iter()
         .filter(|field| (field.group, field.plural) == (group, plural))
         .filter(off)
-        .map(|field| field.path)
         .collect();
-    if paths.is_empty() {
+    if fields.is_empty() {
         strategy
     } else {
         Box::new(Dropping {
             inner: strategy,
-            paths,
+            fields,
         })
     }
 }
@@ -142,9 +157,10 @@ fn remove(object: &mut Value, path: &str) {
 
 impl Dropping {
     fn drop_from(&self, object: &mut Value, old: Option<&Value>) {
-        for path in &self.paths {
-            if !old.is_some_and(|old| is_set(old, path)) {
-                remove(object, path);
+        for field in &self.fields {
+            let there = old.is_some_and(|old| is_set(old, field.path));
+            if !there && is_set(object, field.because) {
+                remove(object, field.path);
             }
         }
     }

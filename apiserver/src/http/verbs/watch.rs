@@ -50,7 +50,13 @@ pub(super) async fn watch(
         let spread = (chain.random)() as f64 / u64::MAX as f64;
         chain.min_watch.mul_f64(1.0 + spread)
     });
-    let watcher = store.watch(selection, &options).await?;
+    let watcher = match store.watch(selection, &options).await {
+        Ok(watcher) => watcher,
+        Err(status) if status.code == 410 => {
+            return refused(&status, accepted.media, request);
+        }
+        Err(status) => return Err(status),
+    };
     let shape = read::shape(&accepted, request, false)?;
     let initial = request.query.flag("sendInitialEvents");
     let scope = request.info.scope();
@@ -69,13 +75,43 @@ pub(super) async fn watch(
         return Ok(websocket::watch(request, events));
     }
     let events = frames(watcher, writer, timeout).take_until(stopped);
+    Ok(streamed(events, accepted.media))
+}
+
+fn streamed(
+    events: impl Stream<Item = Result<Bytes, BoxError>> + Send + 'static,
+    media: Media,
+) -> Response<Body> {
     let mut response = Response::new(body::stream(events));
     *response.status_mut() = StatusCode::OK;
-    let content_type = accepted.media.stream_name().unwrap_or_default();
+    let content_type = media.stream_name().unwrap_or_default();
     response
         .headers_mut()
         .insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
-    Ok(response)
+    response
+}
+
+/// A watch that cannot resume is not refused: it begins, and ends with an error.
+fn refused(
+    status: &Status,
+    media: Media,
+    request: &mut RequestContext,
+) -> Result<Response<Body>, Status> {
+    let frame = encode::error_event(status, media).map_err(Status::internal)?;
+    if websocket::is_asked_for(&request.headers) {
+        let only = futures::stream::iter([message(frame, media)]);
+        return Ok(websocket::watch(request, only));
+    }
+    Ok(streamed(futures::stream::iter([Ok(frame)]), media))
+}
+
+/// A frame as the message of a WebSocket.
+fn message(frame: Bytes, media: Media) -> Message {
+    match media {
+        // Messages know how long they are.
+        Media::Protobuf => Message::Binary(frame.slice(codec::watch_event::FRAMING..)),
+        _ => Message::Text(frame.try_into().expect("JSON is UTF-8")),
+    }
 }
 
 /// The watch as chunks of a body, until it ends or its time is over.
@@ -126,12 +162,8 @@ fn messages(
     let deadline = tokio::time::sleep(timeout);
     let media = writer.media;
     let messages = watcher.filter_map(move |item| {
-        let message = writer.frame_or_error(item).map(|frame| match media {
-            // Messages know how long they are.
-            Media::Protobuf => Message::Binary(frame.slice(codec::watch_event::FRAMING..)),
-            _ => Message::Text(frame.try_into().expect("JSON is UTF-8")),
-        });
-        std::future::ready(message)
+        let frame = writer.frame_or_error(item);
+        std::future::ready(frame.map(|frame| message(frame, media)))
     });
     messages.take_until(deadline)
 }

@@ -132,9 +132,9 @@ impl History {
         Some(tree)
     }
 
-    /// Drops the changes that were made before an instant.
-    pub(super) fn drop_before(&mut self, instant: Instant) {
-        while self.events.front().is_some_and(|e| e.at < instant) {
+    /// Drops the changes that were made before an instant, but for the `least` last ones.
+    pub(super) fn drop_before(&mut self, instant: Instant, least: usize) {
+        while self.events.len() > least && self.events.front().is_some_and(|e| e.at < instant) {
             self.drop_oldest();
         }
     }
@@ -192,7 +192,9 @@ mod tests {
         assert_eq!(changes(&history, 4), Some(vec![5, 6, 6, 9]));
         assert_eq!(changes(&history, 7), Some(vec![9]));
         assert_eq!(changes(&history, 99), Some(vec![]));
-        history.drop_before(start + Duration::from_secs(6));
+        history.drop_before(start + Duration::from_secs(6), 4);
+        assert_eq!(changes(&history, 4), Some(vec![5, 6, 6, 9]));
+        history.drop_before(start + Duration::from_secs(6), 0);
         assert_eq!(changes(&history, 4), None);
         assert_eq!(changes(&history, 5), Some(vec![6, 6, 9]));
         history.shrink_to(history.bytes() - 1);

@@ -182,6 +182,9 @@ pub struct Options {
     pub history_bytes: usize,
     /// How long they are kept at most. Lists at an older revision go to etcd.
     pub history_age: Duration,
+    /// So many of each resource are kept whatever their age (upstream's smallest ring): a watch
+    /// of what seldom changes can be resumed.
+    pub history_least: usize,
     /// What may wait for one watcher before it is cut off.
     pub watcher_bytes: usize,
     /// Encodings other than the stored one (JSON, other versions, watch frames).
@@ -200,6 +203,7 @@ impl Default for Options {
             prefix: "/registry".into(),
             history_bytes: 64 << 20,
             history_age: Duration::from_secs(150),
+            history_least: 100,
             watcher_bytes: 16 << 20,
             encoding_bytes: 64 << 20,
             bookmark_interval: Duration::from_secs(60),

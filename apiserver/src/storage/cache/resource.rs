@@ -579,7 +579,8 @@ impl ResourceCache {
 
     /// Drops what has become old: history, and indexes that nobody uses.
     pub(super) fn sweep(&self, history_before: Instant) {
-        self.change_history(|history| history.drop_before(history_before));
+        let least = self.shared.options.history_least;
+        self.change_history(|history| history.drop_before(history_before, least));
         self.state.write().indexes.forget_unused();
         self.metrics.revision(self.shared.freshness.revision());
     }

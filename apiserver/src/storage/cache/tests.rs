@@ -396,7 +396,11 @@ async fn history_is_bounded_in_bytes_and_spares_the_quiet() {
 
 #[tokio::test(start_paused = true)]
 async fn history_ages() {
-    let rig = Rig::new(&[]).await;
+    let options = Options {
+        history_least: 1,
+        ..options()
+    };
+    let rig = Rig::with(options, &[]).await;
     let start = rig.cache.revision();
     rig.put("ns/a", "").await;
     tokio::time::sleep(Duration::from_secs(100)).await;

@@ -255,6 +255,14 @@ fn scaling_rules(rules: &At<'_>, errors: &mut ErrorList) {
         let detail = format!("must be less than or equal to {}", LONGEST.0);
         window.invalid(errors, detail);
     }
+    let tolerance = rules.get("tolerance");
+    let negative = |text: &str| {
+        text.parse()
+            .is_ok_and(|q: Quantity| q < Quantity::default())
+    };
+    if negative(tolerance.text()) {
+        tolerance.invalid(errors, "must be greater than or equal to 0");
+    }
     if rules.get("selectPolicy").is_set() {
         rules
             .get("selectPolicy")

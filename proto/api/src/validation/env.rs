@@ -5,6 +5,7 @@ use meta::quantity::Quantity;
 use meta::validation as format;
 
 use super::at::At;
+use super::mounts::no_backsteps;
 
 pub(super) fn env(env: &At<'_>, errors: &mut ErrorList) {
     for variable in env.items() {
@@ -60,10 +61,58 @@ fn source(variable: &At<'_>, errors: &mut ErrorList) {
     if source.get("resourceFieldRef").is_set() {
         resource_field_ref(&source.get("resourceFieldRef"), false, errors);
     }
+    if source.get("fileKeyRef").is_set() {
+        file_key_ref(&source.get("fileKeyRef"), errors);
+    }
     for name in ["configMapKeyRef", "secretKeyRef"] {
         let reference = source.get(name);
         if reference.is_set() {
             key_ref(&reference, errors);
+        }
+    }
+}
+
+/// A key of a file in a volume (KEP-3721).
+fn file_key_ref(reference: &At<'_>, errors: &mut ErrorList) {
+    let (key, volume, path) = (
+        reference.get("key"),
+        reference.get("volumeName"),
+        reference.get("path"),
+    );
+    for field in [&key, &volume, &path] {
+        if !field.is_given() {
+            field.required(errors, "");
+        }
+    }
+    if key.is_given() {
+        key.check(errors, format::relaxed_env_var_name(key.text()));
+    }
+    if volume.is_given() {
+        volume.check(errors, format::dns1123_label(volume.text()));
+    }
+    no_backsteps(&path, errors);
+}
+
+/// Files that variables come from lie in volumes of the pod that are empty at first.
+pub(super) fn file_volumes(pod: &At<'_>, errors: &mut ErrorList) {
+    let volumes: Vec<At<'_>> = pod.get("volumes").items().collect();
+    for list in ["initContainers", "containers", "ephemeralContainers"] {
+        for container in pod.get(list).items() {
+            for variable in container.get("env").items() {
+                let reference = variable.get("valueFrom").get("fileKeyRef");
+                if !reference.is_set() {
+                    continue;
+                }
+                let name = reference.get("volumeName");
+                let mut named = volumes.iter().rev();
+                match named.find(|volume| volume.get("name").text() == name.text()) {
+                    None => name.not_found(errors),
+                    Some(volume) if !volume.get("emptyDir").is_set() => {
+                        name.invalid(errors, "referenced volume must be of type emptyDir");
+                    }
+                    Some(_) => {}
+                }
+            }
         }
     }
 }

@@ -9,7 +9,7 @@ use serde_json::Value;
 use super::at::At;
 use super::container::{self, Role};
 use super::volume::Volumes;
-use super::{Rules, any_update, metadata, pod_update, required, requirements, windows};
+use super::{Rules, any_update, env, metadata, pod_update, required, requirements, windows};
 
 pub(super) const RULES: &[Rules] = &[
     Rules {
@@ -101,6 +101,7 @@ fn spec(spec: &At<'_>, is_pod: bool, errors: &mut ErrorList) {
         &mut names,
         errors,
     );
+    env::file_volumes(spec, errors);
     requirements::of_pod(spec, &pod.claims, errors);
     targets(spec, errors);
 
