@@ -72,6 +72,8 @@ pub struct PodStatus {
     pub active: Vec<String>,
     /// What the pod and its containers were given last, as this node wrote it down.
     pub given: PodResources,
+    /// All containers are to be removed, and then to begin anew.
+    pub restarting_all: bool,
 }
 
 impl PodStatus {

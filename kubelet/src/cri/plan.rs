@@ -9,6 +9,7 @@ use super::hash;
 use super::observed::{ContainerStatus, PodStatus, State};
 use super::resize_plan::{self, At, Resize};
 use crate::pods::pod::{PodExt, is_sidecar, restarts_after_exit};
+use crate::status::restart_all;
 
 /// What a probe last said about a container.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,6 +33,8 @@ pub enum KillReason {
     StartupProbe,
     LivenessProbe,
     FailedPostStart,
+    /// All of the pod's containers begin anew.
+    RestartAll,
     /// It has to restart to be given other resources.
     Resize,
     /// Its state cannot be told, or the pod goes as a whole.
@@ -48,6 +51,14 @@ pub struct Kill {
     pub reason: KillReason,
 }
 
+/// One instance of a container to remove; first to be killed, where it may run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Remove {
+    pub id: String,
+    pub name: String,
+    pub kill: bool,
+}
+
 /// What one sync is going to do, in the order of the fields.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Actions {
@@ -59,6 +70,8 @@ pub struct Actions {
     /// Number of the sandbox to create, or of the one that exists.
     pub attempt: u32,
     pub kill: Vec<Kill>,
+    /// Instances to remove, so that all containers can begin anew: the ones that caused it last.
+    pub remove: Vec<Remove>,
     /// Indexes into the spec's lists, in starting order.
     pub start_ephemeral: Vec<usize>,
     pub start_init: Vec<usize>,
@@ -77,6 +90,7 @@ impl Actions {
         !self.kill_pod
             && !self.create_sandbox
             && self.kill.is_empty()
+            && self.remove.is_empty()
             && self.start_ephemeral.is_empty()
             && self.start_init.is_empty()
             && self.start.is_empty()
@@ -99,6 +113,10 @@ pub fn plan(pod: &Pod, observed: &PodStatus, probed: &dyn Probed) -> Actions {
         attempt: sandbox.attempt,
         ..Actions::default()
     };
+    if observed.restarting_all {
+        actions.remove = plan_removal(pod, observed);
+        return actions;
+    }
     if sandbox.renew {
         plan_new_sandbox(pod, observed, &mut actions);
         return actions;
@@ -146,6 +164,29 @@ pub fn plan(pod: &Pod, observed: &PodStatus, probed: &dyn Probed) -> Actions {
     }
     actions.resize_pod |= resize_plan::pod_changes(pod, observed);
     actions
+}
+
+/// Every instance of every container, regular ones before init containers.
+fn plan_removal(pod: &Pod, observed: &PodStatus) -> Vec<Remove> {
+    let (mut targets, mut causes) = (Vec::new(), Vec::new());
+    for container in pod.containers().iter().chain(pod.init_containers()) {
+        let instances = observed.containers.iter();
+        for status in instances.filter(|status| status.name == container.name) {
+            let exited = status.state == State::Exited;
+            let remove = Remove {
+                id: status.id.clone(),
+                name: status.name.clone(),
+                kill: !exited,
+            };
+            if exited && restart_all::triggered_by(container, status.exit_code) {
+                causes.push(remove);
+            } else {
+                targets.push(remove);
+            }
+        }
+    }
+    targets.append(&mut causes);
+    targets
 }
 
 /// Whether the pod needs another sandbox, and the number it would have.

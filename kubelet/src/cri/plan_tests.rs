@@ -112,6 +112,10 @@ fn line(actions: &Actions) -> String {
             .iter()
             .map(|k| format!("kill({}: {})", k.id, k.message)),
     );
+    words.extend(actions.remove.iter().map(|r| {
+        let how = if r.kill { "kill-remove" } else { "remove" };
+        format!("{how}({})", r.id)
+    }));
     if actions.create_sandbox {
         words.push(format!("sandbox({})", actions.attempt));
     }
@@ -469,4 +473,23 @@ fn running_containers_get_what_they_were_granted() {
     own.spec.as_mut().unwrap().resources =
         serde_json::from_value(json!({"limits": {"cpu": "1"}})).unwrap();
     assert_eq!(planned(&own, &seen), "cpu(a b) resize-pod");
+}
+
+#[test]
+fn all_begin_anew() {
+    let mut source = c("a");
+    source["restartPolicy"] = json!("Never");
+    source["restartPolicyRules"] = json!([{"action": "RestartAllContainers",
+        "exitCodes": {"operator": "In", "values": [42]}}]);
+    let p = pod("Never", json!([c("i")]), json!([source, c("b")]));
+    let mut seen = observed(vec![ready()], "i=exited:0 a=exited:42 b=running");
+    seen.restarting_all = true;
+    assert_eq!(
+        planned(&p, &seen),
+        "kill-remove(#b) remove(#i) remove(#a)",
+        "the one that caused it stays until the last, to be found again"
+    );
+    seen.containers.clear();
+    seen.restarting_all = false;
+    assert_eq!(planned(&p, &seen), "init[0]");
 }

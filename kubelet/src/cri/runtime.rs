@@ -21,7 +21,7 @@ use super::client::{CriClient, CriError};
 use super::dns::{ClusterDns, parse_resolv_conf};
 use super::limits::LimitDefaults;
 use super::observed::{PodStatus, State, sandbox_ips};
-use super::plan::{Actions, Probed, plan};
+use super::plan::{Actions, Kill, KillReason, Probed, plan};
 use super::sandbox::{self, SandboxInput};
 use super::security::SecurityDefaults;
 use super::start::StartError;
@@ -86,6 +86,8 @@ pub struct Synced {
     pub retry_after: Option<Duration>,
     /// The sync was given up because the pod is to end.
     pub cancelled: bool,
+    /// Containers were removed, so that all can begin anew.
+    pub removed: bool,
     /// How giving other resources went, where that was to be done.
     pub resized: Option<Result<(), String>>,
 }
@@ -169,6 +171,7 @@ impl Runtime {
             };
             return Synced {
                 resized,
+                removed: !actions.remove.is_empty(),
                 ..Synced::default()
             };
         }
@@ -199,6 +202,18 @@ impl Runtime {
             let pod_ip = observed.ips.first().map_or("", String::as_str);
             for kill in &actions.kill {
                 self.kill_container(pod, kill, pod_ip, None).await?;
+            }
+            for old in &actions.remove {
+                let kill = Kill {
+                    id: old.id.clone(),
+                    name: old.name.clone(),
+                    message: "killing".into(),
+                    reason: KillReason::RestartAll,
+                };
+                if old.kill {
+                    self.kill_container(pod, &kill, pod_ip, Some(0)).await?;
+                }
+                self.client.remove_container(&old.id).await?;
             }
         }
         // In a new sandbox initialization begins anew; otherwise the last run of each init

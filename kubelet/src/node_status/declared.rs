@@ -15,9 +15,12 @@ pub const RESIZES: [&str; 2] = [
     "InPlacePodVerticalScalingInitContainers",
 ];
 
+/// A container's end can restart all of its pod's.
+pub const RESTART_ALL: &str = "RestartAllContainersOnContainerExits";
+
 /// The features, in order; `None` where nodes declare nothing.
 pub fn features(gates: &FeatureGates) -> Option<Vec<String>> {
-    let all = [WEBSOCKETS].into_iter().chain(RESIZES);
+    let all = [WEBSOCKETS].into_iter().chain(RESIZES).chain([RESTART_ALL]);
     let features = all.filter(|feature| gates.enabled(feature));
     let features: Vec<String> = features.map(str::to_owned).collect();
     (gates.enabled("NodeDeclaredFeatures") && !features.is_empty()).then_some(features)
@@ -30,10 +33,13 @@ mod tests {
     #[test]
     fn what_is_switched_off_is_not_declared() {
         let of = |text| features(&FeatureGates::parse(text).unwrap());
-        let all = [WEBSOCKETS].into_iter().chain(RESIZES);
+        let all = [WEBSOCKETS].into_iter().chain(RESIZES).chain([RESTART_ALL]);
         assert_eq!(of(""), Some(all.map(str::to_owned).collect()));
         assert_eq!(of("NodeDeclaredFeatures=false"), None);
-        let resizes = RESIZES.map(str::to_owned);
-        assert_eq!(of("ExtendWebSocketsToKubelet=false"), Some(resizes.into()));
+        let others = RESIZES.into_iter().chain([RESTART_ALL]);
+        assert_eq!(
+            of("ExtendWebSocketsToKubelet=false"),
+            Some(others.map(str::to_owned).collect())
+        );
     }
 }

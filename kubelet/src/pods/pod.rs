@@ -187,12 +187,8 @@ pub fn as_container(ephemeral: &EphemeralContainer) -> Container {
 /// own policy, then the pod's (KEP-5307).
 pub fn restarts_after_exit(container: &Container, spec: &PodSpec, exit_code: i32) -> bool {
     if let Some(policy) = container.restart_policy.as_deref() {
-        let rules = container
-            .restart_policy_rules
-            .as_deref()
-            .unwrap_or_default();
-        let matching = rules.iter().find(|rule| rule_matches(rule, exit_code));
-        if matching.is_some_and(|rule| rule.action == "Restart") {
+        let action = matching_action(container, exit_code);
+        if matches!(action, Some("Restart" | "RestartAllContainers")) {
             return true;
         }
         match policy {
@@ -207,6 +203,13 @@ pub fn restarts_after_exit(container: &Container, spec: &PodSpec, exit_code: i32
         Some("Never") => false,
         _ => true,
     }
+}
+
+/// What a container's rules say of its end with this exit code: the first that matches.
+pub fn matching_action(container: &Container, exit_code: i32) -> Option<&str> {
+    let mut rules = container.restart_policy_rules.iter().flatten();
+    let matching = rules.find(|rule| rule_matches(rule, exit_code));
+    matching.map(|rule| rule.action.as_str())
 }
 
 fn rule_matches(rule: &ContainerRestartRule, exit_code: i32) -> bool {

@@ -27,6 +27,7 @@ use crate::node_status::facts::NodeFacts;
 use crate::prober::Prober;
 use crate::resources::qos::qos_class;
 use crate::status::StatusManager;
+use crate::status::conditions::RESTARTING_ALL;
 use crate::status::containers::{Context, StartFailures};
 use crate::status::generate::{Input, PAST_DEADLINE, generate};
 use crate::volumes::{VolumeContext, VolumeError, Volumes, make_pod_dirs};
@@ -113,6 +114,7 @@ impl Syncer {
                     runtime_name: &node.runtime_name,
                     failures: &failures,
                     recursive_read_only: node.recursive_read_only,
+                    restarting: false,
                 },
                 readiness: &probes,
                 host_ips: &node.host_ips,
@@ -159,6 +161,10 @@ impl Syncer {
         };
         self.follow_resize(pod, &observed);
         let status = self.show(pod, &observed, false);
+        let conditions = status.conditions.iter().flatten();
+        observed.restarting_all = conditions
+            .filter(|condition| condition.status == "True")
+            .any(|condition| condition.type_ == RESTARTING_ALL);
         // On the host's network, the status knows the addresses.
         observed.ips = status
             .pod_ips
@@ -252,11 +258,11 @@ impl Syncer {
         }
         let deadline = deadline_left(pod, &status);
         if synced.is_ok() {
-            // Whether it is done, the next look tells.
-            let resized = synced.resized.as_ref().map(|_| Duration::ZERO);
+            // Whether it is done, and what comes next, the next look tells.
+            let more = synced.removed || synced.resized.is_some();
             return Outcome::Synced {
                 terminal: false,
-                again: resized.or(deadline),
+                again: more.then_some(Duration::ZERO).or(deadline),
             };
         }
         let again = [synced.retry_after, deadline].into_iter().flatten().min();

@@ -13,6 +13,7 @@ pub const INITIALIZED: &str = "Initialized";
 pub const SCHEDULED: &str = "PodScheduled";
 pub const READY_TO_START: &str = "PodReadyToStartContainers";
 pub const DISRUPTION_TARGET: &str = "DisruptionTarget";
+pub const RESTARTING_ALL: &str = "AllContainersRestarting";
 pub const RESIZE_PENDING: &str = "PodResizePending";
 pub const RESIZE_IN_PROGRESS: &str = "PodResizeInProgress";
 
@@ -26,7 +27,7 @@ pub fn is_kubelets(kind: &str) -> bool {
         READY_TO_START,
         RESIZE_PENDING,
         RESIZE_IN_PROGRESS,
-        "AllContainersRestarting",
+        RESTARTING_ALL,
     ]
     .contains(&kind)
 }

@@ -11,7 +11,7 @@ use k8s_openapi::api::core::v1::{
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
-use super::resources;
+use super::{resources, restart_all};
 use crate::cri::observed::{ContainerStatus as Observed, PodStatus, State};
 use crate::cri::plan::{any_regular_created, should_restart};
 use crate::pods::pod::{PodExt, as_container, is_sidecar};
@@ -27,6 +27,8 @@ pub struct Context<'a> {
     pub failures: &'a StartFailures,
     /// The runtime can make mounts read-only to the bottom.
     pub recursive_read_only: bool,
+    /// All containers are to begin anew, or are doing so.
+    pub restarting: bool,
 }
 
 /// Which of a pod's lists of containers.
@@ -120,7 +122,14 @@ fn from_runtime(
 ) -> ContainerStatus {
     let mut instances = observed.containers.iter().filter(|c| c.name == spec.name);
     let Some(newest) = instances.next() else {
-        return forgotten(pod, initial(pod, spec, old, context), old);
+        let mut status = initial(pod, spec, old, context);
+        if context.restarting
+            && let Some(old) = old
+            && restart_all::show_removed(&mut status, old)
+        {
+            return status;
+        }
+        return forgotten(pod, status, old);
     };
     let given = observed.given.containers.get(&spec.name);
     let mut status = convert(spec, newest, given, old, context);
@@ -238,8 +247,13 @@ fn convert(
                 .is_some_and(|state| state.running.is_some()) =>
         {
             status.restart_count = old.map_or(0, |old| old.restart_count) + 1;
+            let reason = if context.restarting {
+                restart_all::REASON
+            } else {
+                "ContainerStatusUnknown"
+            };
             ended(ContainerStateTerminated {
-                reason: Some("ContainerStatusUnknown".into()),
+                reason: Some(reason.into()),
                 message: Some(
                     "The container could not be located when the pod was terminated".into(),
                 ),

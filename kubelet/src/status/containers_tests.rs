@@ -77,6 +77,7 @@ fn run(
         runtime_name: "containerd",
         failures: &failures,
         recursive_read_only: false,
+        restarting: false,
     };
     let observed = PodStatus {
         containers,

@@ -7,7 +7,7 @@ use k8s_openapi::api::core::v1::{
 use super::conditions::{self, condition};
 use super::containers::{self, Context, Kind};
 use super::phase::phase;
-use super::resources;
+use super::{resources, restart_all};
 use crate::cgroups::Limits;
 use crate::cri::observed::PodStatus as Observed;
 use crate::pods::pod::{PodExt, is_sidecar, is_terminal_phase};
@@ -46,9 +46,13 @@ pub const PAST_DEADLINE: &str = "DeadlineExceeded";
 /// Makes the status. Transition times and the start time are completed when it is stored.
 pub fn generate(pod: &Pod, input: &Input<'_>) -> PodStatus {
     let Input { observed, old, .. } = input;
+    let context = Context {
+        restarting: restart_all::asked(pod, observed, old),
+        ..input.containers
+    };
     let old_list = |list: &Option<Vec<ContainerStatus>>, kind| {
         let old = list.as_deref().unwrap_or_default();
-        containers::statuses(pod, observed, old, kind, &input.containers)
+        containers::statuses(pod, observed, old, kind, &context)
     };
     let mut regular = old_list(&old.container_statuses, Kind::Regular);
     let mut init = old_list(&old.init_container_statuses, Kind::Init);
@@ -132,6 +136,7 @@ pub fn generate(pod: &Pod, input: &Input<'_>) -> PodStatus {
         "",
         String::new(),
     ));
+    list.extend(restart_all::of_pod(pod, observed, old, &phase));
 
     let ended = is_terminal_phase(&phase);
     addresses(pod, observed, old, ended, input.host_ips, &mut status);
@@ -291,6 +296,7 @@ mod tests {
                 runtime_name: "containerd",
                 failures: &failures,
                 recursive_read_only: false,
+                restarting: false,
             },
             readiness: &Always,
             host_ips: &["192.168.0.1".into()],
@@ -342,6 +348,7 @@ mod tests {
                     runtime_name: "containerd",
                     failures: &failures,
                     recursive_read_only: false,
+                    restarting: false,
                 },
                 readiness: &Always,
                 host_ips: &[],

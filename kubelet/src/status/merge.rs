@@ -10,6 +10,7 @@ use serde_json::{Map, Value, json};
 
 use super::conditions::{self, is_kubelets};
 use super::containers::{ended, terminated};
+use super::restart_all;
 use crate::pods::pod::{PodExt, is_sidecar, is_terminal_phase, restarts_after_exit};
 
 /// All of a pod's containers' messages together, in bytes.
@@ -115,6 +116,7 @@ pub fn illegal_transition(pod: &Pod, old: &PodStatus, new: &PodStatus) -> Option
         .restart_policy
         .as_deref()
         .is_none_or(|policy| policy == "Always")
+        || restart_all::possible(pod)
     {
         return None;
     }

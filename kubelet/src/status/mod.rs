@@ -8,5 +8,6 @@ mod manager;
 pub mod merge;
 pub mod phase;
 pub mod resources;
+pub mod restart_all;
 
 pub use manager::StatusManager;

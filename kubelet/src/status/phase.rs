@@ -2,6 +2,7 @@
 
 use k8s_openapi::api::core::v1::{Container, ContainerStateTerminated, ContainerStatus, Pod};
 
+use super::restart_all;
 use crate::pods::pod::{PodExt, is_sidecar, restarts_after_exit};
 
 /// What a container is, as far as the phase cares.
@@ -41,7 +42,7 @@ pub fn phase(
     initialized: bool,
 ) -> &'static str {
     let restarts = |c: &Container, ended: &ContainerStateTerminated| {
-        restarts_after_exit(c, pod.pod_spec(), ended.exit_code)
+        restarts_after_exit(c, pod.pod_spec(), ended.exit_code) || restart_all::was_removed(ended)
     };
 
     let mut pending_init = 0;
