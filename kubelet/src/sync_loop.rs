@@ -281,7 +281,11 @@ impl SyncLoop {
         let active: Vec<Arc<Pod>> = self
             .workers
             .values()
-            .filter(|worker| worker.may_run() && worker.pod.uid() != pod.uid())
+            // A pod that has ended may not be known to have, shortly after a restart.
+            .filter(|worker| {
+                let ended = matches!(worker.pod.phase(), "Succeeded" | "Failed");
+                worker.may_run() && !ended && worker.pod.uid() != pod.uid()
+            })
             .map(|worker| {
                 let granted = self.syncer.allocations.granted(&worker.pod);
                 crate::allocation::resize::in_use(&granted).map_or(granted, Arc::new)

@@ -284,10 +284,10 @@ fn title(line: &str) -> &str {
 }
 
 /// Lines of objects that only one side has, put as one each.
-fn whole<'a>(
+fn whole(
     has: &BTreeSet<String>,
     lacks: &BTreeSet<String>,
-    lines: Vec<(&'static str, &'a String)>,
+    lines: Vec<(&'static str, &String)>,
 ) -> Vec<(&'static str, String)> {
     let titles: BTreeSet<&str> = lacks.iter().map(|line| title(line)).collect();
     let mut put = Vec::new();

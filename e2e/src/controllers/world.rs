@@ -112,7 +112,7 @@ impl World {
                 if status.is_success() {
                     return Some(body);
                 }
-                format!("{}", body["message"].as_str().unwrap_or_default())
+                body["message"].as_str().unwrap_or_default().to_owned()
             }
             Err(error) => error.to_string(),
         };

@@ -252,13 +252,8 @@ pub fn in_use(granted: &Pod) -> Option<Pod> {
             let Some(most) = lists
                 .into_iter()
                 .flatten()
-                .filter_map(|list| list.get(name))
-                .filter(|quantity| {
-                    let list = ResourceList::from([(name.to_owned(), (*quantity).clone())]);
-                    of(Some(&list), name) > own
-                })
-                .cloned()
-                .next()
+                .filter(|list| of(Some(*list), name) > own)
+                .find_map(|list| list.get(name).cloned())
             else {
                 continue;
             };

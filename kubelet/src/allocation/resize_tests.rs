@@ -107,10 +107,7 @@ fn running(name: &str, resources: Option<cri::LinuxContainerResources>) -> Conta
     let status = cri::ContainerStatus {
         state: cri::ContainerState::ContainerRunning.into(),
         labels,
-        resources: Some(cri::ContainerResources {
-            linux: resources,
-            ..Default::default()
-        }),
+        resources: Some(cri::ContainerResources { linux: resources }),
         ..Default::default()
     };
     crate::cri::observed::container_status(status, None)

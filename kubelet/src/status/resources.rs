@@ -174,10 +174,7 @@ mod tests {
         };
         let status = grpc::cri::ContainerStatus {
             state: grpc::cri::ContainerState::ContainerRunning.into(),
-            resources: Some(grpc::cri::ContainerResources {
-                linux: Some(linux),
-                ..Default::default()
-            }),
+            resources: Some(grpc::cri::ContainerResources { linux: Some(linux) }),
             ..Default::default()
         };
         let mut seen = crate::cri::observed::container_status(status, None);

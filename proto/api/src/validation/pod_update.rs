@@ -221,6 +221,43 @@ fn addresses(list: &At<'_>, before: &At<'_>, errors: &mut ErrorList) {
     }
 }
 
+/// Whether the end of one of these containers can make all of the pod's begin anew (KEP-5532).
+fn restarts_all(containers: &At<'_>) -> bool {
+    let mut rules = containers
+        .items()
+        .flat_map(|container| container.get("restartPolicyRules").items());
+    rules.any(|rule| rule.get("action").text() == "RestartAllContainers")
+}
+
+/// Whether a container that ended with this exit code may run again: by its own rules, its own
+/// policy, or its pod's (KEP-5307).
+fn may_restart(container: &At<'_>, spec: &At<'_>, exit_code: i64) -> bool {
+    let by_policy = |policy: &str| match policy {
+        "OnFailure" => exit_code != 0,
+        "Never" => false,
+        _ => true,
+    };
+    let own = container.get("restartPolicy").text();
+    if own.is_empty() {
+        return by_policy(spec.get("restartPolicy").text());
+    }
+    let matches = |rule: &At<'_>| {
+        let codes = rule.get("exitCodes");
+        let listed = codes
+            .get("values")
+            .items()
+            .any(|value| value.int() == Some(exit_code));
+        match codes.get("operator").text() {
+            "In" => listed,
+            "NotIn" => !listed,
+            _ => false,
+        }
+    };
+    let mut rules = container.get("restartPolicyRules").items();
+    let rule = rules.find(matches);
+    rule.is_some_and(|rule| rule.get("action").text() == "Restart") || by_policy(own)
+}
+
 /// An update of a pod's status: what has ended stays ended.
 pub(super) fn status(new: &At<'_>, old: &At<'_>, errors: &mut ErrorList) {
     let nominated = new.get("status").get("nominatedNodeName");
@@ -261,21 +298,27 @@ pub(super) fn status(new: &At<'_>, old: &At<'_>, errors: &mut ErrorList) {
     {
         first.get("ip").invalid(errors, "must be equal to `hostIP`");
     }
-    let restart = new.get("spec").get("restartPolicy").text();
-    if restart == "Always" {
+    let spec = old.get("spec");
+    let kinds = ["containers", "initContainers"];
+    if kinds.iter().any(|kind| restarts_all(&spec.get(kind))) {
         return;
     }
     let (new, old) = (new.get("status"), old.get("status"));
-    for list in ["containerStatuses", "initContainerStatuses"] {
+    for (list, kind) in [
+        ("containerStatuses", kinds[0]),
+        ("initContainerStatuses", kinds[1]),
+    ] {
         for before in old.get(list).items() {
             let Some(ended) = before.get("state").raw("terminated") else {
                 continue;
             };
-            let failed = ended.get("exitCode").and_then(Value::as_i64).unwrap_or(0) != 0;
-            if failed && restart == "OnFailure" {
+            let code = ended.get("exitCode").and_then(Value::as_i64).unwrap_or(0);
+            let name = before.get("name").text();
+            let mut containers = spec.get(kind).items();
+            let container = containers.find(|c| c.get("name").text() == name);
+            if container.is_some_and(|c| may_restart(&c, &spec, code)) {
                 continue;
             }
-            let name = before.get("name").text();
             for after in new
                 .get(list)
                 .items()

@@ -266,8 +266,8 @@ impl Request<'_> {
         let last = books.take(&id);
         let drops = last.as_ref().is_some_and(|last| {
             let there = last.set();
-            let comparable = last.api_version == self.api_version;
-            !there.is_empty() && !(comparable && set.covers(there))
+            let kept = last.api_version == self.api_version && set.covers(there);
+            !there.is_empty() && !kept
         });
         let mut entry = Entry::new(id.clone(), self.api_version, set);
         entry.time = last.as_ref().and_then(|last| last.time.clone());
