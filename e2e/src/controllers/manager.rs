@@ -3,7 +3,6 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
-use serde_json::json;
 
 use crate::stand::Stand;
 use crate::stand::free_ports;
@@ -42,19 +41,7 @@ impl Manager {
     pub fn new(stand: &Stand, bin: &Path, port: u16, accounts: bool) -> Result<Self> {
         let home = stand.home();
         let pem = |file: &str| stand.pki.path(file).display().to_string();
-        let kubeconfig = home.join("manager.conf");
-        let config = json!({
-            "apiVersion": "v1", "kind": "Config", "current-context": "admin",
-            "clusters": [{"name": "stand", "cluster": {
-                "server": format!("https://127.0.0.1:{port}"),
-                "certificate-authority": pem("ca.crt"),
-            }}],
-            "users": [{"name": "admin", "user": {
-                "client-certificate": pem("admin.crt"), "client-key": pem("admin.key"),
-            }}],
-            "contexts": [{"name": "admin", "context": {"cluster": "stand", "user": "admin"}}],
-        });
-        std::fs::write(&kubeconfig, config.to_string())?;
+        let kubeconfig = stand.kubeconfig("manager.conf", port)?;
         let [port] = free_ports()?;
         let mut arguments = vec![
             format!("--kubeconfig={}", kubeconfig.display()),

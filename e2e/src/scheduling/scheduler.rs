@@ -20,20 +20,7 @@ impl Scheduler {
     /// client; it logs as much as `log` says.
     pub fn start(stand: &Stand, bin: &Path, name: &str, log: u8) -> Result<Self> {
         let home = stand.home();
-        let pem = |file: &str| stand.pki.path(file).display().to_string();
-        let kubeconfig = home.join("admin.conf");
-        let config = json!({
-            "apiVersion": "v1", "kind": "Config", "current-context": "admin",
-            "clusters": [{"name": "stand", "cluster": {
-                "server": format!("https://127.0.0.1:{}", stand.api.port),
-                "certificate-authority": pem("ca.crt"),
-            }}],
-            "users": [{"name": "admin", "user": {
-                "client-certificate": pem("admin.crt"), "client-key": pem("admin.key"),
-            }}],
-            "contexts": [{"name": "admin", "context": {"cluster": "stand", "user": "admin"}}],
-        });
-        std::fs::write(&kubeconfig, config.to_string())?;
+        let kubeconfig = stand.kubeconfig("admin.conf", stand.api.port)?;
         let file = home.join(format!("{name}.yaml"));
         let config = json!({
             "apiVersion": "kubescheduler.config.k8s.io/v1",

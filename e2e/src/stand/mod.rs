@@ -73,6 +73,30 @@ impl Stand {
         self.directory.path()
     }
 
+    /// Writes an administrator's kubeconfig; `port` is where its user is to find the API
+    /// server, which may be behind something that listens there.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be written.
+    pub fn kubeconfig(&self, name: &str, port: u16) -> Result<PathBuf> {
+        let pem = |file: &str| self.pki.path(file).display().to_string();
+        let config = serde_json::json!({
+            "apiVersion": "v1", "kind": "Config", "current-context": "admin",
+            "clusters": [{"name": "stand", "cluster": {
+                "server": format!("https://127.0.0.1:{port}"),
+                "certificate-authority": pem("ca.crt"),
+            }}],
+            "users": [{"name": "admin", "user": {
+                "client-certificate": pem("admin.crt"), "client-key": pem("admin.key"),
+            }}],
+            "contexts": [{"name": "admin", "context": {"cluster": "stand", "user": "admin"}}],
+        });
+        let path = self.home().join(name);
+        std::fs::write(&path, config.to_string())?;
+        Ok(path)
+    }
+
     /// Ends it and leaves its files, for who wants to know more.
     pub fn keep(self) -> PathBuf {
         self.directory.keep()

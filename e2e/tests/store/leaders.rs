@@ -20,20 +20,7 @@ const DEPLOYMENTS: &str = "/apis/apps/v1/namespaces/default/deployments";
 const PODS: &str = "/api/v1/namespaces/default/pods";
 
 fn kubeconfig(stand: &Stand) -> String {
-    let pem = |file: &str| stand.pki.path(file).display().to_string();
-    let config = json!({
-        "apiVersion": "v1", "kind": "Config", "current-context": "admin",
-        "clusters": [{"name": "stand", "cluster": {
-            "server": format!("https://127.0.0.1:{}", stand.api.port),
-            "certificate-authority": pem("ca.crt"),
-        }}],
-        "users": [{"name": "admin", "user": {
-            "client-certificate": pem("admin.crt"), "client-key": pem("admin.key"),
-        }}],
-        "contexts": [{"name": "admin", "context": {"cluster": "stand", "user": "admin"}}],
-    });
-    let path = stand.home().join("admin.conf");
-    std::fs::write(&path, config.to_string()).unwrap();
+    let path = stand.kubeconfig("admin.conf", stand.api.port).unwrap();
     path.display().to_string()
 }
 
