@@ -224,8 +224,9 @@ impl Tables {
         let _ = writeln!(
             self.code,
             "static M{i}: Message = Message {{ name: {name:?}, by_number: &{by_number:?}, by_json: &{by_json:?}, \
-             atomic: {}, unions: &[{unions}], gvks: &[{}], fields: &[\n{}\n] }};",
+             atomic: {}, unions: &[{unions}], holds_raw: {}, gvks: &[{}], fields: &[\n{}\n] }};",
             self.is_set(&o, "atomic"),
+            self.holds_raw(message, &mut BTreeSet::new()),
             gvks.join(", "),
             literals.join(",\n"),
         );
@@ -483,6 +484,19 @@ impl Tables {
             flag(o, "storage_json"),
             texts(o, "selectable"),
         )
+    }
+
+    /// Whether a `RawExtension` is in the message, or in what it holds. Messages may hold
+    /// themselves: those of `seen` are not looked into again.
+    fn holds_raw(&self, message: &MessageDescriptor, seen: &mut BTreeSet<String>) -> bool {
+        seen.insert(message.full_name().to_owned())
+            && message.fields().any(|field| match field.kind() {
+                Kind::Message(held) => match self.special(&held) {
+                    Some(special) => special == "RawExtension",
+                    None => self.holds_raw(&held, seen),
+                },
+                _ => false,
+            })
     }
 
     /// The variant of `schema::Special` of a message that has a form of its own.

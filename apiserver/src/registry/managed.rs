@@ -3,6 +3,7 @@
 //!
 //! The rules are [`patch::apply`]'s; what must not be here: storage.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::LazyLock;
 
@@ -247,18 +248,10 @@ impl FieldManager<'_> {
         };
         let nothing = json!({});
         let before = live.unwrap_or(&nothing);
-        let noted = match (
-            self.spoken(before),
-            self.spoken(object),
-            self.filled(object),
-        ) {
-            (Some(before), Some(after), _) => {
-                request.update(&mut managed, &before, &after, live.is_none())
-            }
-            (_, _, Some(after)) => request.update(&mut managed, before, &after, live.is_none()),
-            _ => request.update(&mut managed, before, object, live.is_none()),
-        };
-        match noted {
+        let after = self.spoken(object).or_else(|| self.filled(object));
+        let after = expanded(request.message, object, after);
+        let before = expanded(request.message, before, self.spoken(before));
+        match request.update(&mut managed, &before, &after, live.is_none()) {
             Ok(()) => set(meta_mut(object), "managedFields", managed.write()),
             Err(error) => {
                 let m = meta(object);
@@ -290,22 +283,23 @@ impl FieldManager<'_> {
         let there = live.and_then(|live| meta(live).get("managedFields"));
         let mut managed =
             Managed::read(there).ok_or_else(|| unexplained("failed to decode managed fields"))?;
-        let nothing;
-        let spoken = live.and_then(|live| self.spoken(live));
-        let live = match (&spoken, live) {
-            (Some(spoken), _) => spoken,
-            (None, Some(live)) => live,
-            (None, None) => {
-                nothing = json!({"apiVersion": version, "kind": self.served.kind, "metadata": {}});
-                &nothing
+        let live = match live {
+            Some(live) => self.spoken(live).map_or(Cow::Borrowed(live), Cow::Owned),
+            None => {
+                Cow::Owned(json!({"apiVersion": version, "kind": self.served.kind, "metadata": {}}))
             }
         };
         let object = request
-            .apply(&mut managed, live, applied, force)
+            .apply(
+                &mut managed,
+                &expanded(request.message, &live, None),
+                applied,
+                force,
+            )
             .map_err(|e| self.refused(e, applied))?;
         let mut object = match object {
             Some(object) => self.typed(object, applied)?,
-            None => live.clone(),
+            None => live.into_owned(),
         };
         if self.manager == "kubectl" {
             sync_last_applied(&mut object, applied);
@@ -353,7 +347,7 @@ impl FieldManager<'_> {
                         "unable to convert unstructured object to {kind}: {e}"
                     ))
                 })?;
-                let text = object.to_string();
+                let text = codec::json::text(&object);
                 let ignore = codec::decode::Strictness::Ignore;
                 let decoded = codec::decode::json(message, text.as_bytes(), ignore);
                 decoded.map_err(|e| unconverted(e.to_string()))?.value
@@ -385,6 +379,20 @@ impl FieldManager<'_> {
             Error::Conflicts(conflicts) => conflict(&conflicts),
         }
     }
+}
+
+/// An object, or what it was made into, as its managers see it: they own what is in embedded
+/// JSON too.
+fn expanded<'a>(
+    message: &'static Message,
+    object: &'a Value,
+    made: Option<Value>,
+) -> Cow<'a, Value> {
+    let mut seen = made.map_or(Cow::Borrowed(object), Cow::Owned);
+    if message.holds_raw {
+        codec::tree::expand_raw(message, seen.to_mut());
+    }
+    seen
 }
 
 /// A group and version as errors print them, the core group's name being empty.

@@ -8,6 +8,7 @@
 use schema::{Cardinality, Field, Message, Type};
 
 use crate::error::{Error, Result};
+use crate::serde_pb::Embedded;
 use crate::special;
 use crate::wire::{self, FIXED64};
 
@@ -130,6 +131,8 @@ struct Entry {
 
 pub struct Assembler<'o> {
     pub out: &'o mut Vec<u8>,
+    /// How what is written holds embedded JSON.
+    pub embedded: Embedded,
     segments: Vec<Segment>,
     entries: Vec<Entry>,
     scratch: Vec<u8>,
@@ -156,6 +159,7 @@ impl<'o> Assembler<'o> {
     pub fn new(out: &'o mut Vec<u8>) -> Self {
         Assembler {
             out,
+            embedded: Embedded::Json,
             segments: Vec::with_capacity(64),
             entries: Vec::new(),
             scratch: Vec::new(),

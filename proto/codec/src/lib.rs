@@ -18,7 +18,7 @@ pub mod decode;
 pub mod envelope;
 pub mod error;
 mod index;
-mod json;
+pub mod json;
 pub mod list;
 pub mod meta_splice;
 pub mod serde_pb;

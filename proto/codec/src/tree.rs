@@ -1,8 +1,9 @@
 //! A [`serde_json::Value`] as the tree of what is being written or evaluated.
 //!
 //! A tree holds what the object's JSON holds, except that no member is `null` (outside of
-//! types that hold any JSON): an absent member and `null` are the same to Go. The field sets of
-//! `managedFields` are held as text, see [`expand_managed_fields`].
+//! types that hold any JSON): an absent member and `null` are the same to Go. JSON that objects
+//! embed is held as text: the field sets of `managedFields` (see [`expand_managed_fields`]) and
+//! raw extensions, which are stored byte for byte (see [`expand_raw`]).
 
 use std::sync::LazyLock;
 
@@ -11,7 +12,8 @@ use serde_json::{Map, Value};
 
 use crate::error::{Error, Result};
 use crate::json::write;
-use crate::{MAX_DEPTH, assemble, serde_pb, special};
+use crate::serde_pb::Embedded;
+use crate::{MAX_DEPTH, assemble, decode, serde_pb, special};
 
 /// Reads a message into a tree.
 pub fn from_proto(msg: &'static Message, raw: &[u8]) -> Result<Value> {
@@ -39,11 +41,78 @@ pub fn expand_managed_fields(object: &mut Value) {
     }
 }
 
+/// Makes JSON of the raw extensions in a tree, for those who show or change it as plain JSON.
+/// What is no JSON stays text.
+pub fn expand_raw(msg: &'static Message, tree: &mut Value) {
+    each_raw(msg, tree, None, &mut |raw, _| {
+        let text = raw.as_str().map(str::as_bytes);
+        if let Some(Ok(json)) = text.map(decode::untyped) {
+            *raw = json;
+        }
+    });
+}
+
+/// Gives raw extensions that mean what they meant `before`, at the same place, their text back.
+/// It is compact then, as if it had been printed and read.
+pub fn keep_raw(msg: &'static Message, tree: &mut Value, before: &Value) {
+    each_raw(msg, tree, Some(before), &mut |raw, before| {
+        let (Some(text), Some(Value::String(old))) = (raw.as_str(), before) else {
+            return;
+        };
+        // As it was printed for the patch.
+        let printed = decode::untyped(old.as_bytes()).map(|old| crate::json::text(&old));
+        let mut kept = Vec::with_capacity(old.len());
+        if printed.is_ok_and(|p| p == text) && write::compact(&mut kept, old.as_bytes()).is_ok() {
+            *raw = Value::String(String::from_utf8(kept).unwrap_or_default());
+        }
+    });
+}
+
+/// Calls `act` for each raw extension, with what `other` holds at the same place.
+fn each_raw(
+    msg: &'static Message,
+    tree: &mut Value,
+    other: Option<&Value>,
+    act: &mut impl FnMut(&mut Value, Option<&Value>),
+) {
+    if !msg.holds_raw {
+        return;
+    }
+    for field in msg.fields {
+        if let (true, Type::Message(inlined)) = (field.json.is_empty(), &field.ty) {
+            each_raw(inlined, tree, other, act);
+            continue;
+        }
+        let Some(value) = tree.get_mut(field.json) else {
+            continue;
+        };
+        let other = other.and_then(|other| other.get(field.json));
+        let mut each = |value: &mut Value, other: Option<&Value>| match &field.ty {
+            Type::Message(msg) => each_raw(msg, value, other, act),
+            Type::Special(Special::RawExtension) => act(value, other),
+            _ => {}
+        };
+        match (field.cardinality, value) {
+            (Cardinality::List, Value::Array(items)) => {
+                for (i, item) in items.iter_mut().enumerate() {
+                    each(item, other.and_then(|other| other.get(i)));
+                }
+            }
+            (Cardinality::Map, Value::Object(entries)) => {
+                for (key, entry) in entries {
+                    each(entry, other.and_then(|other| other.get(key)));
+                }
+            }
+            (_, value) => each(value, other),
+        }
+    }
+}
+
 /// Writes a tree as a message, exactly as gogo-proto writes the object: fields by number,
 /// values that are no pointers even when they are zero, maps sorted. `apiVersion` and
 /// `kind` belong into the envelope and are left out.
 pub fn to_proto(msg: &'static Message, tree: &Value, out: &mut Vec<u8>) -> Result<()> {
-    serde_pb::to_writer(msg, tree, out)
+    serde_pb::to_writer(msg, tree, Embedded::Text, out)
 }
 
 /// Writes a tree as JSON text, exactly as Go's encoding/json writes the object: members
@@ -362,6 +431,7 @@ fn special_value(
     match (special, value) {
         (Special::FieldsV1, Value::String(text)) => write::compact(out, text.as_bytes())?,
         (Special::FieldsV1, value) => special::fields_v1::put(value, out),
+        (Special::RawExtension, Value::String(text)) => write::compact(out, text.as_bytes())?,
         (Special::RawExtension | Special::Json, value) => write::value(out, value),
         (_, Value::Null) => out.extend_from_slice(b"null"),
         (

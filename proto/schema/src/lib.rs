@@ -26,6 +26,8 @@ pub struct Message {
     /// `+structType=atomic`: server-side apply owns the whole of it, or nothing.
     pub atomic: bool,
     pub unions: &'static [Union],
+    /// Somewhere in it is a [`Special::RawExtension`].
+    pub holds_raw: bool,
     /// The kinds that this message is (`x-kubernetes-group-version-kind`); empty for a part of a kind.
     pub gvks: &'static [GroupVersionKind],
 }

@@ -81,6 +81,7 @@ pub fn row(
             let mut object = object.clone();
             codec::tree::complete(served.message, &mut object);
             codec::tree::expand_managed_fields(&mut object);
+            codec::tree::expand_raw(served.message, &mut object);
             row["object"] = object;
         }
     }

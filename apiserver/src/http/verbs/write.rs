@@ -357,6 +357,8 @@ impl Patch {
         let message = expected.message()?;
         let content = self.content.as_ref().map_err(Status::clone)?;
         let mut object = current;
+        let stored = message.holds_raw.then(|| object.clone());
+        codec::tree::expand_raw(message, &mut object);
         let applied = match self.kind {
             PatchType::Json => {
                 codec::tree::complete(message, &mut object);
@@ -389,7 +391,7 @@ impl Patch {
                     codec::decode::unstructured(message, &mut object)
                         .map_err(|detail| self.invalid("", detail))?;
                 }
-                let text = object.to_string();
+                let text = codec::json::text(&object);
                 let strictness = input::strictness(self.validation);
                 let decoded = codec::decode::json(message, text.as_bytes(), strictness)
                     .map_err(|e| self.invalid(&text, e.to_string()))?;
@@ -399,6 +401,10 @@ impl Patch {
                 decoded.value
             }
         };
+        // These two patch the object's text, of which they leave what they do not change.
+        if let (Some(stored), PatchType::Json | PatchType::Merge) = (&stored, self.kind) {
+            codec::tree::keep_raw(message, &mut object, stored);
+        }
         if let Some(members) = object.as_object_mut() {
             members.insert("apiVersion".into(), expected.api_version().into());
             members.insert("kind".into(), expected.kind.into());

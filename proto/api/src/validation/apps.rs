@@ -1,13 +1,14 @@
 //! Deployments, replica sets, daemon sets, stateful sets, controller revisions and
 //! replication controllers.
 
-use meta::field::ErrorList;
+use meta::field::{ErrorList, FieldError};
 use meta::labels::Selector;
 use meta::validation as format;
 use serde_json::Value;
 
 use super::at::At;
 use super::metadata::immutable;
+use super::raw::{Raw, raw};
 use super::{Rules, any_update, pod, required, storage};
 
 pub(super) const RULES: &[Rules] = &[
@@ -48,12 +49,7 @@ pub(super) const RULES: &[Rules] = &[
         group: "apps",
         kind: "ControllerRevision",
         name: format::dns1123_subdomain,
-        object: |at, errors| {
-            if !at.get("data").is_set() {
-                at.get("data").required(errors, "data is mandatory");
-            }
-            at.get("revision").non_negative(errors);
-        },
+        object: |at, errors| at.get("revision").non_negative(errors),
         update: |new, old, errors| immutable(&new.get("data"), &old.get("data"), errors),
         status: any_update,
     },
@@ -66,6 +62,20 @@ pub(super) const RULES: &[Rules] = &[
         status: counts,
     },
 ];
+
+/// Its data cannot change later.
+pub(super) fn controller_revision_created(at: &At<'_>, errors: &mut ErrorList) {
+    let data = at.get("data");
+    match raw(&data) {
+        Raw::Object => {}
+        Raw::Nothing => data.required(errors, "data is mandatory"),
+        Raw::Other => data.required(errors, "data must be a valid JSON object"),
+        Raw::Malformed(error) => {
+            let why = format!("error parsing data: {error}");
+            errors.push(FieldError::invalid(&data.path, "<value omitted>", why));
+        }
+    }
+}
 
 /// The selector says something, is well formed, and selects the template's pods.
 /// `kind` is what messages call it.

@@ -33,6 +33,7 @@ mod pod_parts;
 mod pod_update;
 mod policies;
 mod quota;
+mod raw;
 mod rbac;
 mod registrations;
 mod requirements;
@@ -107,6 +108,7 @@ fn created(group: &str, kind: &str) -> fn(&At<'_>, &mut ErrorList) {
         ("certificates.k8s.io", "ClusterTrustBundle") => certificates::trust_bundle_created,
         ("resource.k8s.io", "ResourceClaim") => resource::claim_created,
         ("resource.k8s.io", "ResourceClaimTemplate") => resource::template_created,
+        ("apps", "ControllerRevision") => apps::controller_revision_created,
         ("apps", "StatefulSet") => apps::stateful_set_created,
         ("networking.k8s.io", "Ingress") => networking::ingress_created,
         ("batch", "Job") => job::created,

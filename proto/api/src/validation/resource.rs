@@ -5,11 +5,11 @@ use std::collections::{BTreeMap, HashSet};
 
 use meta::field::{ErrorList, FieldError};
 use meta::validation as format;
-use serde_json::Value;
 
 use super::at::At;
 use super::conditions::conditions;
 use super::metadata::{self, immutable};
+use super::raw::{Raw, raw};
 use super::{Rules, any_update, pod, required};
 
 const GROUP: &str = "resource.k8s.io";
@@ -160,20 +160,27 @@ fn configuration(config: &At<'_>, errors: &mut ErrorList) {
         return;
     }
     driver_name(&opaque.get("driver"), errors);
-    raw(&opaque.get("parameters"), errors);
+    driver_object(&opaque.get("parameters"), errors);
 }
 
 /// An object whose fields only a driver knows.
-fn raw(value: &At<'_>, errors: &mut ErrorList) {
-    match value.value() {
-        None => value.required(errors, ""),
-        Some(object) if object.to_string().len() > PARAMETERS_LIMIT => {
-            errors.push(FieldError::too_long(&value.path, PARAMETERS_LIMIT));
+fn driver_object(value: &At<'_>, errors: &mut ErrorList) {
+    const OMITTED: &str = "<value omitted>";
+    let path = &value.path;
+    if value.text().len() > PARAMETERS_LIMIT {
+        errors.push(FieldError::too_long(path, PARAMETERS_LIMIT));
+        return;
+    }
+    match raw(value) {
+        Raw::Object => {}
+        Raw::Nothing => value.required(errors, ""),
+        Raw::Malformed(error) => {
+            let why = format!("error parsing data as JSON: {error}");
+            errors.push(FieldError::invalid(path, OMITTED, why));
         }
-        Some(Value::Object(_)) => {}
-        Some(_) => errors.push(FieldError::invalid(
-            &value.path,
-            "<value omitted>",
+        Raw::Other => errors.push(FieldError::invalid(
+            path,
+            OMITTED,
             "must be a valid JSON object",
         )),
     }
@@ -480,7 +487,7 @@ fn device_status(device: &At<'_>, allocated: &HashSet<String>, errors: &mut Erro
     }
     conditions(&list, errors);
     if device.get("data").is_set() {
-        raw(&device.get("data"), errors);
+        driver_object(&device.get("data"), errors);
     }
     let network = device.get("networkData");
     for (field, most) in [("interfaceName", 256), ("hardwareAddress", 128)] {

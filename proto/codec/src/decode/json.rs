@@ -427,6 +427,10 @@ impl Decoder<'_> {
             let fields = self.json.tree()?;
             return Ok(Some(special::fields_v1::text(&fields).into()));
         }
+        if special == Special::RawExtension && kind != Kind::Null {
+            let text = String::from_utf8_lossy(self.json.raw()?);
+            return Ok(Some(text.into_owned().into()));
+        }
         if special::is_json(special) {
             return self.json.tree().map(Some);
         }

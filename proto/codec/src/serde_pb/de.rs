@@ -17,11 +17,11 @@ pub fn from_slice<'de, S: DeserializeSeed<'de>>(
     raw: &'de [u8],
     seed: S,
     type_meta: Option<(&'de str, &'de str)>,
-    field_sets: FieldSets,
+    embedded: Embedded,
 ) -> Result<S::Value> {
     let mut slots = Slots {
         stack: Vec::with_capacity(128),
-        field_sets,
+        embedded,
     };
     seed.deserialize(Root {
         msg,
@@ -32,9 +32,9 @@ pub fn from_slice<'de, S: DeserializeSeed<'de>>(
     })
 }
 
-/// How `metav1.FieldsV1` is read.
+/// How the JSON that messages hold as text (field sets, raw extensions) is read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum FieldSets {
+pub enum Embedded {
     Json,
     Text,
 }
@@ -42,7 +42,7 @@ pub enum FieldSets {
 struct Slots {
     /// Slots of the messages that are being read, one on top of the other.
     stack: Vec<Slot>,
-    field_sets: FieldSets,
+    embedded: Embedded,
 }
 
 struct Root<'x, 'de> {
@@ -475,7 +475,9 @@ impl<'x, 'de> Value<'x, 'de> {
             Plain::Text(std::borrow::Cow::Owned(v)) => visitor.visit_string(v),
             Plain::Time(v) => visitor.visit_str(v.as_str()),
             Plain::Json(json)
-                if special == Special::FieldsV1 && slots.field_sets == FieldSets::Text =>
+                if slots.embedded == Embedded::Text
+                    && matches!(special, Special::FieldsV1 | Special::RawExtension)
+                    && !envelope::is_enveloped(json) =>
             {
                 visit_text(json, visitor)
             }

@@ -17,7 +17,7 @@ use serde_json::Value;
 
 use crate::error::Result;
 
-use de::FieldSets;
+pub(crate) use de::Embedded;
 pub use part::Part;
 
 /// Reads a message.
@@ -25,7 +25,7 @@ pub use part::Part;
 /// # Errors
 /// The bytes are no such message, or the type refuses what they hold.
 pub fn from_slice<'de, T: Deserialize<'de>>(msg: &'static Message, raw: &'de [u8]) -> Result<T> {
-    de::from_slice(msg, raw, PhantomData, None, FieldSets::Json)
+    de::from_slice(msg, raw, PhantomData, None, Embedded::Json)
 }
 
 /// Reads some of a message's members into a tree.
@@ -33,7 +33,7 @@ pub fn from_slice<'de, T: Deserialize<'de>>(msg: &'static Message, raw: &'de [u8
 /// # Errors
 /// The bytes are no such message.
 pub fn part_from_slice(msg: &'static Message, raw: &[u8], part: Part) -> Result<Value> {
-    de::from_slice(msg, raw, part, None, FieldSets::Text)
+    de::from_slice(msg, raw, part, None, Embedded::Text)
 }
 
 /// Reads a message as an object that states its API version and kind, which protobuf
@@ -45,16 +45,16 @@ pub fn from_slice_with_type_meta<'de, T: Deserialize<'de>>(
     kind: &'de str,
 ) -> Result<T> {
     let type_meta = Some((api_version, kind));
-    de::from_slice(msg, raw, PhantomData, type_meta, FieldSets::Json)
+    de::from_slice(msg, raw, PhantomData, type_meta, Embedded::Json)
 }
 
-/// Reads a message into a tree, whose field sets are text.
+/// Reads a message into a tree, where embedded JSON is text.
 pub(crate) fn tree_from_slice(
     msg: &'static Message,
     raw: &[u8],
     type_meta: Option<(&str, &str)>,
 ) -> Result<Value> {
-    de::from_slice(msg, raw, PhantomData, type_meta, FieldSets::Text)
+    de::from_slice(msg, raw, PhantomData, type_meta, Embedded::Text)
 }
 
 /// Writes a message as gogo-proto writes it. Fields that the schema does not know are
@@ -64,7 +64,7 @@ pub(crate) fn tree_from_slice(
 /// The value has a field of another type than the schema's.
 pub fn to_vec<T: Serialize + ?Sized>(msg: &'static Message, value: &T) -> Result<Vec<u8>> {
     let mut out = Vec::with_capacity(512);
-    ser::to_writer(msg, value, &mut out)?;
+    ser::to_writer(msg, value, Embedded::Json, &mut out)?;
     Ok(out)
 }
 

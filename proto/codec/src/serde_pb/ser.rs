@@ -6,15 +6,18 @@ use serde::ser::{self, Impossible, Serialize};
 
 use crate::assemble::{self, Assembler, Begun, Finder};
 use crate::error::{Error, Result};
+use crate::serde_pb::Embedded;
 use crate::{MAX_DEPTH, special, wire};
 
 pub fn to_writer<T: Serialize + ?Sized>(
     msg: &'static Message,
     value: &T,
+    embedded: Embedded,
     out: &mut Vec<u8>,
 ) -> Result<()> {
     let start = out.len();
     let mut to = Assembler::new(out);
+    to.embedded = embedded;
     let begun = to.begin();
     let object = Object {
         to: &mut to,
@@ -63,11 +66,22 @@ impl Place<'_, '_> {
                 }
                 Ok(())
             }
+            Type::Special(Special::RawExtension) if self.to.embedded == Embedded::Text => {
+                let mut text = String::new();
+                if value.serialize(Key(&mut text)).is_err() {
+                    // An object that came in its own envelope.
+                    text = json_text(value)?;
+                }
+                if !text.is_empty() {
+                    assemble::put_json(self.number, text.as_bytes(), self.to.out);
+                }
+                Ok(())
+            }
             // Any JSON is kept as JSON text.
             Type::Special(s) if special::is_json(*s) && self.cardinality == Cardinality::One => {
-                let text = serde_json::to_vec(value).map_err(ser::Error::custom)?;
-                if text != b"null" {
-                    assemble::put_json(self.number, &text, self.to.out);
+                let text = json_text(value)?;
+                if text != "null" {
+                    assemble::put_json(self.number, text.as_bytes(), self.to.out);
                 } else if self.item {
                     assemble::put_zero_value(self.number, self.ty, self.to.out);
                 }
@@ -100,6 +114,12 @@ impl Place<'_, '_> {
         self.scalar(found)?;
         Err(Error::mismatch(found, &assemble::go_name(self.ty)))
     }
+}
+
+/// As Go's encoding/json writes what it has read into an `any`.
+fn json_text<T: Serialize + ?Sized>(value: &T) -> Result<String> {
+    let tree = serde_json::to_value(value).map_err(ser::Error::custom)?;
+    Ok(crate::json::text(&tree))
 }
 
 /// Methods that a serializer has to have and that Kubernetes types never call.

@@ -40,6 +40,7 @@ fn message(name: &'static str, fields: Vec<Field>) -> &'static Message {
         by_json: by_json.leak(),
         atomic: false,
         unions: &[],
+        holds_raw: false,
         gvks: &[],
     }))
 }
