@@ -7,7 +7,7 @@ use meta::Status;
 
 use super::super::body::{self, Body};
 use super::super::context::RequestContext;
-use super::super::encode::{ListMeta, View};
+use super::super::encode::View;
 use super::super::negotiate::{self, Accepted, Offer};
 use super::body as input;
 use super::read::{self, namespace};
@@ -108,11 +108,7 @@ pub(super) async fn collection(
         .collect();
     let write = write(view, request, &options);
     store.delete_collection(&write, &options, keys).await?;
-    let meta = ListMeta {
-        resource_version: listed.list.revision.to_string(),
-        continue_token: listed.continue_token,
-        remaining: None,
-    };
+    let meta = read::meta_of(&listed);
     let shape = read::shape(&accepted, request, true)?;
     let bytes = read::many(view, &listed.list.objects, &meta, shape, &accepted)?;
     Ok(body::bytes(

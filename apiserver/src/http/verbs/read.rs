@@ -16,7 +16,7 @@ use super::super::pieces::{self, Pieces};
 use super::super::request_info::RequestInfo;
 use super::table::{self, Include};
 use crate::registry::options::ListOptions;
-use crate::registry::store::Store;
+use crate::registry::store::{Listed, Store};
 use crate::storage::cache::Object;
 
 /// How objects are shown.
@@ -52,7 +52,7 @@ pub(super) fn shape(
     match convert.kind.as_str() {
         "Table" => Ok(Shape::Table {
             beta,
-            include: Include::parse(request.query.get("includeObject").unwrap_or_default())?,
+            include: Include::parse(request.query.get("includeObject").unwrap_or_default(), beta)?,
         }),
         "PartialObjectMetadata" if is_list => refuse(format!(
             "you requested PartialObjectMetadata, but the requested object is a list ({}List)",
@@ -153,6 +153,16 @@ pub(super) fn one(
     .map_err(Status::internal)
 }
 
+/// What is said of a list; how many objects remain, where it goes on.
+pub(super) fn meta_of(listed: &Listed) -> ListMeta {
+    let more = !listed.continue_token.is_empty();
+    ListMeta {
+        resource_version: listed.list.revision.to_string(),
+        remaining: listed.list.remaining.filter(|_| more),
+        continue_token: listed.continue_token.clone(),
+    }
+}
+
 pub(super) async fn list(
     store: &Arc<Store>,
     view: View,
@@ -164,13 +174,7 @@ pub(super) async fn list(
     let selection = store.select(view.served, namespace(view, request), &info.name, &options)?;
     let listed = store.list(&selection, &options).await?;
     let shape = shape(&accepted, request, true)?;
-    let meta = ListMeta {
-        resource_version: listed.list.revision.to_string(),
-        remaining: (!listed.continue_token.is_empty())
-            .then_some(listed.list.remaining)
-            .flatten(),
-        continue_token: listed.continue_token,
-    };
+    let meta = meta_of(&listed);
     let objects = listed.list.objects;
     if let Some(item) = item_of(shape, &accepted)
         && pieces::is_long(&objects)

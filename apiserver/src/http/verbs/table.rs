@@ -17,15 +17,19 @@ use crate::storage::cache::Object;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Include {
     None,
-    Metadata,
+    /// As `meta.k8s.io/v1`, or as its beta.
+    Metadata {
+        beta: bool,
+    },
     Object,
 }
 
 impl Include {
-    pub fn parse(text: &str) -> Result<Include, Status> {
+    /// `beta` is what the table is asked for in.
+    pub fn parse(text: &str, beta: bool) -> Result<Include, Status> {
         match text {
             "None" => Ok(Include::None),
-            "" | "Metadata" => Ok(Include::Metadata),
+            "" | "Metadata" => Ok(Include::Metadata { beta }),
             "Object" => Ok(Include::Object),
             other => Err(Status::bad_request(format!(
                 "Unable to convert to Table as requested: includeObject: Invalid value: {other:?}: must be 'Metadata', 'Object', 'None', or empty"
@@ -68,10 +72,10 @@ pub fn row(
     let mut row = json!({"cells": cells});
     match include {
         Include::None => row["object"] = Value::Null,
-        Include::Metadata => {
+        Include::Metadata { beta } => {
             let mut partial = json!({
                 "kind": "PartialObjectMetadata",
-                "apiVersion": "meta.k8s.io/v1",
+                "apiVersion": if beta { "meta.k8s.io/v1beta1" } else { "meta.k8s.io/v1" },
                 "metadata": bare_metadata(served, object),
             });
             codec::tree::expand_managed_fields(&mut partial);

@@ -391,7 +391,10 @@ impl Patch {
                     codec::decode::unstructured(message, &mut object)
                         .map_err(|detail| self.invalid("", detail))?;
                 }
-                let text = codec::json::text(&object);
+                let text = match self.kind {
+                    PatchType::Json | PatchType::Merge => codec::json::compacted(&object),
+                    PatchType::Strategic | PatchType::Apply => codec::json::text(&object),
+                };
                 let strictness = input::strictness(self.validation);
                 let decoded = codec::decode::json(message, text.as_bytes(), strictness)
                     .map_err(|e| self.invalid(&text, e.to_string()))?;
@@ -489,8 +492,12 @@ fn failed(error: patch::Error) -> Status {
             0,
             false,
         ),
-        // Upstream has no status for these; they come out as an internal error.
-        patch::Error::Schema(message) => Status::internal(message),
+        // Upstream has no reason for these.
+        patch::Error::Schema(message) => Status {
+            code: 500,
+            message,
+            ..Status::default()
+        },
     }
 }
 

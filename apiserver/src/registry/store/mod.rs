@@ -24,6 +24,7 @@ use parking_lot::Mutex;
 use schema::Resource;
 use serde_json::{Value, json};
 
+pub use list::Listed;
 pub use update::{Change, Update};
 
 use super::managed::FieldManager;

@@ -270,7 +270,7 @@ fn stateful_set(spec: &At<'_>, errors: &mut ErrorList) {
 }
 
 /// Claim templates are volumes, too: mounts of them are no fault, so the template is
-/// checked with a volume for each.
+/// checked with a volume for each. They come before the others, which counts in paths.
 fn stateful_template(spec: &At<'_>, errors: &mut ErrorList) {
     let Some(template) = spec.get("template").value() else {
         template(spec, errors);
@@ -285,14 +285,19 @@ fn stateful_template(spec: &At<'_>, errors: &mut ErrorList) {
                 .or_insert_with(|| Value::Array(Vec::new()))
         });
     if let Some(Value::Array(volumes)) = volumes {
+        let mut claims: Vec<Value> = Vec::new();
         for claim in spec.get("volumeClaimTemplates").items() {
             let name = claim.get("metadata").get("name").text();
-            volumes.retain(|v| v["name"] != name);
-            volumes.push(serde_json::json!({
-                "name": name,
-                "persistentVolumeClaim": {"claimName": "from-template"},
-            }));
+            let same = |v: &Value| v["name"] == name;
+            volumes.retain(|v| !same(v));
+            if !claims.iter().any(same) {
+                claims.push(serde_json::json!({
+                    "name": name,
+                    "persistentVolumeClaim": {"claimName": "from-template"},
+                }));
+            }
         }
+        volumes.splice(..0, claims);
     }
     pod::template(&At::new(spec.get("template").path, &with_claims), errors);
     let pod = spec.get("template").get("spec");
