@@ -40,6 +40,8 @@ pub struct Metrics {
     pub resizes: ResizeMetrics,
     pub run_sandbox: HistogramVec,
     pub run_sandbox_errors: IntCounterVec,
+    /// Of drivers and the like.
+    pub plugins: PluginMetrics,
 
     runtime_operations: IntCounterVec,
     runtime_operations_errors: IntCounterVec,
@@ -131,6 +133,45 @@ impl ResizeMetrics {
                 "kubelet_pod_deferred_accepted_resizes_total",
                 "Number of resizes that were granted after they had been deferred.",
                 &["retry_trigger"],
+            )?,
+        })
+    }
+}
+
+/// What plugins do for the kubelet.
+pub struct PluginMetrics {
+    pub total: IntGaugeVec,
+    pub dra_operations: HistogramVec,
+    pub dra_calls: HistogramVec,
+    pub dra_claims: IntGaugeVec,
+}
+
+impl PluginMetrics {
+    fn new(add: &Add<'_>) -> prometheus::Result<Self> {
+        // From a tenth of a second to forty, evenly by ratio.
+        let dra_buckets = exponential_buckets(0.1, 400f64.powf(1.0 / 14.0), 15)?;
+        Ok(Self {
+            total: add.gauges(
+                "plugin_manager_total_plugins",
+                "Plugins by their sockets: those that are there, and those that have registered.",
+                &["socket_path", "state"],
+            )?,
+            dra_operations: add.histograms(
+                "dra_operations_duration_seconds",
+                "Seconds that preparing all of a pod's claims took, or giving them up.",
+                &dra_buckets,
+                &["operation_name", "is_error"],
+            )?,
+            dra_calls: add.histograms(
+                "dra_grpc_operations_duration_seconds",
+                "Seconds that calls of DRA drivers took.",
+                &dra_buckets,
+                &["driver_name", "method_name", "grpc_status_code"],
+            )?,
+            dra_claims: add.gauges(
+                "dra_resource_claims_in_use",
+                "Number of prepared ResourceClaims by driver; of any driver under the name <any>.",
+                &["driver_name"],
             )?,
         })
     }
@@ -258,6 +299,7 @@ impl Metrics {
                 "Number of sandboxes that could not be started, by their runtime handler.",
                 &["runtime_handler"],
             )?,
+            plugins: PluginMetrics::new(&add)?,
             runtime_operations: add.counters(
                 "kubelet_runtime_operations_total",
                 "Number of calls of the container runtime.",

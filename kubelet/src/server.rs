@@ -23,6 +23,7 @@ use component::health::Checks;
 use component::serving::{Bound, Limits, ServingCertificate, TlsFiles, TlsOptions, full, handler};
 use k8s_openapi::api::core::v1::{Node, Pod, Service};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+use parking_lot::Mutex;
 use tokio::sync::{Notify, mpsc};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -40,6 +41,7 @@ use crate::cri::limits::{LimitDefaults, cpu_shares};
 use crate::cri::runtime::{Runtime, Settings as RuntimeSettings};
 use crate::cri::security::{SecurityDefaults, masked_paths};
 use crate::cri::{gc, log_rotation};
+use crate::dra::{self, Claims, Dra, Drivers, Health};
 use crate::event::{Event, Source};
 use crate::events::{Events, Kind};
 use crate::images::Images;
@@ -50,6 +52,7 @@ use crate::node_status::setters::{self, NodeSettings};
 use crate::node_status::{declared, lease, runtime_state, updater::Updater};
 use crate::options::Options;
 use crate::pleg::Pleg;
+use crate::plugins::{Handler, Handlers, Registry};
 use crate::pods::dirs::Root;
 use crate::pods::index::PodIndex;
 use crate::pods::mirror::Mirrors;
@@ -144,6 +147,7 @@ pub async fn run(options: Options, stop: CancellationToken) -> anyhow::Result<()
         services.start(&stop);
         services
     });
+    let (dra, drivers) = dynamic_resources(&root, &gates, &api, &node, &metrics, &told, &stop)?;
     let parallel = match config.serialize_image_pulls {
         Some(false) => config.max_parallel_image_pulls.unwrap_or(usize::MAX),
         _ => 1,
@@ -167,6 +171,7 @@ pub async fn run(options: Options, stop: CancellationToken) -> anyhow::Result<()
             .into(),
             metrics: metrics.clone(),
             given: allocation::given(root.path())?,
+            dra,
         },
         allocations: Arc::new(Allocations::open(root.path(), &metrics)?),
         volumes: Volumes::new(objects, Tokens::new(api.clone()), root.clone()),
@@ -186,6 +191,12 @@ pub async fn run(options: Options, stop: CancellationToken) -> anyhow::Result<()
             .map(|client| Mirrors::new(client, node.name.clone())),
         failures: Default::default(),
     });
+    let plugins = Registry::new(
+        root.plugins_registry(),
+        Handlers::from([("DRAPlugin", Arc::new(drivers) as Arc<dyn Handler>)]),
+        metrics.clone(),
+    );
+    tokio::spawn(plugins.run(stop.clone()));
     let pleg = Pleg::new(runtime.clone(), told.clone(), metrics.clone());
     let checks = health_checks(&pleg);
     let servers = serve(
@@ -283,6 +294,51 @@ pub async fn run(options: Options, stop: CancellationToken) -> anyhow::Result<()
         let _ = server.await;
     }
     Ok(())
+}
+
+/// The claims of pods and the drivers that know what they mean.
+fn dynamic_resources(
+    root: &Root,
+    gates: &FeatureGates,
+    api: &Option<Client>,
+    node: &NodeSettings,
+    metrics: &Arc<Metrics>,
+    told: &mpsc::UnboundedSender<Event>,
+    stop: &CancellationToken,
+) -> anyhow::Result<(Arc<Dra>, Drivers)> {
+    let claims = Arc::new(Mutex::new(Claims::open(root.path())?));
+    let health = gates
+        .enabled("ResourceHealthStatus")
+        .then(Arc::<Health>::default);
+    let changed = |health: &Arc<Health>| {
+        let (claims, told) = (claims.clone(), told.clone());
+        let changed: dra::Changed = Box::new(move |driver, devices| {
+            let users = Dra::users(&claims.lock(), driver, devices);
+            let _ = told.send(Event::Objects(users));
+        });
+        (health.clone(), changed)
+    };
+    let drivers = Drivers::new(
+        api.clone(),
+        &node.name,
+        dra::WIPE_AFTER,
+        health.as_ref().map(changed),
+        metrics.clone(),
+        stop,
+    );
+    if gates.enabled("DynamicResourceAllocation") {
+        drivers.wipe_all();
+    }
+    let messages = gates.enabled("ResourceHealthStatusMessage");
+    let dra = Dra::new(
+        claims,
+        drivers.clone(),
+        health,
+        messages,
+        api.clone(),
+        metrics.clone(),
+    );
+    Ok((Arc::new(dra), drivers))
 }
 
 fn tune_process(config: &KubeletConfiguration) {

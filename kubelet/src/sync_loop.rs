@@ -471,10 +471,29 @@ impl SyncLoop {
 
     /// Now and then: what is dead goes, and what nobody asks for ends.
     fn collect(&mut self) {
+        if self.sources_ready() {
+            self.give_up_claims();
+        }
         if !std::mem::take(&mut self.dirt) || !self.sources_ready() {
             return;
         }
         self.clean_up();
+    }
+
+    /// Claims of pods that have gone while no kubelet ran, or by force.
+    fn give_up_claims(&self) {
+        let active = |worker: &&Worker| worker.may_run();
+        let active: HashSet<PodUid> = self
+            .workers
+            .iter()
+            .filter(|(_, worker)| active(worker))
+            .map(|(uid, _)| uid.clone())
+            .collect();
+        let syncer = self.syncer.clone();
+        tokio::spawn(async move {
+            let dra = &syncer.runtime.dra;
+            dra.reconcile(|uid| active.contains(uid)).await;
+        });
     }
 
     fn clean_up(&mut self) {

@@ -17,5 +17,25 @@ fn main() -> Result<(), Box<dyn Error>> {
         .bytes(".")
         .skip_debug([".mvccpb.KeyValue", ".etcdserverpb.PutRequest"])
         .compile_fds(etcd)?;
+
+    // A node's plugins. Their side as well: tests play it.
+    let plugins = protox::compile(
+        [
+            "plugins/registration.proto",
+            "dra/v1.proto",
+            "dra/v1beta1.proto",
+            "dra/health.proto",
+            "csi/csi.proto",
+        ],
+        ["proto"],
+    )?;
+    tonic_prost_build::configure()
+        .btree_map(".")
+        .skip_debug([
+            ".csi.v1.NodeStageVolumeRequest",
+            ".csi.v1.NodePublishVolumeRequest",
+            ".csi.v1.NodeExpandVolumeRequest",
+        ])
+        .compile_fds(plugins)?;
     Ok(())
 }

@@ -20,6 +20,8 @@ pub struct ContainerInput<'a> {
     pub image_user: ImageUser,
     pub env: Vec<(String, String)>,
     pub mounts: Vec<Mount>,
+    /// Names of the devices that claims have brought.
+    pub cdi_devices: Vec<String>,
     /// The container whose processes an ephemeral one is to see.
     pub target_id: Option<String>,
     pub security: &'a SecurityDefaults,
@@ -60,6 +62,7 @@ pub fn config(
         .lifecycle
         .as_ref()
         .and_then(|l| l.stop_signal.as_deref());
+    let cdi_devices = input.cdi_devices.into_iter().map(|name| CdiDevice { name });
     Ok(ContainerConfig {
         metadata: Some(ContainerMetadata {
             name: container.name.clone(),
@@ -77,7 +80,7 @@ pub fn config(
         annotations: labels::container_annotations(container, pod, input.restart_count),
         mounts: input.mounts,
         devices: Vec::<Device>::new(),
-        cdi_devices: Vec::<CdiDevice>::new(),
+        cdi_devices: cdi_devices.collect(),
         log_path: logs::relative_path(&container.name, input.restart_count),
         stdin: container.stdin.unwrap_or_default(),
         stdin_once: container.stdin_once.unwrap_or_default(),
@@ -126,6 +129,7 @@ mod tests {
             image_user: ImageUser::Id(0),
             env: vec![("A".into(), "a".into())],
             mounts: vec![],
+            cdi_devices: vec!["d.io/gpu=0".into()],
             target_id: Some("other".into()),
             security: &security,
             limits: &limits,
@@ -133,6 +137,7 @@ mod tests {
         let config = config(&pod, &pod.containers()[0], input).unwrap();
         assert_eq!(config.command, ["sh", "-c", "echo a $(B)"]);
         assert_eq!(config.log_path, "c/2.log");
+        assert_eq!(config.cdi_devices[0].name, "d.io/gpu=0");
         assert_eq!(config.stop_signal(), Signal::Sigrtminplus3);
         let namespaces = config
             .linux

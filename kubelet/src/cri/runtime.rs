@@ -28,6 +28,7 @@ use super::start::StartError;
 use super::{hosts, logs};
 use crate::allocation::Record;
 use crate::cgroups::PodCgroups;
+use crate::dra::Dra;
 use crate::events::{Events, Kind};
 use crate::images::{Images, PullRequest};
 use crate::metrics::Metrics;
@@ -62,6 +63,8 @@ pub struct Runtime {
     pub metrics: Arc<Metrics>,
     /// What pods and their containers were given last.
     pub given: Record,
+    /// The claims of pods.
+    pub dra: Arc<Dra>,
 }
 
 /// What a pod needs to be there before its containers can start.
@@ -274,6 +277,17 @@ impl Runtime {
                 pod.description()
             )
         };
+        if let Err(error) = self.dra.prepare(pod).await {
+            let message =
+                format!("Failed to prepare dynamic resources: prepare dynamic resources: {error}");
+            self.events.pod(
+                pod,
+                Kind::Warning,
+                "FailedPrepareDynamicResources",
+                &message,
+            );
+            return Err(message);
+        }
         std::fs::create_dir_all(&config.log_directory)
             .map_err(|error| failed(error.to_string()))?;
         let handler = self.runtime_handler(pod).await.map_err(failed)?;

@@ -236,6 +236,10 @@ impl Runtime {
             image_user,
             env,
             mounts,
+            cdi_devices: self
+                .dra
+                .cdi_devices(pod, container)
+                .map_err(|e| wrong(&e))?,
             target_id,
             security: &self.settings.security,
             limits: &self.settings.limits,

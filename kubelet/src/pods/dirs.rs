@@ -24,6 +24,11 @@ impl Root {
         PodDir(self.pods().join(uid))
     }
 
+    /// Where plugins make themselves known.
+    pub fn plugins_registry(&self) -> PathBuf {
+        self.0.join("plugins_registry")
+    }
+
     /// Seccomp profiles that pods name.
     pub fn seccomp(&self) -> PathBuf {
         self.0.join("seccomp")

@@ -105,7 +105,7 @@ impl Syncer {
         }
         let runs = pod.phase() == "Running" && !terminal;
         let group = self.runtime.cgroups.current(pod).ok().filter(|_| runs);
-        let status = generate(
+        let mut status = generate(
             pod,
             &Input {
                 observed,
@@ -129,6 +129,7 @@ impl Syncer {
             let events = &self.runtime.events;
             events.pod(pod, Kind::Normal, PAST_DEADLINE, message);
         }
+        self.runtime.dra.show_health(pod, &mut status);
         let ran = old.phase.as_deref().is_some_and(|phase| phase != "Pending");
         let status = self.status.set(pod, status);
         if !ran && status.phase.as_deref() == Some("Running") {
@@ -456,6 +457,11 @@ impl Syncer {
                 "container {} runs after it was stopped",
                 running.name
             ));
+        }
+        // Before anyone hears that it has ended: its devices may then be given to others.
+        if let Err(error) = self.runtime.dra.unprepare(pod).await {
+            warn!(pod = %pod.full_name(), %error, "cannot give up the claims of a pod yet");
+            return Outcome::Failed { again: None };
         }
         // The addresses it had are of interest still, and its sandbox has them no more.
         stopped.ips = observed.ips;
