@@ -5,49 +5,24 @@ use std::collections::HashMap;
 
 use e2e::scheduling::nodes::node;
 use e2e::stand::http::{Ask, Connection};
-use e2e::stand::process::Process;
 use e2e::stand::watch::Changes;
-use e2e::stand::{Stand, free_ports};
 use e2e::wait::until_async;
 use nix::sys::signal::{Signal, kill};
 use serde_json::{Value, json};
 
-use super::{bin, stand};
+use super::daemons::{manager, scheduler};
+use super::stand;
 
 const LEASE: &str =
     "/apis/coordination.k8s.io/v1/namespaces/kube-system/leases/kube-controller-manager";
+/// So that the test is short.
+const LEASE_OF_SECONDS: [&str; 3] = [
+    "--leader-elect-lease-duration=4s",
+    "--leader-elect-renew-deadline=3s",
+    "--leader-elect-retry-period=1s",
+];
 const DEPLOYMENTS: &str = "/apis/apps/v1/namespaces/default/deployments";
 const PODS: &str = "/api/v1/namespaces/default/pods";
-
-fn kubeconfig(stand: &Stand) -> String {
-    let path = stand.kubeconfig("admin.conf", stand.api.port).unwrap();
-    path.display().to_string()
-}
-
-/// A controller manager whose lease is short, so that the test is.
-fn manager(stand: &Stand, name: &str) -> Process {
-    let home = stand.home();
-    let [port] = free_ports().unwrap();
-    let arguments = [
-        format!("--kubeconfig={}", kubeconfig(stand)),
-        "--bind-address=127.0.0.1".to_owned(),
-        format!("--secure-port={port}"),
-        format!(
-            "--cert-dir={}",
-            home.join(format!("{name}-certs")).display()
-        ),
-        format!("--root-ca-file={}", stand.pki.path("ca.crt").display()),
-        format!(
-            "--service-account-private-key-file={}",
-            stand.pki.path("sa.key").display()
-        ),
-        "--leader-elect-lease-duration=4s".to_owned(),
-        "--leader-elect-renew-deadline=3s".to_owned(),
-        "--leader-elect-retry-period=1s".to_owned(),
-    ];
-    let binary = bin().join("kube-controller-manager");
-    Process::start(&binary, &arguments, &home.join(format!("{name}.log"))).unwrap()
-}
 
 /// Waits until somebody else than `before` leads, and says who.
 async fn leader(connection: &Connection, before: &str) -> String {
@@ -95,9 +70,9 @@ async fn has_pods(connection: &Connection, name: &str) {
 async fn one_leads_at_a_time() {
     let stand = stand(&[], &[]).await;
     let connection = stand.endpoint.connect().await.unwrap();
-    let mut first = manager(&stand, "first");
+    let mut first = manager(&stand, "first", &LEASE_OF_SECONDS);
     let one = leader(&connection, "").await;
-    let second = manager(&stand, "second");
+    let second = manager(&stand, "second", &LEASE_OF_SECONDS);
     let ask = Ask::post(DEPLOYMENTS, &deployment("a"));
     connection.success(&ask).await.unwrap();
     has_pods(&connection, "a").await;
@@ -105,7 +80,7 @@ async fn one_leads_at_a_time() {
     let two = leader(&connection, &one).await;
 
     // The second goes away for a while, with work before it.
-    let mut third = manager(&stand, "third");
+    let mut third = manager(&stand, "third", &LEASE_OF_SECONDS);
     kill(second.pid(), Signal::SIGSTOP).unwrap();
     let ask = Ask::post(DEPLOYMENTS, &deployment("b"));
     connection.success(&ask).await.unwrap();
@@ -146,29 +121,7 @@ async fn two_schedulers_bind_no_pod_twice() {
         let ask = Ask::post("/api/v1/nodes", &node(i, 3));
         connection.success(&ask).await.unwrap();
     }
-    let config = stand.home().join("scheduler.yaml");
-    let content = json!({
-        "apiVersion": "kubescheduler.config.k8s.io/v1", "kind": "KubeSchedulerConfiguration",
-        "clientConnection": {"kubeconfig": kubeconfig(&stand), "qps": 1000, "burst": 1000},
-        "leaderElection": {"leaderElect": false},
-    });
-    std::fs::write(&config, content.to_string()).unwrap();
-    let scheduler = |name: &str| {
-        let [port] = free_ports().unwrap();
-        let home = stand.home();
-        let arguments = [
-            format!("--config={}", config.display()),
-            "--bind-address=127.0.0.1".to_owned(),
-            format!("--secure-port={port}"),
-            format!(
-                "--cert-dir={}",
-                home.join(format!("{name}-certs")).display()
-            ),
-        ];
-        let binary = bin().join("kube-scheduler");
-        Process::start(&binary, &arguments, &home.join(format!("{name}.log"))).unwrap()
-    };
-    let mut both = [scheduler("one"), scheduler("two")];
+    let mut both = [scheduler(&stand, "one"), scheduler(&stand, "two")];
     let mut changes = Changes::follow(&stand.endpoint, PODS).await.unwrap();
     for i in 0..COUNT {
         let pod = json!({

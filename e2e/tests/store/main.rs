@@ -1,13 +1,15 @@
 //! The API server as a store at its limits: an etcd that is full, history that is
-//! compacted under a list, requests that are made to be expensive; and two of one daemon
-//! before it.
+//! compacted under a list, requests that are made to be expensive; and before it two of one
+//! daemon, and what cannot be done.
 //!
 //! Each test has an etcd and a server of its own. The daemons are those in
 //! `$FERROKUBE_BIN`, by default those of the cluster at `$FERROKUBE_STATE`. The tests
 //! pass on upstream's too.
 
+mod bad_input;
 mod bounds;
 mod compaction;
+mod daemons;
 mod full;
 mod leaders;
 
