@@ -139,6 +139,12 @@ fn conceal(kind: &str, object: &mut Value) {
         object["metadata"]["generation"] = "STEPS".into();
         object["status"]["observedGeneration"] = "STEPS".into();
     }
+    if kind == "Pod"
+        && let Some(volumes) = object["spec"]["volumes"].as_array_mut()
+    {
+        // Those of a StatefulSet's claims come in any order.
+        volumes.sort_by(|a, b| words(&a["name"]).cmp(words(&b["name"])));
+    }
     if kind == "EndpointSlice" {
         object["metadata"]["generation"] = "STEPS".into();
     }
@@ -214,6 +220,15 @@ fn told(mirror: &Mirror, scope: &str, names: &Names) -> BTreeSet<String> {
         };
         let trouble = of("/type") != "Normal";
         let all = by_object.entry((title, who.to_owned(), uid)).or_default();
+        // Who looks at an old copy misses a job that he has just deleted himself.
+        let deleted = |job: &str| {
+            let told = format!("Deleted job {job}");
+            all.iter().any(|before| before.message == told)
+        };
+        let missing = told.message.strip_prefix("Active job went missing: ");
+        if missing.is_some_and(deleted) {
+            continue;
+        }
         if !(trouble && all.contains(&told)) {
             all.push(told);
         }

@@ -1,9 +1,12 @@
 //! Carries out a StatefulSet's plan, and tells of it in upstream's words.
 
+use std::sync::Arc;
+
 use client::{DeleteOptions, Error, Object as _};
 use futures::future::join_all;
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::PersistentVolumeClaim;
+use meta::Status;
 
 use super::Controller;
 use super::claims::{self, Claims};
@@ -70,12 +73,12 @@ impl Controller {
                 Step::Delete(pod) => self.delete(scene.set, pod).await?,
                 Step::Repair(member) => self.repair(scene, member).await?,
                 Step::Claims(member) => {
-                    self.make_claims(scene, member).await?;
-                    let owned = self.own_claims(scene, member).await;
+                    let fresh = self.make_claims(scene, member).await?;
+                    let owned = self.own_claims(scene, member, &fresh).await;
                     self.tell_failure("Update", scene.set, member, &owned);
                     owned?;
                 }
-                Step::Owners(member) => self.own_claims(scene, member).await?,
+                Step::Owners(member) => self.own_claims(scene, member, &[]).await?,
             }
         }
         Ok(())
@@ -105,9 +108,14 @@ impl Controller {
 
     async fn create(&self, scene: &Scene<'_>, member: &Member, updated: bool) -> Result<(), Error> {
         let set = scene.set;
-        let made = self.make_claims(scene, member).await;
-        self.tell_failure("Create", set, member, &made);
-        made?;
+        let fresh = match self.make_claims(scene, member).await {
+            Ok(fresh) => fresh,
+            Err(e) => {
+                let failed = Err(e);
+                self.tell("Create", set, &member.name, &failed);
+                return failed;
+            }
+        };
         let revision = match updated {
             true => &scene.history.update,
             false => &scene.history.current,
@@ -123,7 +131,7 @@ impl Controller {
                 return created;
             }
         } else {
-            let owned = self.own_claims(scene, member).await;
+            let owned = self.own_claims(scene, member, &fresh).await;
             self.tell_failure("Update", set, member, &owned);
             owned?;
         }
@@ -154,8 +162,8 @@ impl Controller {
     async fn repair(&self, scene: &Scene<'_>, member: &Member) -> Result<(), Error> {
         let set = scene.set;
         let repaired = async {
-            self.make_claims(scene, member).await?;
-            self.own_claims(scene, member).await?;
+            let fresh = self.make_claims(scene, member).await?;
+            self.own_claims(scene, member, &fresh).await?;
             let api = self.full_pods.within(set.namespace());
             let live = api.get(&member.name).await?;
             let mut whole = live.clone();
@@ -172,14 +180,23 @@ impl Controller {
         repaired
     }
 
-    /// Makes the pod's claims that are missing.
-    async fn make_claims(&self, scene: &Scene<'_>, member: &Member) -> Result<(), Error> {
+    /// Makes the pod's claims that are missing, and returns those.
+    async fn make_claims(
+        &self,
+        scene: &Scene<'_>,
+        member: &Member,
+    ) -> Result<Vec<Arc<PersistentVolumeClaim>>, Error> {
         let mut failure = None;
+        let mut fresh = Vec::new();
         for claim in claims::wanted(scene.set, member.ordinal) {
             let name = claim.name().to_owned();
             if let Some(there) = scene.claims.get(&name) {
                 if there.metadata.deletion_timestamp.is_some() {
-                    failure = Some(Error::Request(format!("pvc {name} is being deleted")));
+                    let status = Status {
+                        message: format!("pvc {name} is being deleted"),
+                        ..Status::internal("")
+                    };
+                    failure = Some(status.into());
                 }
                 continue;
             }
@@ -187,11 +204,12 @@ impl Controller {
             if !created.as_ref().is_err_and(Error::is_already_exists) {
                 self.tell_claim(scene.set, member, &claim, created.as_ref().err());
             }
-            if let Err(e) = created {
-                failure = Some(e);
+            match created {
+                Ok(created) => fresh.push(Arc::new(created)),
+                Err(e) => failure = Some(e),
             }
         }
-        failure.map_or(Ok(()), Err)
+        failure.map_or(Ok(fresh), Err)
     }
 
     fn tell_claim(
@@ -218,10 +236,17 @@ impl Controller {
             .event(&reference(set), failure.is_some(), reason, message);
     }
 
-    /// Gives the pod's claims the owners that the set's policy wants.
-    async fn own_claims(&self, scene: &Scene<'_>, member: &Member) -> Result<(), Error> {
+    /// Gives the pod's claims the owners that the set's policy wants. `fresh` are those that
+    /// have just been made: the cache may not have them.
+    async fn own_claims(
+        &self,
+        scene: &Scene<'_>,
+        member: &Member,
+        fresh: &[Arc<PersistentVolumeClaim>],
+    ) -> Result<(), Error> {
         for (_, name) in claims::names(scene.set, member.ordinal) {
-            let Some(claim) = scene.claims.get(&name) else {
+            let made = fresh.iter().find(|claim| claim.name() == name);
+            let Some(claim) = made.or_else(|| scene.claims.get(&name)) else {
                 continue;
             };
             if claims::conflicts(claim, scene.set, member) {
