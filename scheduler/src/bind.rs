@@ -8,6 +8,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{
     Binding, ObjectReference, PersistentVolume, PersistentVolumeClaim, Pod,
 };
+use k8s_openapi::api::resource::v1::ResourceClaim;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde_json::{Value, json};
 
@@ -24,6 +25,7 @@ pub struct Binder {
     pods: Api<Pod>,
     volumes: Api<PersistentVolume>,
     claims: Api<PersistentVolumeClaim>,
+    pub(crate) devices: Api<ResourceClaim>,
     recorder: SeriesRecorder,
 }
 
@@ -41,6 +43,7 @@ impl Binder {
             pods: Api::all(client),
             volumes: Api::all(client),
             claims: Api::all(client),
+            devices: Api::all(client),
             recorder,
         }
     }
@@ -196,7 +199,21 @@ impl Binder {
             .map(drop)
     }
 
-    async fn patch(&self, pod: &PodInfo, status: Value) -> client::Result<()> {
+    /// Tells that a pod waits for its devices.
+    pub fn waits_for_devices(&self, pod: &PodInfo, node: &str) {
+        let note = format!("waiting for binding conditions for device on node {node}");
+        let recorder = self.recorder.controller(&pod.scheduler_name);
+        recorder.event(
+            &reference(pod),
+            None,
+            EventType::Normal,
+            "BindingConditionsPending",
+            "Scheduling",
+            &note,
+        );
+    }
+
+    pub(crate) async fn patch(&self, pod: &PodInfo, status: Value) -> client::Result<()> {
         let patch = json!({"metadata": {"uid": pod.uid}, "status": status});
         let pods = self.pods.within(pod.key.namespace());
         let options = PatchOptions::default();

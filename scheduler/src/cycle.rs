@@ -6,9 +6,10 @@ use std::sync::Arc;
 
 use crate::cache::Cache;
 use crate::evaluation::{ABSENT, Attempt, Evaluations, FEASIBLE};
-use crate::framework::Rejection;
+use crate::framework::{Plugin, Rejection, Relief};
 use crate::model::PodInfo;
 use crate::plugins::default_preemption::Preemption;
+use crate::plugins::dynamic_resources;
 use crate::profile::{Profile, Rejectors};
 
 #[derive(Debug)]
@@ -35,6 +36,10 @@ pub struct Unschedulable {
     pub nomination: Nomination,
     /// Pods that have to go from the nominated node.
     pub victims: Vec<Arc<PodInfo>>,
+    /// What is done about its claims.
+    pub relief: Relief,
+    /// A plugin has failed: there is no verdict, and the message says why.
+    pub failed: bool,
 }
 
 /// Where a pod could go.
@@ -83,6 +88,8 @@ pub struct Failure {
     pub reasons: Reasons,
     /// What is said of all nodes together, instead of the reasons.
     pub beforehand: Option<String>,
+    /// Why there is no verdict at all.
+    pub error: Option<String>,
 }
 
 /// With fewer nodes than this all are looked at (`minFeasibleNodesToFind`).
@@ -135,6 +142,8 @@ impl Profile {
                 rejectors: Rejectors::default(),
                 nomination: Nomination::Clear,
                 victims: Vec::new(),
+                relief: Relief::None,
+                failed: false,
             });
         }
         let evaluation = evaluations.of(self, pod, cluster);
@@ -143,7 +152,7 @@ impl Profile {
         let mut attempt = Attempt::new(self, pod, cluster, evaluation);
         attempt.excluded = excluded;
         self.look(&mut attempt, only, start)
-            .map_err(|(failure, rejectors)| self.give_up(&attempt, &failure, rejectors, draw))
+            .map_err(|failed| self.give_up(&attempt, &failed.0, failed.1, draw))
     }
 
     /// Finds nodes that take the pod.
@@ -152,18 +161,19 @@ impl Profile {
         attempt: &mut Attempt<'_>,
         only: Option<(&[String], &[&'static str])>,
         start: &mut usize,
-    ) -> Result<Candidates, (Failure, Rejectors)> {
+    ) -> Result<Candidates, Box<(Failure, Rejectors)>> {
         let cluster = attempt.cluster;
         let mut rejectors = Rejectors::default();
         if let Some((place, rejection)) = &attempt.rejected {
             rejectors.insert(*place);
             let failure = Failure {
                 verdicts: Vec::new(),
+                error: attempt.error(),
                 beforehand: Some(rejection.reasons.join(", ")),
                 absent: Some(rejection.clone()),
                 reasons: Reasons::default(),
             };
-            return Err((failure, rejectors));
+            return Err(Box::new((failure, rejectors)));
         }
         // A node that the pod is nominated for is most likely the only one.
         let nominated = cluster.nomination(&attempt.pod.key);
@@ -209,6 +219,16 @@ impl Profile {
                 *start = (*start + looked_at) % slots;
             }
         }
+        if let Some(error) = attempt.error() {
+            let failure = Failure {
+                verdicts,
+                absent: None,
+                reasons: Reasons::default(),
+                beforehand: None,
+                error: Some(error),
+            };
+            return Err(Box::new((failure, rejectors)));
+        }
         if !feasible.is_empty() {
             let totals = if feasible.len() > 1 {
                 attempt.totals(&feasible)
@@ -252,8 +272,9 @@ impl Profile {
             absent,
             reasons,
             beforehand: None,
+            error: None,
         };
-        Err((failure, rejectors))
+        Err(Box::new((failure, rejectors)))
     }
 
     /// PostFilter: whether preemption helps, and the words for what came of it all.
@@ -274,9 +295,23 @@ impl Profile {
             rejectors,
             nomination: Nomination::Clear,
             victims: Vec::new(),
+            relief: Relief::None,
+            failed: false,
         };
+        if let Some(error) = &failure.error {
+            result.message.clone_from(error);
+            result.failed = true;
+            result.nomination = Nomination::Keep;
+            return result;
+        }
         let mut words: Vec<String> = Vec::new();
-        if self.deallocates && failure.beforehand.is_some() {
+        let place = |plugin: &Arc<dyn Plugin>| plugin.name() == dynamic_resources::NAME;
+        let reached = self
+            .filters
+            .iter()
+            .position(place)
+            .is_some_and(|at| rejectors.contains(at));
+        if self.deallocates && failure.beforehand.is_some() && !reached {
             // Upstream's DynamicResources misses what its PreFilter, which was not reached,
             // would have left, and ends PostFilter with these words.
             result.message = format!("{message} not found");
@@ -284,7 +319,19 @@ impl Profile {
             return result;
         }
         if self.deallocates {
-            words.push("no new claims to deallocate".to_owned());
+            let reliefs = attempt.reliefs();
+            let mut reliefs = reliefs.filter(|_| failure.beforehand.is_none());
+            let relief = reliefs.find(|(at, _)| self.filters.get(*at).is_some_and(place));
+            result.relief = relief
+                .as_ref()
+                .map_or(Relief::None, |(_, relief)| relief.clone());
+            let said = match (&relief, &result.relief) {
+                (None, _) => "no new claims to deallocate",
+                (_, Relief::None) => "still not schedulable",
+                (_, Relief::Deallocate(_)) => "deallocation of ResourceClaim completed",
+                (_, Relief::Delete(_)) => "deletion of ResourceClaim completed",
+            };
+            words.push(said.to_owned());
         }
         if let Some(preemption) = &self.preemption {
             match preemption.preempt(attempt, failure, draw) {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use crate::cache::{Cache, NodeInfo};
 use crate::framework::{
-    Filter, LocalFilter, LocalScore, Normalize, OwnFilter, Rejection, Score, Shift, Verdict, Wide,
+    Filter, LocalFilter, LocalScore, Normalize, Own, Rejection, Relief, Score, Shift, Verdict, Wide,
 };
 use crate::model::PodInfo;
 use crate::profile::{EXTENDER, Profile};
@@ -305,7 +305,9 @@ pub struct Attempt<'a> {
     pub pod: &'a Arc<PodInfo>,
     pub cluster: &'a Cache,
     evaluation: &'a Evaluation,
-    own: Vec<(usize, OwnFilter)>,
+    own: Vec<(usize, Box<dyn Own>)>,
+    /// Weights of their scores.
+    own_weights: Vec<i64>,
     /// See [`Evaluation::rejected`].
     pub rejected: Option<(usize, Rejection)>,
     /// Different rejections so far, with the places of their plugins.
@@ -328,13 +330,19 @@ impl<'a> Attempt<'a> {
         evaluation: &'a Evaluation,
     ) -> Self {
         let mut rejected = evaluation.rejected.clone();
-        let mut own = Vec::new();
+        let mut own: Vec<(usize, Box<dyn Own>)> = Vec::new();
+        let mut own_weights = Vec::new();
         for (place, plugin) in profile.filters.iter().enumerate() {
             if !matches!(evaluation.filters.get(place), Some(Kept::Own)) {
                 continue;
             }
             match plugin.filter(pod, cluster) {
-                Filter::Own(filter) => own.push((place, filter)),
+                Filter::Own(filter) => {
+                    let mut scores = profile.scores.iter();
+                    let score = scores.find(|(scorer, _)| scorer.name() == plugin.name());
+                    own_weights.push(score.map_or(0, |(_, weight)| *weight));
+                    own.push((place, filter));
+                }
                 Filter::Reject(rejection)
                     if rejected.as_ref().is_none_or(|(before, _)| place < *before) =>
                 {
@@ -363,6 +371,7 @@ impl<'a> Attempt<'a> {
             cluster,
             evaluation,
             own,
+            own_weights,
             rejected,
             rejections: evaluation.rejections.clone(),
             nominated,
@@ -459,7 +468,7 @@ impl<'a> Attempt<'a> {
 
     fn judge_own(&self, place: usize, node: &NodeInfo, shifts: &[Shift]) -> Verdict {
         match self.own.iter().find(|(p, _)| *p == place) {
-            Some((_, filter)) => filter(node, shifts, self.cluster),
+            Some((_, own)) => own.judge(node, shifts, self.cluster),
             None => Ok(()),
         }
     }
@@ -491,6 +500,18 @@ impl<'a> Attempt<'a> {
         Ok(())
     }
 
+    /// Why a plugin failed, if one did.
+    pub fn error(&self) -> Option<String> {
+        let all = self.rejections.iter().chain(&self.rejected);
+        let failed = all.map(|(_, rejection)| rejection).find(|r| r.error);
+        failed.map(|rejection| rejection.reasons.join(", "))
+    }
+
+    /// What may help the pod, by the places of who says so.
+    pub fn reliefs(&self) -> impl Iterator<Item = (usize, Relief)> {
+        self.own.iter().map(|(place, own)| (*place, own.relief()))
+    }
+
     /// Weighted sums of the scores of feasible nodes.
     pub fn totals(&self, slots: &[usize]) -> Vec<i64> {
         let evaluation = self.evaluation;
@@ -502,6 +523,13 @@ impl<'a> Attempt<'a> {
             }
             normalize.apply(&mut scores);
             add(&mut totals, &scores, *weight);
+        }
+        for (weight, (_, own)) in self.own_weights.iter().zip(&self.own) {
+            if *weight > 0
+                && let Some(scores) = own.score(slots)
+            {
+                add(&mut totals, &scores, *weight);
+            }
         }
         for (weight, wide) in &evaluation.wide_scores {
             if let Some(scores) = wide.score(slots, self.cluster) {

@@ -5,9 +5,11 @@ use std::sync::Arc;
 
 use client::informer::{Event, Informer, Informers};
 use client::{Kind, Object as _, ObjectKey};
+use k8s_openapi::api::resource::v1::{DeviceClass, ResourceClaim, ResourceSlice};
 use meta::labels::Selector;
 use tokio::time::Instant;
 
+use crate::cache::devices::{DeviceEvent, Slice};
 use crate::cache::objects::{
     Budget, Namespace, PodDisruptionBudget, ReplicaSet, ReplicationController, Service,
     StatefulSet, Workload,
@@ -181,6 +183,84 @@ impl Scheduler {
         );
     }
 
+    /// Hears of claims of devices, their classes, and what drivers publish.
+    pub fn follow_devices(self: &Arc<Self>, informers: &Informers) {
+        let this = Arc::clone(self);
+        let claims = informers.get::<ResourceClaim>();
+        claims.add_handler(move |event: &Event<ResourceClaim>| {
+            match event.current() {
+                Some(claim) => this.claim_changed(claim),
+                None => this.state.lock().cache.devices.remove_claim(&event.key()),
+            }
+            this.claims_changed.notify_waiters();
+            this.wake.notify_one();
+        });
+        let this = Arc::clone(self);
+        let classes = informers.get::<DeviceClass>();
+        classes.add_handler(move |event: &Event<DeviceClass>| {
+            let mut guard = this.state.lock();
+            let state = &mut *guard;
+            // What extended resources stand for has changed.
+            state.cache.epoch += 1;
+            let Some(class) = event.current() else {
+                state.cache.devices.remove_class(event.key().name());
+                return;
+            };
+            state.cache.devices.put_class(class);
+            let added = matches!(event, Event::Added(_));
+            let event = DeviceEvent::Class { added };
+            this.happened(state, &ClusterEvent::Devices(&event));
+            drop(guard);
+            this.wake.notify_one();
+        });
+        let this = Arc::clone(self);
+        let slices = informers.get::<ResourceSlice>();
+        slices.add_handler(move |event: &Event<ResourceSlice>| {
+            let mut guard = this.state.lock();
+            let state = &mut *guard;
+            let Some(slice) = event.current() else {
+                state.cache.devices.remove_slice(event.key().name());
+                return;
+            };
+            state.cache.devices.put_slice(Slice::new(slice));
+            let added = matches!(event, Event::Added(_));
+            let event = DeviceEvent::Slice { added };
+            this.happened(state, &ClusterEvent::Devices(&event));
+            drop(guard);
+            this.wake.notify_one();
+        });
+    }
+
+    /// A version of a claim, told by the API server or its answer to a write.
+    pub(crate) fn claim_changed(&self, claim: &Arc<ResourceClaim>) {
+        let mut guard = self.state.lock();
+        let state = &mut *guard;
+        let (old, kept) = state.cache.devices.put_claim(claim);
+        if !kept {
+            return;
+        }
+        let old = old.filter(|old| old.uid() == claim.uid());
+        let event = DeviceEvent::Claim {
+            old,
+            new: Arc::clone(claim),
+        };
+        self.happened(state, &ClusterEvent::Devices(&event));
+        // Pods may have waited for it to be there.
+        let State { cache, queue, .. } = state;
+        let admitted: Vec<ObjectKey> = queue
+            .gated()
+            .filter(|pod| !pod.claims.is_empty() && pod.key.namespace() == claim.namespace())
+            .filter(|pod| {
+                let profile = self.profile(pod);
+                profile.is_some_and(|profile| profile.admit(pod, cache).is_ok())
+            })
+            .map(|pod| pod.key.clone())
+            .collect();
+        for key in admitted {
+            queue.admit(&key, event.label());
+        }
+    }
+
     fn follow_storage_kind<K: Kind>(
         self: &Arc<Self>,
         informers: &Informers,
@@ -201,7 +281,7 @@ impl Scheduler {
                 this.happened(state, &ClusterEvent::Storage(&event));
             }
             drop(guard);
-            this.storage_changed.notify_waiters();
+            this.claims_changed.notify_waiters();
             this.wake.notify_one();
         });
     }
@@ -252,7 +332,7 @@ impl Scheduler {
             self.forget_waiting(state, &info.key);
         } else if let Some(profile) = self.profile(&info) {
             self.nominated(state, &info);
-            let admitted = profile.admit(&info).is_ok();
+            let admitted = profile.admit(&info, &state.cache).is_ok();
             let crate::scheduler::State { cache, queue, .. } = state;
             let new = Arc::clone(&info);
             queue.put(info, admitted, Instant::now(), |old, rejectors| {

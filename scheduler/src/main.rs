@@ -2,6 +2,7 @@
 
 mod bind;
 mod cache;
+mod claims;
 mod config;
 mod cycle;
 mod evaluation;

@@ -7,6 +7,7 @@ use crate::cache::Cache;
 use crate::framework::{ClusterEvent, Hint, Plugin};
 use crate::model::PodInfo;
 use crate::plugins::default_preemption::DefaultPreemption;
+use crate::plugins::dynamic_resources::DynamicResources;
 
 pub struct Profile {
     pub scheduler_name: String,
@@ -20,6 +21,8 @@ pub struct Profile {
     pub preemption: Option<DefaultPreemption>,
     /// PostFilter of DynamicResources comes before, and has its word in the message.
     pub deallocates: bool,
+    /// Reserve and PreBind of DynamicResources.
+    pub devices: Option<Arc<DynamicResources>>,
     /// Reserve and PreBind of VolumeBinding: how long volumes may take to be bound.
     pub volumes: Option<Duration>,
     /// How many of the nodes to look for before scoring. All when it is not given: looking
@@ -52,8 +55,8 @@ impl Rejectors {
 
 impl Profile {
     /// Whether the pod may be looked at at all; if not, who says so.
-    pub fn admit(&self, pod: &PodInfo) -> Result<(), &'static str> {
-        match self.admits.iter().find(|p| p.admit(pod).is_err()) {
+    pub fn admit(&self, pod: &PodInfo, cluster: &Cache) -> Result<(), &'static str> {
+        match self.admits.iter().find(|p| p.admit(pod, cluster).is_err()) {
             None => Ok(()),
             Some(plugin) => Err(plugin.name()),
         }

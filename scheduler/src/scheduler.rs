@@ -17,10 +17,11 @@ use crate::cache::storage::{Claim, Plan, SELECTED_NODE, Volume};
 use crate::cycle::{Decision, Nomination, Unschedulable};
 use crate::evaluation::Evaluations;
 use crate::extender::{Extender, ExtenderError};
-use crate::framework::ClusterEvent;
+use crate::framework::{ClusterEvent, Plugin as _, Relief};
 use crate::metrics::Metrics;
 use crate::model::{PodInfo, Templates};
 use crate::plugins::default_preemption::displaced;
+use crate::plugins::dynamic_resources::{NAME as DEVICES, Promise};
 use crate::profile::Profile;
 use crate::queue::{Backoff, Queue, Taken};
 
@@ -33,8 +34,8 @@ pub struct Scheduler {
     pub(crate) templates: Mutex<Templates>,
     /// The queue may have something to take.
     pub(crate) wake: Notify,
-    /// Claims have changed.
-    pub(crate) storage_changed: Notify,
+    /// Claims have changed, of volumes or of devices.
+    pub(crate) claims_changed: Notify,
     pub(crate) binder: Binder,
     pub(crate) extenders: Vec<Extender>,
     pub(crate) metrics: Metrics,
@@ -71,7 +72,7 @@ impl Scheduler {
             }),
             templates: Mutex::default(),
             wake: Notify::new(),
-            storage_changed: Notify::new(),
+            claims_changed: Notify::new(),
             binder,
             extenders,
             metrics,
@@ -195,11 +196,25 @@ impl Scheduler {
         let pod = Arc::clone(&taken.pod);
         match decision {
             Decision::Node(node) => {
+                let devices = match promise(state, profile, &pod, &node) {
+                    Ok(devices) => devices,
+                    Err(why) => {
+                        let why = format!("running Reserve plugin \"{DEVICES}\": {why}");
+                        return self.no_verdict(state, &taken, why, began);
+                    }
+                };
                 let reserved = reserve(state, profile, &pod, &node);
                 state.cache.assume(Arc::clone(&pod), &node);
                 state.queue.done(&pod.key);
                 let this = Arc::clone(self);
-                tokio::spawn(async move { this.bind(taken, &node, reserved, began).await });
+                let promised = Promised {
+                    volumes: reserved,
+                    devices,
+                };
+                tokio::spawn(async move { this.bind(taken, &node, promised, began).await });
+            }
+            Decision::Unschedulable(verdict) if verdict.failed => {
+                self.no_verdict(state, &taken, verdict.message, began);
             }
             Decision::Unschedulable(verdict) => {
                 let effects = self.give_up(state, profile, &pod, verdict);
@@ -211,6 +226,31 @@ impl Scheduler {
                 tokio::spawn(async move { this.tell(pod, effects).await });
             }
         }
+    }
+
+    /// An attempt has failed for no plugin's verdict: the pod is tried again after a pause.
+    pub(crate) fn no_verdict(
+        self: &Arc<Self>,
+        state: &mut State,
+        taken: &Taken,
+        why: String,
+        began: Instant,
+    ) {
+        let pod = Arc::clone(&taken.pod);
+        tracing::warn!("pod {} is not scheduled: {why}", pod.key);
+        state.queue.failed(taken, Instant::now());
+        let seconds = began.elapsed().as_secs_f64();
+        self.metrics
+            .attempted(&pod.scheduler_name, "error", seconds);
+        let this = Arc::clone(self);
+        tokio::spawn(async move {
+            let patch = Patch {
+                reason: "SchedulerError",
+                message: &why,
+                nominated: None,
+            };
+            this.binder.failed(&pod, &patch).await;
+        });
     }
 
     /// Notes in the cache and the queue that no node takes the pod.
@@ -227,6 +267,7 @@ impl Scheduler {
             node: "".into(),
             victims: Vec::new(),
             displaced: Vec::new(),
+            relief: verdict.relief,
         };
         match verdict.nomination {
             Nomination::Keep => {}
@@ -267,6 +308,9 @@ impl Scheduler {
             message: &effects.message,
             nominated: effects.nominated.as_deref(),
         };
+        if let Err(error) = self.binder.relieve(&effects.relief).await {
+            tracing::warn!("cannot free what pod {} claims: {error}", pod.key);
+        }
         self.binder.failed(&pod, &patch).await;
         if effects.victims.is_empty() {
             return;
@@ -305,18 +349,17 @@ impl Scheduler {
     }
 
     /// The binding cycle.
-    async fn bind(
-        self: Arc<Self>,
-        taken: Taken,
-        node: &str,
-        reserved: Option<Reserved>,
-        began: Instant,
-    ) {
+    async fn bind(self: Arc<Self>, taken: Taken, node: &str, promised: Promised, began: Instant) {
         let pod = &taken.pod;
         let profile = &*pod.scheduler_name;
+        let mut claims = Vec::new();
         let outcome = async {
-            if let Some(reserved) = &reserved {
+            if let Some(reserved) = &promised.volumes {
                 self.bind_volumes(reserved, node).await?;
+            }
+            if let Some(devices) = &promised.devices {
+                let written = self.bind_devices(pod, devices, node, &mut claims).await;
+                written.map_err(BindError::Devices)?;
             }
             let binder = self
                 .extenders
@@ -334,9 +377,15 @@ impl Scheduler {
         running.inc();
         let outcome = outcome.await;
         running.dec();
-        if let Some(reserved) = &reserved {
+        if let Some(reserved) = &promised.volumes {
             // Done, or not to be done.
             self.state.lock().cache.storage.forget(&reserved.plan);
+        }
+        if let Some(devices) = &promised.devices {
+            devices.forget(&mut self.state.lock().cache.devices);
+            if outcome.is_err() {
+                self.binder.unreserve(pod, &claims).await;
+            }
         }
         match outcome {
             Ok(()) => {
@@ -376,7 +425,7 @@ impl Scheduler {
         }
         let waiting = async {
             loop {
-                let changed = self.storage_changed.notified();
+                let changed = self.claims_changed.notified();
                 tokio::pin!(changed);
                 changed.as_mut().enable();
                 let progress = self
@@ -414,6 +463,12 @@ impl Scheduler {
     }
 }
 
+/// What is promised to a pod beside its node.
+struct Promised {
+    volumes: Option<Reserved>,
+    devices: Option<Promise>,
+}
+
 /// Volumes that are promised to a pod.
 struct Reserved {
     plan: Plan,
@@ -430,11 +485,33 @@ enum BindError {
     Extender(#[from] ExtenderError),
     #[error("binding volumes: {0}")]
     Volumes(String),
+    #[error("running PreBind plugin \"{DEVICES}\": {0}")]
+    Devices(crate::claims::ClaimError),
 }
 
 /// One of so many, any.
 pub(crate) fn draw(n: usize) -> usize {
     rand::random_range(0..n.max(1))
+}
+
+/// Reserve: notes which devices the pod's claims get on its node.
+fn promise(
+    state: &mut State,
+    profile: &Profile,
+    pod: &Arc<PodInfo>,
+    node: &str,
+) -> Result<Option<Promise>, String> {
+    let Some(plugin) = profile.devices.as_ref().filter(|plugin| plugin.is_own(pod)) else {
+        return Ok(None);
+    };
+    let Some(node) = state.cache.node_named(node) else {
+        return Ok(None);
+    };
+    let promise = plugin.promise(pod, node, &state.cache.devices)?;
+    if let Some(promise) = &promise {
+        promise.remember(&mut state.cache.devices);
+    }
+    Ok(promise)
 }
 
 /// Reserve: notes which volumes the pod's claims get on its node.
@@ -477,6 +554,8 @@ struct Effects {
     victims: Vec<Arc<PodInfo>>,
     /// Pods that were nominated for the same node.
     displaced: Vec<Arc<PodInfo>>,
+    /// What is done about claims.
+    relief: Relief,
 }
 
 #[allow(clippy::cast_precision_loss, reason = "a number of pods")]

@@ -57,6 +57,10 @@ pub async fn serve(options: Options, stop: CancellationToken) -> anyhow::Result<
     scheduler.follow(&pods, &nodes);
     scheduler.follow_objects(&informers);
     scheduler.follow_storage(&informers);
+    let gates = options.feature_gates.clone().unwrap_or_default();
+    if gates.enabled("DynamicResourceAllocation") {
+        scheduler.follow_devices(&informers);
+    }
 
     let readyz = Checks::new();
     let synced = informers.clone();

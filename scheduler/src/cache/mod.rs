@@ -6,6 +6,7 @@
 //! evaluations. Whoever keeps something per node follows [`Cache::changes_since`] rather
 //! than looking at every node again.
 
+pub mod devices;
 mod node;
 pub mod objects;
 mod resources;
@@ -18,6 +19,7 @@ use std::sync::Arc;
 
 use client::ObjectKey;
 
+pub use devices::Devices;
 pub use node::{NodeInfo, NodeObject};
 pub use objects::Objects;
 pub use resources::Resources;
@@ -66,6 +68,7 @@ pub struct Cache {
     claims: HashMap<ObjectKey, usize>,
     pub objects: Objects,
     pub storage: Storage,
+    pub devices: Devices,
     /// Changes when anything does that is not of one node.
     pub epoch: u64,
 }

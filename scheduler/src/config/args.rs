@@ -1,11 +1,15 @@
 //! `pluginConfig`: the arguments of plugins, with upstream's defaults.
 
+use std::time::Duration;
+
 use anyhow::{Context as _, bail};
+use component::flags::GoDuration;
 use k8s_openapi::api::core::v1::{NodeAffinity as Affinity, TopologySpreadConstraint};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
 use crate::plugins::default_preemption::DefaultPreemption;
+use crate::plugins::dynamic_resources::{DynamicResources, Features};
 use crate::plugins::inter_pod_affinity::InterPodAffinity;
 use crate::plugins::node_affinity::NodeAffinity;
 use crate::plugins::node_resources::{Weighted, cpu_and_memory};
@@ -97,6 +101,17 @@ struct VolumeBindingArgs {
     shape: Vec<ShapePoint>,
 }
 
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+struct DynamicResourcesArgs {
+    filter_timeout: Option<GoDuration>,
+    binding_timeout: Option<GoDuration>,
+}
+
+/// How long finding devices on a node may take.
+const FILTER_TIMEOUT_SECONDS: u64 = 10;
+/// How long devices may take to become ready.
+const BINDING_TIMEOUT_SECONDS: u64 = 600;
 /// How long volumes may take to be bound.
 const BIND_TIMEOUT_SECONDS: u64 = 600;
 
@@ -239,6 +254,31 @@ impl Args<'_> {
                 "defaultingType: Unsupported value: {other:?}: supported values: \"System\", \"List\""
             ),
         }
+    }
+
+    pub fn dynamic_resources(&self, features: Features) -> anyhow::Result<DynamicResources> {
+        let args: DynamicResourcesArgs = self.get("DynamicResources")?;
+        let given = |field: Option<GoDuration>, default: u64| {
+            field.map_or(Duration::from_secs(default), |given| given.get())
+        };
+        let filter = given(args.filter_timeout, FILTER_TIMEOUT_SECONDS);
+        let binding = given(args.binding_timeout, BINDING_TIMEOUT_SECONDS);
+        if args.filter_timeout.is_some() && !features.filter_timeout {
+            bail!("filterTimeout: Forbidden: DRASchedulingFilterTimeout feature gate is disabled");
+        }
+        if args.binding_timeout.is_some() && !features.binding_conditions {
+            bail!(
+                "bindingTimeout: Forbidden: DRADeviceBindingConditions or DRAResourceClaimDeviceStatus feature gate is disabled"
+            );
+        }
+        if binding < Duration::from_secs(1) {
+            bail!("bindingTimeout: Invalid value: {binding:?}: must be at least 1 second");
+        }
+        Ok(DynamicResources::new(
+            features,
+            (!filter.is_zero()).then_some(filter),
+            binding,
+        ))
     }
 
     /// How long volumes may take to be bound, in seconds.

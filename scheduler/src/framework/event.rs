@@ -1,5 +1,6 @@
 //! What happens in a cluster that may make a waiting pod schedulable.
 
+use crate::cache::devices::DeviceEvent;
 use crate::cache::storage::StorageEvent;
 use crate::model::{Node, PodInfo};
 
@@ -40,6 +41,8 @@ pub enum ClusterEvent<'a> {
     },
     /// Something has changed that volumes depend on.
     Storage(&'a StorageEvent),
+    /// Something has changed that claims of devices depend on.
+    Devices(&'a DeviceEvent),
 }
 
 impl ClusterEvent<'_> {
@@ -54,6 +57,7 @@ impl ClusterEvent<'_> {
             Self::PodGone(_) => "AssignedPodDelete",
             Self::PodChanged { .. } => "UnschedulablePodUpdate",
             Self::Storage(event) => event.label(),
+            Self::Devices(event) => event.label(),
         }
     }
 }

@@ -14,6 +14,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 pub use event::{ClusterEvent, Hint};
+use k8s_openapi::api::resource::v1::ResourceClaim;
 
 use crate::cache::{Cache, NodeInfo};
 use crate::model::PodInfo;
@@ -25,6 +26,8 @@ pub struct Rejection {
     pub reasons: Vec<Cow<'static, str>>,
     /// No pod going away would change it (`UnschedulableAndUnresolvable`).
     pub unresolvable: bool,
+    /// It is no verdict: the plugin failed, and with it the attempt.
+    pub error: bool,
 }
 
 impl Rejection {
@@ -32,6 +35,16 @@ impl Rejection {
         Self {
             reasons: vec![reason.into()],
             unresolvable: true,
+            error: false,
+        }
+    }
+
+    /// A plugin has failed, for this reason.
+    pub fn error(reason: impl Into<Cow<'static, str>>) -> Self {
+        Self {
+            reasons: vec![reason.into()],
+            unresolvable: true,
+            error: true,
         }
     }
 
@@ -39,6 +52,7 @@ impl Rejection {
         Self {
             reasons: vec![reason.into()],
             unresolvable: false,
+            error: false,
         }
     }
 }
@@ -54,7 +68,6 @@ pub struct Shift {
 }
 
 pub type LocalFilter = Box<dyn Fn(&NodeInfo) -> Verdict + Send>;
-pub type OwnFilter = Box<dyn Fn(&NodeInfo, &[Shift], &Cache) -> Verdict + Send>;
 pub type LocalScore = Box<dyn Fn(&NodeInfo, &Cache) -> i64 + Send>;
 
 /// A plugin's answer to PreFilter.
@@ -70,7 +83,14 @@ pub enum Filter {
     /// Judges nodes by what is on others, too.
     Wide(Box<dyn Wide>),
     /// Judges for this very pod; not kept for others of its kind.
-    Own(OwnFilter),
+    Own(Box<dyn Own>),
+}
+
+impl Filter {
+    /// See [`Filter::Own`].
+    pub fn own(judge: impl Fn(&NodeInfo, &[Shift], &Cache) -> Verdict + Send + 'static) -> Self {
+        Self::Own(Box::new(judge))
+    }
 }
 
 /// A plugin's answer to PreScore. Scores are 0 to [`MAX_SCORE`] once normalized.
@@ -114,6 +134,42 @@ pub trait Wide: Send {
     }
 }
 
+/// What judges nodes for one pod only.
+pub trait Own: Send {
+    /// Filter, with pods that are thought to come to the node or to leave it.
+    fn judge(&self, node: &NodeInfo, shifts: &[Shift], cluster: &Cache) -> Verdict;
+
+    /// Score of nodes that it has let pass, normalized; `None` when it makes no difference.
+    fn score(&self, _slots: &[usize]) -> Option<Vec<i64>> {
+        None
+    }
+
+    /// PostFilter, where no node takes the pod.
+    fn relief(&self) -> Relief {
+        Relief::None
+    }
+}
+
+impl<F> Own for F
+where
+    F: Fn(&NodeInfo, &[Shift], &Cache) -> Verdict + Send,
+{
+    fn judge(&self, node: &NodeInfo, shifts: &[Shift], cluster: &Cache) -> Verdict {
+        self(node, shifts, cluster)
+    }
+}
+
+/// What may help a pod that no node takes.
+#[derive(Debug, Clone, Default)]
+pub enum Relief {
+    #[default]
+    None,
+    /// A claim could have other devices.
+    Deallocate(Arc<ResourceClaim>),
+    /// A claim for extended resources, left by an attempt that failed, has to go.
+    Delete(Arc<ResourceClaim>),
+}
+
 /// How raw scores become 0 to [`MAX_SCORE`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Normalize {
@@ -152,7 +208,7 @@ pub trait Plugin: Send + Sync + 'static {
     fn name(&self) -> &'static str;
 
     /// PreEnqueue: may the pod be looked at at all?
-    fn admit(&self, _pod: &PodInfo) -> Verdict {
+    fn admit(&self, _pod: &PodInfo, _cluster: &Cache) -> Verdict {
         Ok(())
     }
 

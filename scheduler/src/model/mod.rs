@@ -85,9 +85,21 @@ pub struct Gate {
 
 /// A claim for devices, by its name within the pod.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
+#[serde(rename_all = "camelCase", default)]
 pub struct ClaimName {
     pub name: String,
+    #[serde(skip_serializing)]
+    pub resource_claim_name: Option<String>,
+    #[serde(skip_serializing)]
+    pub resource_claim_template_name: Option<String>,
+}
+
+/// Which claim was made for a pod.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ClaimStatus {
+    pub name: String,
+    pub resource_claim_name: Option<String>,
 }
 
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -99,6 +111,7 @@ pub struct PodStatus {
     pub start_time: Option<Time>,
     pub container_statuses: Vec<ContainerStatus>,
     pub init_container_statuses: Vec<ContainerStatus>,
+    pub resource_claim_statuses: Vec<ClaimStatus>,
 }
 
 /// What a container has by now, which differs from what it is to have while it is being

@@ -12,7 +12,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Affinity, PodCondition, Toleration, Volume};
 
 use super::terms::{Spread, Terms};
-use super::{Container, Pod, PodSpec};
+use super::{ClaimName, Container, Pod, PodSpec};
 use crate::cache::Resources;
 
 /// A port of the node that a pod wants for itself.
@@ -57,7 +57,39 @@ pub struct Template {
     pub containers: usize,
     /// Features that its node must have declared (KEP-5328).
     pub features: Vec<&'static str>,
-    pub claims_devices: bool,
+    /// Containers that request extended resources.
+    pub extended: Vec<ExtendedContainer>,
+}
+
+/// A container, as far as extended resources go.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ExtendedContainer {
+    /// Among all containers, init containers first.
+    pub index: usize,
+    pub name: String,
+    pub init: bool,
+    pub sidecar: bool,
+    /// What it requests, how much of it, and its place among all its requests by name.
+    pub requests: Vec<(Box<str>, i64, usize)>,
+}
+
+/// A pod's claim for devices.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClaimUse {
+    /// Within the pod.
+    pub name: String,
+    pub source: ClaimSource,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ClaimSource {
+    Named(String),
+    /// Of a template, when there is one.
+    Made(Option<String>),
+    /// Of a template, and none is needed.
+    NotNeeded,
+    /// Of a kind that is not known.
+    Unknown,
 }
 
 /// What the scheduler needs of one version of a pod.
@@ -71,6 +103,7 @@ pub struct PodInfo {
     pub nominated: Box<str>,
     pub gates: Vec<String>,
     pub volumes: Vec<Volume>,
+    pub claims: Vec<ClaimUse>,
     pub terminal: bool,
     pub deleting: bool,
     pub generation: i64,
@@ -96,10 +129,71 @@ impl PodInfo {
         !self.node_name.is_empty()
     }
 
+    /// Whether it is judged for itself, unlike others of its kind.
+    pub fn is_own(&self) -> bool {
+        self.has_volumes() || !self.claims.is_empty() || !self.extended.is_empty()
+    }
+
     /// Whether plugins ask what its volumes are.
     pub fn has_volumes(&self) -> bool {
         self.volumes.iter().any(concerns_scheduling)
     }
+}
+
+fn claims(pod: &Pod) -> Vec<ClaimUse> {
+    let source = |claim: &ClaimName| {
+        if let Some(name) = &claim.resource_claim_name {
+            return ClaimSource::Named(name.clone());
+        }
+        if claim.resource_claim_template_name.is_none() {
+            return ClaimSource::Unknown;
+        }
+        let mut statuses = pod.status.resource_claim_statuses.iter();
+        match statuses.find(|status| status.name == claim.name) {
+            None => ClaimSource::Made(None),
+            Some(status) => match &status.resource_claim_name {
+                Some(name) => ClaimSource::Made(Some(name.clone())),
+                None => ClaimSource::NotNeeded,
+            },
+        }
+    };
+    let claims = pod.spec.resource_claims.iter();
+    claims
+        .map(|claim| ClaimUse {
+            name: claim.name.clone(),
+            source: source(claim),
+        })
+        .collect()
+}
+
+/// Whether a resource is one that somebody else than Kubernetes knows of, or a class of devices.
+pub fn is_extended(name: &str) -> bool {
+    if name.starts_with(crate::cache::devices::CLASS_RESOURCE_PREFIX) {
+        return true;
+    }
+    name.contains('/') && !name.contains("kubernetes.io/") && !name.starts_with("requests.")
+}
+
+fn extended(spec: &PodSpec) -> Vec<ExtendedContainer> {
+    let inits = spec.init_containers.len();
+    let containers = spec.init_containers.iter().chain(&spec.containers);
+    containers
+        .enumerate()
+        .filter_map(|(index, container)| {
+            let all = container.resources.requests.iter().enumerate();
+            let requests: Vec<(Box<str>, i64, usize)> = all
+                .filter(|(_, (name, quantity))| is_extended(name) && !quantity.is_zero())
+                .map(|(at, (name, quantity))| (name.as_str().into(), quantity.value(), at))
+                .collect();
+            (!requests.is_empty()).then(|| ExtendedContainer {
+                index,
+                name: container.name.clone(),
+                init: index < inits,
+                sidecar: container.restart_policy == "Always",
+                requests,
+            })
+        })
+        .collect()
 }
 
 /// Whether a volume may keep a pod off a node.
@@ -142,6 +236,7 @@ impl Templates {
                 .filter(|v| concerns_scheduling(v))
                 .cloned()
                 .collect(),
+            claims: claims(pod),
             terminal: matches!(pod.status.phase.as_str(), "Succeeded" | "Failed"),
             deleting: pod.metadata.deletion_timestamp.is_some(),
             generation: pod.metadata.generation,
@@ -240,7 +335,7 @@ impl Template {
                 .collect(),
             containers: spec.init_containers.len() + spec.containers.len(),
             features: features(spec),
-            claims_devices: !spec.resource_claims.is_empty(),
+            extended: extended(spec),
         }
     }
 }

@@ -401,7 +401,9 @@ impl Plugin for InterPodAffinity {
                             .any(|(old, new)| old.is_some() && old != new),
                 )
             }
-            ClusterEvent::NodeGone(_) | ClusterEvent::Storage(_) => Hint::Skip,
+            ClusterEvent::NodeGone(_) | ClusterEvent::Storage(_) | ClusterEvent::Devices(_) => {
+                Hint::Skip
+            }
         }
     }
 }

@@ -28,6 +28,7 @@ use std::time::Duration;
 
 use anyhow::bail;
 
+use self::dynamic_resources::{DynamicResources, Features};
 use crate::config::ProfileConfiguration;
 use crate::config::args::Args;
 use crate::config::plugins::Point;
@@ -38,6 +39,7 @@ fn make(
     name: &str,
     args: &Args<'_>,
     ignored: &[String],
+    devices: &Arc<DynamicResources>,
 ) -> anyhow::Result<Option<Arc<dyn Plugin>>> {
     let plugin: Arc<dyn Plugin> = match name {
         "SchedulingGates" => Arc::new(scheduling_gates::SchedulingGates),
@@ -56,7 +58,7 @@ fn make(
         "NodeResourcesBalancedAllocation" => Arc::new(args.balanced_allocation()?),
         "ImageLocality" => Arc::new(image_locality::ImageLocality),
         "NodeDeclaredFeatures" => Arc::new(node_declared_features::NodeDeclaredFeatures),
-        "DynamicResources" => Arc::new(dynamic_resources::DynamicResources),
+        dynamic_resources::NAME => Arc::clone(devices) as Arc<dyn Plugin>,
         "VolumeRestrictions" => Arc::new(volume_restrictions::VolumeRestrictions),
         "NodeVolumeLimits" => Arc::new(node_volume_limits::NodeVolumeLimits),
         "VolumeBinding" => Arc::new(volume_binding::VolumeBinding),
@@ -76,6 +78,7 @@ pub fn profile(
 ) -> anyhow::Result<Profile> {
     config.plugins.validate()?;
     let args = Args(&config.plugin_config);
+    let devices = Arc::new(args.dynamic_resources(Features::new(gate))?);
     let by_default = |plugin: &str| match plugin {
         "NodeDeclaredFeatures" => gate("NodeDeclaredFeatures"),
         "DynamicResources" => gate("DynamicResourceAllocation"),
@@ -87,7 +90,7 @@ pub fn profile(
         if let Some(known) = made.get(name) {
             return Ok(known.clone());
         }
-        let plugin = make(name, &args, ignored)?;
+        let plugin = make(name, &args, ignored, &devices)?;
         made.insert(name.to_owned(), plugin.clone());
         Ok(plugin)
     };
@@ -98,6 +101,7 @@ pub fn profile(
         scores: Vec::new(),
         preemption: None,
         deallocates: false,
+        devices: None,
         volumes: None,
         percentage_of_nodes_to_score: config.percentage_of_nodes_to_score,
     };
@@ -126,6 +130,12 @@ pub fn profile(
         .any(|p| p.name == "VolumeBinding")
     {
         profile.volumes = Some(Duration::from_secs(timeout));
+    }
+    if at(Point::PreBind)?
+        .iter()
+        .any(|p| p.name == dynamic_resources::NAME)
+    {
+        profile.devices = Some(devices);
     }
     if at(Point::QueueSort)?.len() != 1 {
         bail!("only one queue sort plugin can be enabled");
@@ -189,7 +199,7 @@ pub mod testing {
             Filter::Skip => Ok(()),
             Filter::Reject(rejection) => Err(rejection),
             Filter::Local(judge) | Filter::Only(_, judge) => judge(node),
-            Filter::Own(judge) => judge(node, &[], &Cache::default()),
+            Filter::Own(own) => own.judge(node, &[], &Cache::default()),
             Filter::Wide(_) => panic!("it looks at more than one node"),
         }
     }

@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use super::node_resources::{Weighted, amount, cpu_and_memory, is_scalar, taken_and_all};
+use crate::cache::devices::DeviceEvent;
 use crate::cache::{Cache, NodeInfo, Resources};
 use crate::framework::{
     ClusterEvent, Filter, Hint, MAX_SCORE, Normalize, Plugin, Rejection, Score,
@@ -162,12 +163,19 @@ impl Plugin for Fit {
         "NodeResourcesFit"
     }
 
-    fn filter(&self, pod: &Arc<PodInfo>, _cluster: &Cache) -> Filter {
+    fn filter(&self, pod: &Arc<PodInfo>, cluster: &Cache) -> Filter {
+        let scalars = pod.requests.scalars.iter();
+        let classed = scalars.filter(|(name, _)| cluster.devices.class_for(name).is_some());
+        let classed: Vec<Box<str>> = classed.map(|(name, _)| name.clone()).collect();
         let (pod, this) = (Arc::clone(&pod.template), self.clone());
         Filter::Local(Box::new(move |node| {
+            // What a node does not have otherwise, DynamicResources looks for.
+            let as_devices = |name: &str| {
+                classed.iter().any(|c| **c == *name) && node.allocatable.scalar(name) == 0
+            };
             let (mut reasons, never) =
                 lacking(&pod.requests, &node.allocatable, &node.requested, |name| {
-                    this.ignores(name)
+                    this.ignores(name) || as_devices(name)
                 });
             if node.pod_count() + 1 > node.allowed_pods {
                 reasons.insert(0, "Too many pods".into());
@@ -178,6 +186,7 @@ impl Plugin for Fit {
             Err(Rejection {
                 reasons,
                 unresolvable: never,
+                error: false,
             })
         }))
     }
@@ -227,6 +236,9 @@ impl Plugin for Fit {
             ClusterEvent::PodGone(_) => Hint::Queue,
             ClusterEvent::PodUpdated { old, new } => {
                 Hint::queue_if(more_for(pod, &new.requests, &old.requests))
+            }
+            ClusterEvent::Devices(DeviceEvent::Class { .. }) => {
+                Hint::queue_if(!pod.extended.is_empty())
             }
             ClusterEvent::PodChanged { old } => {
                 Hint::queue_if(more_for(pod, &pod.requests, &old.requests))

@@ -89,12 +89,12 @@ impl Plugin for NodeVolumeLimits {
         if new.is_empty() {
             return Filter::Skip;
         }
-        Filter::Own(Box::new(move |node, _, cluster| {
+        Filter::own(move |node, _, cluster| {
             if judge(&new, node, cluster) {
                 return Ok(());
             }
             Err(Rejection::resolvable("node(s) exceed max volume count"))
-        }))
+        })
     }
 
     fn hint(&self, pod: &PodInfo, event: &ClusterEvent<'_>, _cluster: &Cache) -> Hint {

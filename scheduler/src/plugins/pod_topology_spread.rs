@@ -439,7 +439,7 @@ impl Plugin for PodTopologySpread {
                         || (has_keys(new) && (moved() || old.spec.taints != new.spec.taints)),
                 )
             }
-            ClusterEvent::Storage(_) => Hint::Skip,
+            ClusterEvent::Storage(_) | ClusterEvent::Devices(_) => Hint::Skip,
         }
     }
 }

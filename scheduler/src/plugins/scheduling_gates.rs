@@ -11,7 +11,7 @@ impl Plugin for SchedulingGates {
         "SchedulingGates"
     }
 
-    fn admit(&self, pod: &PodInfo) -> Verdict {
+    fn admit(&self, pod: &PodInfo, _cluster: &Cache) -> Verdict {
         if pod.gates.is_empty() {
             return Ok(());
         }

@@ -33,15 +33,16 @@ impl Plugin for VolumeBinding {
             Ok(claims) => claims,
             Err(why) => return Filter::Reject(Rejection::unresolvable(why)),
         };
-        Filter::Own(Box::new(move |node, _, cluster| {
-            match cluster.storage.plan(&claims, node) {
+        Filter::own(
+            move |node, _, cluster| match cluster.storage.plan(&claims, node) {
                 Ok(_) => Ok(()),
                 Err(reasons) => Err(Rejection {
                     reasons: reasons.into_iter().map(Into::into).collect(),
                     unresolvable: true,
+                    error: false,
                 }),
-            }
-        }))
+            },
+        )
     }
 
     fn hint(&self, pod: &PodInfo, event: &ClusterEvent<'_>, _cluster: &Cache) -> Hint {

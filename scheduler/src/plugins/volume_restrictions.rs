@@ -87,7 +87,7 @@ impl Plugin for VolumeRestrictions {
             return Filter::Skip;
         }
         let volumes = pod.volumes.clone();
-        Filter::Own(Box::new(move |node, shifts: &[Shift], _| {
+        Filter::own(move |node, shifts: &[Shift], _| {
             if inline && node.pods.iter().any(|p| conflicts(&volumes, &p.volumes)) {
                 return Err(Rejection::resolvable(DISK));
             }
@@ -99,7 +99,7 @@ impl Plugin for VolumeRestrictions {
                 return Err(Rejection::resolvable(IN_USE));
             }
             Ok(())
-        }))
+        })
     }
 
     fn hint(&self, pod: &PodInfo, event: &ClusterEvent<'_>, _cluster: &Cache) -> Hint {

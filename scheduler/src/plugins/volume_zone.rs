@@ -86,7 +86,7 @@ impl Plugin for VolumeZone {
             Ok(wanted) => wanted,
             Err(why) => return Filter::Reject(Rejection::unresolvable(why)),
         };
-        Filter::Own(Box::new(move |node, _, _| {
+        Filter::own(move |node, _, _| {
             // A cluster of one zone need not say so on its nodes.
             let zoned = LABELS
                 .iter()
@@ -101,7 +101,7 @@ impl Plugin for VolumeZone {
                 ));
             }
             Ok(())
-        }))
+        })
     }
 
     fn hint(&self, pod: &PodInfo, event: &ClusterEvent<'_>, _cluster: &Cache) -> Hint {

@@ -47,7 +47,7 @@ impl Backoff {
 }
 
 /// Pods that plugins tell nothing apart between: kind, rejecting plugins, and a number of
-/// its own for a pod whose volumes matter.
+/// its own for a pod whose volumes or devices matter.
 type Group = (u32, Rejectors, u64);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -404,6 +404,19 @@ impl Queue {
         }
     }
 
+    /// Pods that are not let in.
+    pub fn gated(&self) -> impl Iterator<Item = &Arc<PodInfo>> {
+        let gated = self.pods.values().filter(|q| q.place == Place::Gated);
+        gated.map(|queued| &queued.pod)
+    }
+
+    /// A gated pod is let in.
+    pub fn admit(&mut self, key: &ObjectKey, event: &'static str) {
+        if self.pods.get(key).is_some_and(|q| q.place == Place::Gated) {
+            self.activate(key, event);
+        }
+    }
+
     pub fn counts(&self) -> Counts {
         let mut counts = Counts::default();
         for queued in self.pods.values() {
@@ -436,7 +449,7 @@ fn order(queued: &Queued) -> ActiveOrder {
 }
 
 fn group(queued: &Queued) -> Group {
-    let own = if queued.pod.has_volumes() {
+    let own = if queued.pod.is_own() {
         queued.number
     } else {
         0
