@@ -2,58 +2,21 @@
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::api::core::v1::{
-    NodeSelectorRequirement, NodeSelectorTerm, Pod, Taint, Toleration,
-};
+use api::placement;
+use k8s_openapi::api::core::v1::{Pod, Taint, Toleration};
 
 use super::pod::PodExt;
 
 /// The node's labels and name are what the pod asks for.
 pub fn selects(pod: &Pod, node_name: &str, labels: &BTreeMap<String, String>) -> bool {
     let spec = pod.pod_spec();
-    let selected = |(key, value): (&String, &String)| labels.get(key) == Some(value);
-    let affinity = spec
-        .affinity
-        .as_ref()
-        .and_then(|affinity| affinity.node_affinity.as_ref());
-    let required = affinity
-        .and_then(|node| {
-            node.required_during_scheduling_ignored_during_execution
-                .as_ref()
-        })
-        .map(|required| &required.node_selector_terms);
-    spec.node_selector.iter().flatten().all(selected)
-        && required.is_none_or(|terms| terms.iter().any(|term| matches(term, node_name, labels)))
-}
-
-/// A term without requirements matches nothing.
-fn matches(term: &NodeSelectorTerm, node_name: &str, labels: &BTreeMap<String, String>) -> bool {
-    let expressions = term.match_expressions.as_deref().unwrap_or_default();
-    let fields = term.match_fields.as_deref().unwrap_or_default();
-    let label = |key: &str| labels.get(key).map(String::as_str);
-    let field = |key: &str| (key == "metadata.name").then_some(node_name);
-    (!expressions.is_empty() || !fields.is_empty())
-        && expressions.iter().all(|r| meets(r, label(&r.key)))
-        && fields.iter().all(|r| meets(r, field(&r.key)))
-}
-
-fn meets(requirement: &NodeSelectorRequirement, value: Option<&str>) -> bool {
-    let values = requirement.values.as_deref().unwrap_or_default();
-    let listed = value.is_some_and(|value| values.iter().any(|one| one == value));
-    let number = |text: &str| text.parse::<i64>().ok();
-    let compare = |with: fn(&i64, &i64) -> bool| match (value.and_then(number), values) {
-        (Some(own), [one]) => number(one).is_some_and(|bound| with(&own, &bound)),
-        _ => false,
-    };
-    match requirement.operator.as_str() {
-        "In" => listed,
-        "NotIn" => !listed,
-        "Exists" => value.is_some(),
-        "DoesNotExist" => value.is_none(),
-        "Gt" => compare(i64::gt),
-        "Lt" => compare(i64::lt),
-        _ => false,
-    }
+    let affinity = spec.affinity.as_ref();
+    placement::selects(
+        spec.node_selector.iter().flatten(),
+        affinity.and_then(|affinity| affinity.node_affinity.as_ref()),
+        node_name,
+        labels,
+    )
 }
 
 /// Whether a taint that drives pods away (`NoExecute`) is not tolerated.
@@ -66,20 +29,8 @@ pub fn drives_away(pod: &Pod, taints: &[Taint]) -> bool {
 }
 
 fn tolerates(toleration: &Toleration, taint: &Taint) -> bool {
-    let is = |field: &Option<String>, value: &str| {
-        field
-            .as_deref()
-            .is_none_or(|field| field.is_empty() || field == value)
-    };
-    let value = match toleration.operator.as_deref() {
-        Some("Exists") => true,
-        None | Some("" | "Equal") => {
-            toleration.value.as_deref().unwrap_or_default()
-                == taint.value.as_deref().unwrap_or_default()
-        }
-        Some(_) => false,
-    };
-    is(&toleration.effect, &taint.effect) && is(&toleration.key, &taint.key) && value
+    let value = taint.value.as_deref().unwrap_or_default();
+    placement::tolerates(toleration, &taint.key, value, &taint.effect)
 }
 
 #[cfg(test)]
@@ -94,36 +45,16 @@ mod tests {
     }
 
     #[test]
-    fn affinity() {
-        let labels =
-            BTreeMap::from([("disk", "ssd"), ("cpus", "8")].map(|(k, v)| (k.into(), v.into())));
-        let fits = |term: Value| {
-            let affinity = json!({"affinity": {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution":
-                {"nodeSelectorTerms": [term]}}}});
-            selects(&pod(affinity), "n1", &labels)
+    fn selectors_and_affinity_count() {
+        let labels = BTreeMap::from([("disk".to_owned(), "ssd".to_owned())]);
+        let fits = |spec: Value| selects(&pod(spec), "n1", &labels);
+        let named = |name: &str| {
+            let term = json!({"matchFields": [{"key": "metadata.name", "operator": "In", "values": [name]}]});
+            json!({"affinity": {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution":
+                {"nodeSelectorTerms": [term]}}}})
         };
-        let label = |key: &str, operator: &str, values: Value| json!({"matchExpressions": [{"key": key, "operator": operator, "values": values}]});
-        for (term, want) in [
-            (label("disk", "In", json!(["hdd", "ssd"])), true),
-            (label("disk", "NotIn", json!(["ssd"])), false),
-            (label("gpu", "NotIn", json!(["ssd"])), true),
-            (label("gpu", "Exists", json!([])), false),
-            (label("cpus", "Gt", json!(["7"])), true),
-            (label("cpus", "Lt", json!(["8"])), false),
-            (json!({}), false),
-            (
-                json!({"matchFields": [{"key": "metadata.name", "operator": "In", "values": ["n1"]}]}),
-                true,
-            ),
-        ] {
-            assert_eq!(fits(term.clone()), want, "{term}");
-        }
-        assert!(selects(&pod(json!({})), "n1", &labels));
-        assert!(!selects(
-            &pod(json!({"nodeSelector": {"disk": "hdd"}})),
-            "n1",
-            &labels
-        ));
+        assert!(fits(json!({})) && fits(named("n1")) && !fits(named("n2")));
+        assert!(!fits(json!({"nodeSelector": {"disk": "hdd"}})));
     }
 
     #[test]

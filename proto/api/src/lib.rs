@@ -10,6 +10,7 @@
 
 pub mod cron;
 pub mod defaults;
+pub mod placement;
 pub mod pod_security;
 pub mod quota;
 pub mod resources;

@@ -336,7 +336,7 @@ fn reaches(volume: &Volume, node: &NodeInfo) -> bool {
         return true;
     };
     let terms: &[NodeSelectorTerm] = &required.node_selector_terms;
-    let matches = |term| crate::plugins::node_affinity::matches(term, "", &node.labels);
+    let matches = |term| api::placement::matches(term, "", &node.labels);
     terms.iter().any(matches)
 }
 

@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use api::placement::{self, matches};
 use k8s_openapi::api::core::v1::{
-    NodeAffinity as Affinity, NodeSelectorRequirement, NodeSelectorTerm, PreferredSchedulingTerm,
+    NodeAffinity as Affinity, NodeSelectorTerm, PreferredSchedulingTerm,
 };
 
 use crate::cache::{Cache, NodeInfo};
@@ -28,54 +29,12 @@ fn affinity(pod: &Template) -> Option<&Affinity> {
 
 /// The required terms: one of them must match. `None` when nothing is required.
 fn required(pod: &Template) -> Option<&[NodeSelectorTerm]> {
-    required_of(affinity(pod)?)
-}
-
-fn required_of(affinity: &Affinity) -> Option<&[NodeSelectorTerm]> {
-    let selector = affinity
-        .required_during_scheduling_ignored_during_execution
-        .as_ref()?;
-    Some(&selector.node_selector_terms)
+    placement::required(affinity(pod)?)
 }
 
 /// Whether a node is one of those that the pod requires.
 pub fn matches_pod(pod: &Template, name: &str, labels: &BTreeMap<String, String>) -> bool {
-    pod.node_selector
-        .iter()
-        .all(|(key, value)| labels.get(key) == Some(value))
-        && required(pod).is_none_or(|terms| terms.iter().any(|t| matches(t, name, labels)))
-}
-
-/// A term with no requirement matches nothing.
-pub fn matches(term: &NodeSelectorTerm, name: &str, labels: &BTreeMap<String, String>) -> bool {
-    let expressions = term.match_expressions.as_deref().unwrap_or_default();
-    let fields = term.match_fields.as_deref().unwrap_or_default();
-    !(expressions.is_empty() && fields.is_empty())
-        && expressions
-            .iter()
-            .all(|r| meets(r, labels.get(&r.key).map(String::as_str)))
-        && fields
-            .iter()
-            .all(|r| meets(r, (r.key == "metadata.name").then_some(name)))
-}
-
-fn meets(requirement: &NodeSelectorRequirement, value: Option<&str>) -> bool {
-    let values = requirement.values.as_deref().unwrap_or_default();
-    let listed = || value.is_some_and(|v| values.iter().any(|listed| listed == v));
-    let number = |text: &str| text.parse::<i64>().ok();
-    let compare = |with: fn(&i64, &i64) -> bool| match (value.and_then(number), values) {
-        (Some(have), [one]) => number(one).is_some_and(|bound| with(&have, &bound)),
-        _ => false,
-    };
-    match requirement.operator.as_str() {
-        "In" => listed(),
-        "NotIn" => !listed(),
-        "Exists" => value.is_some(),
-        "DoesNotExist" => value.is_none(),
-        "Gt" => compare(i64::gt),
-        "Lt" => compare(i64::lt),
-        _ => false,
-    }
+    placement::selects(&pod.node_selector, affinity(pod), name, labels)
 }
 
 /// Names that every required term asks for by `metadata.name`: no other node can match.
@@ -113,7 +72,11 @@ impl Plugin for NodeAffinity {
     }
 
     fn filter(&self, pod: &Arc<PodInfo>, _cluster: &Cache) -> Filter {
-        let added = self.added.as_ref().and_then(required_of).map(<[_]>::to_vec);
+        let added = self
+            .added
+            .as_ref()
+            .and_then(placement::required)
+            .map(<[_]>::to_vec);
         if pod.node_selector.is_empty() && required(pod).is_none() && added.is_none() {
             return Filter::Skip;
         }

@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use api::placement;
 use k8s_openapi::api::core::v1::{Taint, Toleration};
 
 use crate::cache::Cache;
@@ -13,22 +14,10 @@ pub struct TaintToleration;
 
 /// Does one of the tolerations tolerate the taint (`Toleration.ToleratesTaint`)?
 pub fn tolerates(tolerations: &[Toleration], taint: &Taint) -> bool {
-    tolerations.iter().any(|toleration| {
-        let is = |field: &Option<String>, value: &str| {
-            field.as_deref().is_none_or(|f| f.is_empty() || f == value)
-        };
-        if !is(&toleration.effect, &taint.effect) || !is(&toleration.key, &taint.key) {
-            return false;
-        }
-        match toleration.operator.as_deref() {
-            Some("Exists") => true,
-            None | Some("" | "Equal") => {
-                toleration.value.as_deref().unwrap_or_default()
-                    == taint.value.as_deref().unwrap_or_default()
-            }
-            Some(_) => false,
-        }
-    })
+    let value = taint.value.as_deref().unwrap_or_default();
+    tolerations
+        .iter()
+        .any(|t| placement::tolerates(t, &taint.key, value, &taint.effect))
 }
 
 fn keeps_off(taint: &Taint) -> bool {
