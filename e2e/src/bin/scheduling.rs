@@ -1,7 +1,7 @@
 //! `e2e/scheduling`.
 
 use clap::{Parser, Subcommand};
-use e2e::scheduling::{bench, compare, nodes, rollout};
+use e2e::scheduling::{bench, compare, devices, nodes, rollout};
 
 /// Schedulers over an API server without kubelets.
 #[derive(Debug, Parser)]
@@ -14,6 +14,7 @@ struct Options {
 #[derive(Debug, Subcommand)]
 enum Command {
     Compare(compare::Options),
+    Devices(devices::Options),
     Bench(bench::Options),
     Nodes(nodes::Options),
     Rollout(rollout::Options),
@@ -25,6 +26,7 @@ async fn main() -> anyhow::Result<()> {
     let work = async {
         match options.command {
             Command::Compare(options) => compare::run(options).await,
+            Command::Devices(options) => devices::run(options).await,
             Command::Bench(options) => bench::run(options).await,
             Command::Nodes(options) => nodes::run(options).await,
             Command::Rollout(options) => rollout::run(options).await,

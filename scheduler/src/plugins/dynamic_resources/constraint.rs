@@ -1,5 +1,7 @@
 //! Constraints over the devices of one claim. Once one is violated, more devices do not help.
 
+use std::collections::HashMap;
+
 use k8s_openapi::api::resource::v1::{DeviceAttribute, DeviceConstraint};
 
 use crate::cache::devices::slice::Device;
@@ -11,7 +13,10 @@ pub struct Constraint {
     attribute: String,
     /// All values are different, rather than the same.
     distinct: bool,
-    values: Vec<DeviceAttribute>,
+    /// The value that all have; or, by request, that its last device has: within a request,
+    /// upstream compares with no other, and a claim that it serves is to be served here.
+    values: HashMap<String, DeviceAttribute>,
+    devices: usize,
 }
 
 impl Constraint {
@@ -27,7 +32,8 @@ impl Constraint {
             requests: constraint.requests.clone().unwrap_or_default(),
             attribute: attribute.clone(),
             distinct,
-            values: Vec::new(),
+            values: HashMap::new(),
+            devices: 0,
         })
     }
 
@@ -47,13 +53,16 @@ impl Constraint {
         let Some(value) = device.attribute(&self.attribute) else {
             return false;
         };
-        let fits = if self.distinct {
-            self.values.iter().all(|other| !same(value, other))
-        } else {
-            self.values.first().is_none_or(|other| same(value, other))
-        };
+        let fits = self.devices == 0
+            || (self.values.values()).all(|other| same(value, other) != self.distinct);
         if fits {
-            self.values.push(value.clone());
+            if self.distinct || self.devices == 0 {
+                if !self.distinct {
+                    self.values.clear();
+                }
+                self.values.insert(request.to_owned(), value.clone());
+            }
+            self.devices += 1;
         }
         fits
     }
@@ -61,7 +70,10 @@ impl Constraint {
     /// Takes back the device that was added last.
     pub fn remove(&mut self, request: &str, sub: Option<&str>) {
         if self.concerns(request, sub) {
-            self.values.pop();
+            if self.distinct {
+                self.values.remove(request);
+            }
+            self.devices -= 1;
         }
     }
 }
