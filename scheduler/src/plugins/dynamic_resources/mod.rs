@@ -13,6 +13,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use api::placement;
 use client::{Object as _, ObjectKey};
 use k8s_openapi::api::core::v1::NodeSelector;
 use k8s_openapi::api::resource::v1::{
@@ -23,7 +24,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use self::allocator::{AllocateError, Question};
 use self::extended::Mappings;
 use self::selector::Selectors;
-use super::node_affinity;
+
 use crate::cache::devices::{DeviceEvent, Devices, allocation_of, is_reserved_for};
 use crate::cache::{Cache, NodeInfo};
 use crate::framework::{
@@ -314,7 +315,7 @@ impl Attempt {
         for (i, one) in self.claims.iter().enumerate() {
             let elsewhere = self.selectors[i].as_ref().is_some_and(|selector| {
                 let mut terms = selector.node_selector_terms.iter();
-                !terms.any(|term| node_affinity::matches(term, &node.name, &node.labels))
+                !terms.any(|term| placement::matches(term, &node.name, &node.labels))
             });
             if elsewhere {
                 unavailable.push(i);

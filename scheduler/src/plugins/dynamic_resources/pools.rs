@@ -3,11 +3,12 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
+use api::placement;
+
 use super::Features;
 use crate::cache::NodeInfo;
 use crate::cache::devices::slice::{Device, Reach};
 use crate::cache::devices::{Capacities, Devices, Slice};
-use crate::plugins::node_affinity;
 
 #[derive(Debug)]
 pub struct Pool {
@@ -61,7 +62,7 @@ impl Reach {
         }
         self.selector.as_ref().is_some_and(|selector| {
             let terms = selector.node_selector_terms.iter();
-            let matches = |term| node_affinity::matches(term, &node.name, &node.labels);
+            let matches = |term| placement::matches(term, &node.name, &node.labels);
             terms.into_iter().any(matches)
         })
     }
