@@ -403,7 +403,7 @@ impl Scheduler {
                 self.unassume(&pod.key, retry.then_some(&taken));
                 if retry {
                     tracing::warn!("cannot bind pod {} to node {node}: {error}", pod.key);
-                    let message = format!("binding rejected: {error}");
+                    let message = error.to_string();
                     let patch = Patch {
                         reason: "SchedulerError",
                         message: &message,
@@ -418,10 +418,12 @@ impl Scheduler {
     /// PreBind: has volumes bound or made, and waits until they are.
     async fn bind_volumes(&self, reserved: &Reserved, node: &str) -> Result<(), BindError> {
         for (volume, claim) in &reserved.bindings {
-            self.binder.bind_volume(volume, claim).await?;
+            let bound = self.binder.bind_volume(volume, claim).await;
+            bound.map_err(|error| BindError::Volumes(error.to_string()))?;
         }
         for claim in &reserved.provisions {
-            self.binder.select_node(claim, node).await?;
+            let selected = self.binder.select_node(claim, node).await;
+            selected.map_err(|error| BindError::Volumes(error.to_string()))?;
         }
         let waiting = async {
             loop {
@@ -479,11 +481,11 @@ struct Reserved {
 
 #[derive(Debug, thiserror::Error)]
 enum BindError {
-    #[error(transparent)]
+    #[error("running Bind plugin \"DefaultBinder\": {0}")]
     Api(#[from] client::Error),
     #[error(transparent)]
     Extender(#[from] ExtenderError),
-    #[error("binding volumes: {0}")]
+    #[error("running PreBind plugin \"VolumeBinding\": binding volumes: {0}")]
     Volumes(String),
     #[error("running PreBind plugin \"{DEVICES}\": {0}")]
     Devices(crate::claims::ClaimError),

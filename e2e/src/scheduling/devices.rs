@@ -3,6 +3,8 @@
 //! or refuse in the same words. Of nodes that are as good any is drawn: theirs is then asked
 //! for ours.
 
+mod stories;
+
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -30,6 +32,9 @@ pub struct Options {
     /// Random clusters.
     #[arg(long, default_value_t = 20)]
     pub clusters: u64,
+    /// Leave out the stories.
+    #[arg(long)]
+    pub no_stories: bool,
     /// Random pods for each.
     #[arg(long, default_value_t = 15)]
     pub pods: usize,
@@ -212,7 +217,7 @@ fn world(random: &mut Random) -> World {
         }
         world.nodes.push(json!({
             "apiVersion": "v1", "kind": "Node",
-            "metadata": {"name": name, "labels": {"zone": if n % 2 == 0 { "a" } else { "b" }}},
+            "metadata": {"name": name, "labels": {"name": name, "zone": if n % 2 == 0 { "a" } else { "b" }}},
             "status": {"allocatable": allocatable, "capacity": allocatable},
         }));
         for driver in DRIVERS {
@@ -444,6 +449,9 @@ pub async fn run(options: Options) -> Result<()> {
         parts: 0,
     };
     let (mut placed, mut refused, mut failed, mut different) = (0, 0, 0, 0);
+    if !options.no_stories {
+        different += run.stories().await?;
+    }
     'all: for seed in options.seed..options.seed + options.clusters {
         let mut random = Random::new(seed);
         let world = world(&mut random);
@@ -523,7 +531,59 @@ fn has_parts(outcome: &Outcome) -> bool {
     })
 }
 
+impl Outcome {
+    /// What a pod says.
+    fn see(&mut self, pod: &Value) {
+        self.node = text(&pod["spec"]["nodeName"]);
+        self.extended = pod["status"]["extendedResourceClaimStatus"].clone();
+        let conditions = pod["status"]["conditions"].as_array();
+        let refused = conditions
+            .into_iter()
+            .flatten()
+            .find(|c| c["type"] == "PodScheduled" && c["status"] == "False");
+        if let Some(condition) = refused {
+            let of = |field: &str| text(&condition[field]).unwrap_or_default();
+            self.refused = Some((of("reason"), of("message")));
+        }
+    }
+}
+
 impl Run {
+    /// Plays all stories before both; how many end differently.
+    async fn stories(&mut self) -> Result<usize> {
+        let nodes = (0..2).map(|n| {
+            let name = format!("node-{n}");
+            let room = json!({"cpu": "64", "memory": "64Gi", "pods": "110"});
+            json!({
+                "apiVersion": "v1", "kind": "Node",
+                "metadata": {"name": name, "labels": {"name": name}},
+                "status": {"allocatable": room, "capacity": room},
+            })
+        });
+        let world = World {
+            nodes: nodes.collect(),
+            classes: Vec::new(),
+            slices: Vec::new(),
+            residents: Vec::new(),
+        };
+        self.build(&world).await?;
+        let mut different = 0;
+        for (which, story) in stories::ALL.iter().enumerate() {
+            let ours = stories::play(self, "ours", which).await?;
+            let theirs = stories::play(self, "theirs", which).await?;
+            if ours == theirs {
+                println!("same: {story}");
+                continue;
+            }
+            different += 1;
+            println!("DIFFERENT: {story}");
+            ours.iter().for_each(|line| println!("  ours   {line}"));
+            theirs.iter().for_each(|line| println!("  theirs {line}"));
+        }
+        self.clear(&world).await?;
+        Ok(different)
+    }
+
     async fn build(&mut self, world: &World) -> Result<()> {
         let connection = &self.connection;
         let nodes = world
@@ -638,17 +698,7 @@ impl Run {
             if object["metadata"]["name"] != name {
                 continue;
             }
-            outcome.node = text(&object["spec"]["nodeName"]);
-            outcome.extended = object["status"]["extendedResourceClaimStatus"].clone();
-            let conditions = object["status"]["conditions"].as_array();
-            let refused = conditions
-                .into_iter()
-                .flatten()
-                .find(|c| c["type"] == "PodScheduled" && c["status"] == "False");
-            if let Some(condition) = refused {
-                let of = |field: &str| text(&condition[field]).unwrap_or_default();
-                outcome.refused = Some((of("reason"), of("message")));
-            }
+            outcome.see(&object);
             if outcome.node.is_some() || outcome.refused.is_some() {
                 break;
             }
