@@ -37,6 +37,7 @@ pub struct Outgoing {
     pub method: Method,
     /// Path and query.
     pub target: String,
+    /// With the `Host` by which the client knows the backend; without one, it is its address.
     pub headers: HeaderMap,
     pub body: Option<Incoming>,
     /// The client's connection, if it wants to upgrade.
@@ -75,7 +76,7 @@ fn strip(headers: &mut HeaderMap, upgrading: bool) {
 }
 
 impl Backend {
-    fn authority(&self) -> String {
+    pub fn authority(&self) -> String {
         if self.host.contains(':') {
             format!("[{}]:{}", self.host, self.port)
         } else {
@@ -183,10 +184,10 @@ impl Backend {
             upgrade: _,
         } = outgoing;
         strip(&mut headers, upgrading);
-        headers.insert(
-            header::HOST,
-            HeaderValue::from_str(&self.authority()).map_err(Status::internal)?,
-        );
+        if !headers.contains_key(header::HOST) {
+            let host = HeaderValue::from_str(&self.authority());
+            headers.insert(header::HOST, host.map_err(Status::internal)?);
+        }
         let body: Body = match body {
             Some(body) => passed_on(body),
             None => crate::http::body::empty(),

@@ -4,14 +4,15 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use futures::future::BoxFuture;
-use http::Response;
-use http::header::{HeaderName, HeaderValue};
+use http::header::{self, HeaderName, HeaderValue};
+use http::{Method, Response, StatusCode};
 use meta::Status;
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 use serde_json::Value;
 
-use super::backend::{Backend, Outgoing};
+use super::backend::{Backend, Outgoing, wants_upgrade};
 use super::kubelet::Kubelets;
+use super::links::Links;
 use super::tls::{ClientTls, Files};
 use crate::http::body::Body;
 use crate::http::context::RequestContext;
@@ -57,41 +58,101 @@ impl<'a> Address<'a> {
     }
 }
 
-/// The path behind `…/proxy`, with the query.
+// The parts of a path are decoded: what would not be a path must be encoded again.
+const UNSAFE: &AsciiSet = &CONTROLS.add(b' ').add(b'"').add(b'#').add(b'%').add(b'<');
+const ENCODED: &AsciiSet = &UNSAFE.add(b'>').add(b'?').add(b'`').add(b'{').add(b'}');
+
+/// The path behind `…/proxy`: nothing, or what begins with a slash.
 fn rest(request: &RequestContext) -> String {
     let parts = &request.info.parts;
     // `/proxy/` as a verb in the path has no subresource between name and rest.
     let skip = if request.info.verb == "proxy" { 2 } else { 3 };
-    // The parts are decoded: what would not be a path must be encoded again.
-    const UNSAFE: &AsciiSet = &CONTROLS.add(b' ').add(b'"').add(b'#').add(b'%').add(b'<');
-    const ENCODED: &AsciiSet = &UNSAFE.add(b'>').add(b'?').add(b'`').add(b'{').add(b'}');
     let joined = parts.get(skip..).unwrap_or_default().join("/");
-    let mut path = format!("/{}", utf8_percent_encode(&joined, ENCODED));
-    if request.info.path.ends_with('/') && !path.ends_with('/') {
-        path.push('/');
-    }
-    match request.uri.query() {
-        Some(query) => format!("{path}?{query}"),
-        None => path,
+    let slash = if request.info.path.ends_with('/') {
+        "/"
+    } else {
+        ""
+    };
+    match joined.as_str() {
+        "" => slash.to_owned(),
+        joined => format!("/{joined}{slash}"),
     }
 }
 
+fn encoded(path: &str) -> String {
+    utf8_percent_encode(path, ENCODED).to_string()
+}
+
+/// Whom the client asks.
+fn host(request: &RequestContext) -> Option<HeaderValue> {
+    let authority = request.uri.authority();
+    authority
+        .and_then(|authority| HeaderValue::from_str(authority.as_str()).ok())
+        .or_else(|| request.headers.get(header::HOST).cloned())
+}
+
+/// Pages name their links from the root, so a place's root must end with a slash.
+fn to_the_root(request: &RequestContext) -> Response<Body> {
+    let query = request.uri.query().map(|query| format!("?{query}"));
+    let location = format!(
+        "{}/{}",
+        encoded(&request.info.path),
+        query.unwrap_or_default()
+    );
+    let mut response = Response::new(crate::http::body::empty());
+    *response.status_mut() = StatusCode::MOVED_PERMANENTLY;
+    if let Ok(location) = HeaderValue::try_from(location) {
+        response.headers_mut().insert(header::LOCATION, location);
+    }
+    response
+}
+
 async fn forward(backend: Backend, request: &mut RequestContext) -> Result<Response<Body>, Status> {
-    let target = rest(request);
+    let rest = rest(request);
+    let path = &request.info.path;
+    let upgrades = request.upgrade.is_some() && wants_upgrade(&request.headers);
+    if rest.is_empty() && !upgrades && matches!(request.method, Method::GET | Method::HEAD) {
+        return Ok(to_the_root(request));
+    }
+    let prefix = path.strip_suffix(rest.as_str()).unwrap_or(path).to_owned();
+    let host = host(request);
+    let links = Links {
+        prefix,
+        backend: backend.authority(),
+        host: host
+            .as_ref()
+            .and_then(|host| host.to_str().ok())
+            .unwrap_or_default()
+            .to_owned(),
+    };
+    let forwarded_uri = HeaderValue::from_str(&encoded(path));
+    let mut target = encoded(if rest.is_empty() { "/" } else { &rest });
+    if let Some(query) = request.uri.query() {
+        target = format!("{target}?{query}");
+    }
     let mut headers = std::mem::take(&mut request.headers);
+    if let Some(host) = host {
+        headers.insert(header::HOST, host);
+    }
+    if let Ok(uri) = forwarded_uri {
+        headers.insert(HeaderName::from_static("x-forwarded-uri"), uri);
+    }
     let forwarded = HeaderName::from_static("x-forwarded-for");
     if let Ok(peer) = HeaderValue::from_str(&request.peer.to_string()) {
         headers.append(forwarded, peer);
     }
-    backend
-        .send(Outgoing {
-            method: request.method.clone(),
-            target,
-            headers,
-            body: request.body.take(),
-            upgrade: request.upgrade.take(),
-        })
-        .await
+    let outgoing = Outgoing {
+        method: request.method.clone(),
+        target,
+        headers,
+        body: request.body.take(),
+        upgrade: request.upgrade.take(),
+    };
+    let response = backend.send(outgoing).await?;
+    Ok(match response.status() {
+        StatusCode::SWITCHING_PROTOCOLS => response,
+        _ => links.lead(response),
+    })
 }
 
 impl Connect for NodeProxy {

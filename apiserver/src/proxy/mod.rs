@@ -9,6 +9,7 @@ mod backend;
 mod component_statuses;
 mod forward;
 mod kubelet;
+mod links;
 mod logs;
 mod metrics;
 mod streams;
