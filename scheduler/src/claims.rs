@@ -56,7 +56,10 @@ impl Scheduler {
         for promised in &promise.claims {
             let claim = if needs_reservation(&promised.claim, pod) {
                 let conditions = promise.settings.features.binding_conditions;
-                let claim = self.binder.bind_claim(pod, promised, conditions, written);
+                let claims_made = &self.metrics.claims_made;
+                let claim = self
+                    .binder
+                    .bind_claim(pod, promised, conditions, written, claims_made);
                 let claim = Arc::new(claim.await?);
                 self.claim_changed(&claim);
                 claim
@@ -83,10 +86,21 @@ impl Scheduler {
                 changed.await;
             }
         };
+        let began = tokio::time::Instant::now();
+        let outcome = tokio::time::timeout(timeout, waiting).await;
         let overdue = "device binding timeout: context deadline exceeded".to_owned();
-        tokio::time::timeout(timeout, waiting)
-            .await
-            .unwrap_or(Err(ClaimError::Refused(overdue)))
+        let outcome = outcome.unwrap_or(Err(ClaimError::Refused(overdue)));
+        let status = match &outcome {
+            Ok(()) => "success",
+            Err(why) if why.to_string().starts_with("device binding timeout") => "timeout",
+            Err(why) if why.to_string().starts_with("device binding failed") => "failed",
+            Err(_) => "error",
+        };
+        let drivers: Vec<(&str, bool)> = written.iter().flat_map(|c| drivers(c)).collect();
+        let profile = &pod.scheduler_name;
+        self.metrics
+            .waited_for_devices(profile, &drivers, status, began.elapsed());
+        outcome
     }
 
     fn are_ready(
@@ -115,6 +129,21 @@ impl Scheduler {
     }
 }
 
+/// The drivers of a claim's devices, and whether each device had to become ready.
+fn drivers(claim: &ResourceClaim) -> Vec<(&str, bool)> {
+    let devices = allocation_of(claim).and_then(|a| a.devices.as_ref());
+    let results = devices.and_then(|d| d.results.as_deref());
+    let results = results.unwrap_or_default().iter();
+    let conditional = |conditions: &Option<Vec<String>>| {
+        conditions
+            .as_ref()
+            .is_some_and(|conditions| !conditions.is_empty())
+    };
+    results
+        .map(|r| (r.driver.as_str(), conditional(&r.binding_conditions)))
+        .collect()
+}
+
 impl Binder {
     /// Writes into a claim what it gets and that the pod uses it; `made` is told of a claim
     /// that is created.
@@ -124,6 +153,7 @@ impl Binder {
         promised: &Promised,
         stamped: bool,
         made: &mut Vec<Arc<ResourceClaim>>,
+        claims_made: &prometheus::IntCounterVec,
     ) -> Result<ResourceClaim, ClaimError> {
         let claims = self.devices.within(pod.key.namespace());
         let mut claim = (*promised.claim).clone();
@@ -132,7 +162,14 @@ impl Binder {
             claim.metadata.name = None;
             claim.metadata.uid = None;
             let what = format!("create claim for extended resources {}/", claim.namespace());
-            claim = claims.create(&claim).await.map_err(api(what))?;
+            let created = claims.create(&claim).await;
+            let status = if created.is_ok() {
+                "success"
+            } else {
+                "failure"
+            };
+            claims_made.with_label_values(&[status]).inc();
+            claim = created.map_err(api(what))?;
             place = Some(made.len());
             made.push(Arc::new(claim.clone()));
         }

@@ -27,6 +27,11 @@ pub struct Metrics {
     /// By what they do: `binding`.
     pub goroutines: IntGaugeVec,
     pub event_handling: HistogramVec,
+    /// Claims made for extended resources, by `success` or `failure`.
+    pub claims_made: IntCounterVec,
+    /// Devices that had to become ready, by profile, driver and what came of it.
+    pub device_bindings: IntCounterVec,
+    pub device_waits: HistogramVec,
     evictions: HistogramVec,
     eviction_rounds: IntCounterVec,
     pending: IntGaugeVec,
@@ -111,6 +116,22 @@ impl Metrics {
                 exponential_buckets(0.0001, 2.0, 12)?,
                 &["event"],
             )?,
+            claims_made: counters(
+                "scheduler_resourceclaim_creates_total",
+                "Claims that were made for extended resources.",
+                &["status"],
+            )?,
+            device_bindings: counters(
+                "scheduler_dra_bindingconditions_allocations_total",
+                "Allocated devices that had to become ready, once for each attempt.",
+                &["profile", "driver", "status"],
+            )?,
+            device_waits: histograms(
+                "scheduler_dra_bindingconditions_wait_duration_seconds",
+                "How long pods waited for their devices to become ready.",
+                exponential_buckets(0.1, 2.0, 14)?,
+                &["profile", "driver", "status"],
+            )?,
             evictions: histograms(
                 "scheduler_preemption_goroutines_duration_seconds",
                 "How long it took to tell the victims of a preemption.",
@@ -145,6 +166,9 @@ impl Metrics {
         registry.register(metrics.unschedulable.clone());
         registry.register(metrics.goroutines.clone());
         registry.register(metrics.event_handling.clone());
+        registry.register(metrics.claims_made.clone());
+        registry.register(metrics.device_bindings.clone());
+        registry.register(metrics.device_waits.clone());
         registry.register(metrics.evictions.clone());
         registry.register(metrics.eviction_rounds.clone());
         registry.register(metrics.pending.clone());
@@ -181,6 +205,24 @@ impl Metrics {
         self.eviction_rounds.with_label_values(&[result]).inc();
         let evictions = self.evictions.with_label_values(&[result]);
         evictions.observe(took.as_secs_f64());
+    }
+
+    /// Devices that had to become ready have, or have not.
+    pub fn waited_for_devices(
+        &self,
+        profile: &str,
+        drivers: &[(&str, bool)],
+        status: &str,
+        took: Duration,
+    ) {
+        for (driver, conditional) in drivers {
+            let labels = [profile, driver, status];
+            let waits = self.device_waits.with_label_values(&labels);
+            waits.observe(took.as_secs_f64());
+            if *conditional {
+                self.device_bindings.with_label_values(&labels).inc();
+            }
+        }
     }
 
     pub fn attempted(&self, profile: &str, result: &str, seconds: f64) {
