@@ -21,6 +21,7 @@ mod server;
 mod status;
 mod sync_loop;
 mod sys;
+mod turns;
 mod volumes;
 
 use std::process::ExitCode;

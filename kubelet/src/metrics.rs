@@ -144,12 +144,33 @@ pub struct PluginMetrics {
     pub dra_operations: HistogramVec,
     pub dra_calls: HistogramVec,
     pub dra_claims: IntGaugeVec,
+    pub csi_calls: HistogramVec,
+    /// Capacity, available, used; inodes, those free, those used.
+    pub volumes: [IntGaugeVec; 6],
+}
+
+/// Seconds.
+const CSI_BUCKETS: [f64; 13] = [
+    0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 15.0, 25.0, 50.0, 120.0, 300.0, 600.0,
+];
+
+/// A gRPC status by its name, as Go has it.
+pub fn grpc_code(code: tonic::Code) -> String {
+    match code {
+        tonic::Code::Ok => "OK".into(),
+        tonic::Code::Cancelled => "Canceled".into(),
+        code => format!("{code:?}"),
+    }
 }
 
 impl PluginMetrics {
     fn new(add: &Add<'_>) -> prometheus::Result<Self> {
         // From a tenth of a second to forty, evenly by ratio.
         let dra_buckets = exponential_buckets(0.1, 400f64.powf(1.0 / 14.0), 15)?;
+        let volume = |what: &str, help: &str| {
+            let labels = ["namespace", "persistentvolumeclaim"];
+            add.gauges(&format!("kubelet_volume_stats_{what}"), help, &labels)
+        };
         Ok(Self {
             total: add.gauges(
                 "plugin_manager_total_plugins",
@@ -173,6 +194,20 @@ impl PluginMetrics {
                 "Number of prepared ResourceClaims by driver; of any driver under the name <any>.",
                 &["driver_name"],
             )?,
+            csi_calls: add.histograms(
+                "csi_operations_seconds",
+                "Seconds that calls of CSI drivers took.",
+                &CSI_BUCKETS,
+                &["driver_name", "method_name", "grpc_status_code", "migrated"],
+            )?,
+            volumes: [
+                volume("capacity_bytes", "Capacity in bytes of the volume")?,
+                volume("available_bytes", "Number of available bytes in the volume")?,
+                volume("used_bytes", "Number of used bytes in the volume")?,
+                volume("inodes", "Maximum number of inodes in the volume")?,
+                volume("inodes_free", "Number of free inodes in the volume")?,
+                volume("inodes_used", "Number of used inodes in the volume")?,
+            ],
         })
     }
 }

@@ -65,6 +65,7 @@ use crate::status::StatusManager;
 use crate::sync_loop::{self, SyncLoop};
 use crate::sys;
 use crate::sys::node::Machine;
+use crate::volumes::csi::{self, Csi};
 use crate::volumes::{Objects, Tokens, Volumes};
 
 /// Runs the kubelet until `stop`.
@@ -147,7 +148,24 @@ pub async fn run(options: Options, stop: CancellationToken) -> anyhow::Result<()
         services.start(&stop);
         services
     });
-    let (dra, drivers) = dynamic_resources(&root, &gates, &api, &node, &metrics, &told, &stop)?;
+    let node_changed = Arc::new(Notify::new());
+    let tokens = Arc::new(Tokens::new(api.clone()));
+    let csi_node = csi::NodeInfo::new(api.clone(), &node.name);
+    let csi_drivers = csi::Drivers::new(csi_node.clone(), metrics.clone());
+    let csi = csi::Setup {
+        drivers: csi_drivers.clone(),
+        api: api.clone(),
+        tokens: tokens.clone(),
+        events: events.clone(),
+        node: node.name.clone(),
+        root: root.clone(),
+        facts: facts.clone(),
+        node_changed: node_changed.clone(),
+    };
+    let csi = Csi::new(csi, &stop);
+    let volumes = Volumes::new(objects.clone(), tokens, root.clone(), api.clone(), csi);
+    let volumes = Arc::new(volumes);
+    let (dra, dra_drivers) = dynamic_resources(&root, &gates, &api, &node, &metrics, &told, &stop)?;
     let parallel = match config.serialize_image_pulls {
         Some(false) => config.max_parallel_image_pulls.unwrap_or(usize::MAX),
         _ => 1,
@@ -174,7 +192,7 @@ pub async fn run(options: Options, stop: CancellationToken) -> anyhow::Result<()
             dra,
         },
         allocations: Arc::new(Allocations::open(root.path(), &metrics)?),
-        volumes: Volumes::new(objects, Tokens::new(api.clone()), root.clone()),
+        volumes: volumes.clone(),
         prober: Prober::new(
             runtime.clone(),
             events.clone(),
@@ -193,20 +211,23 @@ pub async fn run(options: Options, stop: CancellationToken) -> anyhow::Result<()
     });
     let plugins = Registry::new(
         root.plugins_registry(),
-        Handlers::from([("DRAPlugin", Arc::new(drivers) as Arc<dyn Handler>)]),
+        Handlers::from([
+            ("DRAPlugin", Arc::new(dra_drivers) as Arc<dyn Handler>),
+            ("CSIPlugin", Arc::new(csi_drivers)),
+        ]),
         metrics.clone(),
     );
     tokio::spawn(plugins.run(stop.clone()));
     let pleg = Pleg::new(runtime.clone(), told.clone(), metrics.clone());
     let checks = health_checks(&pleg);
     let servers = serve(
-        &options, &node, &api, &runtime, &pleg, &index, &status, &checks, metrics, &stop,
+        &options, &node, &api, &runtime, &pleg, &index, &status, &volumes, &checks, metrics, &stop,
     )
     .await?;
 
     let mut sources = HashSet::new();
-    let node_changed = Arc::new(Notify::new());
     if let Some(client) = &api {
+        tokio::spawn(csi_node.run(stop.clone()));
         sources.insert(Source::Api);
         tokio::spawn(status.clone().run(client.clone(), stop.clone()));
         let node_task = NodeTask {
@@ -576,6 +597,7 @@ async fn serve(
     pleg: &Arc<Pleg>,
     index: &Arc<PodIndex>,
     status: &Arc<StatusManager>,
+    volumes: &Arc<Volumes>,
     checks: &Checks,
     metrics: Arc<Metrics>,
     stop: &CancellationToken,
@@ -634,6 +656,7 @@ async fn serve(
         stats: Stats::new(
             runtime.clone(),
             index.clone(),
+            volumes.clone(),
             node.name.clone(),
             options.root_dir.clone(),
         ),
@@ -716,8 +739,10 @@ impl NodeTask {
             Api::all(&self.client),
             &Selection::fields(format!("metadata.name={name}")),
         );
-        let wake = self.wake.clone();
+        let (wake, facts) = (self.wake.clone(), self.facts.clone());
         node.add_handler(move |change| {
+            let current = change.current().cloned();
+            facts.update(|facts| facts.node.clone_from(&current));
             // The node's own heartbeats are no reason to look.
             let spec = |node: Option<&Arc<Node>>| node.and_then(|node| node.spec.clone());
             if spec(change.previous()) != spec(change.current()) {

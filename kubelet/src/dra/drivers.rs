@@ -28,7 +28,7 @@ use tracing::{debug, info};
 
 use super::health::{DeviceKey, Health};
 use crate::cri::client::CriError;
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, grpc_code};
 use crate::plugins::{Handler, Plugin};
 
 /// Upstream's deadline of a call.
@@ -217,12 +217,7 @@ impl Drivers {
             ))),
         };
         let code = answer.as_ref().map_or_else(Status::code, |_| Code::Ok);
-        let code = if code == Code::Ok {
-            "OK".to_owned()
-        } else {
-            format!("{code:?}")
-        };
-        let labels = [driver, &endpoint.service.method(name), &code];
+        let labels = [driver, &endpoint.service.method(name), &grpc_code(code)];
         let took = &self.0.metrics.plugins.dra_calls;
         took.with_label_values(&labels)
             .observe(begun.elapsed().as_secs_f64());

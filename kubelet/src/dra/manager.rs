@@ -3,7 +3,7 @@
 //! Every step is written down before it is taken: whatever happens to the kubelet, what was
 //! prepared is given up once its pods are gone. Work on one claim is done one after the other.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -23,6 +23,7 @@ use super::health::Health;
 use super::names::{self, ClaimError, Used};
 use crate::metrics::Metrics;
 use crate::pods::pod::{PodExt, PodUid};
+use crate::turns::Turns;
 
 /// Why a pod's claims are not ready, or not given up.
 #[derive(Debug, Error)]
@@ -59,7 +60,7 @@ type Key = (String, String);
 pub struct Dra {
     claims: Arc<Mutex<Claims>>,
     /// Who works on a claim.
-    turns: Mutex<HashMap<Key, Arc<tokio::sync::Mutex<()>>>>,
+    turns: Turns<Key>,
     drivers: Drivers,
     /// `None` where pods do not show how their devices are.
     health: Option<Arc<Health>>,
@@ -83,7 +84,7 @@ impl Dra {
     ) -> Self {
         Self {
             claims,
-            turns: Mutex::default(),
+            turns: Turns::default(),
             drivers,
             health,
             messages,
@@ -148,9 +149,8 @@ impl Dra {
 
     async fn prepare_all(&self, pod: &Pod, used: &[Used]) -> Result<(), DraError> {
         let namespace = pod.namespace();
-        let _turns = self
-            .take_turns(namespace, used.iter().map(|used| used.name.clone()))
-            .await;
+        let key = |used: &Used| (namespace.to_owned(), used.name.clone());
+        let _turns = self.turns.take_all(used.iter().map(key)).await;
         // All is looked at before anything is written down: a pod that fails here needs no driver
         // to be got rid of.
         let mut wanted = Vec::new();
@@ -232,27 +232,6 @@ impl Dra {
         Claim::of(&claim).ok_or_else(|| DraError::NotAllocated(name.clone()))
     }
 
-    /// One after the other, in one order for all.
-    async fn take_turns(
-        &self,
-        namespace: &str,
-        names: impl Iterator<Item = String>,
-    ) -> Vec<tokio::sync::OwnedMutexGuard<()>> {
-        let mut names: Vec<String> = names.collect();
-        names.sort();
-        names.dedup();
-        let mut turns = Vec::new();
-        for name in names {
-            let turn = {
-                let mut all = self.turns.lock();
-                all.retain(|_, turn| Arc::strong_count(turn) > 1);
-                all.entry((namespace.to_owned(), name)).or_default().clone()
-            };
-            turns.push(turn.lock_owned().await);
-        }
-        turns
-    }
-
     /// The CDI names of the devices that a container gets.
     ///
     /// # Errors
@@ -297,7 +276,8 @@ impl Dra {
     }
 
     async fn give_up(&self, uid: &str, namespace: &str, held: Vec<String>) -> Result<(), DraError> {
-        let _turns = self.take_turns(namespace, held.iter().cloned()).await;
+        let key = |name: &String| (namespace.to_owned(), name.clone());
+        let _turns = self.turns.take_all(held.iter().map(key)).await;
         let mut batches: BTreeMap<String, Vec<pb::Claim>> = BTreeMap::new();
         let mut last = Vec::new();
         {

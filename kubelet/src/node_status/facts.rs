@@ -24,6 +24,8 @@ pub struct Facts {
     /// Why the runtime, or pods' network, is not ready. Both are before the first look.
     pub runtime_error: Option<String>,
     pub network_error: Option<String>,
+    /// Attached volumes that are in use, or may be.
+    pub volumes_in_use: Vec<String>,
     /// The node as the API server has it.
     pub node: Option<Arc<Node>>,
 }

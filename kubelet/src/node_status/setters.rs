@@ -154,6 +154,8 @@ pub fn status(
     status.runtime_handlers = (!facts.handlers.is_empty()).then(|| facts.handlers.clone());
     status.features = facts.features.clone();
     status.declared_features = settings.declared_features.clone();
+    let in_use = &facts.volumes_in_use;
+    status.volumes_in_use = (!in_use.is_empty()).then(|| in_use.clone());
     conditions(&mut status, facts, seen.pressure, seen.now);
     status
 }

@@ -35,7 +35,7 @@ use crate::volumes::{VolumeContext, VolumeError, Volumes, make_pod_dirs};
 /// Everything that work on pods takes.
 pub struct Syncer {
     pub runtime: Runtime,
-    pub volumes: Volumes,
+    pub volumes: Arc<Volumes>,
     pub prober: Prober,
     pub status: Arc<StatusManager>,
     pub index: Arc<PodIndex>,

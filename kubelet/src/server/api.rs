@@ -34,6 +34,7 @@ use crate::pleg::Pleg;
 use crate::pods::index::PodIndex;
 use crate::pods::pod::PodExt;
 use crate::status::StatusManager;
+use crate::volumes::csi::Usage;
 
 /// What the node's API shows.
 pub struct NodeApi {
@@ -234,6 +235,27 @@ impl NodeApi {
             actives.set(count(active));
         }
         metrics.mirror_pods.set(count(self.index.mirrors().iter()));
+        for gauge in &metrics.plugins.volumes {
+            gauge.reset();
+        }
+        for pod in &pods {
+            for volume in self.stats.volumes.stats(pod).await {
+                let Some(claim) = &volume.claim else { continue };
+                let Usage {
+                    available,
+                    capacity,
+                    used,
+                    inodes,
+                    inodes_free,
+                    inodes_used,
+                } = volume.usage;
+                let amounts = [capacity, available, used, inodes, inodes_free, inodes_used];
+                for (gauge, amount) in metrics.plugins.volumes.iter().zip(amounts) {
+                    let labels = [pod.namespace(), claim];
+                    gauge.with_label_values(&labels).set(amount);
+                }
+            }
+        }
         let ready = Of {
             pod_uid: None,
             running: true,

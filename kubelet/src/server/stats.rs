@@ -16,11 +16,13 @@ use crate::cri::labels;
 use crate::pods::index::PodIndex;
 use crate::pods::pod::PodExt;
 use crate::sys;
+use crate::volumes::{VolumeStats, Volumes};
 
 /// Reads usage when it is asked for; nothing is polled.
 pub struct Stats {
     pub runtime: CriClient,
     pub index: Arc<PodIndex>,
+    pub volumes: Arc<Volumes>,
     pub node_name: String,
     pub root_dir: PathBuf,
     pub started: Timestamp,
@@ -52,12 +54,14 @@ impl Stats {
     pub fn new(
         runtime: CriClient,
         index: Arc<PodIndex>,
+        volumes: Arc<Volumes>,
         node_name: String,
         root_dir: PathBuf,
     ) -> Self {
         Self {
             runtime,
             index,
+            volumes,
             node_name,
             root_dir,
             started: Timestamp::now(),
@@ -147,11 +151,19 @@ impl Stats {
         for container in &containers {
             pods.entry(&container.uid).or_default().push(container);
         }
-        let pods: Vec<_> = pods
-            .values()
-            .map(|containers| self.pod(containers, cpu_and_memory_only))
-            .collect();
-        Ok(json!({"node": node, "pods": pods}))
+        let mut shown = Vec::new();
+        for (uid, containers) in pods {
+            let mut pod = self.pod(&containers, cpu_and_memory_only);
+            if let Some(spec) = self.index.get(uid).filter(|_| !cpu_and_memory_only) {
+                let volumes = self.volumes.stats(&spec).await;
+                if !volumes.is_empty() {
+                    let volumes = volumes.iter().map(|v| volume(v, &now, spec.namespace()));
+                    pod["volume"] = volumes.collect();
+                }
+            }
+            shown.push(pod);
+        }
+        Ok(json!({"node": node, "pods": shown}))
     }
 
     fn pod(&self, containers: &[&Container], cpu_and_memory_only: bool) -> Value {
@@ -373,6 +385,19 @@ impl Stats {
         );
         Ok(text)
     }
+}
+
+fn volume(volume: &VolumeStats, now: &str, namespace: &str) -> Value {
+    let usage = volume.usage;
+    let mut out = json!({
+        "time": now, "name": volume.name,
+        "availableBytes": usage.available, "capacityBytes": usage.capacity, "usedBytes": usage.used,
+        "inodesFree": usage.inodes_free, "inodes": usage.inodes, "inodesUsed": usage.inodes_used,
+    });
+    if let Some(claim) = &volume.claim {
+        out["pvcRef"] = json!({"name": claim, "namespace": namespace});
+    }
+    out
 }
 
 fn container(container: &Container, cpu_and_memory_only: bool) -> Value {

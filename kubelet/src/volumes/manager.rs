@@ -8,14 +8,19 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use client::Client;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{ConfigMap, Container, Pod, ProjectedVolumeSource, Volume};
+use parking_lot::Mutex;
 use thiserror::Error;
 
+use super::claims::ClaimError;
+use super::csi::{Csi, CsiError, CsiVolume};
 use super::empty_dir::{self, Medium};
 use super::host_path::{self, HostPathError};
 use super::objects::Objects;
 use super::projection::{self, DEFAULT_MODE, File, Payload, ProjectionError, mode};
+use super::stats::Told;
 use super::tokens::{TokenError, Tokens};
 use super::{atomic_writer, ownership};
 use crate::cri::env::Missing;
@@ -28,14 +33,20 @@ use crate::sys::mount;
 
 /// Why a pod's volumes are not there.
 #[derive(Debug, Error)]
-#[error("MountVolume.SetUp failed for volume {volume:?} : {source}")]
-pub struct VolumeError {
-    pub volume: String,
-    source: Cause,
+pub enum VolumeError {
+    #[error("MountVolume.SetUp failed for volume {volume:?} : {source}")]
+    SetUp { volume: String, source: Cause },
+    #[error(
+        "Unable to attach or mount volumes: unmounted volumes=[{0}], unattached volumes=[], failed to process \
+         volumes=[{0}]: {1}"
+    )]
+    Claim(String, ClaimError),
+    #[error(transparent)]
+    Csi(#[from] CsiError),
 }
 
 #[derive(Debug, Error)]
-enum Cause {
+pub enum Cause {
     #[error("{0}")]
     Object(String),
     #[error(transparent)]
@@ -78,7 +89,7 @@ pub struct PreparedVolumes {
 }
 
 /// What a volume is to become.
-enum Want {
+pub enum Want {
     Dir {
         path: PathBuf,
         medium: Medium,
@@ -86,7 +97,15 @@ enum Want {
     Host {
         path: String,
         kind: String,
+        read_only: bool,
     },
+    /// A directory of the node, shown at a place of the pod's own.
+    Local {
+        from: PathBuf,
+        to: PathBuf,
+        read_only: bool,
+    },
+    Csi(Box<CsiVolume>),
     Files {
         path: PathBuf,
         medium: Medium,
@@ -102,8 +121,13 @@ enum Want {
 /// The node's volumes.
 pub struct Volumes {
     pub objects: Arc<Objects>,
-    tokens: Tokens,
+    tokens: Arc<Tokens>,
     root: Root,
+    pub(super) api: Option<Client>,
+    pub csi: Arc<Csi>,
+    /// What pods have been provided with, by pod and volume.
+    provided: Mutex<HashMap<(String, String), Mounted>>,
+    pub(super) told: Told,
 }
 
 /// What volumes depend on beside the pod.
@@ -114,12 +138,28 @@ pub struct VolumeContext {
 }
 
 impl Volumes {
-    pub fn new(objects: Arc<Objects>, tokens: Tokens, root: Root) -> Self {
+    pub fn new(
+        objects: Arc<Objects>,
+        tokens: Arc<Tokens>,
+        root: Root,
+        api: Option<Client>,
+        csi: Arc<Csi>,
+    ) -> Self {
         Self {
             objects,
             tokens,
             root,
+            api,
+            csi,
+            provided: Mutex::default(),
+            told: Told::default(),
         }
+    }
+
+    /// What a pod has been provided with under this name.
+    pub(super) fn provided_path(&self, uid: &str, volume: &str) -> Option<Mounted> {
+        let key = (uid.to_owned(), volume.to_owned());
+        self.provided.lock().get(&key).cloned()
     }
 
     /// Makes or refreshes every volume that a container of the pod mounts. One that cannot be
@@ -133,26 +173,43 @@ impl Volumes {
         context: &VolumeContext,
     ) -> Result<PreparedVolumes, VolumeError> {
         let dir = self.root.pod(pod.uid());
+        let mut prepared = PreparedVolumes {
+            mounted: MountedVolumes::new(),
+            stale: Vec::new(),
+        };
         let mut wanted = Vec::new();
         for volume in used_volumes(pod) {
-            let want = self.want(pod, volume, &dir, context).await;
-            wanted.push((
-                volume.name.clone(),
-                want.map_err(|source| VolumeError {
-                    volume: volume.name.clone(),
-                    source,
-                })?,
-            ));
+            let name = volume.name.clone();
+            match self.provide(pod, volume, &dir).await {
+                Some(provided) => {
+                    let key = (pod.uid().to_owned(), name.clone());
+                    let mounted = match provided {
+                        Ok(mounted) => mounted,
+                        // What the pod has it goes on to have.
+                        Err(error) => match self.provided.lock().get(&key).cloned() {
+                            Some(mounted) => {
+                                prepared.stale.push(error);
+                                mounted
+                            }
+                            None => return Err(error),
+                        },
+                    };
+                    self.provided.lock().insert(key, mounted.clone());
+                    prepared.mounted.insert(name, mounted);
+                }
+                None => {
+                    let want = self.want(pod, volume, &dir, context).await;
+                    let volume = name.clone();
+                    let failed = |source| VolumeError::SetUp { volume, source };
+                    wanted.push((name, want.map_err(failed)?));
+                }
+            }
         }
         let pod = pod.clone();
         // File operations may block, on a disk under load for long.
         let made = tokio::task::spawn_blocking(move || {
-            let mut prepared = PreparedVolumes {
-                mounted: MountedVolumes::new(),
-                stale: Vec::new(),
-            };
             for (name, want) in wanted {
-                let (volume, failed) = (name.clone(), |source| VolumeError {
+                let (volume, failed) = (name.clone(), |source| VolumeError::SetUp {
                     volume: name.clone(),
                     source,
                 });
@@ -163,11 +220,42 @@ impl Volumes {
             Ok(prepared)
         });
         made.await.unwrap_or_else(|panic| {
-            Err(VolumeError {
+            Err(VolumeError::SetUp {
                 volume: String::new(),
                 source: io::Error::other(panic).into(),
             })
         })
+    }
+
+    /// A volume that others provide, ready; `None` where it is none of these.
+    async fn provide(
+        &self,
+        pod: &Arc<Pod>,
+        volume: &Volume,
+        dir: &PodDir,
+    ) -> Option<Result<Mounted, VolumeError>> {
+        let (name, want) = match self.provided(pod, volume, dir).await? {
+            Ok(want) => want,
+            Err(error) => return Some(Err(error)),
+        };
+        if let Want::Csi(volume) = want {
+            let path = self.csi.mount(pod, &volume).await;
+            let mounted = path.map(|path| Mounted::Path {
+                path,
+                read_only: volume.read_only,
+            });
+            return Some(mounted.map_err(VolumeError::from));
+        }
+        let (pod, volume) = (pod.clone(), volume.name.clone());
+        let made = tokio::task::spawn_blocking(move || make(&pod, &volume, want)).await;
+        let made = made.unwrap_or_else(|panic| Err(io::Error::other(panic).into()));
+        Some(
+            made.map(|(mounted, _)| mounted)
+                .map_err(|source| VolumeError::SetUp {
+                    volume: name,
+                    source,
+                }),
+        )
     }
 
     async fn want(
@@ -204,6 +292,7 @@ impl Volumes {
             return Ok(Want::Host {
                 path: source.path.clone(),
                 kind: source.type_.clone().unwrap_or_default(),
+                read_only: false,
             });
         }
         if let Some(source) = &volume.config_map {
@@ -352,7 +441,14 @@ impl Volumes {
     /// When something stays mounted or cannot be deleted: try again later.
     pub async fn tear_down(&self, uid: &str) -> io::Result<()> {
         self.tokens.forget(uid);
+        self.provided.lock().retain(|(pod, _), _| pod != uid);
+        self.told.forget(uid);
         let dir = self.root.pod(uid);
+        let parts = dir.sub_paths();
+        // What shows part of a volume goes before the volume, and a driver's is the driver's to take.
+        spawn_blocking(move || unmount_below(&parts)).await?;
+        let unmounted = self.csi.unmount_pod(uid).await;
+        unmounted.map_err(io::Error::other)?;
         spawn_blocking(move || tear_down(&dir)).await
     }
 
@@ -361,13 +457,9 @@ impl Volumes {
     /// # Errors
     /// As [`Volumes::tear_down`].
     pub async fn remove_pod_dir(&self, uid: &str) -> io::Result<()> {
-        self.tokens.forget(uid);
+        self.tear_down(uid).await?;
         let dir = self.root.pod(uid);
-        spawn_blocking(move || {
-            tear_down(&dir)?;
-            ignore_missing(fs::remove_dir_all(dir.path()))
-        })
-        .await
+        spawn_blocking(move || ignore_missing(fs::remove_dir_all(dir.path()))).await
     }
 
     /// The uids of all pods that have a directory.
@@ -420,7 +512,7 @@ fn config_map_bytes(map: &ConfigMap) -> BTreeMap<String, Vec<u8>> {
     text.chain(binary).collect()
 }
 
-fn all_containers(pod: &Pod) -> impl Iterator<Item = Container> {
+pub(super) fn all_containers(pod: &Pod) -> impl Iterator<Item = Container> {
     let ephemeral = pod.ephemeral_containers().iter().map(as_container);
     pod.containers()
         .iter()
@@ -475,13 +567,7 @@ fn only_user(pod: &Pod) -> Option<u32> {
 }
 
 fn kind_of(volume: &Volume) -> &'static str {
-    if volume.persistent_volume_claim.is_some() {
-        "persistentVolumeClaim"
-    } else if volume.csi.is_some() {
-        "csi"
-    } else if volume.ephemeral.is_some() {
-        "ephemeral"
-    } else if volume.nfs.is_some() {
+    if volume.nfs.is_some() {
         "nfs"
     } else {
         "an external one"
@@ -504,13 +590,36 @@ fn make(pod: &Pod, name: &str, want: Want) -> Result<(Mounted, Option<Cause>), C
                 read_only: false,
             }
         }
-        Want::Host { path, kind } => {
+        Want::Host {
+            path,
+            kind,
+            read_only,
+        } => {
             host_path::check(&path, &kind)?;
             Mounted::Path {
                 path: path.into(),
-                read_only: false,
+                read_only,
             }
         }
+        Want::Local {
+            from,
+            to,
+            read_only,
+        } => {
+            make_parents(&to)?;
+            if !mount::is_mount_point(&to) {
+                fs::create_dir_all(&to)?;
+                mount::bind(&from, &to)?;
+                if let Some(gid) = fs_group(pod).filter(|_| !read_only) {
+                    ownership::set_group(&to, gid, false)?;
+                }
+            }
+            Mounted::Path {
+                path: to,
+                read_only,
+            }
+        }
+        Want::Csi(_) => return Err(Cause::Unsupported("one that no driver has mounted")),
         Want::Files {
             path,
             medium,
@@ -591,10 +700,15 @@ fn make_nested_mount_points(pod: &Pod, volume: &str, path: &Path) -> io::Result<
     Ok(())
 }
 
-fn tear_down(dir: &PodDir) -> io::Result<()> {
-    for point in mount::below(dir.path())? {
+fn unmount_below(path: &Path) -> io::Result<()> {
+    for point in mount::below(path)? {
         mount::unmount(&point)?;
     }
+    Ok(())
+}
+
+fn tear_down(dir: &PodDir) -> io::Result<()> {
+    unmount_below(dir.path())?;
     if let Some(point) = mount::below(dir.path())?.first() {
         return Err(io::Error::other(format!(
             "{} is still mounted",

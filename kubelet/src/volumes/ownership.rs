@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 
 use crate::sys;
@@ -39,6 +39,16 @@ pub fn set_group(path: &Path, gid: u32, readonly: bool) -> io::Result<()> {
     Ok(())
 }
 
+/// Whether the directory itself is the group's already, as [`set_group`] would leave it: then all
+/// in it is taken to be (`fsGroupChangePolicy: OnRootMismatch`).
+pub fn is_groups(path: &Path, gid: u32, readonly: bool) -> bool {
+    let Ok(metadata) = path.metadata() else {
+        return false;
+    };
+    let wanted = wanted(true, readonly);
+    metadata.is_dir() && metadata.gid() == gid && metadata.permissions().mode() & wanted == wanted
+}
+
 fn wanted(directory: bool, readonly: bool) -> u32 {
     let files = if readonly { READ_ONLY } else { READ_WRITE };
     if directory {
@@ -50,8 +60,6 @@ fn wanted(directory: bool, readonly: bool) -> u32 {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::MetadataExt;
-
     use super::*;
 
     #[test]
@@ -60,7 +68,10 @@ mod tests {
         let gid = dir.path().metadata().unwrap().gid();
         fs::write(dir.path().join("f"), "").unwrap();
         fs::set_permissions(dir.path().join("f"), PermissionsExt::from_mode(0o600)).unwrap();
+        assert!(!is_groups(dir.path(), gid, false));
         set_group(dir.path(), gid, false).unwrap();
+        assert!(is_groups(dir.path(), gid, false));
+        assert!(!is_groups(dir.path(), gid + 1, false));
         assert_eq!(
             dir.path().metadata().unwrap().permissions().mode() & 0o2070,
             0o2070

@@ -73,6 +73,20 @@ impl Tokens {
         audience: &str,
         seconds: Option<i64>,
     ) -> Result<String, TokenError> {
+        let token = self.get_with_end(pod, audience, seconds).await?;
+        Ok(token.0)
+    }
+
+    /// As [`Self::get`], and when it ends.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn get_with_end(
+        &self,
+        pod: &Pod,
+        audience: &str,
+        seconds: Option<i64>,
+    ) -> Result<(String, Timestamp), TokenError> {
         let client = self.client.as_ref().ok_or(TokenError::Standalone)?;
         let service_account = pod
             .pod_spec()
@@ -89,17 +103,17 @@ impl Tokens {
         let held = self.held.lock().get(&key).cloned();
         let now = Timestamp::now();
         if let Some(token) = held.as_ref().filter(|token| !token.wants_renewal(now)) {
-            return Ok(token.text.clone());
+            return Ok((token.text.clone(), token.expires));
         }
         match (fetch(client, pod, &key).await, held) {
             (Ok(token), _) => {
-                let text = token.text.clone();
+                let given = (token.text.clone(), token.expires);
                 self.held.lock().insert(key, token);
-                Ok(text)
+                Ok(given)
             }
             (Err(error), Some(token)) if token.expires > now => {
                 tracing::warn!(pod = %pod.full_name(), %error, "cannot renew a token yet");
-                Ok(token.text)
+                Ok((token.text, token.expires))
             }
             (Err(error), _) => Err(error),
         }

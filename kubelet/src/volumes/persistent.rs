@@ -1,0 +1,158 @@
+//! Volumes behind claims, and those of drivers: found, and what is to be made of them.
+
+use std::collections::HashSet;
+
+use k8s_openapi::api::core::v1::{Pod, Volume};
+
+use super::claims::{self, Bound, ClaimError};
+use super::csi::CsiVolume;
+use super::manager::{Cause, VolumeError, Volumes, Want, all_containers};
+use crate::pods::dirs::PodDir;
+
+/// What is wrong with how containers use a volume that is a device, or is none. Pure.
+fn misused(pod: &Pod, volume: &str, block: bool) -> Option<String> {
+    let (mut mounted, mut devices) = (HashSet::new(), HashSet::new());
+    for container in all_containers(pod) {
+        mounted.extend(
+            container
+                .volume_mounts
+                .into_iter()
+                .flatten()
+                .map(|m| m.name),
+        );
+        devices.extend(
+            container
+                .volume_devices
+                .into_iter()
+                .flatten()
+                .map(|d| d.name),
+        );
+    }
+    if block && mounted.contains(volume) {
+        Some(format!(
+            "volume {volume} has volumeMode Block, but is specified in volumeMounts"
+        ))
+    } else if !block && devices.contains(volume) {
+        Some(format!(
+            "volume {volume} has volumeMode Filesystem, but is specified in volumeDevices"
+        ))
+    } else {
+        None
+    }
+}
+
+fn of_bound(bound: &Bound, dir: &PodDir) -> Result<Want, Cause> {
+    let spec = bound.volume.spec.clone().unwrap_or_default();
+    let name = bound.volume.metadata.name.as_deref().unwrap_or_default();
+    if let Some(source) = &spec.csi {
+        if bound.is_block() {
+            return Err(Cause::Unsupported("a block device of a driver"));
+        }
+        let mut volume = CsiVolume::persistent(&bound.volume, source, bound.read_only);
+        volume.resize = bound.resize();
+        return Ok(Want::Csi(Box::new(volume)));
+    }
+    if let Some(source) = spec.host_path {
+        return Ok(Want::Host {
+            path: source.path,
+            kind: source.type_.unwrap_or_default(),
+            read_only: bound.read_only,
+        });
+    }
+    if let Some(source) = spec.local {
+        if bound.is_block() {
+            return Err(Cause::Unsupported("a local block device"));
+        }
+        return Ok(Want::Local {
+            from: source.path.into(),
+            to: dir.volume("local-volume", name),
+            read_only: bound.read_only,
+        });
+    }
+    Err(Cause::Unsupported("a persistent one of another kind"))
+}
+
+impl Volumes {
+    /// What a volume that others provide is to become, by the name that messages have for it;
+    /// `None` where it is none of these.
+    pub(super) async fn provided(
+        &self,
+        pod: &Pod,
+        volume: &Volume,
+        dir: &PodDir,
+    ) -> Option<Result<(String, Want), VolumeError>> {
+        if let Some(source) = &volume.csi {
+            let want = CsiVolume::inline(pod, &volume.name, source);
+            return Some(Ok((volume.name.clone(), Want::Csi(Box::new(want)))));
+        }
+        let meant = claims::claim_of(pod, volume)?;
+        let failed = |error: ClaimError| VolumeError::Claim(volume.name.clone(), error);
+        let bound = match claims::resolve(self.api.as_ref(), pod, meant).await {
+            Ok(bound) => bound,
+            Err(error) => return Some(Err(failed(error))),
+        };
+        let name = bound.volume.metadata.name.clone().unwrap_or_default();
+        let wanted = match misused(pod, &volume.name, bound.is_block()) {
+            Some(why) => Err(Cause::Object(why)),
+            None => of_bound(&bound, dir),
+        };
+        Some(
+            wanted
+                .map(|want| (name.clone(), want))
+                .map_err(|source| VolumeError::SetUp {
+                    volume: name,
+                    source,
+                }),
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::pods::dirs::Root;
+
+    #[test]
+    fn devices_are_no_files() {
+        let pod: Pod = serde_json::from_value(json!({"spec": {"containers": [{"name": "c",
+            "volumeMounts": [{"name": "m", "mountPath": "/m"}], "volumeDevices": [{"name": "d", "devicePath": "/d"}]}]}}))
+        .unwrap();
+        assert_eq!(misused(&pod, "m", false), None);
+        assert_eq!(misused(&pod, "d", true), None);
+        assert!(
+            misused(&pod, "m", true)
+                .unwrap()
+                .contains("volumeMode Block")
+        );
+        assert!(
+            misused(&pod, "d", false)
+                .unwrap()
+                .contains("volumeMode Filesystem")
+        );
+    }
+
+    #[test]
+    fn by_kind() {
+        let of = |spec: serde_json::Value| {
+            let bound = Bound {
+                claim: Default::default(),
+                volume: serde_json::from_value(json!({"metadata": {"name": "pv"}, "spec": spec}))
+                    .unwrap(),
+                read_only: true,
+            };
+            of_bound(&bound, &Root::new("/k").pod("u"))
+        };
+        let local = of(json!({"local": {"path": "/disk"}})).unwrap();
+        assert!(matches!(local, Want::Local { to, read_only: true, .. }
+            if to.ends_with("u/volumes/kubernetes.io~local-volume/pv")));
+        let csi = json!({"csi": {"driver": "d", "volumeHandle": "h"}});
+        assert!(matches!(of(csi).unwrap(), Want::Csi(volume) if volume.read_only));
+        let block = json!({"volumeMode": "Block", "csi": {"driver": "d", "volumeHandle": "h"}});
+        assert!(
+            of(block).is_err()
+                && of(json!({"iscsi": {"iqn": "", "lun": 0, "targetPortal": ""}})).is_err()
+        );
+    }
+}
