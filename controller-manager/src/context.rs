@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::events::Recorder;
 use crate::kinds::Pod;
+use crate::metrics::Meter;
 use crate::options::Options;
 
 /// A controller, once it has been set up: it runs until the context's token is cancelled.
@@ -22,6 +23,7 @@ pub struct Context {
     /// One cache per kind for the whole process.
     pub informers: Informers,
     pub stop: CancellationToken,
+    pub meter: Meter,
     clients: Arc<Clients>,
     queues: MetricsProvider,
     recorder: client::events::Recorder,
@@ -39,6 +41,7 @@ impl Context {
         options: Arc<Options>,
         root: Client,
         queues: MetricsProvider,
+        meter: Meter,
         stop: CancellationToken,
     ) -> Self {
         let recorder = client::events::Recorder::start(&root, "kube-controller-manager", "", &stop);
@@ -51,6 +54,7 @@ impl Context {
             }),
             options,
             queues,
+            meter,
             stop,
         }
     }

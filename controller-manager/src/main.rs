@@ -8,6 +8,7 @@ mod controllers;
 mod discovery;
 mod events;
 mod kinds;
+mod metrics;
 mod options;
 mod pki;
 mod registry;

@@ -15,6 +15,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::context::Context;
+use crate::metrics::Meter;
 use crate::options::Options;
 use crate::registry::CONTROLLERS;
 
@@ -31,6 +32,7 @@ pub async fn run(options: Options, stop: CancellationToken) -> anyhow::Result<()
     let metrics = Registry::new();
     metrics.report_features(&options.generic.feature_gates);
     let queues = MetricsProvider::register(metrics.inner())?;
+    let meter = Meter::new(&metrics);
 
     let port = SecurePort {
         name: NAME,
@@ -45,7 +47,7 @@ pub async fn run(options: Options, stop: CancellationToken) -> anyhow::Result<()
 
     let election = &options.leader_election;
     if !election.leader_elect {
-        let context = Context::new(Arc::clone(&options), client, queues, stop.clone());
+        let context = Context::new(Arc::clone(&options), client, queues, meter, stop.clone());
         run_controllers(&context).await?;
         return Ok(());
     }
@@ -85,6 +87,7 @@ pub async fn run(options: Options, stop: CancellationToken) -> anyhow::Result<()
             Arc::clone(&options),
             client.clone(),
             queues.clone(),
+            meter.clone(),
             leading,
         );
         let failure = &mut failure;

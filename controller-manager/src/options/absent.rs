@@ -1,18 +1,22 @@
-//! Flags of controllers that this manager does not run yet: accepted, so that the same command
-//! line starts it, and without effect. They move out of here with their controllers.
+//! Flags of what this manager does not do yet: accepted, so that the same command line starts
+//! it, and without effect. They move out of here with what they are about.
 
 use clap::Args;
 
 #[derive(Args, Debug)]
 #[group(skip)]
 pub struct AbsentControllerFlags {
+    /// Volumes are made by CSI drivers alone, not by the manager itself for tests.
     #[arg(long)]
     enable_hostpath_provisioner: bool,
+    /// Of volumes only those of CSI drivers are attached and grown.
     #[arg(
         long,
         default_value = "/usr/libexec/kubernetes/kubelet-plugins/volume/exec/"
     )]
     flex_volume_plugin_dir: String,
+    // Volumes that are to be recycled are not: they fail, as those do that upstream knows no
+    // recycler for.
     #[arg(long, default_value_t = 30)]
     pv_recycler_increment_timeout_nfs: i32,
     #[arg(long, default_value_t = 60)]
@@ -25,8 +29,10 @@ pub struct AbsentControllerFlags {
     pv_recycler_pod_template_filepath_nfs: String,
     #[arg(long, default_value_t = 30)]
     pv_recycler_timeout_increment_hostpath: i32,
+    /// Load balancers are the cloud controller manager's, in upstream's manager as well.
     #[arg(long, default_value_t = 1)]
     concurrent_service_syncs: usize,
+    /// Nobody checks the types of admission policies' expressions yet.
     #[arg(long, default_value_t = 5)]
     concurrent_validating_admission_policy_status_syncs: usize,
 }

@@ -15,6 +15,7 @@ use k8s_openapi::api::batch::v1::{CronJob, Job};
 use k8s_openapi::api::core::v1::ObjectReference;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use meta::owner::controller_of;
+use prometheus::{Histogram, exponential_buckets};
 
 use crate::context::{Context, Run, retry_conflicts};
 use crate::events::{Recorder, reference};
@@ -31,6 +32,8 @@ struct Controller {
     /// Of schedules that name none.
     zone: TimeZone,
     queue: Queue<ObjectKey>,
+    /// How late Jobs are made.
+    skew: Histogram,
 }
 
 /// Sets the controller up.
@@ -47,6 +50,11 @@ pub fn start(ctx: &Context) -> anyhow::Result<Option<Run>> {
         written: Written::default(),
         zone: TimeZone::system(),
         queue: ctx.queue("cronjob"),
+        skew: ctx.meter.histogram(
+            "cronjob_controller_job_creation_skew_duration_seconds",
+            "From when a Job was due to its creation.",
+            exponential_buckets(1.0, 2.0, 10)?,
+        )?,
     });
     let c = Arc::clone(&controller);
     crons.add_handler(move |change| c.changed(change));
@@ -233,6 +241,10 @@ impl Controller {
         let new = plan::job(cron, at, &self.zone);
         let job = match self.jobs.create(&new).await {
             Ok(job) => {
+                let made = job.metadata.creation_timestamp.as_ref();
+                if let Some(made) = made {
+                    self.skew.observe(made.0.duration_since(at).as_secs_f64());
+                }
                 let message = format!("Created job {}", job.name());
                 self.events.event(about, false, "SuccessfulCreate", message);
                 job

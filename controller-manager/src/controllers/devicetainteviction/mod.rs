@@ -21,6 +21,7 @@ use crate::context::{Context, Run, now};
 use crate::controllers::resourceclaim::{claim_keys, may_use};
 use crate::events::Recorder;
 use crate::kinds::Pod;
+use crate::metrics::Deletions;
 use crate::workload::pods::condition_patch;
 
 const REASON: &str = "DeviceTaintManagerEviction";
@@ -34,6 +35,7 @@ struct Controller {
     /// Pods that will have to go.
     scheduled: Mutex<HashMap<ObjectKey, Timestamp>>,
     queue: Queue<ObjectKey>,
+    deletions: Deletions,
 }
 
 /// Slices are found by driver and pool.
@@ -63,6 +65,7 @@ pub fn start(ctx: &Context) -> anyhow::Result<Option<Run>> {
         events: ctx.recorder("device-taint-eviction-controller"),
         scheduled: Mutex::default(),
         queue: ctx.queue("device_taint_eviction"),
+        deletions: Deletions::new(&ctx.meter, "device_taint_eviction_controller")?,
     });
     let queue = controller.queue.clone();
     pods.add_handler(move |change| {
@@ -147,6 +150,7 @@ impl Controller {
             return Ok(Requeue::After(left));
         }
         self.evict(key, &pod).await?;
+        self.deletions.happened(at);
         self.scheduled.lock().remove(key);
         Ok(Requeue::No)
     }

@@ -2,6 +2,7 @@
 
 pub mod affected;
 mod hints;
+mod metrics;
 pub mod plan;
 #[cfg(test)]
 mod tests;
@@ -18,6 +19,7 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use meta::labels::Selector;
 use parking_lot::Mutex;
 
+use self::metrics::Metrics;
 use self::plan::{MANAGED_BY, MANAGER, Observed, SERVICE_NAME};
 use self::tracker::{SliceTracker, TriggerTimes};
 use crate::context::{Context, Run, enqueue_all};
@@ -39,6 +41,7 @@ struct Controller {
     max_per_slice: usize,
     queue: Queue<ObjectKey>,
     batch: Duration,
+    metrics: Metrics,
 }
 
 #[derive(Default)]
@@ -83,7 +86,14 @@ pub fn start(ctx: &Context) -> anyhow::Result<Option<Run>> {
         max_per_slice: options.max_endpoints_per_slice,
         queue: ctx.queue_with("endpoint_slice", backoff),
         batch: options.endpointslice_updates_batch_period.get(),
+        metrics: Metrics::new(&ctx.meter)?,
     });
+    metrics::count_slices(
+        &ctx.meter,
+        services.store(),
+        slices.store(),
+        controller.max_per_slice,
+    )?;
     enqueue_all(&services, &controller.queue);
     let c = Arc::clone(&controller);
     let by_namespace = index::by_namespace(&services);
@@ -173,6 +183,11 @@ impl Controller {
             return Ok(Requeue::No);
         };
         let result = self.reconcile(key, &service, &selector).await;
+        self.metrics.synced(match &result {
+            Ok(()) => "success",
+            Err(SyncError::Stale) => "stale",
+            Err(_) => "error",
+        });
         if let Err(error @ (SyncError::Api(_) | SyncError::Skipped(_))) = &result {
             let message = format!("Error updating Endpoint Slices for Service {key}: {error}");
             self.events.event(
@@ -222,20 +237,26 @@ impl Controller {
             trigger_time,
             max_per_slice: self.max_per_slice,
         });
+        self.metrics.planned(service, &slices, &plan);
         let api = self.api.within(service.namespace());
         for slice in plan.create {
             match api.create(&slice).await {
-                Ok(created) => self.memory.lock().tracker.written(key, &created),
+                Ok(created) => {
+                    self.metrics.changed("create");
+                    self.memory.lock().tracker.written(key, &created);
+                }
                 Err(e) if e.is_namespace_terminating() => return Ok(()),
                 Err(e) => return Err(e.into()),
             }
         }
         for slice in plan.update {
             let updated = api.replace(&slice).await?;
+            self.metrics.changed("update");
             self.memory.lock().tracker.written(key, &updated);
         }
         for name in plan.delete {
             optional(api.delete(&name, &DeleteOptions::new()).await)?;
+            self.metrics.changed("delete");
             if let Some(slice) = slices.iter().find(|s| s.name() == name) {
                 self.memory.lock().tracker.expect_deletion(key, slice);
             }

@@ -10,6 +10,7 @@ use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod as FullPod, Volume};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use meta::GroupVersionKind;
 use meta::owner::{controller_of, new_controller_ref};
+use prometheus::IntCounter;
 
 use crate::context::{Context, Run};
 use crate::events::{Recorder, reference};
@@ -23,6 +24,8 @@ struct Controller {
     claim_api: Api<PersistentVolumeClaim>,
     events: Recorder,
     queue: Queue<ObjectKey>,
+    creates: IntCounter,
+    failures: IntCounter,
 }
 
 /// Sets the controller up.
@@ -38,6 +41,14 @@ pub fn start(ctx: &Context) -> anyhow::Result<Option<Run>> {
         claim_api: Api::all(&client),
         events: ctx.recorder("ephemeral_volume"),
         queue: ctx.queue("ephemeral_volume"),
+        creates: ctx.meter.counter(
+            "ephemeral_volume_controller_create_total",
+            "Claims that were to be made.",
+        )?,
+        failures: ctx.meter.counter(
+            "ephemeral_volume_controller_create_failures_total",
+            "Claims that could not be made.",
+        )?,
     });
     let queue = controller.queue.clone();
     pods.add_handler(move |change| {
@@ -123,7 +134,9 @@ impl Controller {
         for volume in volumes {
             let claim = claim(&live, volume).filter(|c| missing.iter().any(|m| m == c.name()));
             let Some(claim) = claim else { continue };
+            self.creates.inc();
             if let Err(e) = self.claim_api.create(&claim).await {
+                self.failures.inc();
                 let what = format!("create PVC {}: {e}", claim.name());
                 self.tell(&pod, &volume.name, &what);
                 return Err(e);

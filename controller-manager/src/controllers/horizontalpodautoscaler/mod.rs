@@ -3,6 +3,7 @@
 
 mod behavior;
 mod metrics;
+mod monitor;
 mod propose;
 mod replicas;
 #[cfg(test)]
@@ -10,7 +11,7 @@ mod tests;
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use client::informer::{Event as Change, Store};
 use client::workqueue::{Queue, Requeue};
@@ -28,6 +29,7 @@ use parking_lot::Mutex;
 
 use self::behavior::{Memory, Wish};
 use self::metrics::Metrics;
+use self::monitor::Monitor;
 use self::replicas::{Given, TargetPod, Tolerance};
 use crate::context::{Context, Run, now};
 use crate::events::{Recorder, reference};
@@ -62,6 +64,7 @@ struct Controller {
     /// Which pods are whose, to find those that are two autoscalers'.
     selectors: Mutex<HashMap<ObjectKey, Selector>>,
     queue: Queue<ObjectKey>,
+    monitor: Monitor,
 }
 
 /// Sets the controller up.
@@ -80,10 +83,16 @@ pub fn start(ctx: &Context) -> anyhow::Result<Option<Run>> {
         memory: Mutex::default(),
         selectors: Mutex::default(),
         queue: ctx.queue("horizontalpodautoscaler"),
+        monitor: Monitor::new(&ctx.meter)?,
     });
     let c = Arc::clone(&controller);
     scalers.add_handler(move |change| {
         let key = change.key();
+        match change {
+            Change::Added(_) => c.monitor.scalers.inc(),
+            Change::Deleted(_) => c.monitor.scalers.dec(),
+            Change::Updated { .. } => {}
+        }
         if let Change::Deleted(_) = change {
             c.memory.lock().remove(&key);
             c.selectors.lock().remove(&key);
@@ -104,7 +113,12 @@ pub fn start(ctx: &Context) -> anyhow::Result<Option<Run>> {
                     let Some(scaler) = controller.scalers.get_key(&key) else {
                         return Ok::<_, Error>(Requeue::No);
                     };
-                    if let Err(e) = controller.reconcile(&key, &scaler).await {
+                    let began = Instant::now();
+                    let mut scaled = None;
+                    let result = controller.reconcile(&key, &scaler, &mut scaled).await;
+                    let monitor = &controller.monitor;
+                    monitor.reconciled(scaled, result.is_ok(), began);
+                    if let Err(e) = result {
                         tracing::error!(hpa = %key, error = %e, "autoscaling failed");
                     }
                     Ok(Requeue::After(controller.settings.period))
@@ -159,11 +173,12 @@ fn set_condition(
 struct Reason(String);
 
 impl Controller {
-    /// Looks at one autoscaler. What it returns is for the log: events and conditions tell of it.
+    /// Looks at one autoscaler; `scaled` is told from how many pods to how many. What it returns is for the log: events and conditions tell of it.
     async fn reconcile(
         &self,
         key: &ObjectKey,
         scaler: &HorizontalPodAutoscaler,
+        scaled: &mut Option<(i32, i32)>,
     ) -> Result<(), String> {
         let about = reference(scaler);
         let spec = scaler.spec.clone();
@@ -250,11 +265,13 @@ impl Controller {
             let message = format!("New size: {desired}; reason: {reason}");
             self.events
                 .event(&about, false, "SuccessfulRescale", message);
+            *scaled = Some((current, desired));
             memory.changed(spec.behavior.as_ref(), current, desired, Timestamp::now());
             self.note_zero(&spec, &mut status, current, desired);
             status.last_scale_time = Some(Time(now()));
         }
         self.memory.lock().insert(key.clone(), memory);
+        self.monitor.desires(key.namespace(), key.name(), desired);
         status.current_replicas = Some(current).filter(|n| *n != 0);
         status.desired_replicas = desired;
         status.current_metrics = Some(metrics).filter(|m| !m.is_empty());

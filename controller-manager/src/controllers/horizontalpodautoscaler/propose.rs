@@ -129,7 +129,12 @@ impl Controller {
         let mut first: Option<Unread> = None;
         let mut unread = 0;
         for metric in specs {
-            match self.one(&scene, metric).await {
+            let began = std::time::Instant::now();
+            let one = self.one(&scene, metric).await;
+            let replicas = one.as_ref().ok().map(|one| one.replicas);
+            self.monitor
+                .computed(&metric.type_, scene.wanted, replicas, began);
+            match one {
                 Ok(one) => {
                     if proposed.replicas == 0 || one.replicas > proposed.replicas {
                         proposed.replicas = one.replicas;

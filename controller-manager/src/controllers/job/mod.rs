@@ -2,6 +2,7 @@
 
 mod backoff;
 mod indexes;
+mod metrics;
 mod plan;
 mod pods;
 mod policy;
@@ -11,7 +12,7 @@ mod tracking;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use client::expectations::Expectations;
 use client::informer::{Event as Change, Index, Store};
@@ -27,6 +28,7 @@ use parking_lot::Mutex;
 use serde_json::json;
 
 use self::backoff::Backoff;
+use self::metrics::Metrics;
 use self::plan::{Act, Decision, FINALIZER, Observed, Outcome};
 use crate::context::{Context, Run, now, retry_conflicts};
 use crate::events::{Recorder, reference};
@@ -54,6 +56,7 @@ struct Controller {
     queue: Queue<ObjectKey>,
     /// Pods that nobody counts any more, but that still have the finalizer.
     orphans: Queue<ObjectKey>,
+    metrics: Metrics,
 }
 
 /// What is remembered of a Job.
@@ -87,9 +90,16 @@ pub fn start(ctx: &Context) -> anyhow::Result<Option<Run>> {
         memory: Mutex::default(),
         queue: ctx.queue_with("job", backoff),
         orphans: ctx.queue("job_orphan_pod"),
+        metrics: Metrics::new(&ctx.meter)?,
     });
     let c = Arc::clone(&controller);
     jobs.add_handler(move |change| {
+        if let Change::Added(job) = change
+            && let Some(manager) = job.spec.as_ref().filter(|s| is_others(s))
+        {
+            let manager = manager.managed_by.as_deref().unwrap_or_default();
+            c.metrics.left_to(manager);
+        }
         let own = |j: &Job| {
             let generation = j.metadata.generation;
             (generation, j.metadata.deletion_timestamp.is_some())
@@ -150,6 +160,9 @@ impl Controller {
     }
 
     fn pod_changed(&self, change: &Change<Pod>) {
+        let (old, new) = (change.previous(), change.current());
+        self.metrics
+            .pod_changed(old.map(|p| &**p), new.map(|p| &**p));
         for pod in [change.previous(), change.current()].into_iter().flatten() {
             let owner = pod.controller().filter(|o| o.kind == "Job");
             let job = owner.and_then(|o| self.resolve(pod.namespace(), o));
@@ -253,16 +266,32 @@ impl Controller {
                 .event(&reference(&*job), true, "UnknownCompletionMode", message);
             return Ok(Requeue::No);
         }
+        let began = Instant::now();
+        let mut act = None;
+        let result = self.look(key, &job, &spec, &mut act).await;
+        self.metrics
+            .synced(&spec, act.as_ref(), result.is_ok(), began);
+        result
+    }
+
+    /// A sync of a Job that is ours and not over. `act` is what is done about its pods.
+    async fn look(
+        &self,
+        key: &ObjectKey,
+        job: &Job,
+        spec: &JobSpec,
+        act: &mut Option<Act>,
+    ) -> Result<Requeue, Error> {
         let may_act = self.expectations.satisfied(key);
-        let pods = self.claim(&job).await?;
+        let pods = self.claim(job).await?;
         let (backoff, unfinalized) = {
             let mut memory = self.memory.lock();
             let memory = memory.entry(key.clone()).or_default();
             (memory.backoff, memory.unfinalized.clone())
         };
         let observed = Observed {
-            job: &job,
-            spec: &spec,
+            job,
+            spec,
             pods: &pods,
             unfinalized: &unfinalized,
             may_act,
@@ -271,21 +300,37 @@ impl Controller {
         };
         let decision = plan::decide(&observed);
         let (backoff, again_after) = (decision.backoff, decision.again_after);
-        let (outcome, failure) = self.carry_out(key, &job, &spec, &decision).await;
+        let before = (decision.failed, decision.terminating);
+        let (outcome, failure) = self.carry_out(key, job, spec, &decision).await;
+        if let Act::Create(wanted) = &decision.act {
+            let not = match &failure {
+                Some(_) => wanted.len().saturating_sub(outcome.created),
+                None => 0,
+            };
+            self.metrics.created(spec, before, outcome.created, not);
+        }
+        *act = Some(decision.act.clone());
         let mut tracking = tracking::track(&observed, decision, outcome);
 
-        let mut stored = Job::clone(&job);
+        let mut stored = Job::clone(job);
         stored = self.store(stored, &tracking.status).await?;
+        let failed = tracking.unfinalize.iter().filter(|p| observed.is_failed(p));
+        for action in failed.filter_map(|pod| observed.failure(pod).action()) {
+            self.metrics.by_policy(action);
+        }
         if let Some(memory) = self.memory.lock().get_mut(key) {
             memory.backoff = backoff;
         }
-        self.tell(&job, std::mem::take(&mut tracking.events));
+        self.tell(job, std::mem::take(&mut tracking.events));
         let (gone, trouble) = self.unfinalize(key, &tracking.unfinalize).await;
-        let (status, events, _finished) = tracking::conclude(&spec, tracking, &gone);
+        let (status, events, finished) = tracking::conclude(spec, tracking, &gone);
         if trouble.is_none() || stored.status.as_ref() != Some(&status) {
             self.store(stored, &status).await?;
+            if finished {
+                self.metrics.ended(spec, &status);
+            }
         }
-        self.tell(&job, events);
+        self.tell(job, events);
         if let Some(error) = trouble.or(failure) {
             return Err(error);
         }
@@ -304,11 +349,15 @@ impl Controller {
         if job.status.as_ref() == Some(status) {
             return Ok(job);
         }
+        let old = job.status.clone();
         let changed = Job {
             status: Some(status.clone()),
             ..job
         };
         let stored = self.api.replace_status(&changed).await?;
+        if let (Some(spec), Some(new)) = (&stored.spec, &stored.status) {
+            self.metrics.stored(spec, &old.unwrap_or_default(), new);
+        }
         self.written.note(&stored);
         Ok(stored)
     }

@@ -12,11 +12,26 @@ use crate::kinds::{ContainerStatus, Pod};
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Failure {
     Counts,
+    /// It counts, because a rule says so.
+    CountsByRule,
     Ignored,
     /// Its index has failed, whatever its limit.
     FailsIndex,
     /// The whole Job has failed, with this message.
     FailsJob(String),
+}
+
+impl Failure {
+    /// The action of the rule that decided, if one did.
+    pub fn action(&self) -> Option<&'static str> {
+        match self {
+            Self::Counts => None,
+            Self::CountsByRule => Some("Count"),
+            Self::Ignored => Some("Ignore"),
+            Self::FailsIndex => Some("FailIndex"),
+            Self::FailsJob(_) => Some("FailJob"),
+        }
+    }
 }
 
 /// The first rule that matches decides.
@@ -49,7 +64,7 @@ pub fn failure(policy: Option<&PodFailurePolicy>, pod: &Pod) -> Failure {
         match (why, action) {
             (Some(_), "Ignore") => return Failure::Ignored,
             (Some(_), "FailIndex") => return Failure::FailsIndex,
-            (Some(_), "Count") => return Failure::Counts,
+            (Some(_), "Count") => return Failure::CountsByRule,
             (Some(message), "FailJob") => return Failure::FailsJob(message),
             _ => {}
         }

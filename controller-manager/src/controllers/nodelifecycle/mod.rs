@@ -2,6 +2,7 @@
 //! taints nodes by their conditions, and marks the pods of dead nodes not ready.
 
 mod health;
+mod metrics;
 mod node_taints;
 mod pods;
 pub mod taints;
@@ -9,7 +10,7 @@ mod zones;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use client::informer::{Event as Change, Index, Store};
 use client::workqueue::{Queue, Requeue};
@@ -24,6 +25,7 @@ use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
 use self::health::{GracePeriods, Health, Verdict};
+use self::metrics::Metrics;
 use self::taints::{NOT_READY, UNREACHABLE};
 use self::zones::{Disruption, Rates, Zones, zone_key};
 use crate::context::{Context, Run, enqueue_all};
@@ -85,6 +87,7 @@ struct Controller {
     memory: Mutex<Memory>,
     /// Wakes the loop that taints.
     taint: tokio::sync::Notify,
+    metrics: Metrics,
 }
 
 /// What is remembered between looks.
@@ -127,6 +130,7 @@ pub fn start(ctx: &Context) -> anyhow::Result<Option<Run>> {
         },
         memory: Mutex::default(),
         taint: tokio::sync::Notify::new(),
+        metrics: Metrics::new(&ctx.meter)?,
     });
     let node_queue: Queue<ObjectKey> = ctx.queue("node_lifecycle_controller");
     enqueue_all(&nodes, &node_queue);
@@ -209,11 +213,18 @@ impl Controller {
 
     /// Looks at all nodes.
     async fn monitor(&self) {
+        let began = Instant::now();
         let nodes = self.nodes.list();
         self.greet(&nodes).await;
         let mut counts: BTreeMap<String, (usize, usize)> = BTreeMap::new();
         for some in nodes.chunks(PARALLEL) {
-            let statuses = join_all(some.iter().map(|node| self.look_at(node))).await;
+            let statuses = join_all(some.iter().map(async |node| {
+                let began = Instant::now();
+                let status = self.look_at(node).await;
+                self.metrics.one.observe(began.elapsed().as_secs_f64());
+                status
+            }))
+            .await;
             for (node, status) in some.iter().zip(statuses) {
                 let Some(status) = status else { continue };
                 if node
@@ -231,6 +242,8 @@ impl Controller {
                 }
             }
         }
+        self.metrics.seen(&counts);
+        self.metrics.all.observe(began.elapsed().as_secs_f64());
         let disruption = self
             .memory
             .lock()
@@ -494,6 +507,8 @@ impl Controller {
             // It is ready by now.
             _ => return Ok(()),
         };
-        node_taints::swap(&self.node_api, &node, "NoExecute", &[wanted], &[other]).await
+        node_taints::swap(&self.node_api, &node, "NoExecute", &[wanted], &[other]).await?;
+        self.metrics.evicted(&zone_key(&node));
+        Ok(())
     }
 }

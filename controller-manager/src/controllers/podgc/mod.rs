@@ -10,6 +10,7 @@ use std::time::Duration;
 use client::informer::Store;
 use client::{Api, DeleteOptions, Error, Object as _, Patch, PatchOptions, optional};
 use jiff::Timestamp;
+use prometheus::IntCounterVec;
 use serde_json::json;
 
 use self::plan::{Doomed, Reason};
@@ -25,6 +26,9 @@ struct Controller {
     pod_api: Api<Pod>,
     node_api: Api<Node>,
     threshold: usize,
+    /// By namespace and reason.
+    deleted: IntCounterVec,
+    failures: IntCounterVec,
 }
 
 /// Sets the controller up.
@@ -37,6 +41,16 @@ pub fn start(ctx: &Context) -> anyhow::Result<Option<Run>> {
         nodes: nodes.store().clone(),
         pod_api: Api::all(&client),
         node_api: Api::all(&client),
+        deleted: ctx.meter.counters(
+            "pod_gc_collector_force_delete_pods_total",
+            "Pods that were deleted by force.",
+            &["namespace", "reason"],
+        )?,
+        failures: ctx.meter.counters(
+            "pod_gc_collector_force_delete_pod_errors_total",
+            "Pods that could not be deleted by force.",
+            &["namespace", "reason"],
+        )?,
         threshold: usize::try_from(ctx.options.podgc.terminated_pod_gc_threshold).unwrap_or(0),
     };
     let stop = ctx.stop.clone();
@@ -66,7 +80,10 @@ impl Controller {
             }
         }
         for doomed in plan::plan(&pods, &nodes, &gone, self.threshold) {
+            let labels = [doomed.pod.namespace(), doomed.reason.label()];
+            self.deleted.with_label_values(&labels).inc();
             if let Err(err) = self.delete(&doomed, now).await {
+                self.failures.with_label_values(&labels).inc();
                 let pod = doomed.pod.key();
                 tracing::error!(%pod, %err, "cannot delete a pod");
             }

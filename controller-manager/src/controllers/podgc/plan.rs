@@ -23,6 +23,18 @@ pub enum Reason {
     Unscheduled,
 }
 
+impl Reason {
+    /// As metrics call it.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Terminated => "terminated",
+            Self::OutOfService => "out-of-service",
+            Self::NodeGone => "orphaned",
+            Self::Unscheduled => "unscheduled",
+        }
+    }
+}
+
 /// A pod to be removed.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Doomed {

@@ -1,6 +1,7 @@
 //! resourceclaim-controller: makes the claims of pods from templates, notes pods that use a
 //! claim without the scheduler's doing, and gives devices back (KEP-4381).
 
+mod metrics;
 mod plan;
 
 use std::collections::HashMap;
@@ -14,6 +15,7 @@ use client::{
 use k8s_openapi::api::resource::v1::{ResourceClaim, ResourceClaimTemplate};
 use meta::owner::controller_of;
 use parking_lot::Mutex;
+use prometheus::IntCounterVec;
 use serde_json::{Value, json};
 
 use self::plan::{Named, POD_CLAIM_NAME};
@@ -43,6 +45,8 @@ struct Controller {
     made: Mutex<HashMap<(String, String), String>>,
     events: Recorder,
     queue: Queue<Key>,
+    /// Claims that were made, by status and whether for administrators.
+    creates: IntCounterVec,
 }
 
 /// Sets the controller up.
@@ -73,7 +77,13 @@ pub fn start(ctx: &Context) -> anyhow::Result<Option<Run>> {
         made: Mutex::default(),
         events: ctx.recorder("resource_claim"),
         queue: ctx.queue("resource_claim"),
+        creates: ctx.meter.counters(
+            "resourceclaim_controller_creates_total",
+            "Claims that were to be made of templates.",
+            &["status", "admin_access"],
+        )?,
     });
+    metrics::count_claims(&ctx.meter, claims.store())?;
     let c = Arc::clone(&controller);
     pods.add_handler(move |change| {
         let deleted = matches!(change, Change::Deleted(_));
@@ -301,7 +311,15 @@ impl Controller {
             )));
         };
         let claim = plan::from_template(pod, &of.name, &from);
-        let claim = self.claim_api.create(&claim).await?;
+        let created = self.claim_api.create(&claim).await;
+        let status = if created.is_ok() {
+            "success"
+        } else {
+            "failure"
+        };
+        let labels = [status, metrics::admin_access(&claim)];
+        self.creates.with_label_values(&labels).inc();
+        let claim = created?;
         self.made.lock().insert(key, claim.name().to_owned());
         Ok(Some(claim.name().to_owned()))
     }

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Instant;
 
 use anyhow::Context as _;
 use client::informer::{Event as Change, Selection};
@@ -10,9 +11,11 @@ use client::workqueue::{Queue, Requeue};
 use client::{Api, Error, ObjectKey};
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use prometheus::{HistogramVec, IntCounterVec, exponential_buckets};
 
 use crate::context::{Context, Run};
 use crate::controllers::serviceaccount::is_active;
+use crate::metrics::Meter;
 
 const NAME: &str = "kube-root-ca.crt";
 const DESCRIPTION: &str = "kubernetes.io/description";
@@ -77,6 +80,7 @@ pub fn start(ctx: &Context) -> anyhow::Result<Option<Run>> {
         }
     });
     let api: Api<ConfigMap> = Api::all(&client);
+    let syncs = Syncs::new(&ctx.meter)?;
     let stop = ctx.stop.clone();
     Ok(Some(Box::pin(async move {
         maps.wait_synced().await;
@@ -86,21 +90,62 @@ pub fn start(ctx: &Context) -> anyhow::Result<Option<Run>> {
             .run(1, &stop, move |key| {
                 let current = store.get(key.name(), NAME);
                 let write = plan(current.as_deref(), key.name(), &ca);
-                let api = api.clone();
+                let (api, syncs) = (api.clone(), syncs.clone());
                 async move {
+                    let began = Instant::now();
                     let result = match write {
-                        None => return Ok::<_, Error>(Requeue::No),
+                        None => {
+                            syncs.done(began, None);
+                            return Ok::<_, Error>(Requeue::No);
+                        }
                         Some((map, true)) => api.create(&map).await,
                         Some((map, false)) => api.replace(&map).await,
                     };
-                    match result {
-                        Err(e) if !e.is_not_found() && !e.is_namespace_terminating() => Err(e),
-                        _ => Ok(Requeue::No),
-                    }
+                    let failure = result.err();
+                    let failure =
+                        failure.filter(|e| !e.is_not_found() && !e.is_namespace_terminating());
+                    syncs.done(began, failure.as_ref());
+                    failure.map_or(Ok(Requeue::No), Err)
                 }
             })
             .await;
     })))
+}
+
+/// Metrics, by the code that the API server answered with.
+#[derive(Clone)]
+struct Syncs {
+    total: IntCounterVec,
+    duration: HistogramVec,
+}
+
+impl Syncs {
+    fn new(meter: &Meter) -> prometheus::Result<Self> {
+        Ok(Self {
+            total: meter.counters(
+                "root_ca_cert_publisher_sync_total",
+                "Namespaces that were looked at.",
+                &["code"],
+            )?,
+            duration: meter.histograms(
+                "root_ca_cert_publisher_sync_duration_seconds",
+                "How long a namespace took.",
+                exponential_buckets(0.001, 2.0, 15)?,
+                &["code"],
+            )?,
+        })
+    }
+
+    fn done(&self, began: Instant, failure: Option<&Error>) {
+        let code = match failure {
+            None => "200".to_owned(),
+            Some(Error::Status(status)) if status.code != 0 => status.code.to_string(),
+            Some(_) => "500".to_owned(),
+        };
+        self.total.with_label_values(&[&code]).inc();
+        let duration = self.duration.with_label_values(&[&code]);
+        duration.observe(began.elapsed().as_secs_f64());
+    }
 }
 
 #[cfg(test)]

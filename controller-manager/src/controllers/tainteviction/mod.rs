@@ -10,6 +10,7 @@ use std::time::Duration;
 use client::informer::{Index, Store};
 use client::workqueue::{Queue, Requeue};
 use client::{Api, DeleteOptions, Error, Object as _, ObjectKey, Patch, PatchOptions, optional};
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::ObjectReference;
 use parking_lot::Mutex;
 use serde_json::json;
@@ -18,6 +19,7 @@ use self::plan::{Action, Scheduled};
 use crate::context::{Context, Run, now};
 use crate::events::Recorder;
 use crate::kinds::{Node, Pod, Taint};
+use crate::metrics::Deletions;
 use crate::workload::index;
 use crate::workload::pods::condition_patch;
 
@@ -31,6 +33,7 @@ struct Controller {
     events: Recorder,
     scheduled: Mutex<HashMap<ObjectKey, Scheduled>>,
     queue: Queue<ObjectKey>,
+    deletions: Deletions,
 }
 
 /// Sets the controller up.
@@ -46,6 +49,7 @@ pub fn start(ctx: &Context) -> anyhow::Result<Option<Run>> {
         events: ctx.recorder("taint-eviction-controller"),
         scheduled: Mutex::default(),
         queue: ctx.queue("noexec_taint_pod"),
+        deletions: Deletions::new(&ctx.meter, "taint_eviction_controller")?,
     });
     let c = Arc::clone(&controller);
     nodes.add_handler(move |change| {
@@ -115,12 +119,12 @@ impl Controller {
             }
             Action::Keep => match scheduled {
                 Some(s) if s.at > now => wait(s),
-                _ => self.evict(key, &pod).await,
+                due => self.evict(key, &pod, due.map_or(now, |s| s.at)).await,
             },
             Action::Evict(new) => {
                 self.cancel(key);
                 if new.at <= now {
-                    return self.evict(key, &pod).await;
+                    return self.evict(key, &pod, new.at).await;
                 }
                 self.scheduled.lock().insert(key.clone(), new);
                 wait(new)
@@ -136,7 +140,7 @@ impl Controller {
         }
     }
 
-    async fn evict(&self, key: &ObjectKey, pod: &Pod) -> Result<Requeue, Error> {
+    async fn evict(&self, key: &ObjectKey, pod: &Pod, due: Timestamp) -> Result<Requeue, Error> {
         tracing::info!(pod = %key, "Deleting pod");
         let message = format!("Marking for deletion Pod {key}");
         self.events
@@ -164,6 +168,7 @@ impl Controller {
             }
         }
         optional(api.delete(key.name(), &DeleteOptions::new()).await)?;
+        self.deletions.happened(due);
         self.scheduled.lock().remove(key);
         Ok(Requeue::No)
     }

@@ -6,6 +6,7 @@ use client::workqueue::{Queue, Requeue};
 use client::{Api, DeleteOptions, Error, Object as _, ObjectKey, Propagation, optional};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::batch::v1::Job;
+use prometheus::{Histogram, exponential_buckets};
 
 use crate::context::{Context, Run, enqueue_all, now};
 
@@ -20,16 +21,21 @@ pub fn start(ctx: &Context) -> anyhow::Result<Option<Run>> {
         .options
         .ttl_after_finished
         .concurrent_ttl_after_finished_syncs;
+    let late = ctx.meter.histogram(
+        "ttl_after_finished_controller_job_deletion_duration_seconds",
+        "From when a Job was due to its deletion.",
+        exponential_buckets(0.1, 2.0, 14)?,
+    )?;
     let stop = ctx.stop.clone();
     Ok(Some(Box::pin(async move {
         jobs.wait_synced().await;
         let store = jobs.store().clone();
         queue
             .run(workers, &stop, move |key| {
-                let (job, api) = (store.get_key(&key), api.clone());
+                let (job, api, late) = (store.get_key(&key), api.clone(), late.clone());
                 async move {
                     match job {
-                        Some(job) => sync(&api, &job).await,
+                        Some(job) => sync(&api, &job, &late).await,
                         None => Ok(Requeue::No),
                     }
                 }
@@ -51,7 +57,7 @@ fn time_left(job: &Job, now: Timestamp) -> Option<SignedDuration> {
     Some(SignedDuration::from_secs(ttl.into()) - now.duration_since(at.0))
 }
 
-async fn sync(api: &Api<Job>, job: &Job) -> Result<Requeue, Error> {
+async fn sync(api: &Api<Job>, job: &Job, late: &Histogram) -> Result<Requeue, Error> {
     let Some(left) = time_left(job, now()) else {
         return Ok(Requeue::No);
     };
@@ -63,12 +69,14 @@ async fn sync(api: &Api<Job>, job: &Job) -> Result<Requeue, Error> {
     let Some(live) = optional(api.get(job.name()).await)? else {
         return Ok(Requeue::No);
     };
-    if time_left(&live, now()).is_none_or(|left| left.is_positive()) {
+    let left = time_left(&live, Timestamp::now()).filter(|left| !left.is_positive());
+    let Some(left) = left else {
         return Ok(Requeue::No);
-    }
+    };
     tracing::info!(job = %job.key(), "Cleaning up Job");
     let options = DeleteOptions::with_uid(live.uid()).propagation(Propagation::Foreground);
     optional(api.delete(job.name(), &options).await)?;
+    late.observe(-left.as_secs_f64());
     Ok(Requeue::No)
 }
 
