@@ -40,6 +40,9 @@ pub struct Metrics {
     pub resizes: ResizeMetrics,
     pub run_sandbox: HistogramVec,
     pub run_sandbox_errors: IntCounterVec,
+    /// By the resource that was lacking.
+    pub preemptions: IntCounterVec,
+    pub images_collected: IntCounterVec,
     /// Of drivers and the like.
     pub plugins: PluginMetrics,
 
@@ -333,6 +336,16 @@ impl Metrics {
                 "kubelet_run_podsandbox_errors_total",
                 "Number of sandboxes that could not be started, by their runtime handler.",
                 &["runtime_handler"],
+            )?,
+            preemptions: add.counters(
+                "kubelet_preemptions",
+                "Number of pods that were ended to make room for critical ones, by the resource that was lacking.",
+                &["preemption_signal"],
+            )?,
+            images_collected: add.counters(
+                "kubelet_image_garbage_collected_total",
+                "Number of images that were removed for want of use, or of space.",
+                &["reason"],
             )?,
             plugins: PluginMetrics::new(&add)?,
             runtime_operations: add.counters(

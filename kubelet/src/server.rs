@@ -44,7 +44,7 @@ use crate::cri::{gc, log_rotation};
 use crate::dra::{self, Claims, Dra, Drivers, Health};
 use crate::event::{Event, Source};
 use crate::events::{Events, Kind};
-use crate::images::Images;
+use crate::images::{GcPolicy, ImageGc, Images};
 use crate::metrics::Metrics;
 use crate::node_status::facts::{Facts, NodeFacts};
 use crate::node_status::register::{Registration, register};
@@ -208,6 +208,7 @@ pub async fn run(options: Options, stop: CancellationToken) -> anyhow::Result<()
             .clone()
             .map(|client| Mirrors::new(client, node.name.clone())),
         failures: Default::default(),
+        evictions: Default::default(),
     });
     let plugins = Registry::new(
         root.plugins_registry(),
@@ -221,7 +222,17 @@ pub async fn run(options: Options, stop: CancellationToken) -> anyhow::Result<()
     let pleg = Pleg::new(runtime.clone(), told.clone(), metrics.clone());
     let checks = health_checks(&pleg);
     let servers = serve(
-        &options, &node, &api, &runtime, &pleg, &index, &status, &volumes, &checks, metrics, &stop,
+        &options,
+        &node,
+        &api,
+        &runtime,
+        &pleg,
+        &index,
+        &status,
+        &volumes,
+        &checks,
+        metrics.clone(),
+        &stop,
     )
     .await?;
 
@@ -278,6 +289,7 @@ pub async fn run(options: Options, stop: CancellationToken) -> anyhow::Result<()
     };
     let logs_root = PathBuf::from(&config.pod_logs_dir);
     let every = config.container_log_monitor_interval.get();
+    tokio::spawn(image_gc(config, &runtime, &events, &metrics).run(stop.clone()));
     tokio::spawn(log_rotation::run(
         runtime,
         logs_root.clone(),
@@ -315,6 +327,26 @@ pub async fn run(options: Options, stop: CancellationToken) -> anyhow::Result<()
         let _ = server.await;
     }
     Ok(())
+}
+
+fn image_gc(
+    config: &KubeletConfiguration,
+    runtime: &CriClient,
+    events: &Arc<Events>,
+    metrics: &Arc<Metrics>,
+) -> ImageGc {
+    let percent = |percent: i32| u64::try_from(percent).unwrap_or_default();
+    ImageGc {
+        client: runtime.clone(),
+        events: events.clone(),
+        metrics: metrics.clone(),
+        policy: GcPolicy {
+            high: percent(config.image_gc_high_threshold_percent),
+            low: percent(config.image_gc_low_threshold_percent),
+            min_age: config.image_minimum_gc_age.get(),
+            max_age: config.image_maximum_gc_age.get(),
+        },
+    }
 }
 
 /// The claims of pods and the drivers that know what they mean.

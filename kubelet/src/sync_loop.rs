@@ -1,6 +1,7 @@
 //! The loop: one event after the other, each changing which pods there are and what their workers
 //! are to do. It waits for nothing itself; work is done in tasks that answer with an event.
 
+mod preemption;
 mod resize;
 
 use std::collections::{HashMap, HashSet};
@@ -13,12 +14,13 @@ use tokio::sync::{Notify, mpsc};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
+use self::preemption::Preemptor;
 use self::resize::Trigger;
 use crate::cri::client::Of;
 use crate::cri::plan::Health;
 use crate::cri::{gc, labels};
 use crate::event::{Event, ProbeKind, Source};
-use crate::pods::admission::{self, Rejection, admit};
+use crate::pods::admission::{self, Rejection, Room, admit};
 use crate::pods::pod::{PodExt, PodUid, is_terminal_phase};
 use crate::pods::sync::Syncer;
 use crate::pods::worker::{Phase, Times, Work, Worker};
@@ -48,6 +50,8 @@ pub struct SyncLoop {
     ready: HashSet<Source>,
     /// Pods that came while their namesakes were still ending.
     waiting: HashMap<PodUid, Arc<Pod>>,
+    /// Critical pods that room is being made for.
+    preemptors: HashMap<PodUid, Preemptor>,
     events: mpsc::UnboundedReceiver<Event>,
     told: mpsc::UnboundedSender<Event>,
     node_changed: Arc<Notify>,
@@ -71,6 +75,7 @@ impl SyncLoop {
             workers: HashMap::new(),
             ready: HashSet::new(),
             waiting: HashMap::new(),
+            preemptors: HashMap::new(),
             events,
             told,
             node_changed,
@@ -179,6 +184,7 @@ impl SyncLoop {
                         self.finished(&uid);
                     }
                     if ran && !runs {
+                        self.victim_ended(&uid);
                         self.retry_resizes(Trigger::PodTerminated);
                     }
                 }
@@ -243,6 +249,9 @@ impl SyncLoop {
 
     /// A pod that has none.
     fn admit(&mut self, uid: PodUid, pod: Arc<Pod>) {
+        if self.still_waits(&uid, &pod) {
+            return;
+        }
         let namesake = |worker: &Worker| {
             worker.pod.full_name() == pod.full_name()
                 && worker.pod.uid() != pod.uid()
@@ -256,13 +265,18 @@ impl SyncLoop {
         if !is_terminal_phase(pod.phase()) && !pod.is_deleting() {
             // What it was granted by the kubelet before counts, not what it may ask for meanwhile.
             let granted = self.syncer.allocations.granted(&pod);
-            if !self.was_admitted(&pod)
-                && let Err(rejection) = self.judge(&granted)
-            {
+            let judged = match self.was_admitted(&pod) {
+                true => Ok(Room::default()),
+                false => self.judge(&granted),
+            };
+            if let Err(rejection) = &judged {
                 info!(pod = %pod.full_name(), rejection.reason, rejection.message, "a pod cannot run here");
                 self.syncer
                     .reject(&pod, &rejection.reason, &rejection.message);
                 return;
+            }
+            if let Some(room) = judged.ok().filter(|room| !room.victims.is_empty()) {
+                return self.preempt(uid, pod, room);
             }
             self.syncer.allocations.grant(&granted);
             self.syncer.allocations.conditions.take_over(&pod);
@@ -276,7 +290,7 @@ impl SyncLoop {
     }
 
     /// Whether the pod, as it is given, can run beside the others.
-    fn judge(&self, pod: &Pod) -> Result<(), Rejection> {
+    fn judge(&self, pod: &Pod) -> Result<Room, Rejection> {
         let node = self.syncer.facts.get();
         let active: Vec<Arc<Pod>> = self
             .workers
@@ -284,10 +298,14 @@ impl SyncLoop {
             // A pod that has ended may not be known to have, shortly after a restart.
             .filter(|worker| {
                 let ended = matches!(worker.pod.phase(), "Succeeded" | "Failed");
-                worker.may_run() && !ended && worker.pod.uid() != pod.uid()
+                let own_uid: PodUid = worker.pod.uid().into();
+                worker.may_run() && !ended && &*own_uid != pod.uid() && !self.is_victim(&own_uid)
             })
-            .map(|worker| {
-                let granted = self.syncer.allocations.granted(&worker.pod);
+            .map(|worker| &worker.pod)
+            // Room that is being made is taken.
+            .chain(self.preemptors.values().map(|preemptor| &preemptor.pod))
+            .map(|pod| {
+                let granted = self.syncer.allocations.granted(pod);
                 crate::allocation::resize::in_use(&granted).map_or(granted, Arc::new)
             })
             .collect();
@@ -332,6 +350,7 @@ impl SyncLoop {
             return;
         }
         self.waiting.remove(pod.uid());
+        self.preemptors.remove(pod.uid());
         if source == Source::File
             && let Some(mirror) = self
                 .syncer
@@ -392,6 +411,7 @@ impl SyncLoop {
         self.syncer.index.set_may_run(&uid, false);
         self.syncer.status.forget(&uid);
         self.syncer.prober.remove_pod(&uid);
+        self.syncer.evictions.lock().remove(&uid);
         self.syncer.allocations.forget(&uid);
         self.syncer.runtime.given.remove(&uid);
         self.retry_resizes(Trigger::PodsRemoved);

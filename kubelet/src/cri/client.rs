@@ -462,6 +462,24 @@ impl CriClient {
             .images)
     }
 
+    /// By id. One that is not there is fine.
+    pub async fn remove_image(&self, id: &str) -> Result<()> {
+        let image = cri::ImageSpec {
+            image: id.to_owned(),
+            ..Default::default()
+        };
+        let request = self.within(cri::RemoveImageRequest { image: Some(image) });
+        Ok(self.images.clone().remove_image(request).await.map(drop)?)
+    }
+
+    /// Where images are kept; `None` where the runtime does not say.
+    pub async fn image_fs(&self) -> Result<Option<String>> {
+        let request = self.within(cri::ImageFsInfoRequest::default());
+        let answer = self.images.clone().image_fs_info(request).await?;
+        let first = answer.into_inner().image_filesystems.into_iter().next();
+        Ok(first.and_then(|fs| fs.fs_id).map(|id| id.mountpoint))
+    }
+
     /// `None`: it is not on this node.
     pub async fn image_status(&self, image: cri::ImageSpec) -> Result<Option<cri::Image>> {
         let request = self.within(cri::ImageStatusRequest {

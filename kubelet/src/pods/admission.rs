@@ -6,7 +6,8 @@ use std::collections::{BTreeMap, HashSet};
 use k8s_openapi::api::core::v1::{Pod, Taint};
 
 use super::node_fit;
-use super::pod::PodExt;
+use super::pod::{PodExt, PodUid};
+use super::preemption::{self, Shortage};
 use crate::resources::requests::{Amounts, ResourceList, amounts, pod_requests};
 
 /// Why a pod is not taken: the reason and message of its failure.
@@ -48,13 +49,20 @@ const SAFE_SYSCTLS: [&str; 12] = [
 
 const OS_LABEL: &str = "kubernetes.io/os";
 
+/// Who has to end before a pod can run here.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Room {
+    pub victims: Vec<PodUid>,
+    /// The resource that is lacking first.
+    pub signal: String,
+}
+
+/// Whether the pod can run here, and after whom. A critical pod gets its resources from others.
+///
 /// # Errors
-/// When the pod cannot run here.
-pub fn admit(pod: &Pod, input: &Input<'_>) -> Result<(), Rejection> {
+/// When it cannot.
+pub fn admit(pod: &Pod, input: &Input<'_>) -> Result<Room, Rejection> {
     sysctls(pod, input)?;
-    if pod.is_static() {
-        return Ok(());
-    }
     let rejected = |reason: &str, message: &str| {
         Err(Rejection {
             reason: reason.into(),
@@ -87,7 +95,10 @@ pub fn admit(pod: &Pod, input: &Input<'_>) -> Result<(), Rejection> {
             "SupplementalGroupsPolicy=Strict is not supported in this node",
         );
     }
-    resources(pod, input)?;
+    let lacking = lacking(pod, input);
+    if let Some(first) = lacking.first().filter(|_| !pod.is_critical()) {
+        return Err(first.rejection());
+    }
     if !node_fit::selects(pod, input.node_name, input.labels) {
         return predicate(
             "NodeAffinity",
@@ -105,16 +116,67 @@ pub fn admit(pod: &Pod, input: &Input<'_>) -> Result<(), Rejection> {
             "node(s) didn't have free ports for the requested pod ports",
         );
     }
-    if node_fit::drives_away(pod, input.taints) {
+    // Nothing keeps a static pod off its node but the node itself.
+    if !pod.is_static() && node_fit::drives_away(pod, input.taints) {
         return predicate(
             "TaintToleration",
             "node(s) had taints that the pod didn't tolerate",
         );
     }
-    Ok(())
+    make_room(pod, input, &lacking)
 }
 
-fn resources(pod: &Pod, input: &Input<'_>) -> Result<(), Rejection> {
+fn make_room(pod: &Pod, input: &Input<'_>, lacking: &[Lacking]) -> Result<Room, Rejection> {
+    let Some(first) = lacking.first() else {
+        return Ok(Room::default());
+    };
+    let signal = first.name.clone();
+    let short: Vec<Shortage> = lacking.iter().map(Lacking::shortage).collect();
+    let victims = preemption::victims(pod, input.active, &short);
+    let victims = victims.map_err(|error| Rejection {
+        reason: "UnexpectedAdmissionError".into(),
+        message: format!(
+            "Unexpected error while attempting to recover from admission failure: {error}"
+        ),
+    })?;
+    let victims = victims.iter().map(|pod| pod.uid().into()).collect();
+    Ok(Room { victims, signal })
+}
+
+/// A resource of which there is not enough.
+struct Lacking {
+    name: String,
+    requested: i64,
+    used: i64,
+    capacity: i64,
+}
+
+impl Lacking {
+    fn rejection(&self) -> Rejection {
+        let Self {
+            name,
+            requested,
+            used,
+            capacity,
+        } = self;
+        Rejection {
+            reason: format!("OutOf{name}"),
+            message: format!(
+                "Node didn't have enough resource: {name}, requested: {requested}, used: {used}, capacity: {capacity}"
+            ),
+        }
+    }
+
+    fn shortage(&self) -> Shortage {
+        Shortage {
+            resource: self.name.clone(),
+            amount: self.requested - (self.capacity - self.used),
+        }
+    }
+}
+
+fn lacking(pod: &Pod, input: &Input<'_>) -> Vec<Lacking> {
+    let mut all = Vec::new();
     let allocatable = amounts(Some(input.allocatable));
     let mut used = Amounts::new();
     for other in input.active {
@@ -122,16 +184,16 @@ fn resources(pod: &Pod, input: &Input<'_>) -> Result<(), Rejection> {
             *used.entry(name).or_default() += amount;
         }
     }
-    let out_of = |name: &str, requested: i64, used: i64, capacity: i64| Rejection {
-        reason: format!("OutOf{name}"),
-        message: format!(
-            "Node didn't have enough resource: {name}, requested: {requested}, used: {used}, capacity: {capacity}"
-        ),
+    let out_of = |name: &str, requested: i64, used: i64, capacity: i64| Lacking {
+        name: name.to_owned(),
+        requested,
+        used,
+        capacity,
     };
     if let Some(capacity) = allocatable.get("pods") {
         let count = i64::try_from(input.active.len()).unwrap_or(i64::MAX);
         if count + 1 > *capacity {
-            return Err(out_of("pods", 1, count, *capacity));
+            all.push(out_of("pods", 1, count, *capacity));
         }
     }
     for (name, requested) in pod_requests(pod, true) {
@@ -143,10 +205,10 @@ fn resources(pod: &Pod, input: &Input<'_>) -> Result<(), Rejection> {
             None => 0,
         };
         if requested > 0 && requested + used > capacity {
-            return Err(out_of(&name, requested, used, capacity));
+            all.push(out_of(&name, requested, used, capacity));
         }
     }
-    Ok(())
+    all
 }
 
 /// Whether a resource is one that a device plugin or a cluster's operator brought
@@ -299,6 +361,18 @@ mod tests {
             (
                 json!({"containers": c, "tainted": true, "tolerations": [{"key": "k", "operator": "Exists"}]}),
                 "",
+            ),
+            (
+                json!({"priority": 2_000_000_000, "containers": [{"name": "c", "resources": {"requests": {"cpu": "600m"}}}]}),
+                "",
+            ),
+            (
+                json!({"priority": 2_000_000_000, "containers": [{"name": "c", "resources": {"requests": {"cpu": "6"}}}]}),
+                "UnexpectedAdmissionError",
+            ),
+            (
+                json!({"priority": 2_000_000_000, "tainted": true, "containers": [{"name": "c", "resources": {"requests": {"cpu": "6"}}}]}),
+                "TaintToleration",
             ),
             (sysctl("kernel.shm_rmid_forced"), ""),
             (sysctl("net/core/somaxconn"), ""),

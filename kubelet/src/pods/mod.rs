@@ -6,6 +6,7 @@ pub mod index;
 pub mod mirror;
 pub mod node_fit;
 pub mod pod;
+mod preemption;
 pub mod source_file;
 pub mod sync;
 pub mod worker;

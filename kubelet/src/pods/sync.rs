@@ -26,10 +26,10 @@ use crate::events::Kind;
 use crate::node_status::facts::NodeFacts;
 use crate::prober::Prober;
 use crate::resources::qos::qos_class;
-use crate::status::StatusManager;
 use crate::status::conditions::RESTARTING_ALL;
 use crate::status::containers::{Context, StartFailures};
 use crate::status::generate::{Input, PAST_DEADLINE, generate};
+use crate::status::{Eviction, StatusManager};
 use crate::volumes::{VolumeContext, VolumeError, Volumes, make_pod_dirs};
 
 /// Everything that work on pods takes.
@@ -46,6 +46,8 @@ pub struct Syncer {
     pub mirrors: Option<Mirrors>,
     /// Why containers could not be started, by pod.
     pub failures: Mutex<HashMap<PodUid, StartFailures>>,
+    /// Why pods have been ended by the node itself.
+    pub evictions: Mutex<HashMap<PodUid, Eviction>>,
 }
 
 /// How long a pod waits for the services to be known before its containers are made.
@@ -130,6 +132,9 @@ impl Syncer {
             events.pod(pod, Kind::Normal, PAST_DEADLINE, message);
         }
         self.runtime.dra.show_health(pod, &mut status);
+        if let Some(eviction) = self.evictions.lock().get(pod.uid()) {
+            eviction.show(pod, &mut status);
+        }
         let ran = old.phase.as_deref().is_some_and(|phase| phase != "Pending");
         let status = self.status.set(pod, status);
         if !ran && status.phase.as_deref() == Some("Running") {

@@ -3,6 +3,7 @@
 
 pub mod conditions;
 pub mod containers;
+mod evicted;
 pub mod generate;
 mod manager;
 pub mod merge;
@@ -10,4 +11,5 @@ pub mod phase;
 pub mod resources;
 pub mod restart_all;
 
+pub use evicted::Eviction;
 pub use manager::StatusManager;
