@@ -21,6 +21,7 @@ use crate::cri::plan::Health;
 use crate::cri::{gc, labels};
 use crate::event::{Event, ProbeKind, Source};
 use crate::pods::admission::{self, Rejection, Room, admit};
+use crate::pods::index::PodIndex;
 use crate::pods::pod::{PodExt, PodUid, is_terminal_phase};
 use crate::pods::sync::Syncer;
 use crate::pods::worker::{Phase, Times, Work, Worker};
@@ -417,7 +418,7 @@ impl SyncLoop {
         self.retry_resizes(Trigger::PodsRemoved);
         self.dirt = true;
         let syncer = self.syncer.clone();
-        let exists = self.known();
+        let known = self.known();
         let (policy, logs) = (self.settings.gc, self.settings.logs_root.clone());
         tokio::spawn(async move {
             if let Err(error) = syncer.volumes.remove_pod_dir(&uid).await {
@@ -426,7 +427,7 @@ impl SyncLoop {
             if let Err(error) = gc::collect(
                 &syncer.runtime.client,
                 &logs,
-                |uid| exists.contains(uid),
+                |uid| known.contains(uid),
                 policy,
             )
             .await
@@ -446,13 +447,11 @@ impl SyncLoop {
     }
 
     /// The pods that this node has to do with.
-    fn known(&self) -> HashSet<PodUid> {
-        let index = self.syncer.index.all();
-        self.workers
-            .keys()
-            .cloned()
-            .chain(index.iter().map(|pod| pod.uid().into()))
-            .collect()
+    fn known(&self) -> Known {
+        Known {
+            workers: self.workers.keys().cloned().collect(),
+            index: self.syncer.index.clone(),
+        }
     }
 
     /// Starts what workers want done.
@@ -565,8 +564,21 @@ impl SyncLoop {
     }
 }
 
+/// The pods that the node has to do with: those that had a worker when something began that
+/// takes its time, and those that are there now, whose containers it may come upon.
+struct Known {
+    workers: HashSet<PodUid>,
+    index: Arc<PodIndex>,
+}
+
+impl Known {
+    fn contains(&self, uid: &str) -> bool {
+        self.workers.contains(uid) || self.index.get(uid).is_some() || self.index.may_run(uid)
+    }
+}
+
 /// Pods that run though nobody asks for them, as far as the runtime knows them.
-async fn find_orphans(syncer: &Syncer, known: &HashSet<PodUid>) -> Vec<Pod> {
+async fn find_orphans(syncer: &Syncer, known: &Known) -> Vec<Pod> {
     let of = Of {
         pod_uid: None,
         running: true,
@@ -585,7 +597,7 @@ async fn find_orphans(syncer: &Syncer, known: &HashSet<PodUid>) -> Vec<Pod> {
     for labels in labels {
         let Some(uid) = labels
             .get(labels::POD_UID)
-            .filter(|uid| !known.contains(uid.as_str()))
+            .filter(|uid| !known.contains(uid))
         else {
             continue;
         };
@@ -634,6 +646,25 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn a_pod_that_comes_while_others_are_cleared_away_is_known() {
+        let pod = |uid: &str| -> Arc<Pod> {
+            let metadata = json!({"name": uid, "namespace": "n", "uid": uid});
+            Arc::new(serde_json::from_value(json!({"metadata": metadata})).unwrap())
+        };
+        let known = Known {
+            workers: [PodUid::from("ending")].into(),
+            index: Arc::default(),
+        };
+        known.index.set(pod("new"));
+        known.index.set_may_run(&PodUid::from("running"), true);
+        let uids = ["ending", "new", "running", "gone"];
+        assert_eq!(
+            uids.map(|uid| known.contains(uid)),
+            [true, true, true, false]
+        );
+    }
 
     #[test]
     fn a_status_of_our_own_is_no_news() {
