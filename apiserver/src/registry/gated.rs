@@ -62,14 +62,8 @@ const FIELDS: &[Gated] = &[
     of(
         "",
         "pods",
-        "spec.containers.[].lifecycle.stopSignal",
-        SIGNALS,
-    ),
-    of(
-        "",
-        "pods",
-        "spec.initContainers.[].lifecycle.stopSignal",
-        SIGNALS,
+        "status.nodeAllocatableResourceClaimStatuses",
+        "DRANodeAllocatableResources",
     ),
     of("", "serviceaccounts", "secrets.[].apiVersion", ""),
     of("", "serviceaccounts", "secrets.[].fieldPath", ""),
@@ -96,12 +90,52 @@ const FIELDS: &[Gated] = &[
         "endpoints.[].deprecatedTopology",
         "",
     ),
+    of(
+        "storage.k8s.io",
+        "csidrivers",
+        "spec.preventPodSchedulingIfMissing",
+        "VolumeLimitScaling",
+    ),
 ];
+
+/// Fields of a pod's spec and their gates, wherever a pod's spec is.
+const POD_FIELDS: &[(&str, &str)] = &[
+    ("containers.[].lifecycle.stopSignal", SIGNALS),
+    ("initContainers.[].lifecycle.stopSignal", SIGNALS),
+    ("schedulingGroup", "GenericWorkload"),
+    (
+        "volumes.[].projected.sources.[].clusterTrustBundle",
+        "ClusterTrustBundleProjection",
+    ),
+    (
+        "volumes.[].projected.sources.[].podCertificate",
+        "PodCertificateRequest",
+    ),
+];
+
+/// Where a resource has a pod's spec.
+const POD_SPECS: &[(&str, &str, &str)] = &[
+    ("", "pods", "spec"),
+    ("", "podtemplates", "template.spec"),
+    ("", "replicationcontrollers", "spec.template.spec"),
+    ("apps", "daemonsets", "spec.template.spec"),
+    ("apps", "deployments", "spec.template.spec"),
+    ("apps", "replicasets", "spec.template.spec"),
+    ("apps", "statefulsets", "spec.template.spec"),
+    ("batch", "cronjobs", "spec.jobTemplate.spec.template.spec"),
+    ("batch", "jobs", "spec.template.spec"),
+];
+
+/// A field whose gate is off.
+struct Field {
+    path: String,
+    because: String,
+}
 
 /// A kind's strategy that never sees what is dropped.
 pub struct Dropping {
     inner: Box<dyn Strategy>,
-    fields: Vec<&'static Gated>,
+    fields: Vec<Field>,
 }
 
 /// `strategy`, with the fields of `group`'s `plural` dropped whose gates are off.
@@ -110,12 +144,29 @@ pub fn dropping(
     (group, plural): (&str, &str),
     gates: &FeatureGates,
 ) -> Box<dyn Strategy> {
-    let off = |field: &&Gated| field.gate.is_empty() || !gates.enabled(field.gate);
-    let fields: Vec<&Gated> = FIELDS
+    let off = |gate: &str| gate.is_empty() || !gates.enabled(gate);
+    let own = FIELDS
         .iter()
-        .filter(|field| (field.group, field.plural) == (group, plural))
-        .filter(off)
-        .collect();
+        .filter(|field| (field.group, field.plural) == (group, plural) && off(field.gate))
+        .map(|field| Field {
+            path: field.path.to_owned(),
+            because: field.because.to_owned(),
+        });
+    let of_pods = POD_SPECS
+        .iter()
+        .filter(|(g, p, _)| (*g, *p) == (group, plural))
+        .flat_map(|(_, _, spec)| {
+            POD_FIELDS
+                .iter()
+                .map(move |(field, gate)| (spec, field, gate))
+        })
+        .filter(|(_, _, gate)| off(gate))
+        .map(|(spec, field, _)| {
+            let path = format!("{spec}.{field}");
+            let because = path.clone();
+            Field { path, because }
+        });
+    let fields: Vec<Field> = own.chain(of_pods).collect();
     if fields.is_empty() {
         strategy
     } else {
@@ -158,9 +209,9 @@ fn remove(object: &mut Value, path: &str) {
 impl Dropping {
     fn drop_from(&self, object: &mut Value, old: Option<&Value>) {
         for field in &self.fields {
-            let there = old.is_some_and(|old| is_set(old, field.path));
-            if !there && is_set(object, field.because) {
-                remove(object, field.path);
+            let there = old.is_some_and(|old| is_set(old, &field.path));
+            if !there && is_set(object, &field.because) {
+                remove(object, &field.path);
             }
         }
     }
@@ -234,15 +285,17 @@ mod tests {
 
     #[test]
     fn every_field_is_of_a_resource_and_a_gate_that_exist() {
-        for field in FIELDS {
+        let own = FIELDS.iter().map(|field| (field.group, field.plural));
+        for resource in own.chain(POD_SPECS.iter().map(|(group, plural, _)| (*group, *plural))) {
             let found = schema::resources()
                 .iter()
-                .any(|r| r.group == field.group && r.plural == field.plural);
-            assert!(found, "{}", field.plural);
-            if !field.gate.is_empty() {
-                let known = FeatureGates::parse(&format!("{}=true", field.gate));
-                assert!(known.is_ok(), "{}", field.gate);
-            }
+                .any(|r| (r.group, r.plural) == resource);
+            assert!(found, "{resource:?}");
+        }
+        let gates = FIELDS.iter().map(|field| field.gate);
+        for gate in gates.chain(POD_FIELDS.iter().map(|(_, gate)| *gate)) {
+            let known = FeatureGates::parse(&format!("{gate}=true"));
+            assert!(gate.is_empty() || known.is_ok(), "{gate}");
         }
     }
 

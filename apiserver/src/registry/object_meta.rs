@@ -2,6 +2,8 @@
 //!
 //! What must not be here: rules of one kind.
 
+use std::collections::HashSet;
+
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 
@@ -189,16 +191,16 @@ pub fn dedup_owner_references(object: &mut Value) -> Vec<String> {
     else {
         return Vec::new();
     };
-    let mut kept: Vec<Value> = Vec::with_capacity(references.len());
+    // There may be as many as a body holds.
+    let mut seen = HashSet::with_capacity(references.len());
     let mut duplicates = Vec::new();
-    for reference in references.drain(..) {
-        if kept.contains(&reference) {
+    references.retain(|reference| {
+        let is_new = seen.insert(reference.clone());
+        if !is_new {
             duplicates.push(reference["uid"].as_str().unwrap_or_default().to_owned());
-        } else {
-            kept.push(reference);
         }
-    }
-    *references = kept;
+        is_new
+    });
     duplicates
 }
 

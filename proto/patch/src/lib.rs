@@ -7,6 +7,7 @@
 pub mod apply;
 pub mod json;
 pub mod merge;
+mod places;
 pub mod strategic;
 
 /// Why a patch cannot be applied.

@@ -16,9 +16,12 @@ mod order;
 #[cfg(test)]
 mod tests;
 
+use std::collections::{HashMap, HashSet};
+
 use schema::{Cardinality, Field, Message, PatchStrategy, Type};
 use serde_json::{Map, Value};
 
+use crate::places::Places;
 use crate::{Error, Result};
 
 type Object = Map<String, Value>;
@@ -168,7 +171,8 @@ fn retain_keys(original: &mut Object, patch: &mut Object) -> Result<()> {
     };
     let bad = || malformed("invalid patch format of retainKeys");
     let retained = retained.as_array().ok_or_else(bad)?;
-    let named = |key: &str| retained.iter().any(|k| k == key);
+    let retained: HashSet<&str> = retained.iter().filter_map(Value::as_str).collect();
+    let named = |key: &str| retained.contains(key);
     let stray = patch.iter().any(|(key, value)| {
         !value.is_null()
             && !key.starts_with(DELETE_FROM_PRIMITIVE_LIST)
@@ -226,19 +230,18 @@ fn order_lists(original: &mut Object, patch: &mut Object, schema: Schema) -> Res
 /// that it adds: that is where upstream's clients have come to expect them.
 fn live_order(ours: &[Value], theirs: &[Value], key: &str) -> Vec<Value> {
     let (deleting, adding): (Vec<_>, Vec<_>) = theirs.iter().partition(|i| i.get(PATCH).is_some());
+    let deleted: HashSet<Option<&Value>> = deleting.into_iter().map(|d| d.get(key)).collect();
     let mut live: Vec<Value> = ours
         .iter()
-        .filter(|o| key.is_empty() || !deleting.iter().any(|d| d.get(key) == o.get(key)))
+        .filter(|o| key.is_empty() || !deleted.contains(&o.get(key)))
         .cloned()
         .collect();
+    let mut known: HashSet<Value> = live.iter().filter_map(|l| l.get(key).cloned()).collect();
     for item in adding {
         if live.len() == ours.len() {
             break;
         }
-        if item
-            .get(key)
-            .is_none_or(|v| position(&live, key, v).is_none())
-        {
+        if item.get(key).is_none_or(|v| known.insert(v.clone())) {
             live.push(item.clone());
         }
     }
@@ -267,17 +270,13 @@ fn merge_list(
     let key = lookup.merge_key;
     if !of_maps(original.iter().chain(&patch))? {
         if deletes {
-            return Ok(original
-                .into_iter()
-                .filter(|v| !patch.contains(v))
-                .collect());
+            let deleted: HashSet<Value> = patch.into_iter().collect();
+            let kept = original.into_iter().filter(|v| !deleted.contains(v));
+            return Ok(kept.collect());
         }
-        let mut merged: Vec<Value> = Vec::with_capacity(original.len() + patch.len());
-        for item in original.iter().chain(&patch) {
-            if !merged.contains(item) {
-                merged.push(item.clone());
-            }
-        }
+        let mut seen = HashSet::with_capacity(original.len() + patch.len());
+        let all = original.iter().chain(&patch);
+        let merged: Vec<Value> = all.filter(|item| seen.insert(*item)).cloned().collect();
         return order::enforce(merged, &patch, &original, key);
     }
     if key.is_empty() {
@@ -287,19 +286,25 @@ fn merge_list(
     }
     let (mut merged, patch) = directives_of_items(original, patch, key)?;
     let live = merged.clone();
+    let places = Places::new(&live, key);
+    // Where those are that the patch has added.
+    let mut added: HashMap<&Value, usize> = HashMap::new();
     for item in &patch {
         let Value::Object(item) = item else {
             unreachable!("of_maps() has looked at every item")
         };
         let value = item.get(key).ok_or_else(|| no_merge_key(item, key))?;
-        match position(&merged, key, value) {
+        match places.of(value).or_else(|| added.get(value).copied()) {
             Some(at) => {
                 let Value::Object(ours) = merged[at].take() else {
-                    unreachable!("position() finds maps")
+                    unreachable!("only maps have keys")
                 };
                 merged[at] = Value::Object(merge_map(ours, item.clone(), lookup.schema)?);
             }
-            None => merged.push(Value::Object(item.clone())),
+            None => {
+                added.insert(value, merged.len());
+                merged.push(Value::Object(item.clone()));
+            }
         }
     }
     order::enforce(merged, &patch, &live, key)
@@ -313,6 +318,7 @@ fn directives_of_items(
     key: &str,
 ) -> Result<(Vec<Value>, Vec<Value>)> {
     let mut ordinary = Vec::with_capacity(patch.len());
+    let mut deleted: HashSet<Value> = HashSet::new();
     let mut replaces = false;
     for item in patch {
         let Some(directive) = item.get(PATCH) else {
@@ -323,7 +329,7 @@ fn directives_of_items(
         match directive.as_str() {
             Some("delete") => {
                 let value = map.get(key).ok_or_else(|| no_merge_key(&map, key))?;
-                original.retain(|o| o.get(key) != Some(value));
+                deleted.insert(value.clone());
             }
             Some("replace") => replaces = true,
             Some("merge") => {
@@ -333,6 +339,9 @@ fn directives_of_items(
             }
             _ => return Err(bad_patch_type(directive, &map)),
         }
+    }
+    if !deleted.is_empty() {
+        original.retain(|o| o.get(key).is_none_or(|value| !deleted.contains(value)));
     }
     Ok(if replaces {
         (ordinary, Vec::new())
@@ -371,11 +380,6 @@ fn type_name(value: &Value) -> &'static str {
         Value::Array(_) => "[]interface {}",
         Value::Object(_) => MAP,
     }
-}
-
-/// The item whose merge key has this value.
-fn position(items: &[Value], key: &str, value: &Value) -> Option<usize> {
-    items.iter().position(|i| i.get(key) == Some(value))
 }
 
 /// Drops `null` members at every depth; they delete nothing where nothing is.

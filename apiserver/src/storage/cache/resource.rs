@@ -311,7 +311,7 @@ impl ResourceCache {
             revision,
         } = snapshot;
         let selector = query.selector;
-        let plain = selector.is_plain();
+        let plain = selector.is_plain(&self.definition);
         let limit = if query.limit == 0 {
             usize::MAX
         } else {
@@ -368,7 +368,7 @@ impl ResourceCache {
             let page_size = match query.limit {
                 0 => self.shared.options.page_size,
                 // One more shows whether more match.
-                limit if selector.is_plain() => limit + 1 - objects.len(),
+                limit if selector.is_plain(&self.definition) => limit + 1 - objects.len(),
                 limit => (limit + 1).max(self.shared.options.page_size),
             };
             let page = self.shared.storage.range(&start, &end, page_size, revision);
@@ -385,7 +385,7 @@ impl ResourceCache {
                         objects,
                         revision,
                         more: true,
-                        remaining: selector.is_plain().then_some(left),
+                        remaining: selector.is_plain(&self.definition).then_some(left),
                     });
                 }
                 left -= 1;

@@ -102,9 +102,11 @@ impl Selector {
             })
     }
 
-    /// Nothing but namespace and name is asked, so counting needs no look at the objects.
-    pub(super) fn is_plain(&self) -> bool {
-        self.labels.is_empty() && self.fields.is_empty()
+    /// A range of keys says all that is asked, so counting needs no look at the objects. A name
+    /// alone, in whichever namespace, is no range.
+    pub(super) fn is_plain(&self, definition: &Definition) -> bool {
+        let is_range = self.name.is_empty() || !self.namespace.is_empty() || !definition.namespaced;
+        is_range && self.labels.is_empty() && self.fields.is_empty()
     }
 
     /// Name and namespace that the field terms demand become the selector's own, which are

@@ -142,6 +142,14 @@ async fn lists_come_in_key_order_with_their_revision() {
     assert_eq!(names(&b), ["b/1", "b/2"]);
     let one = rig.select("", "", "metadata.name=1,metadata.namespace=b");
     assert_eq!(names(&rig.list(&one, At::Any).await.unwrap()), ["b/1"]);
+    // A name in every namespace.
+    let ones = rig.select("", "", "metadata.name=1");
+    for at in [At::Any, At::Exact(6)] {
+        let found = rig.list(&ones, at).await.unwrap();
+        assert_eq!(names(&found), ["a/1", "b-c/1", "b/1"]);
+    }
+    let none = rig.select("", "", "metadata.name=3");
+    assert!(rig.list(&none, At::Any).await.unwrap().objects.is_empty());
     let both = rig.select("a", "", "metadata.namespace=b");
     assert!(rig.list(&both, At::Any).await.unwrap().objects.is_empty());
 }

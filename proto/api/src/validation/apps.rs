@@ -1,6 +1,8 @@
 //! Deployments, replica sets, daemon sets, stateful sets, controller revisions and
 //! replication controllers.
 
+use std::collections::BTreeSet;
+
 use meta::field::{ErrorList, FieldError};
 use meta::labels::Selector;
 use meta::validation as format;
@@ -285,19 +287,19 @@ fn stateful_template(spec: &At<'_>, errors: &mut ErrorList) {
                 .or_insert_with(|| Value::Array(Vec::new()))
         });
     if let Some(Value::Array(volumes)) = volumes {
-        let mut claims: Vec<Value> = Vec::new();
-        for claim in spec.get("volumeClaimTemplates").items() {
-            let name = claim.get("metadata").get("name").text();
-            let same = |v: &Value| v["name"] == name;
-            volumes.retain(|v| !same(v));
-            if !claims.iter().any(same) {
-                claims.push(serde_json::json!({
-                    "name": name,
-                    "persistentVolumeClaim": {"claimName": "from-template"},
-                }));
-            }
-        }
-        volumes.splice(..0, claims);
+        let claims = spec.get("volumeClaimTemplates");
+        let names: BTreeSet<&str> = claims
+            .items()
+            .map(|claim| claim.get("metadata").get("name").text())
+            .collect();
+        volumes.retain(|v| v["name"].as_str().is_none_or(|name| !names.contains(name)));
+        let claim = |name: &str| {
+            serde_json::json!({
+                "name": name,
+                "persistentVolumeClaim": {"claimName": "from-template"},
+            })
+        };
+        volumes.splice(..0, names.into_iter().map(claim));
     }
     pod::template(&At::new(spec.get("template").path, &with_claims), errors);
     let pod = spec.get("template").get("spec");

@@ -1,6 +1,6 @@
 //! What containers and pods ask for: requests, limits, claims, and how a resize goes.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 
 use meta::field::{ErrorList, FieldError};
 use meta::quantity::Quantity;
@@ -111,7 +111,7 @@ fn within_limits(limits: &At<'_>, requests: &At<'_>, errors: &mut ErrorList) {
 }
 
 fn claims(claims: &At<'_>, known: &HashSet<&str>, errors: &mut ErrorList) {
-    let mut seen: HashSet<String> = HashSet::new();
+    let mut seen: BTreeSet<String> = BTreeSet::new();
     for claim in claims.items() {
         let (name, request) = (claim.get("name").text(), claim.get("request"));
         if name.is_empty() {
@@ -127,7 +127,8 @@ fn claims(claims: &At<'_>, known: &HashSet<&str>, errors: &mut ErrorList) {
                 key = format!("{name}/{}", request.text());
             }
             let prefix = format!("{name}/");
-            let part_of = !request.is_given() && seen.iter().any(|k| k.starts_with(&prefix));
+            let next = seen.range(prefix.clone()..).next();
+            let part_of = !request.is_given() && next.is_some_and(|k| k.starts_with(&prefix));
             if seen.contains(&key) || part_of {
                 errors.push(FieldError::duplicate(&claim.path, key.as_str()));
             }

@@ -167,15 +167,14 @@ fn runtime_class(at: &At<'_>, errors: &mut ErrorList) {
     metadata::labels(&scheduling.get("nodeSelector"), errors);
     let tolerations = scheduling.get("tolerations");
     pod::tolerations(&tolerations, errors);
-    let mut seen: Vec<&Value> = Vec::new();
+    let mut seen: HashSet<&Value> = HashSet::new();
     for toleration in tolerations.items() {
         let Some(value) = toleration.value() else {
             continue;
         };
-        if seen.contains(&value) {
+        if !seen.insert(value) {
             toleration.duplicate(errors);
         }
-        seen.push(value);
     }
 }
 
@@ -588,14 +587,13 @@ fn storage_class(class: &At<'_>, errors: &mut ErrorList) {
     } else {
         mode.required(errors, "");
     }
-    let mut terms: Vec<BTreeMap<&str, BTreeSet<&str>>> = Vec::new();
+    let mut terms: BTreeSet<BTreeMap<&str, BTreeSet<&str>>> = BTreeSet::new();
     for term in class.get("allowedTopologies").items() {
         let expressions = term.get("matchLabelExpressions");
         let parsed = topology_term(&expressions, errors);
-        if terms.contains(&parsed) {
+        if !terms.insert(parsed) {
             errors.push(FieldError::duplicate(&expressions.path, ""));
         }
-        terms.push(parsed);
     }
 }
 

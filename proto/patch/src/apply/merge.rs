@@ -1,11 +1,14 @@
 //! The live object and what is applied, made one. Nothing is removed here.
 
+use std::collections::BTreeMap;
+
 use schema::Message;
 use serde_json::{Map, Value};
 
 use super::set::Element;
 use super::typed::{Atom, Ref, Relation, element_of, items};
 use super::validate::Invalid;
+use crate::places::SHORT;
 
 /// Merges `applied` into `live`. Where both have a leaf, `applied` wins. The items of an
 /// associative list are ordered as in `applied` where it has them, and as in `live` otherwise.
@@ -81,6 +84,8 @@ fn map(
 struct Indexed<'a> {
     elements: Vec<Element>,
     values: Vec<Option<&'a Value>>,
+    /// Where the elements of a long list are. Short ones are searched.
+    places: Option<BTreeMap<Element, usize>>,
 }
 
 impl<'a> Indexed<'a> {
@@ -93,6 +98,7 @@ impl<'a> Indexed<'a> {
         let mut indexed = Indexed {
             elements: Vec::with_capacity(items.len()),
             values: Vec::with_capacity(items.len()),
+            places: (items.len() > SHORT).then(BTreeMap::new),
         };
         for (i, item) in items.iter().enumerate() {
             match element_of(relation, item) {
@@ -107,6 +113,10 @@ impl<'a> Indexed<'a> {
                         }
                         indexed.values[earlier] = None;
                     }
+                    if let Some(places) = &mut indexed.places {
+                        let at = indexed.elements.len();
+                        places.entry(element.clone()).or_insert(at);
+                    }
                     indexed.elements.push(element);
                     indexed.values.push(Some(item));
                 }
@@ -116,7 +126,10 @@ impl<'a> Indexed<'a> {
     }
 
     fn position(&self, element: &Element) -> Option<usize> {
-        self.elements.iter().position(|e| e == element)
+        match &self.places {
+            Some(places) => places.get(element).copied(),
+            None => self.elements.iter().position(|e| e == element),
+        }
     }
 
     /// The item to merge with; `None` where there is none, or more than one.

@@ -46,20 +46,23 @@ fn value(of: Ref, from: &Value) -> (bool, Set) {
         Atom::List { item, relation } => {
             let mut nodes: Vec<Node> = Vec::new();
             for from in from.as_array().into_iter().flatten() {
-                let Ok(element) = element_of(relation, from) else {
-                    continue;
-                };
-                if let Some(twice) = nodes.iter_mut().find(|n| n.element == element) {
-                    // Repeated items are owned as one leaf.
-                    twice.children = Set::default();
-                    continue;
+                if let Ok(element) = element_of(relation, from) {
+                    nodes.push(Node {
+                        element,
+                        member: true,
+                        children: value(item, from).1,
+                    });
                 }
-                nodes.push(Node {
-                    element,
-                    member: true,
-                    children: value(item, from).1,
-                });
             }
+            nodes.sort_by(|a, b| a.element.cmp(&b.element));
+            nodes.dedup_by(|again, first| {
+                let repeated = again.element == first.element;
+                if repeated {
+                    // Repeated items are owned as one leaf.
+                    first.children = Set::default();
+                }
+                repeated
+            });
             (false, Set::new(nodes))
         }
     }

@@ -4,21 +4,8 @@
 use serde_json::Value;
 
 use super::{PATCH, no_merge_key};
+use crate::places::{Places, identity};
 use crate::{Error, Result};
-
-/// The item itself, or its merge key's value.
-fn identity<'a>(item: &'a Value, key: &str) -> Option<&'a Value> {
-    if key.is_empty() {
-        Some(item)
-    } else {
-        item.get(key)
-    }
-}
-
-fn index(items: &[Value], item: &Value, key: &str) -> Option<usize> {
-    let wanted = identity(item, key)?;
-    items.iter().position(|i| identity(i, key) == Some(wanted))
-}
 
 /// The patch's items must appear in `$setElementOrder`'s list, and in its order.
 pub fn check(patch: &[Value], wanted: &[Value], key: &str) -> Result<()> {
@@ -50,13 +37,14 @@ pub fn enforce(
     if let Some(item) = merged.iter().find(|i| identity(i, key).is_none()) {
         return Err(missing(item, key));
     }
+    let (wanted, live) = (Places::new(wanted, key), Places::new(live, key));
     let (mut named, mut others): (Vec<Value>, Vec<Value>) = merged
         .into_iter()
-        .partition(|i| index(wanted, i, key).is_some());
+        .partition(|i| wanted.same_as(i).is_some());
     // Stable, and items that the order does not know come last.
-    let rank = |order: &[Value], item: &Value| index(order, item, key).unwrap_or(usize::MAX);
-    named.sort_by_key(|i| rank(wanted, i));
-    others.sort_by_key(|i| rank(live, i));
+    let rank = |order: &Places<'_>, item: &Value| order.same_as(item).unwrap_or(usize::MAX);
+    named.sort_by_cached_key(|i| rank(&wanted, i));
+    others.sort_by_cached_key(|i| rank(&live, i));
 
     let mut result = Vec::with_capacity(named.len() + others.len());
     let (mut named, mut others) = (named.into_iter().peekable(), others.into_iter().peekable());
@@ -65,7 +53,7 @@ pub fn enforce(
             (None, None) => return Ok(result),
             (Some(_), None) => true,
             (None, Some(_)) => false,
-            (Some(other), Some(name)) => match (index(live, other, key), index(live, name, key)) {
+            (Some(other), Some(name)) => match (live.same_as(other), live.same_as(name)) {
                 (Some(other), Some(name)) => other < name,
                 _ => false,
             },
