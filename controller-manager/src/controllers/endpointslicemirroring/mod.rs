@@ -1,10 +1,11 @@
 //! endpointslice-mirroring-controller: what people write as Endpoints, for Services without a
 //! selector, as EndpointSlices.
 
+mod metrics;
 pub mod plan;
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use client::informer::{Event as Change, Index, Store};
 use client::workqueue::{Backoff, Queue, Requeue};
@@ -13,6 +14,7 @@ use k8s_openapi::api::core::v1::{Endpoints, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use parking_lot::Mutex;
 
+use self::metrics::Metrics;
 use self::plan::{MANAGER, mirrors};
 use crate::context::{Context, Run};
 use crate::controllers::endpointslice::plan::{MANAGED_BY, SERVICE_NAME};
@@ -29,6 +31,7 @@ struct Controller {
     max_per_subset: usize,
     queue: Queue<ObjectKey>,
     batch: Duration,
+    metrics: Metrics,
 }
 
 /// Sets the controller up.
@@ -55,7 +58,9 @@ pub fn start(ctx: &Context) -> anyhow::Result<Option<Run>> {
         max_per_subset: options.mirroring_max_endpoints_per_subset,
         queue: ctx.queue_with("endpoint_slice_mirroring", backoff),
         batch: options.mirroring_endpointslice_updates_batch_period.get(),
+        metrics: Metrics::new(&ctx.meter)?,
     });
+    metrics::count_slices(&ctx.meter, slices.store())?;
     let queue = controller.queue.clone();
     endpoints.add_handler(move |change| {
         if mirrors(change.object()) || change.previous().is_some_and(|old| mirrors(old)) {
@@ -84,7 +89,12 @@ pub fn start(ctx: &Context) -> anyhow::Result<Option<Run>> {
         queue
             .run(workers, &stop, move |key| {
                 let controller = Arc::clone(&controller);
-                async move { controller.sync(&key).await }
+                async move {
+                    let began = Instant::now();
+                    let result = controller.sync(&key).await;
+                    controller.metrics.synced(began);
+                    result
+                }
             })
             .await;
     })))
@@ -170,20 +180,26 @@ impl Controller {
             return Ok(Requeue::Backoff);
         }
         let plan = plan::plan(&endpoints, &slices, self.max_per_subset);
+        self.metrics.skipped(plan.skipped);
         self.tell(&endpoints, &plan);
         for slice in &plan.create {
             match api.create(slice).await {
-                Ok(created) => self.tracker.lock().written(key, &created),
+                Ok(created) => {
+                    self.metrics.changed("create");
+                    self.tracker.lock().written(key, &created);
+                }
                 Err(e) if e.is_namespace_terminating() => return Ok(Requeue::No),
                 Err(e) => return Err(e),
             }
         }
         for slice in &plan.update {
             let updated = api.replace(slice).await?;
+            self.metrics.changed("update");
             self.tracker.lock().written(key, &updated);
         }
         for slice in &plan.delete {
             optional(api.delete(slice.name(), &DeleteOptions::new()).await)?;
+            self.metrics.changed("delete");
             self.tracker.lock().expect_deletion(key, slice);
         }
         Ok(Requeue::No)

@@ -76,10 +76,14 @@ pub fn start(ctx: &Context) -> anyhow::Result<Option<Run>> {
         delete: ctx.queue("garbage_collector_attempt_to_delete"),
         orphan: ctx.queue("garbage_collector_attempt_to_orphan"),
     });
+    let failures = ctx.meter.counter(
+        "garbagecollector_controller_resources_sync_error_total",
+        "How often it could not be learned what there is to collect.",
+    )?;
     let workers = options.concurrent_gc_syncs;
     let ctx = ctx.clone();
     Ok(Some(Box::pin(async move {
-        let mut monitors = monitors::Monitors::new(&ctx, Arc::clone(&controller));
+        let mut monitors = monitors::Monitors::new(&ctx, Arc::clone(&controller), failures);
         // Resources that cannot be watched must not keep the others waiting for ever.
         let first = tokio::time::timeout(DISCOVERY_PERIOD, async {
             while !monitors.sync().await {

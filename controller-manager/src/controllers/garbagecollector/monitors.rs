@@ -12,6 +12,7 @@ use k8s_openapi::api::core::v1::{Endpoints, Namespace, Service, ServiceAccount};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use meta::GroupVersionResource;
+use prometheus::IntCounter;
 use serde::Deserialize;
 use tokio_util::sync::CancellationToken;
 
@@ -188,6 +189,8 @@ pub struct Monitors {
     /// By resource; dropping the token's guard ends the watch. Shared ones are not ours to end.
     running: HashMap<GroupVersionResource, Option<CancellationToken>>,
     waits: Vec<Wait>,
+    /// How often the server could not be asked.
+    failures: IntCounter,
 }
 
 /// Events come and go by themselves, and are too many.
@@ -196,12 +199,13 @@ fn is_ignored(gvr: &GroupVersionResource) -> bool {
 }
 
 impl Monitors {
-    pub fn new(ctx: &Context, controller: Arc<Controller>) -> Self {
+    pub fn new(ctx: &Context, controller: Arc<Controller>, failures: IntCounter) -> Self {
         Self {
             ctx: ctx.clone(),
             controller,
             running: HashMap::new(),
             waits: Vec::new(),
+            failures,
         }
     }
 
@@ -209,9 +213,13 @@ impl Monitors {
     pub async fn sync(&mut self) -> bool {
         let found = match discover(&self.controller.client).await {
             Ok(found) if !found.is_empty() => found,
-            Ok(_) => return false,
+            Ok(_) => {
+                self.failures.inc();
+                return false;
+            }
             Err(err) => {
                 tracing::info!(%err, "cannot discover resources");
+                self.failures.inc();
                 return false;
             }
         };
