@@ -124,6 +124,7 @@ mod tests {
             now: jiff::Timestamp::UNIX_EPOCH,
             dry_run: false,
             subresource: "",
+            warnings: None,
         };
         let mut request = json!({"spec": {"username": "root", "request": "x"}});
         CertificateRequests.prepare_create(&cx, &mut request);

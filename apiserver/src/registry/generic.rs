@@ -535,6 +535,7 @@ mod tests {
             now: jiff::Timestamp::UNIX_EPOCH,
             dry_run: false,
             subresource,
+            warnings: None,
         }
     }
 

@@ -87,6 +87,7 @@ mod tests {
             now: jiff::Timestamp::UNIX_EPOCH,
             dry_run: false,
             subresource,
+            warnings: None,
         };
         let mut created = json!({"metadata": {"name": "a"}});
         Namespaces.prepare_create(&cx(""), &mut created);

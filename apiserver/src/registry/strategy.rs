@@ -13,6 +13,7 @@ use serde_json::Value;
 
 use super::deletion::GarbageCollection;
 use super::options::DeleteOptions;
+use super::store::Warnings;
 
 /// What a strategy may ask about the request it serves.
 #[derive(Debug, Clone, Copy)]
@@ -24,6 +25,8 @@ pub struct Context<'a> {
     pub dry_run: bool,
     /// `""`, `"status"`, `"approval"`, … for updates that only touch a part of the object.
     pub subresource: &'a str,
+    /// What the client is warned of beyond [`Strategy::warnings`].
+    pub warnings: Option<&'a Warnings>,
 }
 
 /// The rules of one kind (`rest.RESTCreateUpdateStrategy`). Objects are trees of the

@@ -73,6 +73,20 @@ fn moves(rounds: usize) -> String {
     json!(moves).to_string()
 }
 
+/// An object of so many owners, who are nobody.
+fn owners(count: usize) -> String {
+    let owner = |i| json!({"apiVersion": "v1", "kind": "X", "name": "x", "uid": format!("u{i}")});
+    let owners: Vec<_> = (0..count).map(owner).collect();
+    json!({"metadata": {"name": "owned", "ownerReferences": owners}}).to_string()
+}
+
+/// An object with so many finalizers.
+fn finalizers(count: usize) -> String {
+    let finalizers: Vec<_> = (0..count).map(|i| format!("example.com/{i}")).collect();
+    let metadata = json!({"name": "patched", "finalizers": finalizers});
+    json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata}).to_string()
+}
+
 fn post(kind: &'static str, body: String) -> Ask {
     Ask::send(Method::POST, PATH, kind, body)
 }
@@ -142,6 +156,12 @@ async fn expensive_requests_are_cheap() {
             "10001 operations",
             patch(JSON_PATCH, operations(10_001)),
             large(OPERATIONS),
+        ),
+        ("20000 owners", post(JSON, owners(20_000)), (201, "", "")),
+        (
+            "20000 applied finalizers",
+            apply(finalizers(20_000)),
+            (200, "", ""),
         ),
         (
             "too many bytes",

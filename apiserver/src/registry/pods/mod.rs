@@ -1,5 +1,6 @@
 //! Pods: their strategy, and what binds, evicts and measures them.
 
+mod app_armor;
 pub mod binding;
 pub mod eviction;
 mod label_keys;
@@ -24,6 +25,11 @@ impl Strategy for Pods {
     fn prepare_create(&self, cx: &Context<'_>, pod: &mut Value) {
         set_generation(pod, 1);
         label_keys::merge(pod);
+        for warning in app_armor::from_annotations(pod) {
+            if let Some(warnings) = cx.warnings {
+                warnings.add(warning);
+            }
+        }
         pod["status"] = json!({"phase": "Pending", "qosClass": qos::class(pod)});
         if has_scheduling_gates(pod) {
             conditions::set(
@@ -38,7 +44,9 @@ impl Strategy for Pods {
     }
 
     fn validate_create(&self, _cx: &Context<'_>, pod: &Value) -> ErrorList {
-        validation::create("", "Pod", true, pod)
+        let mut errors = validation::create("", "Pod", true, pod);
+        errors.extend(app_armor::contradictions(pod));
+        errors
     }
 
     fn prepare_update(&self, cx: &Context<'_>, pod: &mut Value, old: &Value) {
@@ -216,6 +224,7 @@ mod tests {
             now: jiff::Timestamp::UNIX_EPOCH,
             dry_run: false,
             subresource,
+            warnings: None,
         }
     }
 

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use super::super::object_meta::meta;
 use super::super::rest::{Reply, Rest, Target};
-use super::selectors;
+use super::selectors::{self, Understood};
 use crate::authn::User;
 use crate::authz::{Attributes, Authorizer, Decision};
 
@@ -132,7 +132,7 @@ fn named(scope: Scope, review: &Value) -> Option<FieldError> {
 }
 
 impl AccessReviews {
-    fn decide(&self, spec: &Value, asking: &User) -> Decision {
+    fn decide(&self, spec: &Value, selectors: &Understood, asking: &User) -> Decision {
         let user = match self.scope {
             Scope::Own => asking.clone(),
             Scope::Cluster | Scope::Local => subject(spec),
@@ -149,7 +149,7 @@ impl AccessReviews {
             name: text(resource, "name"),
             is_resource,
             path: text(other, "path"),
-            field_selector: text(&resource["fieldSelector"], "rawSelector"),
+            field_selector: &selectors.fields.to_string(),
         };
         self.authorizer.authorize(&attributes)
     }
@@ -191,7 +191,8 @@ impl Rest for AccessReviews {
                 }
             }
             let mut status = json!({"allowed": false});
-            let reason = match self.decide(&spec, target.user) {
+            let selectors = Understood::of(&spec["resourceAttributes"]);
+            let reason = match self.decide(&spec, &selectors, target.user) {
                 Decision::Allow(reason) => {
                     status["allowed"] = json!(true);
                     reason
@@ -200,6 +201,9 @@ impl Rest for AccessReviews {
             };
             if !reason.is_empty() {
                 status["reason"] = json!(reason);
+            }
+            if !selectors.ignored.is_empty() {
+                status["evaluationError"] = json!(selectors.ignored.join("; "));
             }
             review["status"] = status;
             Ok(Reply::Object(review))

@@ -3,7 +3,7 @@
 //! What must not be here: deciding.
 
 use meta::validation as format;
-use meta::{ErrorList, FieldError, Path};
+use meta::{ErrorList, FieldError, Path, fields, labels};
 use serde_json::Value;
 
 /// Checks `fieldSelector` and `labelSelector` of a review's resource attributes.
@@ -36,6 +36,89 @@ fn one(selector: &Value, path: &Path, labels: bool, errors: &mut ErrorList) {
         let at = path.child("requirements").index(i);
         self::requirement(requirement, &at, labels, errors);
     }
+}
+
+/// What the authorizer is asked with, as far as it is understood; what is not leaves the question
+/// broader, and is told.
+#[derive(Debug, Default)]
+pub struct Understood {
+    pub fields: fields::Selector,
+    /// Upstream's words.
+    pub ignored: Vec<String>,
+}
+
+impl Understood {
+    pub fn of(attributes: &Value) -> Understood {
+        let mut understood = Understood::default();
+        let read = |name: &str| {
+            let selector = &attributes[name];
+            let requirements = selector["requirements"].as_array();
+            (
+                selector["rawSelector"].as_str().unwrap_or_default(),
+                requirements.map(Vec::as_slice).unwrap_or_default(),
+            )
+        };
+        let (raw, requirements) = read("fieldSelector");
+        let mut all = requirements.len();
+        let mut kept = 0;
+        if requirements.is_empty() {
+            all = usize::from(!raw.is_empty());
+            if let Ok(selector) = fields::Selector::parse(raw) {
+                kept = all;
+                understood.fields = selector;
+            }
+        }
+        for requirement in requirements.iter().filter_map(field_requirement) {
+            kept += 1;
+            understood.fields = understood.fields.and(requirement);
+        }
+        understood.tell("fieldSelector", kept, all);
+
+        let (raw, requirements) = read("labelSelector");
+        let (kept, all) = match requirements.len() {
+            0 => (
+                usize::from(labels::Selector::parse(raw).is_ok()),
+                usize::from(!raw.is_empty()),
+            ),
+            all => (requirements.iter().filter(|r| is_of_labels(r)).count(), all),
+        };
+        understood.tell("labelSelector", kept, all);
+        understood
+    }
+
+    fn tell(&mut self, name: &str, kept: usize, all: usize) {
+        let how = match kept {
+            kept if kept >= all => return,
+            0 => "ignored",
+            _ => "partially ignored",
+        };
+        self.ignored.push(format!(
+            "spec.resourceAttributes.{name} {how} due to parse error"
+        ));
+    }
+}
+
+/// A requirement of one value, which is all that field selectors know.
+fn field_requirement(requirement: &Value) -> Option<fields::Selector> {
+    let key = requirement["key"].as_str().unwrap_or_default();
+    let [value] = requirement["values"].as_array()?.as_slice() else {
+        return None;
+    };
+    let value = value.as_str().unwrap_or_default();
+    match requirement["operator"].as_str()? {
+        "In" => Some(fields::Selector::equals(key, value)),
+        "NotIn" => Some(fields::Selector::not_equals(key, value)),
+        _ => None,
+    }
+}
+
+fn is_of_labels(requirement: &Value) -> bool {
+    let operator = requirement["operator"].as_str().unwrap_or_default();
+    let values = requirement["values"].as_array().into_iter().flatten();
+    matches!(operator, "In" | "NotIn" | "Exists" | "DoesNotExist")
+        && values
+            .filter_map(Value::as_str)
+            .all(|value| format::label_value(value).is_empty())
 }
 
 fn requirement(requirement: &Value, path: &Path, labels: bool, errors: &mut ErrorList) {

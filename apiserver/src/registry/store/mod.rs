@@ -184,6 +184,7 @@ impl Store {
             now: (self.env.now)(),
             dry_run: write.dry_run,
             subresource: write.subresource,
+            warnings: Some(write.warnings),
         }
     }
 
