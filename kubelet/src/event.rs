@@ -42,6 +42,8 @@ pub enum Event {
         container_id: String,
         health: Health,
     },
+    /// The node has been read for this pod's sake.
+    NodeRead(PodUid),
     /// Objects that these pods refer to changed.
     Objects(Vec<PodUid>),
     /// A pod's worker has done what it was asked to.

@@ -314,6 +314,7 @@ pub async fn run(options: Options, stop: CancellationToken) -> anyhow::Result<()
         static_cpus: config.cpu_manager_policy == "static",
         static_memory: config.memory_manager_policy == "Static",
         sources,
+        nodes: api.as_ref().map(Api::all),
         gc: gc::Policy {
             per_container: options.max_dead_containers_per_container,
             total: options.max_dead_containers,

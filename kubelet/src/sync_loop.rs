@@ -3,13 +3,15 @@
 
 mod preemption;
 mod resize;
+mod second_look;
 
 use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use k8s_openapi::api::core::v1::Pod;
+use client::Api;
+use k8s_openapi::api::core::v1::{Node, Pod};
 use tokio::sync::{Notify, mpsc};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
@@ -37,8 +39,19 @@ pub struct Settings {
     pub static_memory: bool,
     /// The sources that must have told all before anything is taken to be gone.
     pub sources: HashSet<Source>,
+    /// Where the node is read; `None` without an API server.
+    pub nodes: Option<Api<Node>>,
     pub gc: gc::Policy,
     pub logs_root: PathBuf,
+}
+
+/// What a pod is judged by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum View {
+    /// The node as it is known.
+    Known,
+    /// The node as it has just been read.
+    Read,
 }
 
 /// Between two rounds of clearing away what is dead.
@@ -53,6 +66,8 @@ pub struct SyncLoop {
     waiting: HashMap<PodUid, Arc<Pod>>,
     /// Critical pods that room is being made for.
     preemptors: HashMap<PodUid, Preemptor>,
+    /// Pods that could not run on the node as it is known, until it is known better.
+    doubted: HashMap<PodUid, Arc<Pod>>,
     events: mpsc::UnboundedReceiver<Event>,
     told: mpsc::UnboundedSender<Event>,
     node_changed: Arc<Notify>,
@@ -77,6 +92,7 @@ impl SyncLoop {
             ready: HashSet::new(),
             waiting: HashMap::new(),
             preemptors: HashMap::new(),
+            doubted: HashMap::new(),
             events,
             told,
             node_changed,
@@ -167,6 +183,11 @@ impl SyncLoop {
                     worker.poke();
                 }
             }
+            Event::NodeRead(uid) => {
+                if let Some(pod) = self.doubted.remove(&uid) {
+                    self.admit_by(uid, pod, View::Read);
+                }
+            }
             Event::Objects(uids) => {
                 for uid in uids {
                     if let Some(worker) = self.workers.get_mut(&uid) {
@@ -250,7 +271,11 @@ impl SyncLoop {
 
     /// A pod that has none.
     fn admit(&mut self, uid: PodUid, pod: Arc<Pod>) {
-        if self.still_waits(&uid, &pod) {
+        self.admit_by(uid, pod, View::Known);
+    }
+
+    fn admit_by(&mut self, uid: PodUid, pod: Arc<Pod>, view: View) {
+        if self.still_waits(&uid, &pod) || self.is_doubted(&uid, &pod) {
             return;
         }
         let namesake = |worker: &Worker| {
@@ -270,6 +295,9 @@ impl SyncLoop {
                 true => Ok(Room::default()),
                 false => self.judge(&granted),
             };
+            if judged.is_err() && view == View::Known && self.look_again(&uid, &pod) {
+                return;
+            }
             if let Err(rejection) = &judged {
                 info!(pod = %pod.full_name(), rejection.reason, rejection.message, "a pod cannot run here");
                 self.syncer
@@ -352,6 +380,7 @@ impl SyncLoop {
         }
         self.waiting.remove(pod.uid());
         self.preemptors.remove(pod.uid());
+        self.doubted.remove(pod.uid());
         if source == Source::File
             && let Some(mirror) = self
                 .syncer
