@@ -109,7 +109,22 @@ fn take(budget: &mut Value, pod: &str, now: Timestamp) -> Result<(), Status> {
     status.insert("disruptionsAllowed".into(), json!(allowed - 1));
     let pods = status.entry("disruptedPods").or_insert_with(|| json!({}));
     pods[pod] = time(now);
+    if allowed == 1 {
+        used_up(budget, now);
+    }
     Ok(())
+}
+
+/// Says that the budget allows no more.
+fn used_up(budget: &mut Value, now: Timestamp) {
+    const TYPE: &str = "DisruptionAllowed";
+    conditions::set(budget, TYPE, "False", "InsufficientPods", "", now);
+    let observed = budget["status"]["observedGeneration"].clone();
+    let conditions = budget["status"]["conditions"].as_array_mut();
+    let condition = conditions.into_iter().flatten().find(|c| c["type"] == TYPE);
+    if let Some(condition) = condition.filter(|_| observed.is_i64() && observed != 0) {
+        condition["observedGeneration"] = observed;
+    }
 }
 
 impl Evictions {
@@ -286,6 +301,8 @@ mod tests {
         take(&mut one, "p", Timestamp::UNIX_EPOCH).unwrap();
         assert_eq!(one["status"]["disruptionsAllowed"], 0);
         assert_eq!(one["status"]["disruptedPods"]["p"], "1970-01-01T00:00:00Z");
+        let condition = &one["status"]["conditions"][0];
+        assert_eq!(condition["reason"], "InsufficientPods");
         let err = take(&mut one, "q", Timestamp::UNIX_EPOCH).unwrap_err();
         assert_eq!(err.code, 429);
         assert_eq!(
