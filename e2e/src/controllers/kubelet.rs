@@ -82,7 +82,10 @@ pub fn node(name: &str, labels: &Value, taints: &Value) -> Value {
     }
     json!({
         "apiVersion": "v1", "kind": "Node",
-        "metadata": {"name": name, "labels": all},
+        "metadata": {
+            "name": name, "labels": all,
+            "annotations": {"volumes.kubernetes.io/controller-managed-attach-detach": "true"},
+        },
         "spec": {"taints": taints},
         "status": {
             "capacity": resources, "allocatable": resources,

@@ -318,6 +318,7 @@ async fn failure_policy(w: World, (rules, end): (Value, Ending)) {
         Ending::Disrupted => (137, &["DisruptionTarget"]),
     };
     w.end_with(&pod, End { exit, conditions }).await;
+    w.until("one to have ended", |w| w.pods().len() < 2).await;
     if !ignored {
         counted(&w, "failed", 1).await;
     }

@@ -424,13 +424,6 @@ async fn attachable(w: &World, attach: bool) {
     }))
     .await;
     w.node("n", json!({}), json!([])).await;
-    let annotation = json!({"volumes.kubernetes.io/controller-managed-attach-detach": "true"});
-    w.patch(
-        "Node",
-        &w.name("n"),
-        json!({"metadata": {"annotations": annotation}}),
-    )
-    .await;
     w.create(json!({
         "apiVersion": "storage.k8s.io/v1", "kind": "CSINode", "metadata": {"name": w.name("n")},
         "spec": {"drivers": [{"name": driver, "nodeID": "n", "topologyKeys": null}]},
