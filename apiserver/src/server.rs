@@ -196,6 +196,7 @@ pub async fn run(options: Options, stop: CancellationToken) -> anyhow::Result<()
         service_node_port_range,
         ServiceMetrics::new(metrics.inner())?,
     )?;
+    special::guard_admin_access(&registry, &lookup);
     caches.run();
     for observer in authorizer.observers() {
         tokio::spawn(reader::feed(registry.clone(), observer));

@@ -22,18 +22,31 @@ fn is_set(spec: &Value, field: &str) -> bool {
     spec.get(field).is_some_and(|value| !value.is_null())
 }
 
+/// Takes out what the old field could never name, of a new claim or one that came from nowhere.
+pub fn drop_unknown_source(claim: &mut Value, before: Option<&Value>) {
+    let (old, new) = ("dataSource", "dataSourceRef");
+    if before.is_some_and(|b| is_set(&b["spec"], old) || is_set(&b["spec"], new)) {
+        return;
+    }
+    let Some(spec) = claim.get_mut("spec").filter(|spec| spec.is_object()) else {
+        return;
+    };
+    if is_set(spec, old)
+        && !is_set(spec, new)
+        && !is_claim_or_snapshot(&spec[old])
+        && let Some(members) = spec.as_object_mut()
+    {
+        members.remove(old);
+    }
+}
+
 /// Makes `dataSource` and `dataSourceRef` of a new claim alike.
 pub fn settle_source(claim: &mut Value) {
+    drop_unknown_source(claim, None);
     let Some(spec) = claim.get_mut("spec").filter(|spec| spec.is_object()) else {
         return;
     };
     let (old, new) = ("dataSource", "dataSourceRef");
-    if is_set(spec, old) && !is_set(spec, new) && !is_claim_or_snapshot(&spec[old]) {
-        if let Some(members) = spec.as_object_mut() {
-            members.remove(old);
-        }
-        return;
-    }
     match (is_set(spec, old), is_set(spec, new)) {
         (true, false) => spec[new] = spec[old].clone(),
         (false, true) if text(&spec[new], "namespace").is_empty() => {
@@ -69,5 +82,11 @@ mod tests {
         let mut claim = json!({"spec": {"dataSource": {"kind": "K", "name": "n"}}});
         settle_source(&mut claim);
         assert_eq!(claim, json!({"spec": {}}));
+        let odd = json!({"spec": {"dataSource": {"kind": "K"}}});
+        let mut changed = odd.clone();
+        drop_unknown_source(&mut changed, Some(&odd));
+        assert_eq!(changed, odd);
+        drop_unknown_source(&mut changed, Some(&claim));
+        assert_eq!(changed, claim);
     }
 }

@@ -5,9 +5,10 @@
 
 use std::time::Duration;
 
+use api::same::{By, differing, same};
 use api::validation;
 use meta::field::ErrorList;
-use schema::Resource;
+use schema::{Message, Resource};
 use serde_json::{Value, json};
 
 use super::claims;
@@ -39,6 +40,8 @@ enum Generation {
     No,
     /// Beginning with 1.
     Counted,
+    /// The same, where an empty list is not an absent one.
+    CountedStrictly,
     /// Beginning with what the client says.
     Continued,
     /// Always 1.
@@ -98,6 +101,12 @@ impl Traits {
     const fn generation(self) -> Traits {
         Traits {
             generation: Generation::Counted,
+            ..self
+        }
+    }
+    const fn strict_generation(self) -> Traits {
+        Traits {
+            generation: Generation::CountedStrictly,
             ..self
         }
     }
@@ -185,7 +194,7 @@ const TRAITS: &[Traits] = &[
         .generation()
         .conditional_update(),
     of(ADMISSION, "mutatingwebhookconfigurations")
-        .generation()
+        .strict_generation()
         .conditional_update(),
     of(ADMISSION, "validatingadmissionpolicies")
         .generation()
@@ -195,7 +204,7 @@ const TRAITS: &[Traits] = &[
         .generation()
         .conditional_update(),
     of(ADMISSION, "validatingwebhookconfigurations")
-        .generation()
+        .strict_generation()
         .conditional_update(),
     of("apiextensions.k8s.io", "customresourcedefinitions")
         .generation()
@@ -239,7 +248,7 @@ const TRAITS: &[Traits] = &[
         .keeps_meta(),
     of("networking.k8s.io", "ingressclasses").generation(),
     of("networking.k8s.io", "ingresses").generation(),
-    of("networking.k8s.io", "networkpolicies").generation(),
+    of("networking.k8s.io", "networkpolicies").strict_generation(),
     of("networking.k8s.io", "servicecidrs").keeps_meta(),
     of("node.k8s.io", "runtimeclasses")
         .create_on_update()
@@ -295,6 +304,12 @@ fn template_generation(object: &Value) -> i64 {
         .unwrap_or(0)
 }
 
+fn same_template(object: &Value, old: &Value) -> bool {
+    let template = schema::message("io.k8s.api.core.v1.PodTemplateSpec");
+    let (now, before) = (object["spec"].get("template"), old["spec"].get("template"));
+    template.is_some_and(|message| same(message, now, before, By::Meaning))
+}
+
 fn set_template_generation(object: &mut Value, generation: i64) {
     let annotations = child_mut(&mut object["metadata"], "annotations");
     annotations.insert(TEMPLATE_GENERATION.into(), json!(generation.to_string()));
@@ -322,19 +337,11 @@ impl Generic {
 }
 
 /// Whether anything but metadata and status differs.
-pub fn spec_changed(object: &Value, old: &Value) -> bool {
-    let relevant =
-        |key: &&String| !matches!(key.as_str(), "metadata" | "status" | "apiVersion" | "kind");
-    let keys = |value: &Value| -> Vec<String> {
-        value
-            .as_object()
-            .map(|m| m.keys().filter(relevant).cloned().collect())
-            .unwrap_or_default()
-    };
-    keys(object)
-        .into_iter()
-        .chain(keys(old))
-        .any(|key| !semantically_equal(object.get(&key), old.get(&key)))
+pub fn spec_changed(message: &Message, object: &Value, old: &Value, by: By) -> bool {
+    let changed = differing(message, Some(object), Some(old), by);
+    changed
+        .iter()
+        .any(|field| !matches!(*field, "metadata" | "status" | "apiVersion" | "kind" | ""))
 }
 
 /// For an update of `status`: everything else stays as it was.
@@ -411,7 +418,7 @@ impl Strategy for Generic {
         }
         if matches!(
             self.traits.generation,
-            Generation::Counted | Generation::First
+            Generation::Counted | Generation::CountedStrictly | Generation::First
         ) {
             set_generation(object, 1);
         }
@@ -437,9 +444,11 @@ impl Strategy for Generic {
         if self.has_status {
             keep(object, old, "status");
         }
+        if self.traits.also == Also::DataSource {
+            claims::drop_unknown_source(object, Some(old));
+        }
         if self.traits.also == Also::TemplateGeneration {
-            let same =
-                semantically_equal(old["spec"].get("template"), object["spec"].get("template"));
+            let same = same_template(object, old);
             set_template_generation(object, template_generation(old) + i64::from(!same));
         }
         let annotated = self.traits.also == Also::Annotations
@@ -449,8 +458,14 @@ impl Strategy for Generic {
             );
         let labelled = self.traits.also == Also::Labels
             && !semantically_equal(meta(object).get("labels"), meta(old).get("labels"));
+        let by = if self.traits.generation == Generation::CountedStrictly {
+            By::Value
+        } else {
+            By::Meaning
+        };
+        let changed = || spec_changed(self.resource.message, object, old, by);
         if !matches!(self.traits.generation, Generation::No | Generation::First)
-            && (annotated || labelled || spec_changed(object, old))
+            && (annotated || labelled || changed())
         {
             set_generation(object, meta(old).generation() + 1);
         }

@@ -1,6 +1,7 @@
 //! Jobs: unless the user manages it, the selector is made from the job's uid, so that a job
 //! can never count another's pods.
 
+use api::same::By;
 use api::validation;
 use meta::field::ErrorList;
 use serde_json::{Value, json};
@@ -17,6 +18,10 @@ const NAME_LABELS: [&str; 2] = ["job-name", "batch.kubernetes.io/job-name"];
 
 #[derive(Debug)]
 pub struct Jobs;
+
+fn message() -> &'static schema::Message {
+    schema::kind("batch", "v1", "Job").expect("the schema has jobs")
+}
 
 fn generate_selector(job: &mut Value) {
     if job["spec"]["manualSelector"] == true {
@@ -60,7 +65,7 @@ impl Strategy for Jobs {
             return;
         }
         keep(job, old, "status");
-        if spec_changed(job, old) {
+        if spec_changed(message(), job, old, By::Meaning) {
             set_generation(job, meta(old).generation() + 1);
         }
     }

@@ -3,6 +3,7 @@
 //!
 //! [`Registry`] knows every resource that is served. What must not be here: HTTP.
 
+mod admin_access;
 pub mod as_read;
 pub mod certificate_requests;
 mod claims;

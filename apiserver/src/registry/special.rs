@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
+use super::admin_access::AdminAccess;
 use super::certificate_requests::CertificateRequests;
 use super::events::Events;
 use super::jobs::Jobs;
@@ -99,6 +100,26 @@ pub fn endpoints(
         );
     }
     Ok(rest)
+}
+
+/// Makes claims of devices ask their namespace for the administrator's rights.
+pub fn guard_admin_access(registry: &Registry, lookup: &Arc<dyn Lookup>) {
+    for (plural, kind, spec) in [
+        ("resourceclaims", "ResourceClaim", "/spec"),
+        (
+            "resourceclaimtemplates",
+            "ResourceClaimTemplate",
+            "/spec/spec",
+        ),
+    ] {
+        if let Some(store) = registry.store("resource.k8s.io", plural) {
+            store.set_hooks(Arc::new(AdminAccess {
+                kind,
+                spec,
+                lookup: lookup.clone(),
+            }));
+        }
+    }
 }
 
 /// What Services allocate from.

@@ -14,5 +14,6 @@ pub mod placement;
 pub mod pod_security;
 pub mod quota;
 pub mod resources;
+pub mod same;
 pub mod validation;
 pub mod warnings;

@@ -2,6 +2,8 @@
 //!
 //! What must not be here: what the trees are for.
 
+use std::num::IntErrorKind;
+
 use codec::decode::{Decoded, Strictness, TypeMeta};
 use meta::Status;
 use schema::Message;
@@ -88,6 +90,7 @@ pub fn object(
     note_strict_errors(&decoded.strict_errors, validation, warnings)
         .map_err(|e| cannot_handle(expected, &e))?;
     let mut value = decoded.value;
+    template_generation(expected, &value).map_err(|e| cannot_handle(expected, &e))?;
     if let Some(members) = value.as_object_mut() {
         members.insert("apiVersion".into(), expected.api_version().into());
         members.insert("kind".into(), expected.kind.into());
@@ -240,6 +243,27 @@ fn internal_package(group: &str) -> &str {
         "internal.apiserver.k8s.io" => "apiserverinternal",
         "meta.k8s.io" => "v1",
         group => group.split('.').next().unwrap_or(group),
+    }
+}
+
+/// A DaemonSet's annotation that is a number within upstream's server.
+fn template_generation(expected: Expected, value: &Value) -> Result<(), String> {
+    if (expected.group, expected.kind) != ("apps", "DaemonSet") {
+        return Ok(());
+    }
+    let annotations = &value["metadata"]["annotations"];
+    let Some(text) = annotations["deprecated.daemonset.template.generation"].as_str() else {
+        return Ok(());
+    };
+    match text.parse::<i64>() {
+        Ok(_) => Ok(()),
+        Err(e) => {
+            let why = match e.kind() {
+                IntErrorKind::PosOverflow | IntErrorKind::NegOverflow => "value out of range",
+                _ => "invalid syntax",
+            };
+            Err(format!("strconv.ParseInt: parsing {text:?}: {why}"))
+        }
     }
 }
 

@@ -8,6 +8,7 @@ pub mod qos;
 
 use std::time::Duration;
 
+use api::same::By;
 use api::validation;
 use meta::field::{ErrorList, FieldError, Path};
 use serde_json::{Value, json};
@@ -60,7 +61,7 @@ impl Strategy for Pods {
             "resize" => prepare_resize(pod, old),
             _ => keep(pod, old, "status"),
         }
-        if cx.subresource != "status" && spec_changed(pod, old) {
+        if cx.subresource != "status" && spec_changed(message(), pod, old, By::Meaning) {
             set_generation(pod, meta(old).generation() + 1);
         }
     }
@@ -118,6 +119,10 @@ impl Strategy for Pods {
     fn returns_deleted(&self) -> bool {
         true
     }
+}
+
+fn message() -> &'static schema::Message {
+    schema::kind("", "v1", "Pod").expect("the schema has pods")
 }
 
 fn has_scheduling_gates(pod: &Value) -> bool {

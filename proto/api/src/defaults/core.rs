@@ -5,7 +5,8 @@ use meta::quantity::Quantity;
 use serde_json::{Value, json};
 
 use super::{
-    Defaulter, Fields, is_given, is_set, is_zero, object, objects, set_empty, set_unset, text,
+    Defaulter, Fields, image, is_given, is_set, is_zero, object, objects, set_empty, set_unset,
+    text,
 };
 
 pub(super) const DEFAULTERS: &[(&str, Defaulter)] = &[
@@ -81,25 +82,10 @@ fn file_mode(source: &mut Fields) {
 }
 
 fn container(container: &mut Fields) {
-    let policy = pull_policy(text(container, "image"));
+    let policy = image::pull_policy(text(container, "image"));
     set_empty(container, "imagePullPolicy", policy);
     set_empty(container, "terminationMessagePath", "/dev/termination-log");
     set_empty(container, "terminationMessagePolicy", "File");
-}
-
-/// `Always` for the tag `latest` (also when neither tag nor digest is given).
-fn pull_policy(image: &str) -> &'static str {
-    let (name, digest) = match image.split_once('@') {
-        Some((name, _)) => (name, true),
-        None => (image, false),
-    };
-    let last = name.rsplit('/').next().unwrap_or(name);
-    match last.split_once(':') {
-        Some((_, "latest")) => "Always",
-        Some(_) => "IfNotPresent",
-        None if digest => "IfNotPresent",
-        None => "Always",
-    }
 }
 
 fn endpoint_port(port: &mut Fields) {
@@ -381,7 +367,7 @@ fn volume(volume: &mut Fields) {
         volume.insert("emptyDir".to_owned(), json!({}));
     }
     if let Some(Value::Object(image)) = volume.get_mut("image") {
-        let policy = pull_policy(text(image, "reference"));
+        let policy = image::pull_policy(text(image, "reference"));
         set_empty(image, "pullPolicy", policy);
     }
 }

@@ -14,6 +14,7 @@ mod batch;
 mod core;
 mod discovery;
 mod flowcontrol;
+mod image;
 mod networking;
 mod rbac;
 mod resource;

@@ -11,6 +11,7 @@ use serde_json::Value;
 use super::at::At;
 use super::metadata::immutable;
 use super::raw::{Raw, raw};
+use super::same::differing;
 use super::{Rules, any_update, pod, required, storage};
 
 pub(super) const RULES: &[Rules] = &[
@@ -260,9 +261,6 @@ fn stateful_set(spec: &At<'_>, errors: &mut ErrorList) {
             .non_negative(errors),
         _ => strategy.invalid(errors, "must be 'RollingUpdate' or 'OnDelete'"),
     }
-    for claim in spec.get("volumeClaimTemplates").items() {
-        storage::claim(&claim.get("spec"), errors);
-    }
     let retention = spec.get("persistentVolumeClaimRetentionPolicy");
     for field in ["whenDeleted", "whenScaled"] {
         retention.get(field).one_of(errors, &["Delete", "Retain"]);
@@ -301,6 +299,11 @@ fn stateful_template(spec: &At<'_>, errors: &mut ErrorList) {
         };
         volumes.splice(..0, names.into_iter().map(claim));
     }
+    // The controller gives each pod its own.
+    if let Some(pod) = with_claims.get_mut("spec").and_then(Value::as_object_mut) {
+        pod.remove("hostname");
+        pod.remove("subdomain");
+    }
     pod::template(&At::new(spec.get("template").path, &with_claims), errors);
     let pod = spec.get("template").get("spec");
     let restart = pod.get("restartPolicy");
@@ -315,8 +318,12 @@ fn stateful_template(spec: &At<'_>, errors: &mut ErrorList) {
     }
 }
 
-/// The service's name, which may only be wrong in a set that is there already.
+/// The claims and the service's name cannot change, so they may only be wrong in a set that is
+/// there already.
 pub(super) fn stateful_set_created(at: &At<'_>, errors: &mut ErrorList) {
+    for claim in at.get("spec").get("volumeClaimTemplates").items() {
+        storage::claim(&claim.get("spec"), errors);
+    }
     let name = at.get("spec").get("serviceName");
     if name.is_given() {
         name.check(errors, format::dns1123_label(name.text()));
@@ -334,20 +341,8 @@ fn stateful_set_update(new: &At<'_>, old: &At<'_>, errors: &mut ErrorList) {
         "updateStrategy",
     ];
     let (new, old) = (new.get("spec"), old.get("spec"));
-    let names = |at: &At<'_>| -> Vec<String> {
-        at.object()
-            .into_iter()
-            .flatten()
-            .map(|(k, _)| k.clone())
-            .collect()
-    };
-    let mut all = names(&new);
-    all.extend(names(&old));
-    let changed = all
-        .iter()
-        .filter(|name| !MAY_CHANGE.contains(&name.as_str()))
-        .any(|name| new.raw(name) != old.raw(name));
-    if changed {
+    let changed = differing("io.k8s.api.apps.v1.StatefulSetSpec", &new, &old);
+    if changed.iter().any(|field| !MAY_CHANGE.contains(field)) {
         new.forbidden(errors, "updates to statefulset spec for fields other than 'replicas', 'ordinals', 'template', 'updateStrategy', 'revisionHistoryLimit', 'persistentVolumeClaimRetentionPolicy' and 'minReadySeconds' are forbidden");
     }
 }

@@ -6,7 +6,7 @@ use meta::validation as format;
 
 use super::at::At;
 use super::conditions::conditions;
-use super::{Rules, any_update, apps, pod};
+use super::{Rules, any_update, apps, pod, quota};
 
 pub(super) const RULES: &[Rules] = &[
     Rules {
@@ -24,7 +24,8 @@ pub(super) const RULES: &[Rules] = &[
     Rules {
         group: "policy",
         kind: "PodDisruptionBudget",
-        name: format::dns1123_subdomain,
+        // Upstream asks no more of it than that it stands in a path.
+        name: format::path_segment_name,
         object: |at, errors| budget(&at.get("spec"), errors),
         update: any_update,
         status: |new, _, errors| {
@@ -156,15 +157,17 @@ fn metric_source(field: &str, source: &At<'_>, errors: &mut ErrorList) {
     let target = source.get("target");
     let is_resource = matches!(field, "resource" | "containerResource");
     if is_resource {
-        if !source.get("name").is_given() {
-            source
-                .get("name")
-                .required(errors, "must specify a resource name");
+        let (name, container) = (source.get("name"), source.get("container"));
+        let of_container = field == "containerResource";
+        if !name.is_given() {
+            name.required(errors, "must specify a resource name");
+        } else if of_container {
+            quota::container_resource_name(name.text(), &name, errors);
         }
-        if field == "containerResource" && !source.get("container").is_given() {
-            source
-                .get("container")
-                .required(errors, "must specify a container");
+        if of_container && !container.is_given() {
+            container.required(errors, "must specify a container");
+        } else if of_container {
+            container.check(errors, format::dns1123_label(container.text()));
         }
     } else {
         let name = source.get("metric").get("name");

@@ -7,8 +7,9 @@ use meta::labels::Selector;
 use meta::validation as format;
 use serde_json::Value;
 
-use super::at::At;
-use super::metadata::immutable;
+use super::at::{At, IMMUTABLE};
+use super::metadata::{immutable, immutable_message};
+use super::same::{differing, same};
 use super::{pod, required};
 
 const MAX_PARALLELISM: i64 = 100_000;
@@ -448,6 +449,7 @@ pub(super) fn update(new: &At<'_>, old: &At<'_>, errors: &mut ErrorList) {
             "can only be modified in tandem with spec.parallelism",
         );
     }
+    let changed = differing("io.k8s.api.batch.v1.JobSpec", &new, &old);
     for field in [
         "selector",
         "completionMode",
@@ -456,10 +458,14 @@ pub(super) fn update(new: &At<'_>, old: &At<'_>, errors: &mut ErrorList) {
         "managedBy",
         "successPolicy",
     ] {
-        immutable(&new.get(field), &old.get(field), errors);
+        if changed.contains(&field) {
+            new.get(field).invalid(errors, IMMUTABLE);
+        }
     }
     template(&new, &old, started, errors);
 }
+
+const TEMPLATE: &str = "io.k8s.api.core.v1.PodTemplateSpec";
 
 /// A job that is suspended and has not started yet may still change where it runs and what
 /// its containers ask for.
@@ -470,7 +476,7 @@ fn template(new: &At<'_>, old: &At<'_>, started: bool, errors: &mut ErrorList) {
     };
     let suspended = old.get("suspend").is_true();
     if !suspended {
-        immutable(&template, &before, errors);
+        immutable_message(TEMPLATE, &template, &before, errors);
         return;
     }
     let mut then = then.clone();
@@ -478,13 +484,13 @@ fn template(new: &At<'_>, old: &At<'_>, started: bool, errors: &mut ErrorList) {
         take_scheduling(&mut then, now);
     }
     take_resources(&mut then, now);
-    if then != *now {
+    if !same(TEMPLATE, Some(&then), Some(now)) {
         // Upstream has a dot in the name of this field.
         let path = new.path.child("template").child("spec");
         errors.push(FieldError::invalid(
             &path,
             BadValue::json(&now["spec"]),
-            super::at::IMMUTABLE,
+            IMMUTABLE,
         ));
     }
 }

@@ -4,9 +4,11 @@ use std::collections::HashSet;
 
 use meta::field::{ErrorList, FieldError, Path};
 use meta::validation as format;
+use serde_json::Value;
 
 use super::NameRule;
 use super::at::{At, IMMUTABLE, NOT_NEGATIVE};
+use super::same::same;
 
 /// All annotations of an object together, in bytes.
 const ANNOTATIONS_LIMIT: usize = 256 * 1024;
@@ -92,6 +94,13 @@ pub(super) fn immutable(new: &At<'_>, old: &At<'_>, errors: &mut ErrorList) {
     }
 }
 
+/// The same, for a message of the schema: what is empty may come and go.
+pub(super) fn immutable_message(model: &str, new: &At<'_>, old: &At<'_>, errors: &mut ErrorList) {
+    if new.is_set() != old.is_set() || !same(model, new.value(), old.value()) {
+        new.invalid(errors, IMMUTABLE);
+    }
+}
+
 fn common(meta: &At<'_>, errors: &mut ErrorList) {
     if meta.get("generation").int().is_some_and(|g| g < 0) {
         meta.get("generation").invalid(errors, NOT_NEGATIVE);
@@ -158,6 +167,37 @@ pub(super) fn labels(labels: &At<'_>, errors: &mut ErrorList) {
 pub(super) fn template(meta: &At<'_>, errors: &mut ErrorList) {
     annotations(&meta.get("annotations"), errors);
     labels(&meta.get("labels"), errors);
+}
+
+/// The same, where upstream forbids the fields that mean nothing in a template.
+pub(super) fn strict_template(meta: &At<'_>, errors: &mut ErrorList) {
+    template(meta, errors);
+    for name in [
+        "name",
+        "generateName",
+        "namespace",
+        "selfLink",
+        "uid",
+        "resourceVersion",
+        "generation",
+        "creationTimestamp",
+        "deletionTimestamp",
+        "deletionGracePeriodSeconds",
+        "ownerReferences",
+        "finalizers",
+        "managedFields",
+    ] {
+        // Empty lists are set, too, to upstream, and so are pointers to zero.
+        let pointer = name == "deletionGracePeriodSeconds" && meta.get(name).is_set();
+        let list = meta.raw(name).is_some_and(Value::is_array);
+        if meta.get(name).is_given() || list || pointer {
+            let field = match name {
+                "uid" => meta.path.child("uID"),
+                _ => meta.path.child(name),
+            };
+            errors.push(FieldError::forbidden(&field, "cannot be set"));
+        }
+    }
 }
 
 fn annotations(annotations: &At<'_>, errors: &mut ErrorList) {

@@ -30,6 +30,7 @@ mod objects;
 mod pem;
 mod pod;
 mod pod_parts;
+mod pod_status;
 mod pod_update;
 mod policies;
 mod quota;
@@ -39,9 +40,11 @@ mod registrations;
 mod requirements;
 mod resource;
 mod resource_slice;
+mod same;
 mod semver;
 mod service;
 mod storage;
+mod sysctls;
 mod volume;
 mod volume_source;
 mod webhooks;
@@ -107,7 +110,6 @@ fn created(group: &str, kind: &str) -> fn(&At<'_>, &mut ErrorList) {
         ("certificates.k8s.io", "CertificateSigningRequest") => certificates::request_created,
         ("certificates.k8s.io", "ClusterTrustBundle") => certificates::trust_bundle_created,
         ("resource.k8s.io", "ResourceClaim") => resource::claim_created,
-        ("resource.k8s.io", "ResourceClaimTemplate") => resource::template_created,
         ("apps", "ControllerRevision") => apps::controller_revision_created,
         ("apps", "StatefulSet") => apps::stateful_set_created,
         ("networking.k8s.io", "Ingress") => networking::ingress_created,
@@ -115,6 +117,8 @@ fn created(group: &str, kind: &str) -> fn(&At<'_>, &mut ErrorList) {
         ("batch", "CronJob") => cron::created,
         ("events.k8s.io", "Event") => event::created,
         ("", "Namespace") => objects::namespace_created,
+        ("scheduling.k8s.io", "PriorityClass") => objects::priority_class_created,
+        ("networking.k8s.io", "ServiceCIDR") => networking::service_cidr_created,
         ("storage.k8s.io", "CSIDriver") => classes::driver_created,
         _ => anything,
     }
@@ -147,6 +151,9 @@ pub fn create(group: &str, kind: &str, namespaced: bool, object: &Value) -> Erro
         (rules.object)(&at, &mut errors);
     }
     created(group, kind)(&at, &mut errors);
+    if let Some(pod) = pod::spec_of(group, kind, &at) {
+        sysctls::of_host(&pod, &mut errors);
+    }
     errors
 }
 
@@ -158,6 +165,15 @@ pub fn update(group: &str, kind: &str, new: &Value, old: &Value) -> ErrorList {
     if let Some(rules) = rules(group, kind) {
         (rules.object)(&new, &mut errors);
         (rules.update)(&new, &old, &mut errors);
+    }
+    let [pod, was] = [&new, &old].map(|at| pod::spec_of(group, kind, at));
+    if let (Some(pod), Some(was)) = (pod, was) {
+        let mut before = ErrorList::new();
+        sysctls::of_host(&was, &mut before);
+        // What is there already may stay.
+        if before.is_empty() {
+            sysctls::of_host(&pod, &mut errors);
+        }
     }
     errors
 }

@@ -7,9 +7,9 @@ use meta::validation as format;
 use serde_json::Value;
 
 use super::at::{At, IMMUTABLE};
-use super::metadata::immutable;
+use super::metadata::{immutable, immutable_message};
 use super::volume::named;
-use super::{Rules, any_update, job, pod};
+use super::{Rules, any_update, anything, job, pod};
 
 const GROUP: &str = "networking.k8s.io";
 
@@ -20,9 +20,9 @@ pub(super) const RULES: &[Rules] = &[
         name: format::dns1123_subdomain,
         object: |at, errors| ingress(&at.get("spec"), errors),
         update: any_update,
-        status: |new, _, errors| {
-            let status = new.get("status");
-            load_balancer(&status.get("loadBalancer"), false, errors);
+        status: |new, old, errors| {
+            let [status, before] = [new, old].map(|at| at.get("status").get("loadBalancer"));
+            load_balancer(&status, &before, false, errors);
         },
     },
     Rules {
@@ -61,7 +61,12 @@ pub(super) const RULES: &[Rules] = &[
         },
         update: |new, old, errors| {
             let (new, old) = (new.get("spec"), old.get("spec"));
-            immutable(&new.get("parentRef"), &old.get("parentRef"), errors);
+            immutable_message(
+                "io.k8s.api.networking.v1.ParentReference",
+                &new.get("parentRef"),
+                &old.get("parentRef"),
+                errors,
+            );
         },
         status: any_update,
     },
@@ -69,24 +74,7 @@ pub(super) const RULES: &[Rules] = &[
         group: GROUP,
         kind: "ServiceCIDR",
         name: format::dns1123_subdomain,
-        object: |at, errors| {
-            let cidrs = at.get("spec").get("cidrs");
-            if cidrs.len() == 0 {
-                cidrs.required(errors, "at least one CIDR required");
-            }
-            if cidrs.len() > 2 {
-                cidrs.invalid(errors, "may only hold up to 2 values");
-                return;
-            }
-            let mut six = Vec::new();
-            for cidr in cidrs.items() {
-                errors.extend(format::ip::valid_cidr(&cidr.path, cidr.text()).0);
-                six.push(cidr.text().contains(':'));
-            }
-            if six.len() == 2 && six[0] == six[1] {
-                cidrs.invalid(errors, "may specify no more than one IP for each IP family, i.e 192.168.0.0/24 and 2001:db8::/64");
-            }
-        },
+        object: anything,
         update: |new, old, errors| {
             let (now, before) = (new.get("spec").get("cidrs"), old.get("spec").get("cidrs"));
             // One more, of the other family, may be added.
@@ -98,6 +86,9 @@ pub(super) const RULES: &[Rules] = &[
                 if now.text() != before.text() {
                     now.invalid(errors, IMMUTABLE);
                 }
+            }
+            if grown {
+                cidrs(&now, errors);
             }
         },
         // Upstream looks at no condition, and its controller gives some without a reason.
@@ -112,6 +103,30 @@ pub(super) const RULES: &[Rules] = &[
         status: any_update,
     },
 ];
+
+/// The networks of a ServiceCIDR: one, or one of each family.
+fn cidrs(cidrs: &At<'_>, errors: &mut ErrorList) {
+    if cidrs.len() == 0 {
+        cidrs.required(errors, "at least one CIDR required");
+    }
+    if cidrs.len() > 2 {
+        cidrs.invalid(errors, "may only hold up to 2 values");
+        return;
+    }
+    let mut six = Vec::new();
+    for cidr in cidrs.items() {
+        errors.extend(format::ip::valid_cidr(&cidr.path, cidr.text()).0);
+        six.push(cidr.text().contains(':'));
+    }
+    if six.len() == 2 && six[0] == six[1] {
+        cidrs.invalid(errors, "may specify no more than one IP for each IP family, i.e 192.168.0.0/24 and 2001:db8::/64");
+    }
+}
+
+/// What is there does not change; what is added to it is looked at again.
+pub(super) fn service_cidr_created(at: &At<'_>, errors: &mut ErrorList) {
+    cidrs(&at.get("spec").get("cidrs"), errors);
+}
 
 fn ingress_class(spec: &At<'_>, errors: &mut ErrorList) {
     /// In bytes.
@@ -149,11 +164,16 @@ fn ingress_class(spec: &At<'_>, errors: &mut ErrorList) {
     }
 }
 
-/// Where a load balancer takes traffic in, for an ingress or (`modes`) a service.
-pub(super) fn load_balancer(status: &At<'_>, modes: bool, errors: &mut ErrorList) {
+/// Where a load balancer takes traffic in, for an ingress or (`modes`) a service. Addresses that
+/// were there `before` may be written in any way.
+pub(super) fn load_balancer(status: &At<'_>, before: &At<'_>, modes: bool, errors: &mut ErrorList) {
+    let known = |ip: &str| {
+        let mut were = before.get("ingress").items();
+        were.any(|ingress| ingress.get("ip").text() == ip)
+    };
     for ingress in status.get("ingress").items() {
         let (ip, host) = (ingress.get("ip"), ingress.get("hostname"));
-        if ip.is_given() {
+        if ip.is_given() && !known(ip.text()) {
             ip.ip(errors);
         }
         let mode = ingress.get("ipMode");
@@ -309,8 +329,15 @@ fn backend(at: &At<'_>, errors: &mut ErrorList) {
         (true, true) => wrong("cannot set both resource and service backends"),
         (false, false) => wrong("resource or service backend is required"),
         (true, false) => {
-            named(&resource.get("kind"), errors);
-            named(&resource.get("name"), errors);
+            let group = resource.get("apiGroup");
+            if group.is_set() {
+                group.check(errors, format::dns1123_subdomain(group.text()));
+            }
+            for field in ["kind", "name"] {
+                let part = resource.get(field);
+                named(&part, errors);
+                part.check(errors, format::path_segment_name(part.text()));
+            }
         }
         (false, true) => {
             let name = service.get("name");

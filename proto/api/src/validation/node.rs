@@ -58,6 +58,44 @@ fn node(node: &At<'_>, errors: &mut ErrorList) {
         );
     }
     resources(node, errors);
+    features(&node.get("status").get("declaredFeatures"), errors);
+}
+
+/// What a node says it can do (KEP-5328): `MyFeature` or `MyFeature/mySubFeature`, sorted.
+fn features(features: &At<'_>, errors: &mut ErrorList) {
+    let mut last: Option<&str> = None;
+    for feature in features.items() {
+        let name = feature.text();
+        // Upstream tells of the order when it looks at the one before.
+        match last {
+            Some(last) if last == name => feature.duplicate(errors),
+            Some(last) if last > name => {
+                feature.invalid(errors, "list must be sorted alphabetically");
+            }
+            _ => {}
+        }
+        last = Some(name);
+        if name.len() > format::SUBDOMAIN_MAX_LENGTH {
+            let most = format::SUBDOMAIN_MAX_LENGTH;
+            feature.invalid(
+                errors,
+                format!("invalid feature name {name:?}: must be no more than {most} characters"),
+            );
+        } else if !is_feature(name) {
+            feature.invalid(
+                errors,
+                format!("invalid feature name {name:?}: must start with an UpperCamelCase segment, with subsequent segments separated by '/' (e.g., MyFeature or MyFeature/mySubFeature), and contain only alphanumeric characters and slashes"),
+            );
+        }
+    }
+}
+
+fn is_feature(name: &str) -> bool {
+    name.starts_with(|c: char| c.is_ascii_uppercase())
+        && name.split('/').all(|segment| {
+            segment.starts_with(|c: char| c.is_ascii_alphabetic())
+                && segment.bytes().all(|b| b.is_ascii_alphanumeric())
+        })
 }
 
 fn resources(node: &At<'_>, errors: &mut ErrorList) {
@@ -75,6 +113,7 @@ fn resources(node: &At<'_>, errors: &mut ErrorList) {
 fn status(node: &At<'_>, errors: &mut ErrorList) {
     resources(node, errors);
     let status = node.get("status");
+    features(&status.get("declaredFeatures"), errors);
     let mut seen = HashSet::new();
     for address in status.get("addresses").items() {
         if !seen.insert((address.get("type").text(), address.get("address").text())) {

@@ -51,7 +51,7 @@ pub(super) const RULES: &[Rules] = &[
         group: "scheduling.k8s.io",
         kind: "PriorityClass",
         name: format::dns1123_subdomain,
-        object: priority_class,
+        object: anything,
         update: |new, old, errors| {
             let value = new.get("value");
             if value.value() != old.get("value").value() {
@@ -144,18 +144,40 @@ fn secret(secret: &At<'_>, errors: &mut ErrorList) {
             None => errors.push(FieldError::required(&data.path.key(*key), "")),
             Some(config) if key.starts_with(".docker") => {
                 let config = BASE64_STANDARD.decode(config).unwrap_or_default();
-                if let Err(e) = serde_json::from_slice::<IgnoredAny>(&config) {
+                if let Some(why) = no_json_object(&config) {
                     let path = data.path.key(*key);
                     errors.push(FieldError::invalid(
                         &path,
                         "<secret contents redacted>",
-                        e.to_string(),
+                        why,
                     ));
                 }
             }
             Some(_) => {}
         }
     }
+}
+
+/// Why these bytes are no JSON object; `null` passes for one.
+fn no_json_object(bytes: &[u8]) -> Option<String> {
+    if let Err(e) = serde_json::from_slice::<IgnoredAny>(bytes) {
+        let cut_short = "unexpected end of JSON input";
+        return Some(if e.is_eof() {
+            cut_short.to_owned()
+        } else {
+            e.to_string()
+        });
+    }
+    let found = match bytes.iter().find(|b| !b.is_ascii_whitespace())? {
+        b'{' | b'n' => return None,
+        b'[' => "array",
+        b'"' => "string",
+        b't' | b'f' => "bool",
+        _ => "number",
+    };
+    Some(format!(
+        "json: cannot unmarshal {found} into Go value of type map[string]interface {{}}"
+    ))
 }
 
 fn config_map(map: &At<'_>, errors: &mut ErrorList) {
@@ -219,7 +241,8 @@ pub(super) fn namespace_created(namespace: &At<'_>, errors: &mut ErrorList) {
     }
 }
 
-fn priority_class(class: &At<'_>, errors: &mut ErrorList) {
+/// The value and the policy cannot change any more.
+pub(super) fn priority_class_created(class: &At<'_>, errors: &mut ErrorList) {
     /// User-defined classes stay below the system's.
     const HIGHEST_USER: i64 = 1_000_000_000;
     let value = class.get("value").int().unwrap_or(0);
@@ -228,7 +251,7 @@ fn priority_class(class: &At<'_>, errors: &mut ErrorList) {
     if name.starts_with("system-") && !system {
         class.get("metadata").get("name").forbidden(
             errors,
-            "priority class names with 'system-' prefix are reserved for system use only",
+            format!("priority class names with 'system-' prefix are reserved for system use only. error: {name} is not a known system priority class"),
         );
     } else if !system && value > HIGHEST_USER {
         class.get("value").forbidden(

@@ -9,7 +9,10 @@ use serde_json::Value;
 use super::at::At;
 use super::container::{self, Role};
 use super::volume::Volumes;
-use super::{Rules, any_update, env, metadata, pod_update, required, requirements, windows};
+use super::{
+    Rules, any_update, env, metadata, pod_status, pod_update, required, requirements, sysctls,
+    windows,
+};
 
 pub(super) const RULES: &[Rules] = &[
     Rules {
@@ -18,7 +21,7 @@ pub(super) const RULES: &[Rules] = &[
         name: format::dns1123_subdomain,
         object: pod,
         update: pod_update::update,
-        status: pod_update::status,
+        status: pod_status::status,
     },
     Rules {
         group: "",
@@ -151,6 +154,12 @@ fn spec(spec: &At<'_>, is_pod: bool, errors: &mut ErrorList) {
     if preemption.is_set() {
         preemption.one_of(errors, &["PreemptLowerPriority", "Never"]);
     }
+    // Upstream checks the overhead as if it were a container's limits.
+    let overhead = spec.get("overhead");
+    if let Some(amounts) = overhead.value() {
+        let limits = serde_json::json!({"limits": amounts});
+        requirements::resources(&At::new(overhead.path, &limits), &HashSet::new(), errors);
+    }
     windows::operating_system(spec, errors);
     windows::host_process(spec, errors);
 }
@@ -165,17 +174,7 @@ fn security_context(spec: &At<'_>, errors: &mut ErrorList) {
     for group in context.get("supplementalGroups").items() {
         group.check(errors, container::id_messages(&group));
     }
-    let mut names = HashSet::new();
-    for sysctl in context.get("sysctls").items() {
-        let name = sysctl.get("name");
-        if !name.is_given() {
-            name.required(errors, "");
-        } else if !is_sysctl_name(name.text()) {
-            name.invalid(errors, "must have at most 253 characters and match regex ^([a-z0-9]([-_a-z0-9]*[a-z0-9])?[\\./])*[a-z0-9]([-_a-z0-9]*[a-z0-9])?$");
-        } else if !names.insert(name.text()) {
-            name.duplicate(errors);
-        }
-    }
+    sysctls::checked(&context.get("sysctls"), errors);
     container::seccomp(&context.get("seccompProfile"), errors);
     windows::options(&context.get("windowsOptions"), errors);
     container::app_armor(&context.get("appArmorProfile"), errors);
@@ -206,6 +205,23 @@ fn security_context(spec: &At<'_>, errors: &mut ErrorList) {
             "ShareProcessNamespace and HostPID cannot both be enabled",
         ));
     }
+}
+
+/// Where a kind has the spec of its pods.
+pub(super) fn spec_of<'a>(group: &str, kind: &str, object: &At<'a>) -> Option<At<'a>> {
+    let spec = object.get("spec");
+    Some(match (group, kind) {
+        ("", "Pod") => spec,
+        ("", "PodTemplate") => object.get("template").get("spec"),
+        ("", "ReplicationController")
+        | ("apps", "DaemonSet" | "Deployment" | "ReplicaSet" | "StatefulSet")
+        | ("batch", "Job") => spec.get("template").get("spec"),
+        ("batch", "CronJob") => {
+            let job = spec.get("jobTemplate").get("spec");
+            job.get("template").get("spec")
+        }
+        _ => return None,
+    })
 }
 
 /// With users of its own a pod has no part in the host's other namespaces.
@@ -366,18 +382,6 @@ fn host_ports(spec: &At<'_>, of_pod: bool, errors: &mut ErrorList) {
             );
         }
     }
-}
-
-/// `kernel.shm_rmid_forced` or `net/ipv4/tcp_syncookies`: dotted or slashed labels.
-fn is_sysctl_name(name: &str) -> bool {
-    let edge = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
-    name.len() <= 253
-        && name.split(['.', '/']).all(|label| {
-            let bytes = label.as_bytes();
-            bytes.first().is_some_and(|b| edge(*b))
-                && bytes.last().is_some_and(|b| edge(*b))
-                && bytes.iter().all(|b| edge(*b) || matches!(b, b'-' | b'_'))
-        })
 }
 
 fn gates(spec: &At<'_>, errors: &mut ErrorList) {

@@ -4,6 +4,10 @@ use meta::field::{ErrorList, FieldError, Path};
 use serde_json::Value;
 
 use super::at::At;
+use super::same::same;
+
+const CONTAINER: &str = "io.k8s.api.core.v1.Container";
+const EPHEMERAL: &str = "io.k8s.api.core.v1.EphemeralContainer";
 
 const MIRROR: &str = "kubernetes.io/config.mirror";
 
@@ -32,7 +36,7 @@ pub(super) fn ephemeral_containers(new: &At<'_>, old: &At<'_>, errors: &mut Erro
         let now = list.items().find(|c| c.get("name").text() == name);
         let how = match now {
             None => "removed",
-            Some(now) if now.value() != before.value() => "changed",
+            Some(now) if !same(EPHEMERAL, now.value(), before.value()) => "changed",
             Some(_) => continue,
         };
         list.forbidden(
@@ -72,7 +76,8 @@ fn container(now: &At<'_>, before: &At<'_>, regular: bool, spec: &At<'_>, errors
             left.forbidden(errors, detail);
         }
     }
-    if without_cpu_and_memory(now) != without_cpu_and_memory(before) {
+    let fixed = [now, before].map(without_cpu_and_memory);
+    if !same(CONTAINER, Some(&fixed[0]), Some(&fixed[1])) {
         if regular {
             spec.forbidden(errors, "only cpu and memory resources are mutable");
         } else {
@@ -83,7 +88,7 @@ fn container(now: &At<'_>, before: &At<'_>, regular: bool, spec: &At<'_>, errors
         }
     }
     let runs_once = !regular && before.get("restartPolicy").text() != "Always";
-    if runs_once && now.value() != before.value() {
+    if runs_once && !same(CONTAINER, now.value(), before.value()) {
         // What would be restarted has run already.
         let policies = now.get("resizePolicy");
         let restarting = policies

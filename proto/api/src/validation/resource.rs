@@ -8,7 +8,7 @@ use meta::validation as format;
 
 use super::at::At;
 use super::conditions::conditions;
-use super::metadata::{self, immutable};
+use super::metadata::{self, immutable_message};
 use super::raw::{Raw, raw};
 use super::{Rules, any_update, pod, required};
 
@@ -28,18 +28,34 @@ pub(super) const RULES: &[Rules] = &[
         kind: "ResourceClaim",
         name: format::dns1123_subdomain,
         object: |_, _| {},
-        update: |new, old, errors| immutable(&new.get("spec"), &old.get("spec"), errors),
+        update: |new, old, errors| {
+            fixed(
+                "ResourceClaimSpec",
+                &new.get("spec"),
+                &old.get("spec"),
+                errors,
+            )
+        },
         status: claim_status,
     },
     Rules {
         group: GROUP,
         kind: "ResourceClaimTemplate",
         name: format::dns1123_subdomain,
-        object: |_, _| {},
-        update: |new, old, errors| immutable(&new.get("spec"), &old.get("spec"), errors),
+        object: template,
+        update: |new, old, errors| {
+            let (new, old) = (new.get("spec"), old.get("spec"));
+            fixed("ResourceClaimTemplateSpec", &new, &old, errors);
+        },
         status: any_update,
     },
 ];
+
+/// A message of the group that stays as it is.
+fn fixed(model: &str, new: &At<'_>, old: &At<'_>, errors: &mut ErrorList) {
+    let model = format!("io.k8s.api.resource.v1.{model}");
+    immutable_message(&model, new, old, errors);
+}
 
 /// How much of each a claim may hold.
 const REQUESTS: usize = 32;
@@ -225,9 +241,9 @@ pub(super) fn claim_created(at: &At<'_>, errors: &mut ErrorList) {
     devices(&at.get("spec").get("devices"), errors);
 }
 
-pub(super) fn template_created(at: &At<'_>, errors: &mut ErrorList) {
+fn template(at: &At<'_>, errors: &mut ErrorList) {
     let spec = at.get("spec");
-    metadata::template(&spec.get("metadata"), errors);
+    metadata::strict_template(&spec.get("metadata"), errors);
     devices(&spec.get("spec").get("devices"), errors);
 }
 
@@ -425,9 +441,55 @@ fn claim_status(new: &At<'_>, old: &At<'_>, errors: &mut ErrorList) {
     }
     if !allocation.is_set() {
     } else if before.get("allocation").is_set() {
-        immutable(&allocation, &before.get("allocation"), errors);
+        fixed(
+            "AllocationResult",
+            &allocation,
+            &before.get("allocation"),
+            errors,
+        );
     } else {
         self::allocation(&allocation, &names, errors);
+    }
+}
+
+/// Which share of a device that several claims have (KEP-5075): an identifier as RFC 9562 writes
+/// it.
+fn share_id(id: &At<'_>, errors: &mut ErrorList) {
+    const FORM: &str = "uid must be in RFC 4122 normalized form, `xxxxxxxx-xxxx-xxxx-xxxx-xxxxxxxxxxxx` with lowercase hexadecimal characters";
+    if !id.is_set() {
+        return;
+    }
+    let text = id.text();
+    if let Err(why) = uuid(text) {
+        id.invalid(errors, format!("error validating uid: {why}"));
+    } else if text.len() != 36 || text.bytes().any(|b| b.is_ascii_uppercase()) {
+        id.invalid(errors, FORM);
+    }
+}
+
+/// Whether it is a UUID in one of the forms that Go's library reads.
+fn uuid(text: &str) -> Result<(), String> {
+    let hex = |digits: &str| digits.bytes().all(|b| b.is_ascii_hexdigit());
+    let inner = match text.len() {
+        32 if hex(text) => return Ok(()),
+        32 => return Err("invalid UUID format".to_owned()),
+        36 => text,
+        38 if text.starts_with('{') && text.ends_with('}') => &text[1..37],
+        38 => return Err("invalid bracketed UUID format".to_owned()),
+        45 => match text.get(..9) {
+            Some(prefix) if prefix.eq_ignore_ascii_case("urn:uuid:") => &text[9..],
+            prefix => return Err(format!("invalid urn prefix: {:?}", prefix.unwrap_or(text))),
+        },
+        length => return Err(format!("invalid UUID length: {length}")),
+    };
+    let dashed = inner.bytes().enumerate().all(|(i, b)| match i {
+        8 | 13 | 18 | 23 => b == b'-',
+        _ => b.is_ascii_hexdigit(),
+    });
+    if dashed {
+        Ok(())
+    } else {
+        Err("invalid UUID format".to_owned())
     }
 }
 
@@ -442,6 +504,7 @@ fn allocation(allocation: &At<'_>, names: &Names<'_>, errors: &mut ErrorList) {
             driver_name(&result.get("driver"), errors);
             pool_name(&result.get("pool"), errors);
             label(&result.get("device"), errors);
+            share_id(&result.get("shareID"), errors);
         },
     );
     at_most(
@@ -474,6 +537,7 @@ fn device_status(device: &At<'_>, allocated: &HashSet<String>, errors: &mut Erro
     driver_name(&device.get("driver"), errors);
     pool_name(&device.get("pool"), errors);
     label(&device.get("device"), errors);
+    share_id(&device.get("shareID"), errors);
     if !allocated.contains(&device_id(device)) {
         device.invalid(errors, "must be an allocated device in the claim");
     }

@@ -19,9 +19,17 @@ pub(super) const RULES: &[Rules] = &[Rules {
         topology(at, errors);
     },
     update: |new, old, errors| update(&new.get("spec"), &old.get("spec"), errors),
-    status: |new, _, errors| {
-        let status = new.get("status");
-        networking::load_balancer(&status.get("loadBalancer"), true, errors);
+    status: |new, old, errors| {
+        let [status, before] = [new, old].map(|at| at.get("status").get("loadBalancer"));
+        let ingress = status.get("ingress");
+        if ingress.len() > 0 && new.get("spec").get("type").text() != "LoadBalancer" {
+            ingress.forbidden(
+                errors,
+                "may only be used when `spec.type` is 'LoadBalancer'",
+            );
+            return;
+        }
+        networking::load_balancer(&status, &before, true, errors);
     },
 }];
 

@@ -8,8 +8,9 @@ use meta::validation as format;
 use serde_json::Value;
 
 use super::at::{At, IMMUTABLE};
-use super::metadata::immutable;
+use super::metadata::{immutable, immutable_message};
 use super::resource::driver_name;
+use super::same::same;
 use super::volume_source::{self, In};
 use super::{Rules, any_update, classes, container, metadata, pod, volume};
 
@@ -35,7 +36,11 @@ pub(super) const RULES: &[Rules] = &[
         kind: "VolumeAttachment",
         name: format::dns1123_subdomain,
         object: |at, errors| attachment(&at.get("spec"), errors),
-        update: |new, old, errors| immutable(&new.get("spec"), &old.get("spec"), errors),
+        update: |new, old, errors| {
+            let (new, old) = (new.get("spec"), old.get("spec"));
+            let model = "io.k8s.api.storage.v1.VolumeAttachmentSpec";
+            immutable_message(model, &new, &old, errors);
+        },
         status: any_update,
     },
     Rules {
@@ -379,18 +384,15 @@ fn inline_volume(spec: &At<'_>, errors: &mut ErrorList) {
 /// Where a volume comes from is settled once; a secret to grow it by may come later.
 fn volume_update(new: &At<'_>, old: &At<'_>, errors: &mut ErrorList) {
     const GROW: &str = "controllerExpandSecretRef";
+    const SOURCE: &str = "io.k8s.api.core.v1.PersistentVolumeSource";
     let (new, old) = (new.get("spec"), old.get("spec"));
-    let source = |spec: &At<'_>| -> Vec<Value> {
-        let of = |name: &&str| spec.raw(name).cloned().unwrap_or_default();
-        SOURCES.iter().map(of).collect()
-    };
-    let (mut asked, before) = (source(&new), source(&old));
+    let mut asked = new.value().cloned().unwrap_or_default();
     if !old.get("csi").get(GROW).is_set()
-        && let Some(csi) = asked.last_mut().and_then(Value::as_object_mut)
+        && let Some(csi) = asked.get_mut("csi").and_then(Value::as_object_mut)
     {
         csi.remove(GROW);
     }
-    if asked != before {
+    if !same(SOURCE, Some(&asked), old.value()) {
         // Upstream calls the inlined struct by its Go name.
         let path = new.path.child("persistentvolumesource");
         errors.push(FieldError::forbidden(
@@ -398,11 +400,14 @@ fn volume_update(new: &At<'_>, old: &At<'_>, errors: &mut ErrorList) {
             "spec.persistentvolumesource is immutable after creation",
         ));
     }
+    const AFFINITY: &str = "io.k8s.api.core.v1.VolumeNodeAffinity";
     // Upstream leaves `spec` out of these paths.
     let at_root = |name: &'static str| new.get(name).moved(Path::new(name));
     immutable(&at_root("volumeMode"), &old.get("volumeMode"), errors);
     let affinity = at_root("nodeAffinity");
-    if old.get("nodeAffinity").is_set() && affinity.value() != old.raw("nodeAffinity") {
+    let was = old.raw("nodeAffinity");
+    let kept = affinity.is_set() && same(AFFINITY, affinity.value(), was);
+    if was.is_some() && !kept {
         affinity.invalid(
             errors,
             "field is immutable, except for updating from beta label to GA",
@@ -515,6 +520,7 @@ fn resource_key(name: &str, of: &At<'_>, errors: &mut ErrorList) -> bool {
 
 /// A claim gets its volume once; when it is bound it may still grow and change its attributes.
 fn claim_update(new: &At<'_>, old: &At<'_>, errors: &mut ErrorList) {
+    const CLAIM: &str = "io.k8s.api.core.v1.PersistentVolumeClaimSpec";
     let bound = new.get("status").get("phase").text() == "Bound";
     let (new_spec, old_spec) = (new.get("spec"), old.get("spec"));
     let mut fixed = [new_spec.value(), old_spec.value()].map(|s| s.cloned().unwrap_or_default());
@@ -533,12 +539,7 @@ fn claim_update(new: &At<'_>, old: &At<'_>, errors: &mut ErrorList) {
             }
         }
     }
-    let without_nulls = |spec: &Value| {
-        let mut spec = spec.as_object().cloned().unwrap_or_default();
-        spec.retain(|_, value| !value.is_null());
-        spec
-    };
-    if without_nulls(asked) != without_nulls(before) {
+    if !same(CLAIM, Some(asked), Some(before)) {
         new_spec.forbidden(
             errors,
             "spec is immutable after creation except resources.requests and volumeAttributesClassName for bound claims",
@@ -587,7 +588,8 @@ fn storage_class(class: &At<'_>, errors: &mut ErrorList) {
     } else {
         mode.required(errors, "");
     }
-    let mut terms: BTreeSet<BTreeMap<&str, BTreeSet<&str>>> = BTreeSet::new();
+    // Upstream compares with empty terms, too, before there are any.
+    let mut terms: BTreeSet<BTreeMap<&str, BTreeSet<&str>>> = [BTreeMap::new()].into();
     for term in class.get("allowedTopologies").items() {
         let expressions = term.get("matchLabelExpressions");
         let parsed = topology_term(&expressions, errors);

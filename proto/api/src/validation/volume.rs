@@ -48,38 +48,38 @@ impl<'a> Volumes<'a> {
     }
 }
 
-/// Every source that a volume may have.
+/// Every source that a volume may have; of several, the first counts.
 const SOURCES: &[&str] = &[
-    "awsElasticBlockStore",
-    "azureDisk",
-    "azureFile",
-    "cephfs",
-    "cinder",
-    "configMap",
-    "csi",
-    "downwardAPI",
     "emptyDir",
-    "ephemeral",
+    "hostPath",
+    "gitRepo",
+    "gcePersistentDisk",
+    "awsElasticBlockStore",
+    "secret",
+    "nfs",
+    "iscsi",
+    "glusterfs",
+    "flocker",
+    "persistentVolumeClaim",
+    "rbd",
+    "cinder",
+    "cephfs",
+    "quobyte",
+    "downwardAPI",
     "fc",
     "flexVolume",
-    "flocker",
-    "gcePersistentDisk",
-    "gitRepo",
-    "glusterfs",
-    "hostPath",
-    "image",
-    "iscsi",
-    "nfs",
-    "persistentVolumeClaim",
+    "configMap",
+    "azureFile",
+    "vsphereVolume",
     "photonPersistentDisk",
     "portworxVolume",
-    "projected",
-    "quobyte",
-    "rbd",
-    "scaleIO",
-    "secret",
+    "azureDisk",
     "storageos",
-    "vsphereVolume",
+    "projected",
+    "scaleIO",
+    "csi",
+    "ephemeral",
+    "image",
 ];
 
 fn source(volume: &At<'_>, errors: &mut ErrorList) {
@@ -91,6 +91,12 @@ fn source(volume: &At<'_>, errors: &mut ErrorList) {
         }
         given += 1;
         if given > 1 {
+            // Upstream has names of its own for some.
+            let source = match *name {
+                "cephfs" => source.renamed("cephFS"),
+                "downwardAPI" => source.renamed("downwarAPI"),
+                _ => source,
+            };
             source.forbidden(errors, "may not specify more than 1 volume type");
             continue;
         }
@@ -150,24 +156,7 @@ fn ephemeral(template: &At<'_>, errors: &mut ErrorList) {
         template.required(errors, "");
         return;
     }
-    let meta = template.get("metadata");
-    for (field, value) in meta.entries() {
-        if !matches!(field, "annotations" | "labels") && value.is_given() {
-            let path = template.path.child("metadata").child(match field {
-                "name" => "name",
-                "generateName" => "generateName",
-                "namespace" => "namespace",
-                "finalizers" => "finalizers",
-                "ownerReferences" => "ownerReferences",
-                _ => continue,
-            });
-            errors.push(FieldError::forbidden(
-                &path,
-                "only labels and annotations are allowed",
-            ));
-        }
-    }
-    metadata::template(&meta, errors);
+    metadata::strict_template(&template.get("metadata"), errors);
     storage::claim(&template.get("spec"), errors);
 }
 

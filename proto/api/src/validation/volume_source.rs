@@ -255,7 +255,9 @@ fn iscsi(source: &At<'_>, place: In, errors: &mut ErrorList) {
         required(&secret.get("name"), errors);
     }
     if source.get("initiatorName").is_set() {
-        iscsi_name(&source.get("initiatorName"), errors);
+        // Upstream spells this field in its own way.
+        let name = source.get("initiatorName").renamed("initiatorname");
+        iscsi_name(&name, errors);
     }
 }
 
@@ -317,8 +319,15 @@ fn csi(source: &At<'_>, place: In, errors: &mut ErrorList) {
         "nodeExpandSecretRef",
     ] {
         let secret = source.get(field);
-        if secret.is_set() {
-            all_required(&secret, &["name", "namespace"], errors);
+        if !secret.is_set() {
+            continue;
+        }
+        let (name, namespace) = (secret.get("name"), secret.get("namespace"));
+        if required(&name, errors) {
+            name.check(errors, format::dns1123_subdomain(name.text()));
+        }
+        if required(&namespace, errors) {
+            namespace.check(errors, format::dns1123_label(namespace.text()));
         }
     }
 }
