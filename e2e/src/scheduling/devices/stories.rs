@@ -20,13 +20,15 @@ pub struct Story<'a> {
 }
 
 /// Names of all stories.
-pub const ALL: [&str; 9] = [
+pub const ALL: [&str; 11] = [
     "claim comes later",
     "claim of a template comes later",
     "class comes later",
     "slice comes later",
     "device is given back",
     "two share a claim",
+    "two share a claim at once",
+    "many at once",
     "claim was for another node",
     "devices become ready",
     "devices fail",
@@ -172,6 +174,18 @@ impl Story<'_> {
         Ok(())
     }
 
+    /// Waits until all of these pods have a node.
+    async fn all_placed(&mut self, of: &[String]) -> Result<()> {
+        let mut waiting: Vec<String> = of.iter().map(|of| self.name(of)).collect();
+        while !waiting.is_empty() {
+            let (_, object) = self.run.changes.next().await?;
+            if text(&object["spec"]["nodeName"]).is_some() {
+                waiting.retain(|name| object["metadata"]["name"] != **name);
+            }
+        }
+        Ok(())
+    }
+
     fn note(&mut self, of: &str, outcome: &Outcome) {
         let refused = outcome.refused.as_ref().filter(|_| outcome.node.is_none());
         let line = format!("{of}: {:?} {refused:?}", outcome.node);
@@ -264,6 +278,41 @@ impl Story<'_> {
                 self.got(&claim).await?;
                 self.pod("r", claims(&claim), Some("node-0")).await?;
                 self.outcome("r").await
+            }
+            "two share a claim at once" => {
+                self.class().await?;
+                self.slice("node-1", one).await?;
+                let claim = self.claim(None).await?;
+                self.pod("p", claims(&claim), None).await?;
+                self.pod("q", claims(&claim), None).await?;
+                self.all_placed(&["p".into(), "q".into()]).await?;
+                self.got(&claim).await
+            }
+            "many at once" => {
+                self.class().await?;
+                for node in ["node-0", "node-1"] {
+                    let four = (0..4).map(|i| json!({"name": format!("{node}-{i}")}));
+                    self.slice(node, four.collect()).await?;
+                }
+                let mut pods = Vec::new();
+                let mut all = Vec::new();
+                for i in 0..8 {
+                    let claim = self.claim(None).await?;
+                    let pod = format!("p{i}");
+                    self.pod(&pod, claims(&claim), None).await?;
+                    all.push(claim);
+                    pods.push(pod);
+                }
+                self.all_placed(&pods).await?;
+                let mut devices = Vec::new();
+                for claim in all {
+                    let claim = self.read(&claim).await?;
+                    let results = &claim["status"]["allocation"]["devices"]["results"];
+                    devices.extend(text(&results[0]["device"]));
+                }
+                devices.sort();
+                self.transcript.push(devices.join(" "));
+                Ok(())
             }
             "claim was for another node" => {
                 self.class().await?;
