@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use grpc::plugins::csi::node_server::{Node, NodeServer};
 use grpc::plugins::csi::node_service_capability as capability;
@@ -129,7 +130,13 @@ fn show(from: &Path, to: &str, readonly: bool) -> Result<(), Status> {
 
 fn hide(path: &str) -> Result<(), Status> {
     let _ = umount2(path, MntFlags::UMOUNT_NOFOLLOW);
-    match fs::remove_dir(path) {
+    let device = fs::symlink_metadata(path).is_ok_and(|metadata| !metadata.is_dir());
+    let remove = if device {
+        fs::remove_file
+    } else {
+        fs::remove_dir
+    };
+    match remove(path) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(failed(error)),
         _ => Ok(()),
     }
@@ -188,7 +195,19 @@ impl Node for Csi {
             "" => self.volume(&r.volume_id)?,
             staged => staged.into(),
         };
-        show(&from, &r.target_path, r.readonly)?;
+        let kind = r.volume_capability.and_then(|c| c.access_type);
+        if matches!(kind, Some(volume_capability::AccessType::Block(_))) {
+            // Any device will do: nobody reads it.
+            let device = ["b", "7", "200"];
+            let mut mknod = Command::new("mknod");
+            mknod
+                .arg(&r.target_path)
+                .args(device)
+                .status()
+                .map_err(failed)?;
+        } else {
+            show(&from, &r.target_path, r.readonly)?;
+        }
         Ok(Response::new(NodePublishVolumeResponse {}))
     }
 

@@ -416,6 +416,8 @@ fn check_swap(config: &KubeletConfiguration, machine: &Machine) -> anyhow::Resul
 fn make_root(root: &Root, config: &KubeletConfiguration) -> anyhow::Result<()> {
     for path in [
         root.pods(),
+        root.path().join("plugins"),
+        root.plugins_registry(),
         PathBuf::from(&config.pod_logs_dir),
         PathBuf::from(crate::cri::logs::CONTAINERS_DIR),
     ] {

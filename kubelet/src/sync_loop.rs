@@ -449,9 +449,11 @@ impl SyncLoop {
         let syncer = self.syncer.clone();
         let known = self.known();
         let (policy, logs) = (self.settings.gc, self.settings.logs_root.clone());
+        let told = self.told.clone();
         tokio::spawn(async move {
             if let Err(error) = syncer.volumes.remove_pod_dir(&uid).await {
                 warn!(%uid, %error, "cannot remove a pod's directory yet");
+                let _ = told.send(Event::Runtime(uid));
             }
             if let Err(error) = gc::collect(
                 &syncer.runtime.client,
@@ -576,6 +578,7 @@ impl SyncLoop {
                 info!(uid, "removing what is left of a pod that is gone");
                 if let Err(error) = syncer.volumes.remove_pod_dir(&uid).await {
                     warn!(uid, %error, "cannot remove a pod's directory yet");
+                    let _ = told.send(Event::Runtime(uid.as_str().into()));
                 }
             }
             for (class, uid) in syncer

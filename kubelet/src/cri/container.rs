@@ -20,6 +20,8 @@ pub struct ContainerInput<'a> {
     pub image_user: ImageUser,
     pub env: Vec<(String, String)>,
     pub mounts: Vec<Mount>,
+    /// Volumes that are devices.
+    pub devices: Vec<Device>,
     /// Names of the devices that claims have brought.
     pub cdi_devices: Vec<String>,
     /// The container whose processes an ephemeral one is to see.
@@ -79,7 +81,7 @@ pub fn config(
         labels: labels::container_labels(container, pod),
         annotations: labels::container_annotations(container, pod, input.restart_count),
         mounts: input.mounts,
-        devices: Vec::<Device>::new(),
+        devices: input.devices,
         cdi_devices: cdi_devices.collect(),
         log_path: logs::relative_path(&container.name, input.restart_count),
         stdin: container.stdin.unwrap_or_default(),
@@ -129,6 +131,7 @@ mod tests {
             image_user: ImageUser::Id(0),
             env: vec![("A".into(), "a".into())],
             mounts: vec![],
+            devices: vec![],
             cdi_devices: vec!["d.io/gpu=0".into()],
             target_id: Some("other".into()),
             security: &security,

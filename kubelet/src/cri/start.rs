@@ -236,6 +236,8 @@ impl Runtime {
             image_user,
             env,
             mounts,
+            devices: mounts::devices_of_container(container, prepared.volumes)
+                .map_err(|e| wrong(&e))?,
             cdi_devices: self
                 .dra
                 .cdi_devices(pod, container)

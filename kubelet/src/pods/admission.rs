@@ -99,7 +99,9 @@ pub fn admit(pod: &Pod, input: &Input<'_>) -> Result<Room, Rejection> {
     if let Some(first) = lacking.first().filter(|_| !pod.is_critical()) {
         return Err(first.rejection());
     }
-    if !node_fit::selects(pod, input.node_name, input.labels) {
+    // Static pods may come before the node is known.
+    let known = !(pod.is_static() && input.labels.is_empty());
+    if known && !node_fit::selects(pod, input.node_name, input.labels) {
         return predicate(
             "NodeAffinity",
             "node(s) didn't match Pod's node affinity/selector",

@@ -55,6 +55,16 @@ impl PodDir {
             .join(name)
     }
 
+    /// Links to the devices that the pod has.
+    pub fn all_devices(&self) -> PathBuf {
+        self.0.join("volumeDevices")
+    }
+
+    /// Those of one plugin.
+    pub fn devices(&self, plugin: &str) -> PathBuf {
+        self.all_devices().join(format!("kubernetes.io~{plugin}"))
+    }
+
     pub fn plugins(&self) -> PathBuf {
         self.0.join("plugins")
     }

@@ -1,5 +1,7 @@
 //! From a pod's volume to the persistent volume behind its claim.
 
+use std::time::Duration;
+
 use client::{Api, Client};
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, Pod, Volume};
 use thiserror::Error;
@@ -94,11 +96,30 @@ fn check_volume(volume: &PersistentVolume, claim: &PersistentVolumeClaim) -> Res
     Ok(())
 }
 
+/// How long to wait for the API server: pods that run already wait with us.
+const PATIENCE: Duration = Duration::from_secs(20);
+
 /// Finds the volume behind a claim.
 ///
 /// # Errors
 /// When there is none, or it must not be used.
 pub async fn resolve(
+    api: Option<&Client>,
+    pod: &Pod,
+    meant: (String, bool, bool),
+) -> Result<Bound, ClaimError> {
+    let claim = meant.0.clone();
+    let found = tokio::time::timeout(PATIENCE, find(api, pod, meant)).await;
+    found.unwrap_or_else(|_| {
+        Err(ClaimError {
+            namespace: pod.namespace().into(),
+            claim,
+            why: "failed to fetch PVC from API server: it does not answer".into(),
+        })
+    })
+}
+
+async fn find(
     api: Option<&Client>,
     pod: &Pod,
     (name, read_only, own): (String, bool, bool),

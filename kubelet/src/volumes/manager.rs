@@ -70,6 +70,11 @@ pub enum Mounted {
         path: PathBuf,
         read_only: bool,
     },
+    /// A device.
+    Device {
+        path: PathBuf,
+        read_only: bool,
+    },
     /// An image, which the runtime mounts.
     Image {
         reference: String,
@@ -239,11 +244,14 @@ impl Volumes {
             Err(error) => return Some(Err(error)),
         };
         if let Want::Csi(volume) = want {
-            let path = self.csi.mount(pod, &volume).await;
-            let mounted = path.map(|path| Mounted::Path {
-                path,
-                read_only: volume.read_only,
-            });
+            let read_only = volume.read_only;
+            let mounted = if volume.block {
+                let path = self.csi.map(pod, &volume).await;
+                path.map(|path| Mounted::Device { path, read_only })
+            } else {
+                let path = self.csi.mount(pod, &volume).await;
+                path.map(|path| Mounted::Path { path, read_only })
+            };
             return Some(mounted.map_err(VolumeError::from));
         }
         let (pod, volume) = (pod.clone(), volume.name.clone());
@@ -449,6 +457,9 @@ impl Volumes {
         spawn_blocking(move || unmount_below(&parts)).await?;
         let unmounted = self.csi.unmount_pod(uid).await;
         unmounted.map_err(io::Error::other)?;
+        let unmapped = self.csi.unmap_pod(uid).await;
+        unmapped.map_err(io::Error::other)?;
+        self.csi.release(uid);
         spawn_blocking(move || tear_down(&dir)).await
     }
 
@@ -715,7 +726,7 @@ fn tear_down(dir: &PodDir) -> io::Result<()> {
             point.display()
         )));
     }
-    for part in [dir.volumes(), dir.sub_paths()] {
+    for part in [dir.volumes(), dir.sub_paths(), dir.all_devices()] {
         ignore_missing(fs::remove_dir_all(part))?;
     }
     Ok(())

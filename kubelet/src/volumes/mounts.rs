@@ -5,7 +5,7 @@ use std::io;
 use std::os::unix::fs::PermissionsExt;
 
 use grpc::cri;
-use k8s_openapi::api::core::v1::{Container, Pod, VolumeMount};
+use k8s_openapi::api::core::v1::{Container, Pod, VolumeDevice, VolumeMount};
 use thiserror::Error;
 
 use super::manager::{Mounted, MountedVolumes};
@@ -82,6 +82,33 @@ pub fn of_container(
     Ok(mounts)
 }
 
+/// The devices that a container gets of its volumes.
+///
+/// # Errors
+/// When one is missing, or is none.
+pub fn devices_of_container(
+    container: &Container,
+    volumes: &MountedVolumes,
+) -> Result<Vec<cri::Device>, MountError> {
+    let device = |wanted: &VolumeDevice| match volumes.get(&wanted.name) {
+        Some(Mounted::Device { path, read_only }) => Ok(cri::Device {
+            container_path: wanted.device_path.clone(),
+            host_path: path.to_string_lossy().into_owned(),
+            permissions: if *read_only { "r" } else { "mrw" }.into(),
+        }),
+        _ => Err(MountError::NoVolume {
+            volume: wanted.name.clone(),
+            container: container.name.clone(),
+        }),
+    };
+    container
+        .volume_devices
+        .iter()
+        .flatten()
+        .map(device)
+        .collect()
+}
+
 fn volume_mount(
     container: &Container,
     index: usize,
@@ -126,6 +153,12 @@ fn volume_mount(
                 })?
             };
             out.host_path = path.to_string_lossy().into_owned();
+        }
+        Mounted::Device { .. } => {
+            return Err(MountError::NoVolume {
+                volume: mount.name.clone(),
+                container: container.name.clone(),
+            });
         }
         Mounted::Image { .. } => {
             let image = input
@@ -324,6 +357,31 @@ mod tests {
             of_container(&pod, &pod.containers()[0], &missing),
             Err(MountError::NoVolume { .. })
         ));
+    }
+
+    #[test]
+    fn devices_of_a_container() {
+        let container: Container = serde_json::from_value(json!({"name": "c",
+            "volumeDevices": [{"name": "d", "devicePath": "/dev/x"}]}))
+        .unwrap();
+        let device = |read_only| {
+            let device = Mounted::Device {
+                path: "/link".into(),
+                read_only,
+            };
+            HashMap::from([("d".to_owned(), device)])
+        };
+        let devices = devices_of_container(&container, &device(true)).unwrap();
+        assert_eq!(
+            (
+                devices[0].host_path.as_str(),
+                devices[0].permissions.as_str()
+            ),
+            ("/link", "r")
+        );
+        let devices = devices_of_container(&container, &device(false)).unwrap();
+        assert_eq!(devices[0].permissions, "mrw");
+        assert!(devices_of_container(&container, &HashMap::new()).is_err());
     }
 
     #[test]

@@ -45,9 +45,6 @@ fn of_bound(bound: &Bound, dir: &PodDir) -> Result<Want, Cause> {
     let spec = bound.volume.spec.clone().unwrap_or_default();
     let name = bound.volume.metadata.name.as_deref().unwrap_or_default();
     if let Some(source) = &spec.csi {
-        if bound.is_block() {
-            return Err(Cause::Unsupported("a block device of a driver"));
-        }
         let mut volume = CsiVolume::persistent(&bound.volume, source, bound.read_only);
         volume.resize = bound.resize();
         return Ok(Want::Csi(Box::new(volume)));
@@ -150,9 +147,12 @@ mod tests {
         let csi = json!({"csi": {"driver": "d", "volumeHandle": "h"}});
         assert!(matches!(of(csi).unwrap(), Want::Csi(volume) if volume.read_only));
         let block = json!({"volumeMode": "Block", "csi": {"driver": "d", "volumeHandle": "h"}});
-        assert!(
-            of(block).is_err()
-                && of(json!({"iscsi": {"iqn": "", "lun": 0, "targetPortal": ""}})).is_err()
-        );
+        assert!(matches!(of(block).unwrap(), Want::Csi(volume) if volume.block));
+        for other in [
+            json!({"volumeMode": "Block", "local": {"path": "/dev/x"}}),
+            json!({"iscsi": {"iqn": "", "lun": 0, "targetPortal": ""}}),
+        ] {
+            assert!(of(other).is_err());
+        }
     }
 }

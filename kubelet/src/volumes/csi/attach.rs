@@ -13,6 +13,7 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use super::data;
+use super::mount::block;
 use super::volume::{CsiVolume, attachment_name, unique_name};
 use crate::node_status::facts::NodeFacts;
 
@@ -31,8 +32,10 @@ impl InUse {
     /// With those that the kubelet before has left, below its root directory. `changed` is woken
     /// when the status is to be shown.
     pub fn new(root: &Path, facts: Arc<NodeFacts>, changed: Arc<Notify>) -> Self {
-        let published = data::used(&root.join("pods")).filter(|data| !data.is_ephemeral());
-        let all = published.chain(data::staged(root));
+        let published = data::used(&root.join("pods")).map(|(_, data)| data);
+        let published = published.filter(|data| !data.is_ephemeral());
+        let devices = block::known(root).map(|(_, data)| data);
+        let all = published.chain(data::staged(root)).chain(devices);
         let names = all.map(|data| unique_name(&data.driver_name, &data.volume_handle));
         let in_use = Self {
             names: Mutex::new(names.collect()),

@@ -13,7 +13,7 @@ use crate::pods::dirs::PodDir;
 use crate::sys::mount;
 
 const FILE: &str = "vol_data.json";
-const PLUGIN: &str = "csi";
+pub const PLUGIN: &str = "csi";
 
 /// What a file holds.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -97,10 +97,14 @@ pub fn of_pod(pod: &PodDir) -> Vec<PathBuf> {
         .collect()
 }
 
-/// Drivers and handles of all volumes that pods have, below the directory of all pods.
-pub fn used(pods: &Path) -> impl Iterator<Item = Data> + use<> {
-    let dirs = entries(pods).flat_map(|pod| entries(&pod.join("volumes/kubernetes.io~csi")));
-    dirs.filter_map(|dir| Data::read(&dir).ok())
+/// All volumes that pods have, by the pods' uids, below the directory of all pods.
+pub fn used(pods: &Path) -> impl Iterator<Item = (String, Data)> + use<> {
+    entries(pods).flat_map(|pod| {
+        let uid = pod.file_name().unwrap_or_default().to_string_lossy();
+        let uid = uid.into_owned();
+        let dirs = entries(&pod.join("volumes/kubernetes.io~csi"));
+        dirs.filter_map(move |dir| Some((uid.clone(), Data::read(&dir).ok()?)))
+    })
 }
 
 /// All volumes that are staged, below the kubelet's root directory.
@@ -159,7 +163,10 @@ mod tests {
             "{\"attachmentID\":\"csi-1\",\"driverName\":\"d\",\"nodeName\":\"n\",\"specVolID\":\"pv\",\"volumeHandle\":\"h\",\"volumeLifecycleMode\":\"Persistent\"}\n"
         );
         assert_eq!(of_pod(&root.pod("u")), std::slice::from_ref(&own));
-        assert_eq!(used(&root.pods()).collect::<Vec<_>>(), [data]);
+        assert_eq!(
+            used(&root.pods()).collect::<Vec<_>>(),
+            [("u".to_owned(), data)]
+        );
         remove(&own.join("mount")).unwrap();
         assert!(!own.exists());
         remove(&own.join("mount")).unwrap();

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use futures::future::BoxFuture;
 use parking_lot::Mutex;
+use tokio::sync::Notify;
 use tracing::warn;
 
 use super::client::Client;
@@ -25,6 +26,7 @@ struct Inner {
     drivers: Mutex<HashMap<String, Driver>>,
     node_info: NodeInfo,
     metrics: Arc<Metrics>,
+    changed: Notify,
 }
 
 /// All drivers. Cheap to clone.
@@ -52,7 +54,31 @@ impl Drivers {
             drivers: Mutex::default(),
             node_info,
             metrics,
+            changed: Notify::new(),
         }))
+    }
+
+    pub fn names(&self) -> Vec<String> {
+        self.0.drivers.lock().keys().cloned().collect()
+    }
+
+    /// Waits until a driver comes or goes, or someone says that something else has changed.
+    pub async fn changed(&self) {
+        self.0.changed.notified().await;
+    }
+
+    pub fn tell_changed(&self) {
+        self.0.changed.notify_one();
+    }
+
+    /// Asks a driver anew what it can do on this node, and shows it.
+    ///
+    /// # Errors
+    /// When it does not answer, or the API server does not take it.
+    pub async fn refresh(&self, name: &str) -> Result<(), String> {
+        let info = self.get(name)?.info().await;
+        let info = info.map_err(|error| error.to_string())?;
+        self.0.node_info.update(name, &info).await
     }
 
     /// # Errors
@@ -121,6 +147,7 @@ impl Drivers {
         if installed.is_err() {
             self.remove(plugin).await;
         }
+        self.tell_changed();
         installed
     }
 
@@ -133,6 +160,7 @@ impl Drivers {
             }
             drivers.remove(&plugin.name);
         }
+        self.tell_changed();
         let back = || self.0.drivers.lock().contains_key(&plugin.name);
         if let Err(error) = self.0.node_info.uninstall(&plugin.name, back).await {
             warn!(

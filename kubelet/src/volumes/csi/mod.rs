@@ -3,8 +3,8 @@
 //!
 //! `volume.rs` says what is asked of a driver for a volume, `data.rs` what is written down beside
 //! it (upstream's files, so that either kubelet can take down what the other made); both are pure.
-//! `drivers.rs` knows who has registered, `node_info.rs` tells the API server of it, `client.rs`
-//! talks to them. `attach.rs` waits for the volume to be attached, `mount.rs` does the work.
+//! `drivers.rs` knows who has registered, `node_info.rs` tells the API server of it, `limits.rs` asks them
+//! how many volumes they take, `client.rs` talks to them. `attach.rs` waits for the volume to be attached, `mount.rs` does the work.
 //!
 //! What must not be here: how a claim leads to a volume (`volumes/claims.rs`).
 
@@ -12,6 +12,7 @@ mod attach;
 mod client;
 mod data;
 mod drivers;
+mod limits;
 mod mount;
 mod node_info;
 mod volume;

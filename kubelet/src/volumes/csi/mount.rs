@@ -29,6 +29,7 @@ use super::attach::{self, InUse};
 use super::client::{CallError, Capabilities, Capability, Client, Usage};
 use super::data::{self, Data};
 use super::drivers::Drivers;
+use super::limits;
 use super::volume::{CsiVolume, Lifecycle, Resize, SecretKey, attaches, staging_path, unique_name};
 use crate::events::{Events, Kind};
 use crate::node_status::facts::NodeFacts;
@@ -39,6 +40,8 @@ use crate::sys::mount;
 use crate::turns::Turns;
 use crate::volumes::ownership;
 use crate::volumes::tokens::Tokens;
+
+pub mod block;
 
 /// Which step failed, and why.
 #[derive(Debug, Error)]
@@ -55,6 +58,10 @@ pub enum CsiError {
     Unpublish(String, String),
     #[error("UnmountDevice failed for volume {0:?} : {1}")]
     Unstage(String, String),
+    #[error("MapVolume.MapPodDevice failed for volume {0:?} : {1}")]
+    Map(String, String),
+    #[error("UnmapVolume.UnmapPodDevice failed for volume {0:?} : {1}")]
+    Unmap(String, String),
 }
 
 /// How long a pod waits for the drivers' objects to be known.
@@ -63,8 +70,33 @@ const FIRST_FETCH: Duration = Duration::from_secs(10);
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const MAX_PAUSE: Duration = Duration::from_secs(120);
 
+/// Of a volume that one pod alone may have.
+const ELSEWHERE: &str =
+    "volume uses the ReadWriteOncePod access mode and is already in use by another pod";
+
 /// Driver and handle.
 type Key = (String, String);
+
+/// A volume that may be staged.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct Staged {
+    key: Key,
+    /// The name of its directory, if it is a device.
+    device: Option<String>,
+}
+
+/// All volumes that are staged.
+fn all_staged(root: &Path) -> impl Iterator<Item = Staged> + use<> {
+    let volumes = data::staged(root).map(|data| Staged {
+        key: data.key(),
+        device: None,
+    });
+    let devices = block::known(root).map(|(name, data)| Staged {
+        key: data.key(),
+        device: Some(name),
+    });
+    volumes.chain(devices)
+}
 
 /// What it takes.
 pub struct Setup {
@@ -96,8 +128,10 @@ pub struct Csi {
     turns: Turns<Key>,
     /// What has been published since this kubelet started: pod and directory.
     published: Mutex<HashSet<(String, String)>>,
+    /// What pods have asked for, whatever came of it.
+    wanted: Mutex<HashMap<String, HashSet<Staged>>>,
     /// What may be staged for nobody.
-    unused: Mutex<HashSet<Key>>,
+    unused: Mutex<HashSet<Staged>>,
     look: Notify,
 }
 
@@ -105,11 +139,15 @@ impl Csi {
     pub fn new(setup: Setup, stop: &CancellationToken) -> Arc<Self> {
         let informer = setup.api.as_ref().map(|api| {
             let informer = Informer::<CSIDriver>::new(Api::all(api), &Selection::default());
+            let drivers = setup.drivers.clone();
+            informer.add_handler(move |_| drivers.tell_changed());
             informer.start(stop);
             informer
         });
         let none = || Store::with([]);
         let kinds = informer.as_ref().map_or_else(none, |i| i.store().clone());
+        let drivers = setup.drivers.clone();
+        tokio::spawn(limits::run(drivers, kinds.clone(), stop.clone()));
         Self::start(setup, informer, kinds, stop)
     }
 
@@ -122,7 +160,7 @@ impl Csi {
         let root = setup.root.path();
         let csi = Arc::new(Self {
             in_use: InUse::new(root, setup.facts, setup.node_changed),
-            unused: Mutex::new(data::staged(root).map(|data| data.key()).collect()),
+            unused: Mutex::new(all_staged(root).collect()),
             drivers: setup.drivers,
             api: setup.api,
             informer,
@@ -133,6 +171,7 @@ impl Csi {
             root: setup.root,
             turns: Turns::default(),
             published: Mutex::default(),
+            wanted: Mutex::default(),
             look: Notify::new(),
         });
         tokio::spawn(csi.clone().unstage_unused(stop.clone()));
@@ -198,20 +237,17 @@ impl Csi {
             }
         };
         let persistent = volume.lifecycle == Lifecycle::Persistent;
+        if persistent {
+            self.want(pod, volume);
+        }
         let mut publish_context = BTreeMap::new();
         if persistent && attaches(kind) {
-            let failed = |why| CsiError::Attach(name(), why);
-            let api = self
-                .api
-                .as_ref()
-                .ok_or_else(|| failed("there is no API server".into()))?;
-            let attached = attach::wait(&self.in_use, api, volume, &self.node).await;
-            publish_context = attached.map_err(failed)?;
+            publish_context = self.attached(volume).await?;
         }
-        let _turn = self
-            .turns
-            .take((volume.driver.clone(), volume.handle.clone()))
-            .await;
+        let _turn = self.turns.take(volume.key()).await;
+        if volume.is_one_pods() && self.users(&volume.key()).any(|uid| uid != pod.uid()) {
+            return Err(CsiError::Publish(name(), ELSEWHERE.into()));
+        }
         let can = client
             .capabilities()
             .await
@@ -269,6 +305,16 @@ impl Csi {
         }
         self.published.lock().insert(entry);
         Ok(target)
+    }
+
+    /// Waits until the volume is attached, and returns what its attacher said.
+    async fn attached(&self, volume: &CsiVolume) -> Result<BTreeMap<String, String>, CsiError> {
+        let failed = |why| CsiError::Attach(volume.name.clone(), why);
+        let Some(api) = &self.api else {
+            return Err(failed("there is no API server".into()));
+        };
+        let attached = attach::wait(&self.in_use, api, volume, &self.node).await;
+        attached.map_err(failed)
     }
 
     async fn stage(
@@ -475,6 +521,24 @@ impl Csi {
         self.published.lock().contains(&entry)
     }
 
+    fn want(&self, pod: &Pod, volume: &CsiVolume) {
+        let mut wanted = self.wanted.lock();
+        let own = wanted.entry(pod.uid().to_owned()).or_default();
+        own.insert(Staged {
+            key: volume.key(),
+            device: volume.block.then(|| volume.dir_name()),
+        });
+    }
+
+    /// A pod has nothing published any more: what it asked for may be staged for nobody, or be
+    /// attached for nothing.
+    pub fn release(&self, uid: &str) {
+        if let Some(wanted) = self.wanted.lock().remove(uid) {
+            self.unused.lock().extend(wanted);
+            self.look.notify_one();
+        }
+    }
+
     /// Takes back everything that was published for a pod.
     ///
     /// # Errors
@@ -520,38 +584,48 @@ impl Csi {
                 .lock()
                 .remove(&(uid.to_owned(), name.clone()));
             if !data.is_ephemeral() {
-                self.unused.lock().insert(key);
+                self.unused.lock().insert(Staged { key, device: None });
                 self.look.notify_one();
             }
         }
         Ok(())
     }
 
-    /// Whether a pod has this volume, now or soon again.
+    /// The pods that have a volume, or will soon.
+    fn users(&self, key: &Key) -> impl Iterator<Item = String> + use<> {
+        let key = key.clone();
+        let all = data::used(&self.root.pods());
+        all.filter(move |(_, data)| !data.is_ephemeral() && data.key() == key)
+            .map(|(uid, _)| uid)
+    }
+
     fn is_used(&self, driver: &str, handle: &str) -> bool {
-        data::used(&self.root.pods()).any(|data| {
-            !data.is_ephemeral() && data.driver_name == driver && data.volume_handle == handle
-        })
+        let key = (driver.to_owned(), handle.to_owned());
+        self.users(&key).next().is_some()
     }
 
     /// Unstages what no pod uses any more; retries what fails.
     async fn unstage_unused(self: Arc<Self>, stop: CancellationToken) {
-        let mut pauses: HashMap<Key, Duration> = HashMap::new();
+        let mut pauses: HashMap<Staged, Duration> = HashMap::new();
         loop {
-            let keys: Vec<Key> = self.unused.lock().iter().cloned().collect();
-            for key in keys {
-                let turn = self.turns.take(key.clone()).await;
-                let unstaged = self.unstage(&key.0, &key.1).await;
+            let all: Vec<Staged> = self.unused.lock().iter().cloned().collect();
+            for staged in all {
+                let turn = self.turns.take(staged.key.clone()).await;
+                let (driver, handle) = &staged.key;
+                let unstaged = match &staged.device {
+                    Some(name) => self.unstage_device(&staged.key, name).await,
+                    None => self.unstage(driver, handle).await,
+                };
                 drop(turn);
                 match unstaged {
                     Ok(()) => {
-                        self.unused.lock().remove(&key);
-                        pauses.remove(&key);
+                        self.unused.lock().remove(&staged);
+                        pauses.remove(&staged);
                     }
                     Err(why) => {
-                        let pause = pauses.entry(key.clone()).or_insert(FIRST_PAUSE / 2);
+                        let error = CsiError::Unstage(handle.clone(), why);
+                        let pause = pauses.entry(staged).or_insert(FIRST_PAUSE / 2);
                         *pause = (*pause * 2).min(MAX_PAUSE);
-                        let error = CsiError::Unstage(key.1, why);
                         warn!(%error, "will try again");
                     }
                 }

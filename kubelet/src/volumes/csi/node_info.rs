@@ -279,6 +279,14 @@ impl NodeInfo {
             Box::pin(self.patch_node(driver, id, topology))
         })
         .await?;
+        self.update(driver, info).await
+    }
+
+    /// Shows what a driver that is shown can do now.
+    ///
+    /// # Errors
+    /// As [`Self::install`].
+    pub async fn update(&self, driver: &str, info: &NodeGetInfoResponse) -> Result<(), String> {
         self.change("CSINode object with CSI driver node info", || {
             Box::pin(self.add(driver, info))
         })

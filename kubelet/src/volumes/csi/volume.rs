@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use grpc::plugins::csi::VolumeCapability;
 use grpc::plugins::csi::volume_capability::access_mode::Mode;
-use grpc::plugins::csi::volume_capability::{AccessMode, AccessType, MountVolume};
+use grpc::plugins::csi::volume_capability::{AccessMode, AccessType, BlockVolume, MountVolume};
 use k8s_openapi::api::core::v1::{
     CSIPersistentVolumeSource, CSIVolumeSource, PersistentVolume, Pod, SecretReference,
 };
@@ -53,6 +53,8 @@ pub struct CsiVolume {
     /// As files and messages name it: the persistent volume, or the pod's own.
     pub name: String,
     pub lifecycle: Lifecycle,
+    /// A device, not files.
+    pub block: bool,
     pub read_only: bool,
     pub fs_type: String,
     pub attributes: BTreeMap<String, String>,
@@ -94,6 +96,7 @@ impl CsiVolume {
             handle: format!("csi-{}", hex(&format!("{}{name}", pod.uid()))),
             name: name.to_owned(),
             lifecycle: Lifecycle::Ephemeral,
+            block: false,
             read_only: source.read_only.unwrap_or_default(),
             fs_type: source.fs_type.clone().unwrap_or_default(),
             attributes: source.volume_attributes.clone().unwrap_or_default(),
@@ -125,6 +128,7 @@ impl CsiVolume {
             handle: source.volume_handle.clone(),
             name: volume.metadata.name.clone().unwrap_or_default(),
             lifecycle: Lifecycle::Persistent,
+            block: spec.volume_mode.as_deref() == Some("Block"),
             read_only,
             fs_type: source.fs_type.clone().unwrap_or_default(),
             attributes: source.volume_attributes.clone().unwrap_or_default(),
@@ -154,14 +158,29 @@ impl CsiVolume {
             "ReadWriteMany" => Mode::MultiNodeMultiWriter,
             _ => Mode::Unknown,
         };
-        VolumeCapability {
-            access_mode: Some(AccessMode { mode: mode.into() }),
-            access_type: Some(AccessType::Mount(MountVolume {
+        let access_type = if self.block {
+            AccessType::Block(BlockVolume {})
+        } else {
+            AccessType::Mount(MountVolume {
                 fs_type: self.fs_type.clone(),
                 mount_flags: self.mount_options.clone(),
                 volume_mount_group: group.map_or_else(String::new, |group| group.to_string()),
-            })),
+            })
+        };
+        VolumeCapability {
+            access_mode: Some(AccessMode { mode: mode.into() }),
+            access_type: Some(access_type),
         }
+    }
+
+    /// Driver and handle.
+    pub fn key(&self) -> (String, String) {
+        (self.driver.clone(), self.handle.clone())
+    }
+
+    /// Whether no second pod may have it meanwhile.
+    pub fn is_one_pods(&self) -> bool {
+        self.access_modes == ["ReadWriteOncePod"]
     }
 
     /// Whether files are to be given to the pod's group by us (`fsGroupPolicy`).

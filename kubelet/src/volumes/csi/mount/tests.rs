@@ -210,15 +210,21 @@ async fn what_a_driver_refuses_leaves_nothing_and_what_is_used_stays() {
     );
     let dir = data::dir_of(&Root::new(bench.dir.path()).pod("a"), "pv");
     assert!(!dir.exists());
+    // A pod that never got it leaves nothing staged.
+    csi.mount(&pod("b"), &volume()).await.unwrap_err();
+    csi.unmount_pod("b").await.unwrap();
+    csi.release("b");
+    let calls = bench.calls().await;
+    assert_eq!(
+        calls,
+        ["stage", "publish a", "stage", "publish b", "unstage"]
+    );
     *bench.refuses.lock() = false;
     csi.mount(&pod("a"), &volume()).await.unwrap();
     *bench.refuses.lock() = true;
     csi.mount(&pod("a"), &volume()).await.unwrap_err();
     assert!(dir.join("mount").exists());
-    assert_eq!(
-        bench.calls().await,
-        ["stage", "publish a", "stage", "publish a", "publish a"]
-    );
+    assert_eq!(bench.calls().await, ["stage", "publish a", "publish a"]);
 }
 
 #[tokio::test]
