@@ -250,7 +250,10 @@ impl FieldManager<'_> {
         let before = live.unwrap_or(&nothing);
         let after = self.spoken(object).or_else(|| self.filled(object));
         let after = expanded(request.message, object, after);
-        let before = expanded(request.message, before, self.spoken(before));
+        let read = self
+            .spoken(before)
+            .or_else(|| live.and_then(|live| self.filled(live)));
+        let before = expanded(request.message, before, read);
         match request.update(&mut managed, &before, &after, live.is_none()) {
             Ok(()) => set(meta_mut(object), "managedFields", managed.write()),
             Err(error) => {
