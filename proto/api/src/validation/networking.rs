@@ -1,5 +1,6 @@
 //! Ingresses, their classes, and network policies.
 
+use std::collections::HashSet;
 use std::net::IpAddr;
 
 use meta::field::{ErrorList, FieldError, Path};
@@ -167,13 +168,11 @@ fn ingress_class(spec: &At<'_>, errors: &mut ErrorList) {
 /// Where a load balancer takes traffic in, for an ingress or (`modes`) a service. Addresses that
 /// were there `before` may be written in any way.
 pub(super) fn load_balancer(status: &At<'_>, before: &At<'_>, modes: bool, errors: &mut ErrorList) {
-    let known = |ip: &str| {
-        let mut were = before.get("ingress").items();
-        were.any(|ingress| ingress.get("ip").text() == ip)
-    };
+    let were = before.get("ingress");
+    let known: HashSet<&str> = were.items().map(|i| i.get("ip").text()).collect();
     for ingress in status.get("ingress").items() {
         let (ip, host) = (ingress.get("ip"), ingress.get("hostname"));
-        if ip.is_given() && !known(ip.text()) {
+        if ip.is_given() && !known.contains(ip.text()) {
             ip.ip(errors);
         }
         let mode = ingress.get("ipMode");

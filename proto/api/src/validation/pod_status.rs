@@ -1,7 +1,7 @@
 //! What an update of a pod's status may say: what has ended stays ended, and what it tells of is
 //! in the spec.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use meta::field::{ErrorList, FieldError};
 use meta::validation as format;
@@ -16,12 +16,12 @@ const SYSTEM_CONDITIONS: [&str; 4] = ["PodScheduled", "Ready", "Initialized", "C
 
 /// One address of each family; what was there before may stay as it is.
 fn addresses(list: &At<'_>, before: &At<'_>, errors: &mut ErrorList) {
-    let known = |ip: &str| before.items().any(|item| item.get("ip").text() == ip);
+    let known: HashSet<&str> = before.items().map(|item| item.get("ip").text()).collect();
     let mut families = [0, 0];
     let mut unreadable = None;
     for (i, item) in list.items().enumerate() {
         let ip = item.get("ip").moved(item.path.clone());
-        if !known(ip.text()) {
+        if !known.contains(ip.text()) {
             ip.ip(errors);
         }
         match format::ip::parse_ip_sloppy(ip.text()) {
@@ -122,6 +122,12 @@ const LISTS: [(&str, &str); 3] = [
     ("ephemeralContainerStatuses", "ephemeralContainers"),
 ];
 
+/// Containers by name.
+fn named<'a>(containers: &At<'a>) -> HashMap<&'a str, At<'a>> {
+    let items = containers.items();
+    items.map(|c| (c.get("name").text(), c)).collect()
+}
+
 fn nominated(said: &At<'_>, before: &At<'_>, spec: &At<'_>, errors: &mut ErrorList) {
     let node = said.get("nominatedNodeName");
     if !node.is_given() || node.text() == before.get("nominatedNodeName").text() {
@@ -147,18 +153,23 @@ fn transitions(said: &At<'_>, before: &At<'_>, spec: &At<'_>, errors: &mut Error
             continue;
         }
         let statuses = said.get(list);
+        let containers = named(&spec.get(kind));
+        let mut by_name: HashMap<&str, Vec<At<'_>>> = HashMap::new();
+        for status in statuses.items() {
+            let same = by_name.entry(status.get("name").text());
+            same.or_default().push(status);
+        }
         for (i, earlier) in before.get(list).items().enumerate() {
             let Some(ended) = earlier.get("state").raw("terminated") else {
                 continue;
             };
             let code = ended.get("exitCode").and_then(Value::as_i64).unwrap_or(0);
             let name = earlier.get("name").text();
-            let mut containers = spec.get(kind).items();
-            let container = containers.find(|c| c.get("name").text() == name);
-            if !ephemeral && container.is_some_and(|c| may_restart(&c, spec, code)) {
+            let container = containers.get(name);
+            if !ephemeral && container.is_some_and(|c| may_restart(c, spec, code)) {
                 continue;
             }
-            for after in statuses.items().filter(|c| c.get("name").text() == name) {
+            for after in by_name.get(name).into_iter().flatten() {
                 if after.get("state").raw("terminated").is_none() {
                     // The place is the one that it had before.
                     errors.push(FieldError::forbidden(
@@ -177,11 +188,12 @@ fn claim_name(name: &At<'_>, errors: &mut ErrorList) {
 
 /// The claims that were made for the pod.
 fn claims(statuses: &At<'_>, spec: &At<'_>, errors: &mut ErrorList) {
+    let claims = spec.get("resourceClaims");
+    let known: HashSet<&str> = claims.items().map(|c| c.get("name").text()).collect();
     let mut seen = HashSet::new();
     for status in statuses.items() {
         let name = status.get("name");
-        let mut claims = spec.get("resourceClaims").items();
-        if !claims.any(|claim| claim.get("name").text() == name.text()) {
+        if !known.contains(name.text()) {
             let detail = "must match the name of an entry in `spec.resourceClaims`";
             errors.push(FieldError::invalid(&name.path, name.text(), detail));
         }
@@ -203,14 +215,12 @@ fn extended_claim(status: &At<'_>, spec: &At<'_>, errors: &mut ErrorList) {
     if mappings.len() == 0 {
         mappings.required(errors, "at least one request mapping is required");
     }
+    let mut containers = named(&spec.get("initContainers"));
+    containers.extend(named(&spec.get("containers")));
     let mut seen = HashSet::new();
     for mapping in mappings.items() {
         let (name, resource) = (mapping.get("containerName"), mapping.get("resourceName"));
-        let mut containers = ["containers", "initContainers"]
-            .into_iter()
-            .flat_map(|list| spec.get(list).items());
-        let container = containers.find(|c| c.get("name").text() == name.text());
-        let wrong = match container {
+        let wrong = match containers.get(name.text()) {
             None => Some((
                 &name,
                 "must match the name of an entry in spec.initContainers.name or spec.containers.name",
@@ -269,6 +279,7 @@ fn users(statuses: &At<'_>, windows: bool, errors: &mut ErrorList) {
 fn allocated(statuses: &At<'_>, containers: &At<'_>, errors: &mut ErrorList) {
     const HEALTH: [&str; 3] = ["Healthy", "Unhealthy", "Unknown"];
     const MESSAGE_LIMIT: usize = 1024;
+    let by_name = named(containers);
     for status in statuses.items() {
         let resources = status.get("allocatedResourcesStatus");
         if containers.path.to_string().ends_with("ephemeralContainers") {
@@ -277,11 +288,10 @@ fn allocated(statuses: &At<'_>, containers: &At<'_>, errors: &mut ErrorList) {
             }
             continue;
         }
-        let own = status.get("name").text();
-        let container = containers.items().find(|c| c.get("name").text() == own);
+        let container = by_name.get(status.get("name").text());
         for resource in resources.items() {
             let name = resource.get("name");
-            if let Some(container) = &container
+            if let Some(container) = container
                 && let Some(detail) = not_asked_for(name.text(), container)
             {
                 errors.push(FieldError::invalid(&name.path, name.text(), detail));
