@@ -6,6 +6,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use client::Client;
 use client::leader_election::{self, Outcome, default_identity};
+use client::metrics::ClientMetrics;
 use client::workqueue::MetricsProvider;
 use component::health::Checks;
 use component::metrics::Registry;
@@ -28,8 +29,9 @@ pub async fn run(options: Options, stop: CancellationToken) -> anyhow::Result<()
     let options = Arc::new(options);
     let (qps, burst) = options.rate_limit();
     let config = options.client.config(NAME, qps, burst)?;
-    let client = Client::new(config)?;
     let metrics = Registry::new();
+    let requests = ClientMetrics::register(metrics.inner())?;
+    let client = Client::new(config)?.with_metrics(&requests);
     metrics.report_features(&options.generic.feature_gates);
     let queues = MetricsProvider::register(metrics.inner())?;
     let meter = Meter::new(&metrics);

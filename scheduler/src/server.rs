@@ -7,6 +7,7 @@ use anyhow::{Context as _, bail};
 use client::events::series::SeriesRecorder;
 use client::informer::{Informers, Selection};
 use client::leader_election::{self, Outcome};
+use client::metrics::ClientMetrics;
 use client::{Client, Config};
 use component::health::Checks;
 use component::metrics::Registry;
@@ -30,8 +31,9 @@ const LIVE_PODS: &str = "status.phase!=Succeeded,status.phase!=Failed";
 pub async fn serve(options: Options, stop: CancellationToken) -> anyhow::Result<()> {
     let config = options.configuration()?;
     tracing::info!("effective configuration: {config:?}");
-    let client = client(&options, &config)?;
     let registry = Registry::new();
+    let requests = ClientMetrics::register(registry.inner())?;
+    let client = client(&options, &config)?.with_metrics(&requests);
     if let Some(gates) = &options.feature_gates {
         registry.report_features(gates);
     }
