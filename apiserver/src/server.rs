@@ -28,6 +28,7 @@ use crate::http::chain::{Chain, Connection};
 use crate::http::context::RequestContext;
 use crate::http::in_flight::InFlight;
 use crate::http::metrics::Metrics as RequestMetrics;
+use crate::http::negotiate;
 use crate::http::paths::{Mount, NonResource};
 use crate::http::verbs::{self, Endpoints};
 use crate::lookup::Lookup;
@@ -552,6 +553,9 @@ fn issuer(
         let (_, content_type, document) = documents.iter().find(|(p, ..)| *p == path)?;
         if request.method != http::Method::GET {
             let status = verbs::method_not_allowed();
+            return Some(body::status(&status, &request.headers, false));
+        }
+        if let Err(status) = negotiate::json_only(&request.headers) {
             return Some(body::status(&status, &request.headers, false));
         }
         let mut response = http::Response::new(body::full(document.clone()));

@@ -66,8 +66,10 @@ pub struct Accepted {
 /// What an endpoint can answer with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Offer {
-    /// Plain objects only: errors, reviews.
+    /// Plain objects only: errors.
     Plain,
+    /// Objects that can also be shown as partial metadata: reviews.
+    Metadata,
     /// Objects that can also be shown as tables (JSON, YAML) or partial metadata.
     Objects,
     /// The same of lists, which can be streamed as well.
@@ -80,7 +82,7 @@ impl Offer {
             None => true,
             Some(convert) if self != Offer::Plain && convert.is_meta() => {
                 match convert.kind.as_str() {
-                    "Table" => media != Media::Protobuf,
+                    "Table" => media != Media::Protobuf && self != Offer::Metadata,
                     "PartialObjectMetadata" | "PartialObjectMetadataList" => true,
                     _ => false,
                 }
@@ -242,6 +244,24 @@ pub fn output_text(headers: &HeaderMap) -> Result<(), Status> {
     accept(wanted, |m, c| Offer::Plain.allows(m, c))
         .map(drop)
         .ok_or_else(|| Status::not_acceptable(&names))
+}
+
+/// Documents that upstream's router knows as JSON alone: what else a client may want of them.
+///
+/// # Errors
+/// 406: the client takes no JSON.
+pub fn json_only(headers: &HeaderMap) -> Result<(), Status> {
+    let wanted = header(headers, ACCEPT);
+    let takes_json = wanted.is_empty()
+        || wanted.split(',').any(|clause| {
+            let media = clause.split(';').next().unwrap_or_default().trim();
+            matches!(media, "*/*" | "application/json")
+        });
+    if takes_json {
+        return Ok(());
+    }
+    let text = "406: Not Acceptable\n\nAvailable representations: application/json";
+    Err(router_status(406, text))
 }
 
 /// A refusal (406). A media type that no object has is refused in the words of upstream's router,

@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 use super::body::{self, Body};
 use super::chain::Paths;
 use super::context::RequestContext;
+use super::negotiate;
 use crate::health::Health;
 
 /// The paths of one room.
@@ -85,6 +86,9 @@ impl Paths for NonResource {
         }
         match request.info.path.as_str() {
             "/version" | "/version/" if request.method == Method::GET => {
+                if let Err(status) = negotiate::json_only(&request.headers) {
+                    return Some(body::status(&status, &request.headers, false));
+                }
                 let info =
                     serde_json::to_vec_pretty(&component::version::INFO).expect("strings are JSON");
                 Some(body::bytes(

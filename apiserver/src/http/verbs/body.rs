@@ -201,6 +201,23 @@ pub fn check_patched_type(expected: Expected, object: &Value) -> Result<(), Stri
     )
 }
 
+/// Of an object that says no API version: its members as unknown fields.
+pub fn members_of_no_version(object: &Value) -> Option<Vec<String>> {
+    let members = object.as_object()?;
+    let version = members.get("apiVersion").and_then(Value::as_str);
+    if version.is_some_and(|version| !version.is_empty()) {
+        return None;
+    }
+    let unknown = members
+        .keys()
+        .filter(|name| !matches!(name.as_str(), "apiVersion" | "kind"));
+    Some(
+        unknown
+            .map(|name| format!("unknown field {name:?}"))
+            .collect(),
+    )
+}
+
 /// A tree as Go prints a map.
 pub fn go_map(value: &Value) -> String {
     let mut text = String::new();

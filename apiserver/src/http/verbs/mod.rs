@@ -8,7 +8,9 @@ pub mod computed;
 mod connect;
 mod delete;
 mod deprecated;
+mod patch;
 mod read;
+mod rest;
 pub mod table;
 mod watch;
 mod write;
@@ -183,14 +185,14 @@ pub async fn serve(chain: &Chain, request: &mut RequestContext) -> Result<Respon
             connect::admit(chain, resource, request).await?;
             connect.connect(request).await
         }
-        Endpoint::Rest { rest, speaks } => write::rest(resource, &*rest, speaks, request).await,
+        Endpoint::Rest { rest: it, speaks } => rest::answer(resource, &*it, speaks, request).await,
         Endpoint::Stored { store, view } => match request.info.verb.as_str() {
             "get" => read::get(&store, view, request).await,
             "list" => read::list(&store, view, request).await,
             "watch" => watch::watch(chain, &store, view, request).await,
             "create" => write::create(&store, view, request).await,
             "update" => write::update(chain, &store, view, request).await,
-            "patch" => write::patch(chain, &store, view, request).await,
+            "patch" => patch::patch(chain, &store, view, request).await,
             "delete" => delete::one(&store, view, request).await,
             "deletecollection" => delete::collection(&store, view, request).await,
             _ => Err(method_not_allowed()),

@@ -8,8 +8,9 @@ use schema::Resource;
 use serde_json::{Value, json};
 
 use super::super::encode::{ListMeta, View};
+use super::read::meta_version;
 use crate::registry;
-use crate::registry::columns::{self, Row};
+use crate::registry::columns::{self, Column, Row};
 use crate::registry::convert::{bare_metadata, convert};
 use crate::storage::cache::Object;
 
@@ -61,52 +62,74 @@ pub fn row(
     let shown = registry::stored_version(served)
         .filter(|stored| stored.group == served.group && stored.version != served.version)
         .map(|stored| convert(object.clone(), served, stored));
-    let cell_of = Row {
-        object: shown.as_ref().unwrap_or(object),
-        now,
-    };
-    let cells: Vec<Value> = columns::of(served)
-        .iter()
-        .map(|column| (column.cell)(&cell_of))
-        .collect();
-    let mut row = json!({"cells": cells});
-    match include {
-        Include::None => row["object"] = Value::Null,
-        Include::Metadata { beta } => {
-            let mut partial = json!({
-                "kind": "PartialObjectMetadata",
-                "apiVersion": if beta { "meta.k8s.io/v1beta1" } else { "meta.k8s.io/v1" },
-                "metadata": bare_metadata(served, object),
-            });
-            codec::tree::expand_managed_fields(&mut partial);
-            row["object"] = partial;
-        }
-        Include::Object => {
-            let mut object = object.clone();
-            codec::tree::complete(served.message, &mut object);
-            codec::tree::expand_managed_fields(&mut object);
-            codec::tree::expand_raw(served.message, &mut object);
-            row["object"] = object;
-        }
-    }
-    row
+    json!({
+        "cells": cells(columns::of(served), shown.as_ref().unwrap_or(object), now),
+        "object": match include {
+            Include::None => Value::Null,
+            Include::Metadata { beta } => partial(bare_metadata(served, object), beta),
+            Include::Object => whole(served.message, object),
+        },
+    })
+}
+
+/// The row of an object whose kind is no resource's own (`Scale`).
+pub fn row_of_kind(
+    columns: &[Column],
+    message: &'static schema::Message,
+    object: &Value,
+    include: Include,
+    now: jiff::Timestamp,
+) -> Value {
+    json!({
+        "cells": cells(columns, object, now),
+        "object": match include {
+            Include::None => Value::Null,
+            Include::Metadata { beta } => partial(object["metadata"].clone(), beta),
+            Include::Object => whole(message, object),
+        },
+    })
+}
+
+fn cells(columns: &[Column], object: &Value, now: jiff::Timestamp) -> Vec<Value> {
+    let row = Row { object, now };
+    columns.iter().map(|column| (column.cell)(&row)).collect()
+}
+
+fn partial(metadata: Value, beta: bool) -> Value {
+    let mut partial = json!({
+        "kind": "PartialObjectMetadata",
+        "apiVersion": meta_version(beta),
+        "metadata": metadata,
+    });
+    codec::tree::expand_managed_fields(&mut partial);
+    partial
+}
+
+fn whole(message: &'static schema::Message, object: &Value) -> Value {
+    let mut object = object.clone();
+    codec::tree::complete(message, &mut object);
+    codec::tree::expand_managed_fields(&mut object);
+    codec::tree::expand_raw(message, &mut object);
+    object
 }
 
 /// A table of rows; `headers` is false for all but the first event of a watch.
 pub fn table(served: &Resource, meta: &ListMeta, rows: Vec<Value>, headers: bool) -> Value {
-    let definitions: Vec<Value> = if headers {
-        columns::of(served)
-            .iter()
-            .map(|c| {
-                json!({
-                    "name": c.name, "type": c.kind, "format": c.format,
-                    "description": c.description, "priority": c.priority,
-                })
+    let headers = if headers { columns::of(served) } else { &[] };
+    table_of(headers, meta, rows)
+}
+
+/// A table of rows that have these columns.
+pub fn table_of(columns: &[Column], meta: &ListMeta, rows: Vec<Value>) -> Value {
+    let definitions: Vec<Value> = columns
+        .iter()
+        .map(|c| {
+            json!({
+                "name": c.name, "type": c.kind, "format": c.format,
+                "description": c.description, "priority": c.priority,
             })
-            .collect()
-    } else {
-        Vec::new()
-    };
+        })
+        .collect();
     json!({
         "metadata": meta.to_value(),
         "columnDefinitions": definitions,

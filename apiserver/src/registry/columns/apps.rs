@@ -14,6 +14,7 @@ pub(super) const KINDS: Kinds = &[
     ("batch", "Job", JOB),
     ("batch", "CronJob", CRON_JOB),
     ("autoscaling", "HorizontalPodAutoscaler", AUTOSCALER),
+    ("autoscaling", "Scale", SCALE),
     ("policy", "PodDisruptionBudget", DISRUPTION_BUDGET),
     ("", "ReplicationController", REPLICATION_CONTROLLER),
 ];
@@ -34,6 +35,18 @@ const POD_CONTAINERS: &str = "/spec/template/spec/containers";
 fn of(row: &Row<'_>, some: &str, all: &str) -> Value {
     format!("{}/{}", row.count(some), row.count(all)).into()
 }
+
+/// Upstream does not mark the column of names here.
+const SCALE: &[Column] = &[
+    column("Name", "string", |row| row.text("/metadata/name").into()),
+    column("Desired", "integer", |row| {
+        row.count("/spec/replicas").into()
+    }),
+    column("Available", "integer", |row| {
+        row.count("/status/replicas").into()
+    }),
+    AGE,
+];
 
 const DEPLOYMENT: &[Column] = &[
     NAME,

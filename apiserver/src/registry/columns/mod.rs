@@ -145,11 +145,16 @@ pub fn of(resource: &Resource) -> &'static [Column] {
 
 /// The columns of a kind.
 pub fn of_kind(group: &str, kind: &str) -> &'static [Column] {
+    printed(group, kind).unwrap_or(OTHERS)
+}
+
+/// The columns of a kind that has some of its own.
+pub fn printed(group: &str, kind: &str) -> Option<&'static [Column]> {
     KINDS
         .iter()
         .flat_map(|kinds| kinds.iter())
         .find(|(g, k, _)| *g == group && *k == kind)
-        .map_or(OTHERS, |(_, _, columns)| columns)
+        .map(|(_, _, columns)| *columns)
 }
 
 #[cfg(test)]

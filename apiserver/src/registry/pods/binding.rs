@@ -84,6 +84,9 @@ impl Rest for Bindings {
             }
             target.check_namespace(&binding)?;
             validate(&binding)?;
+            if name.is_empty() {
+                return Err(Status::bad_request("Name parameter required."));
+            }
             let write = Write {
                 user: target.user,
                 group: "",

@@ -411,7 +411,7 @@ impl<'a> Reader<'a> {
                 Value::Null
             }
             Kind::Bool => Value::Bool(self.bool()?),
-            Kind::Number => number(self.number()?),
+            Kind::Number => number(self.number()?)?,
             Kind::String => Value::String(self.string()?.into_owned()),
             Kind::Array => {
                 self.array()?;
@@ -445,13 +445,17 @@ impl<'a> Reader<'a> {
     }
 }
 
-fn number(text: &str) -> Value {
+/// A number of a tree, which cannot hold what is beyond doubles.
+fn number(text: &str) -> Result<Value> {
     if let Ok(v) = text.parse::<i64>() {
-        return v.into();
+        return Ok(v.into());
     }
-    // A tree cannot hold what is beyond doubles.
-    let float: f64 = text.parse().unwrap_or_default();
-    float.clamp(f64::MIN, f64::MAX).into()
+    match text.parse::<f64>() {
+        Ok(float) if float.is_finite() => Ok(float.into()),
+        _ => Err(Error::Custom(format!(
+            "json: cannot unmarshal number {text} into Go value of type float64"
+        ))),
+    }
 }
 
 /// Resolves the escapes of a string's body, which [`Reader::scan_string`] has checked.

@@ -1,10 +1,13 @@
 //! How long admission takes, under upstream's names and labels.
 
-use std::sync::OnceLock;
-use std::time::Duration;
+mod summary;
+
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
 
 use prometheus::{Histogram, HistogramOpts, HistogramVec};
 
+use self::summary::{Series, SummaryVec};
 use super::Operation;
 use component::metrics::Registry;
 
@@ -44,31 +47,50 @@ impl Metrics {
             "Admission controller latency histogram in seconds, identified by name and broken out for each operation and API resource and type (validate or admit).",
             &["name", "type", "operation", "rejected"],
         );
+        let summaries = SummaryVec::new(
+            "apiserver_admission_step_admission_duration_seconds_summary",
+            "How long a step of admission (validate or admit) took: quantiles in seconds, by operation and outcome.",
+            &["operation", "rejected", "type"],
+        );
+        registry.register(summaries.clone());
         Self {
             controllers,
-            steps: Timed::new(steps, None),
+            steps: Timed::new(steps, Of::Step(summaries)),
         }
     }
 
     pub fn of(&self, plugin: &'static str) -> Timed {
-        Timed::new(self.controllers.clone(), Some(plugin))
+        Timed::new(self.controllers.clone(), Of::Plugin(plugin))
     }
+}
+
+/// What is timed.
+enum Of {
+    Plugin(&'static str),
+    /// All plugins together, which are summed up as well.
+    Step(SummaryVec),
+}
+
+/// Where one outcome is counted.
+struct Known {
+    histogram: Histogram,
+    summary: Option<Arc<Series>>,
 }
 
 /// The durations of one thing. A series appears with its first observation and is found without
 /// a search from then on.
 pub struct Timed {
     all: HistogramVec,
-    name: Option<&'static str>,
+    of: Of,
     /// By step, operation and outcome.
-    known: [OnceLock<Histogram>; 16],
+    known: [OnceLock<Known>; 16],
 }
 
 impl Timed {
-    fn new(all: HistogramVec, name: Option<&'static str>) -> Self {
+    fn new(all: HistogramVec, of: Of) -> Self {
         Self {
             all,
-            name,
+            of,
             known: Default::default(),
         }
     }
@@ -87,13 +109,22 @@ impl Timed {
                 Operation::Connect => "CONNECT",
             };
             let rejected = if rejected { "true" } else { "false" };
-            match self.name {
-                Some(name) => self
-                    .all
-                    .with_label_values(&[name, step, operation, rejected]),
-                None => self.all.with_label_values(&[step, operation, rejected]),
+            match &self.of {
+                Of::Plugin(name) => Known {
+                    histogram: self
+                        .all
+                        .with_label_values(&[name, step, operation, rejected]),
+                    summary: None,
+                },
+                Of::Step(summaries) => Known {
+                    histogram: self.all.with_label_values(&[step, operation, rejected]),
+                    summary: Some(summaries.with_label_values(&[operation, rejected, step])),
+                },
             }
         });
-        known.observe(took.as_secs_f64());
+        known.histogram.observe(took.as_secs_f64());
+        if let Some(summary) = &known.summary {
+            summary.observe(took, Instant::now());
+        }
     }
 }
