@@ -180,9 +180,8 @@ impl Binder {
         let patch = client::Patch::Merge(patch);
         let options = PatchOptions::default();
         self.volumes
-            .patch(&volume.metadata.name, &patch, &options)
+            .patch_unread(&volume.metadata.name, "", &patch, &options)
             .await
-            .map(drop)
     }
 
     /// Asks for a claim's volume to be made where a node can reach it.
@@ -194,9 +193,8 @@ impl Binder {
         let claims = self.claims.within(&claim.metadata.namespace);
         let options = PatchOptions::default();
         claims
-            .patch(&claim.metadata.name, &patch, &options)
+            .patch_unread(&claim.metadata.name, "", &patch, &options)
             .await
-            .map(drop)
     }
 
     /// Tells that a pod waits for its devices.
@@ -217,9 +215,9 @@ impl Binder {
         let patch = json!({"metadata": {"uid": pod.uid}, "status": status});
         let pods = self.pods.within(pod.key.namespace());
         let options = PatchOptions::default();
-        pods.patch_status(pod.key.name(), &client::Patch::Strategic(patch), &options)
+        let patch = client::Patch::Strategic(patch);
+        pods.patch_unread(pod.key.name(), "status", &patch, &options)
             .await
-            .map(drop)
     }
 }
 

@@ -313,12 +313,14 @@ impl Scheduler {
     }
 
     pub(crate) fn pod_changed(&self, pod: &Pod) {
-        let info = self.templates.lock().pod(pod);
-        if info.terminal {
-            return self.pod_gone(pod);
-        }
         let mut guard = self.state.lock();
         let state = &mut *guard;
+        let key = pod.key();
+        let before = state.queue.get(&key).or_else(|| state.cache.pod(&key));
+        let info = state.templates.version(pod, before.map(|before| &**before));
+        if info.terminal {
+            return self.gone(state, &key);
+        }
         if info.is_assigned() {
             self.pod_assigned(state, info);
         } else if let Some(assumed) = state.cache.pod(&info.key) {
@@ -395,12 +397,13 @@ impl Scheduler {
     }
 
     fn pod_gone(&self, pod: &Pod) {
-        let key = pod.key();
-        let mut guard = self.state.lock();
-        let state = &mut *guard;
-        self.forget_waiting(state, &key);
-        if let Some(placed) = state.cache.pod(&key).cloned() {
-            state.cache.remove_pod(&key);
+        self.gone(&mut self.state.lock(), &pod.key());
+    }
+
+    fn gone(&self, state: &mut State, key: &ObjectKey) {
+        self.forget_waiting(state, key);
+        if let Some(placed) = state.cache.pod(key).cloned() {
+            state.cache.remove_pod(key);
             self.happened(state, &ClusterEvent::PodGone(&placed));
         }
     }

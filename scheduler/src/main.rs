@@ -4,6 +4,7 @@ mod bind;
 mod cache;
 mod claims;
 mod config;
+mod courier;
 mod cycle;
 mod evaluation;
 mod extended;
@@ -28,7 +29,9 @@ fn main() -> ExitCode {
     component::run(
         component::Daemon {
             name: "kube-scheduler",
-            worker_threads: 2,
+            // Decisions take turns with the requests that they lead to; handing each over to
+            // another thread costs more than most of them take.
+            worker_threads: 1,
         },
         server::serve,
     )

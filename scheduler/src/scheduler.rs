@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 use crate::bind::{Binder, Patch};
 use crate::cache::Cache;
 use crate::cache::storage::{Claim, Plan, SELECTED_NODE, Volume};
+use crate::courier::Courier;
 use crate::cycle::{Decision, Nomination, Unschedulable};
 use crate::evaluation::Evaluations;
 use crate::extender::{Extender, ExtenderError};
@@ -27,16 +28,19 @@ use crate::queue::{Backoff, Queue, Taken};
 
 /// How often pods that were left over are looked for.
 const FLUSH: Duration = Duration::from_secs(30);
+/// Decisions are made one after the other for so long before what they lead to, and what has
+/// happened meanwhile, has its turn.
+const TURN: Duration = Duration::from_micros(500);
 
 pub struct Scheduler {
     pub(crate) profiles: HashMap<String, Profile>,
     pub(crate) state: Mutex<State>,
-    pub(crate) templates: Mutex<Templates>,
     /// The queue may have something to take.
     pub(crate) wake: Notify,
     /// Claims have changed, of volumes or of devices.
     pub(crate) claims_changed: Notify,
     pub(crate) binder: Binder,
+    courier: Courier,
     pub(crate) extenders: Vec<Extender>,
     pub(crate) metrics: Metrics,
 }
@@ -45,12 +49,13 @@ pub(crate) struct State {
     pub cache: Cache,
     pub queue: Queue,
     pub evaluations: Evaluations,
+    pub templates: Templates,
     /// Where the search for nodes begins next.
     pub start: usize,
 }
 
 impl Scheduler {
-    /// `profiles` must not be empty.
+    /// `profiles` must not be empty. Within a runtime.
     pub fn new(
         profiles: Vec<Profile>,
         backoff: Backoff,
@@ -68,12 +73,13 @@ impl Scheduler {
                 cache: Cache::default(),
                 queue: Queue::new(backoff),
                 evaluations: Evaluations::default(),
+                templates: Templates::default(),
                 start: 0,
             }),
-            templates: Mutex::default(),
             wake: Notify::new(),
             claims_changed: Notify::new(),
             binder,
+            courier: Courier::start(),
             extenders,
             metrics,
         })
@@ -102,6 +108,7 @@ impl Scheduler {
     /// the next leader finds it unassigned.
     pub async fn run(self: Arc<Self>, stop: CancellationToken) {
         let mut flush = tokio::time::interval(FLUSH);
+        let mut turn = Instant::now();
         loop {
             let (worked, deadline) = if self.extenders.is_empty() {
                 self.schedule_one()
@@ -112,8 +119,10 @@ impl Scheduler {
                 if stop.is_cancelled() {
                     return;
                 }
-                // Bindings want their turn as well.
-                tokio::task::yield_now().await;
+                if turn.elapsed() >= TURN {
+                    tokio::task::yield_now().await;
+                    turn = Instant::now();
+                }
                 continue;
             }
             let pause = async {
@@ -128,6 +137,7 @@ impl Scheduler {
                 () = pause => {}
                 _ = flush.tick() => self.state.lock().queue.flush_left_over(Instant::now()),
             }
+            turn = Instant::now();
         }
     }
 
@@ -211,7 +221,8 @@ impl Scheduler {
                     volumes: reserved,
                     devices,
                 };
-                tokio::spawn(async move { this.bind(taken, &node, promised, began).await });
+                self.courier
+                    .carry(async move { this.bind(taken, &node, promised, began).await });
             }
             Decision::Unschedulable(verdict) if verdict.failed => {
                 self.no_verdict(state, &taken, verdict.message, began);
@@ -223,7 +234,8 @@ impl Scheduler {
                 self.metrics
                     .attempted(&profile.scheduler_name, "unschedulable", elapsed);
                 let this = Arc::clone(self);
-                tokio::spawn(async move { this.tell(pod, effects).await });
+                self.courier
+                    .carry(async move { this.tell(pod, effects).await });
             }
         }
     }
@@ -243,7 +255,7 @@ impl Scheduler {
         self.metrics
             .attempted(&pod.scheduler_name, "error", seconds);
         let this = Arc::clone(self);
-        tokio::spawn(async move {
+        self.courier.carry(async move {
             let patch = Patch {
                 reason: "SchedulerError",
                 message: &why,

@@ -178,6 +178,8 @@ struct Sample {
     per_second: f64,
     /// Bytes, at most.
     memory: u64,
+    /// Events that were written, per pod: who writes fewer has less to do.
+    events: f64,
 }
 
 /// Measures and prints a table.
@@ -196,7 +198,7 @@ pub async fn run(options: Options) -> Result<()> {
         .flatten()
         .collect();
     println!(
-        "{:<26} {:>6} {:>6}  {:>12} {:>12} {:>7}  {:>9} {:>9}  {:>8} {:>8}",
+        "{:<26} {:>6} {:>6}  {:>12} {:>12} {:>7}  {:>9} {:>9}  {:>8} {:>8}  {:>7} {:>7}",
         "workload",
         "nodes",
         "pods",
@@ -206,6 +208,8 @@ pub async fn run(options: Options) -> Result<()> {
         "pods/s",
         "theirs",
         "MiB",
+        "theirs",
+        "events",
         "theirs"
     );
     for nodes in &options.nodes {
@@ -245,12 +249,16 @@ fn row(workload: Workload, nodes: usize, pods: usize, samples: &BTreeMap<usize, 
     let cpu = |side| median(side, |s| s.cpu.as_secs_f64() * 1e6);
     let rate = |side| median(side, |s| s.per_second);
     let memory = |side| median(side, |s| s.memory as f64 / 1024.0 / 1024.0);
+    let events = |side| {
+        let events = median(side, |s| s.events);
+        events.map_or("-".to_owned(), |v| format!("{v:.2}"))
+    };
     let show = |value: Option<f64>| value.map_or("-".to_owned(), |v| format!("{v:.0}"));
     let ratio = cpu(1).zip(cpu(0)).map_or("-".to_owned(), |(theirs, ours)| {
         format!("{:.1}", theirs / ours)
     });
     println!(
-        "{:<26} {nodes:>6} {pods:>6}  {:>12} {:>12} {ratio:>7}  {:>9} {:>9}  {:>8} {:>8}",
+        "{:<26} {nodes:>6} {pods:>6}  {:>12} {:>12} {ratio:>7}  {:>9} {:>9}  {:>8} {:>8}  {:>7} {:>7}",
         workload.name(),
         show(cpu(0)),
         show(cpu(1)),
@@ -258,6 +266,8 @@ fn row(workload: Workload, nodes: usize, pods: usize, samples: &BTreeMap<usize, 
         show(rate(1)),
         show(memory(0)),
         show(memory(1)),
+        events(0),
+        events(1),
     );
 }
 
@@ -275,6 +285,7 @@ async fn turn(
     warm_up(stand, connection).await?;
     let pods = workload.pods(pods, nodes);
     let mut changes = Changes::follow(&stand.endpoint, "/api/v1/pods").await?;
+    forget_events(connection).await?;
     let cpu = scheduler.process.cpu()?;
     let began = Instant::now();
     let made = (0..pods).map(|i| workload.pod(i, nodes)).collect();
@@ -313,6 +324,7 @@ async fn turn(
     let used = scheduler.process.cpu()?.saturating_sub(cpu);
     let memory = scheduler.process.peak()?;
     scheduler.process.stop()?;
+    let events = count_events(connection).await?;
     let names = (0..pods).map(|i| format!("p-{i:06}"));
     let old = (0..before.len()).map(|i| format!("old-{i:06}"));
     each(names.chain(old).chain(["warm".to_owned()]), |name| {
@@ -326,7 +338,20 @@ async fn turn(
         cpu: used / u32::try_from(pods.max(1))?,
         per_second: pods as f64 / took.as_secs_f64(),
         memory,
+        events: events as f64 / pods.max(1) as f64,
     })
+}
+
+const EVENTS: &str = "/apis/events.k8s.io/v1/namespaces/bench/events";
+
+async fn forget_events(connection: &Connection) -> Result<()> {
+    connection.success(&delete(EVENTS)).await.map(drop)
+}
+
+async fn count_events(connection: &Connection) -> Result<usize> {
+    let answer = connection.success(&Ask::get(EVENTS)).await?;
+    let list: Value = serde_json::from_slice(&answer)?;
+    Ok(list["items"].as_array().map_or(0, Vec::len))
 }
 
 async fn create(connection: &Arc<Connection>, pods: Vec<Value>) -> Result<()> {

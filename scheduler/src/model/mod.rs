@@ -2,6 +2,7 @@
 //! worked out of them once is in [`pod`] and [`terms`].
 
 pub mod pod;
+mod templates;
 pub mod terms;
 
 use std::collections::BTreeMap;
@@ -15,7 +16,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use meta::quantity::Quantity;
 use serde::{Deserialize, Serialize};
 
-pub use pod::{HostPort, PodInfo, Template, Templates};
+pub use pod::{HostPort, PodInfo, Template};
+pub use templates::Templates;
 
 /// A pod, with the fields that decide where it goes.
 #[derive(Debug, Clone, Default, Deserialize)]

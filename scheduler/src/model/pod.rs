@@ -3,14 +3,15 @@
 //! work as well.
 
 use std::borrow::Cow;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::ops::Deref;
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 
 use client::ObjectKey;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Affinity, PodCondition, Toleration, Volume};
 
+use super::templates::Likeness;
 use super::terms::{Spread, Terms};
 use super::{ClaimName, Container, Pod, PodSpec};
 use crate::cache::Resources;
@@ -59,6 +60,7 @@ pub struct Template {
     pub features: Vec<&'static str>,
     /// Containers that request extended resources.
     pub extended: Vec<ExtendedContainer>,
+    pub(super) likeness: Likeness,
 }
 
 /// A container, as far as extended resources go.
@@ -122,7 +124,7 @@ impl PodInfo {
     /// A pod of a kind of its own; for tests.
     #[cfg(test)]
     pub fn new(pod: &Pod) -> Arc<Self> {
-        Templates::default().pod(pod)
+        super::Templates::default().pod(pod)
     }
 
     pub fn is_assigned(&self) -> bool {
@@ -140,7 +142,7 @@ impl PodInfo {
     }
 }
 
-fn claims(pod: &Pod) -> Vec<ClaimUse> {
+pub(super) fn claims(pod: &Pod) -> Vec<ClaimUse> {
     let source = |claim: &ClaimName| {
         if let Some(name) = &claim.resource_claim_name {
             return ClaimSource::Named(name.clone());
@@ -197,7 +199,7 @@ fn extended(spec: &PodSpec) -> Vec<ExtendedContainer> {
 }
 
 /// Whether a volume may keep a pod off a node.
-fn concerns_scheduling(volume: &Volume) -> bool {
+pub(super) fn concerns_scheduling(volume: &Volume) -> bool {
     volume.persistent_volume_claim.is_some()
         || volume.ephemeral.is_some()
         || volume.gce_persistent_disk.is_some()
@@ -206,84 +208,12 @@ fn concerns_scheduling(volume: &Volume) -> bool {
         || volume.rbd.is_some()
 }
 
-/// The kinds of pods that there are.
-#[derive(Debug, Default)]
-pub struct Templates {
-    known: HashMap<Box<[u8]>, Weak<Template>>,
-    /// How many there may be before those that nobody has any more are dropped.
-    limit: usize,
-    next: u32,
-}
-
-impl Templates {
-    pub fn pod(&mut self, pod: &Pod) -> Arc<PodInfo> {
-        Arc::new(PodInfo {
-            key: ObjectKey::new(&pod.metadata.namespace, &pod.metadata.name),
-            uid: pod.metadata.uid.clone(),
-            template: self.template(pod),
-            node_name: pod.spec.node_name.as_str().into(),
-            nominated: pod.status.nominated_node_name.as_str().into(),
-            gates: pod
-                .spec
-                .scheduling_gates
-                .iter()
-                .map(|gate| gate.name.clone())
-                .collect(),
-            volumes: pod
-                .spec
-                .volumes
-                .iter()
-                .filter(|v| concerns_scheduling(v))
-                .cloned()
-                .collect(),
-            claims: claims(pod),
-            terminal: matches!(pod.status.phase.as_str(), "Succeeded" | "Failed"),
-            deleting: pod.metadata.deletion_timestamp.is_some(),
-            generation: pod.metadata.generation,
-            start_time: pod.status.start_time.as_ref().map(|t| t.0),
-            conditions: pod.status.conditions.clone(),
-        })
-    }
-
-    fn template(&mut self, pod: &Pod) -> Arc<Template> {
-        let owner = pod
-            .metadata
-            .owner_references
-            .iter()
-            .find(|o| o.controller == Some(true))
-            .map(|o| (&o.api_version, &o.kind, &o.name));
-        let volumes = pod.spec.volumes.iter().any(concerns_scheduling);
-        let images: Vec<&str> = image_volumes(&pod.spec).collect();
-        let spec = effective(pod);
-        let key = serde_json::to_vec(&(
-            &pod.metadata.namespace,
-            &pod.metadata.labels,
-            owner,
-            volumes,
-            images,
-            &*spec,
-        ))
-        .unwrap_or_default();
-        if let Some(known) = self.known.get(&*key).and_then(Weak::upgrade) {
-            return known;
-        }
-        if self.known.len() > self.limit {
-            self.known.retain(|_, template| template.strong_count() > 0);
-            self.limit = (2 * self.known.len()).max(1024);
-        }
-        self.next += 1;
-        let template = Arc::new(Template::new(self.next, pod, &spec));
-        self.known.insert(key.into(), Arc::downgrade(&template));
-        template
-    }
-}
-
 /// Stand-ins for what a container does not request (`GetNonzeroRequests`).
 const DEFAULT_MILLI_CPU: i64 = 100;
 const DEFAULT_MEMORY: i64 = 200 * 1024 * 1024;
 
 impl Template {
-    fn new(id: u32, pod: &Pod, spec: &PodSpec) -> Self {
+    pub(super) fn new(id: u32, pod: &Pod, spec: &PodSpec) -> Self {
         let metadata = &pod.metadata;
         let owner = metadata
             .owner_references
@@ -336,13 +266,14 @@ impl Template {
             containers: spec.init_containers.len() + spec.containers.len(),
             features: features(spec),
             extended: extended(spec),
+            likeness: Likeness::of(pod, spec),
         }
     }
 }
 
 /// The spec with requests as they count: while a container is being resized, the larger of
 /// what it has and what it is to have; what it has when it will not get it (KEP-1287).
-fn effective(pod: &Pod) -> Cow<'_, PodSpec> {
+pub(super) fn effective(pod: &Pod) -> Cow<'_, PodSpec> {
     let mut spec = Cow::Borrowed(&pod.spec);
     let status = &pod.status;
     let mut resizes = status.conditions.iter();
@@ -397,7 +328,7 @@ fn effective(pod: &Pod) -> Cow<'_, PodSpec> {
     spec
 }
 
-fn image_volumes(spec: &PodSpec) -> impl Iterator<Item = &str> {
+pub(super) fn image_volumes(spec: &PodSpec) -> impl Iterator<Item = &str> {
     spec.volumes
         .iter()
         .filter_map(|v| v.image.as_ref()?.reference.as_deref())

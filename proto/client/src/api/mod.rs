@@ -298,6 +298,16 @@ impl<K: Object + Serialize> Api<K> {
             .await
     }
 
+    /// Creates an object whose stored form nobody asks for: the answer is not decoded.
+    pub async fn create_unread(&self, object: &K) -> Result<()> {
+        let (content_type, bytes) =
+            wire::encode(self.client.content_type(), &self.resource, object)?;
+        let request = self
+            .request(Method::POST, self.path("", ""), object.name())
+            .body(content_type, bytes);
+        self.client.fetch(&request).await.map(drop)
+    }
+
     /// Replaces the object of the same name. With a `resourceVersion` in it, fails with a
     /// conflict if it has changed since.
     pub async fn replace(&self, object: &K) -> Result<K> {
@@ -366,16 +376,38 @@ impl<K: Object> Api<K> {
         patch: &Patch,
         options: &PatchOptions,
     ) -> Result<K> {
+        self.answer(&self.patch_request(name, subresource, patch, options)?)
+            .await
+    }
+
+    /// Patches an object whose new form nobody asks for: the answer is not decoded.
+    pub async fn patch_unread(
+        &self,
+        name: &str,
+        subresource: &str,
+        patch: &Patch,
+        options: &PatchOptions,
+    ) -> Result<()> {
+        let request = self.patch_request(name, subresource, patch, options)?;
+        self.client.fetch(&request).await.map(drop)
+    }
+
+    fn patch_request(
+        &self,
+        name: &str,
+        subresource: &str,
+        patch: &Patch,
+        options: &PatchOptions,
+    ) -> Result<Request> {
         let mut query: Query = options.write.query();
         if options.force {
             query.add("force", "true");
         }
         let path = query.append_to(self.object_path(name, subresource)?);
         let bytes = json(patch.value(), "patch")?;
-        let request = self
+        Ok(self
             .request(Method::PATCH, path, name)
-            .body(patch.content_type(), bytes.into());
-        self.answer(&request).await
+            .body(patch.content_type(), bytes.into()))
     }
 
     /// Begins the deletion: objects with finalizers or a grace period remain for a while.

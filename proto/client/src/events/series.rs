@@ -6,15 +6,17 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use futures::StreamExt as _;
+use futures::stream::FuturesUnordered;
 use k8s_openapi::api::core::v1::ObjectReference;
 use k8s_openapi::api::events::v1::{Event, EventSeries};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta};
 use serde_json::json;
 use tokio::sync::mpsc;
-use tokio::time::{Instant, MissedTickBehavior, interval};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 use tokio_util::sync::CancellationToken;
 
-use super::{ATTEMPTS, EventType, QUEUE, RETRY, event_name, event_namespace};
+use super::{ATTEMPTS, EventType, RETRY, event_name, event_namespace};
 use crate::api::{Api, Patch, PatchOptions};
 use crate::client::Client;
 use crate::error::Error;
@@ -23,13 +25,23 @@ use crate::error::Error;
 const FINISH: Duration = Duration::from_secs(6 * 60);
 /// How often the counts of series are written.
 const REFRESH: Duration = Duration::from_secs(30 * 60);
+/// Events that are on their way at once. Upstream has no bound here; a server that answers
+/// slowly is to find the queue full, not ever more requests.
+const WRITING: usize = 256;
+/// Events that wait. One preemption makes several at once, and a thousand pods may need one:
+/// what is said of each of them is worth the megabytes that it takes until it is written.
+const QUEUE: usize = 16 << 10;
+/// An event waits so long for others to go out with it: a packet and a wakeup for several of
+/// them. People read no faster.
+const GATHER: Duration = Duration::from_millis(10);
 
 /// Records `events.k8s.io/v1` Events of one controller. Cheap to clone.
 #[derive(Clone)]
 pub struct SeriesRecorder {
     queue: mpsc::Sender<Event>,
     controller: Arc<str>,
-    instance: Arc<str>,
+    /// Follows the controller's name in `reportingInstance`.
+    host: Arc<str>,
     dropped: Arc<AtomicU64>,
 }
 
@@ -50,11 +62,10 @@ impl SeriesRecorder {
     /// For tests: the events come out of the receiver instead of being written.
     pub fn to_channel(controller: &str) -> (Self, mpsc::Receiver<Event>) {
         let (queue, events) = mpsc::channel(QUEUE);
-        let host = crate::leader_election::hostname();
         let recorder = Self {
             queue,
             controller: controller.into(),
-            instance: format!("{controller}-{host}").into(),
+            host: crate::leader_election::hostname().into(),
             dropped: Arc::default(),
         };
         (recorder, events)
@@ -63,10 +74,8 @@ impl SeriesRecorder {
     /// The same queue and writer, as another controller (each scheduler profile has a name).
     #[must_use]
     pub fn controller(&self, controller: &str) -> Self {
-        let host = crate::leader_election::hostname();
         Self {
             controller: controller.into(),
-            instance: format!("{controller}-{host}").into(),
             ..self.clone()
         }
     }
@@ -93,7 +102,7 @@ impl SeriesRecorder {
             },
             event_time: Some(MicroTime(now)),
             reporting_controller: Some(self.controller.to_string()),
-            reporting_instance: Some(self.instance.to_string()),
+            reporting_instance: Some(format!("{}-{}", self.controller, self.host)),
             action: Some(action.to_owned()),
             reason: Some(reason.to_owned()),
             regarding: Some(regarding.clone()),
@@ -115,28 +124,28 @@ impl SeriesRecorder {
 
 /// What makes two events the same: everything but note and time.
 fn key(e: &Event) -> String {
-    let reference = |r: Option<&ObjectReference>| {
-        r.map_or(String::new(), |r| {
-            [&r.kind, &r.namespace, &r.name, &r.uid, &r.field_path]
-                .map(|p| p.clone().unwrap_or_default())
-                .join("\u{1}")
-        })
+    let mut key = String::with_capacity(256);
+    let mut add = |part: &Option<String>| {
+        key.push_str(part.as_deref().unwrap_or_default());
+        key.push('\u{1}');
     };
-    let text = |t: &Option<String>| t.clone().unwrap_or_default();
-    [
-        text(&e.type_),
-        text(&e.action),
-        text(&e.reason),
-        text(&e.reporting_controller),
-        text(&e.reporting_instance),
-        reference(e.regarding.as_ref()),
-        reference(e.related.as_ref()),
-    ]
-    .join("\u{2}")
+    add(&e.type_);
+    add(&e.action);
+    add(&e.reason);
+    add(&e.reporting_controller);
+    add(&e.reporting_instance);
+    for reference in [&e.regarding, &e.related].into_iter().flatten() {
+        add(&reference.kind);
+        add(&reference.namespace);
+        add(&reference.name);
+        add(&reference.uid);
+        add(&reference.field_path);
+    }
+    key
 }
 
 struct Cached {
-    event: Event,
+    event: Arc<Event>,
     last: Instant,
     /// Whether the server knows the series' count.
     written: bool,
@@ -153,27 +162,46 @@ impl Writer {
         let mut refresh = interval(REFRESH);
         finish.set_missed_tick_behavior(MissedTickBehavior::Delay);
         refresh.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut gathered = Vec::new();
+        let mut due = None;
+        let mut writing = FuturesUnordered::new();
         loop {
+            let room = WRITING.saturating_sub(writing.len());
             let to_write = tokio::select! {
-                event = events.recv() => match event {
-                    Some(event) => self.take_in(event).into_iter().collect(),
-                    None => return,
-                },
+                event = events.recv(), if due.is_none() && room > 0 => {
+                    let Some(event) = event else {
+                        return;
+                    };
+                    gathered.push(event);
+                    due = Some(Instant::now() + GATHER);
+                    continue;
+                }
+                () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {
+                    due = None;
+                    while gathered.len() < room
+                        && let Ok(event) = events.try_recv()
+                    {
+                        gathered.push(event);
+                    }
+                    gathered.drain(..).filter_map(|event| self.take_in(event)).collect()
+                }
+                Some(()) = writing.next() => continue,
                 _ = finish.tick() => self.finished(),
                 _ = refresh.tick() => self.unwritten(),
             };
             for event in to_write {
-                self.write(event).await;
+                writing.push(write(self.api.clone(), event));
             }
         }
     }
 
     /// What is to be written because of one more event.
-    fn take_in(&mut self, event: Event) -> Option<Event> {
+    fn take_in(&mut self, event: Event) -> Option<Arc<Event>> {
         let key = key(&event);
         let Some(cached) = self.cache.get_mut(&key) else {
+            let event = Arc::new(event);
             let new = Cached {
-                event: event.clone(),
+                event: Arc::clone(&event),
                 last: Instant::now(),
                 written: true,
             };
@@ -182,72 +210,75 @@ impl Writer {
         };
         cached.last = Instant::now();
         let now = MicroTime(jiff::Timestamp::now());
-        if let Some(series) = &mut cached.event.series {
+        let event = Arc::make_mut(&mut cached.event);
+        if let Some(series) = &mut event.series {
             series.count = series.count.saturating_add(1);
             series.last_observed_time = now;
             cached.written = false;
             return None;
         }
-        cached.event.series = Some(EventSeries {
+        event.series = Some(EventSeries {
             count: 2,
             last_observed_time: now,
         });
-        Some(cached.event.clone())
+        Some(Arc::clone(&cached.event))
     }
 
     /// Forgets what has ended; returns counts that are still to be written.
-    fn finished(&mut self) -> Vec<Event> {
+    fn finished(&mut self) -> Vec<Arc<Event>> {
         let mut out = Vec::new();
         self.cache.retain(|_, cached| {
             let ended = cached.last.elapsed() >= FINISH;
             if ended && !cached.written {
-                out.push(cached.event.clone());
+                out.push(Arc::clone(&cached.event));
             }
             !ended
         });
         out
     }
 
-    fn unwritten(&mut self) -> Vec<Event> {
+    fn unwritten(&mut self) -> Vec<Arc<Event>> {
         let stale = self.cache.values_mut().filter(|c| !c.written);
         stale
             .map(|c| {
                 c.written = true;
-                c.event.clone()
+                Arc::clone(&c.event)
             })
             .collect()
     }
+}
 
-    async fn write(&self, event: Event) {
-        let namespace = event.metadata.namespace.clone().unwrap_or_default();
-        let api = self.api.within(&namespace);
-        for attempt in 1..=ATTEMPTS {
-            match send(&api, &event).await {
-                Ok(()) => return,
-                Err(err) if err.status().is_some() && !err.is_too_many_requests() => {
-                    if !err.is_already_exists() && !err.is_namespace_terminating() {
-                        tracing::warn!(%err, "the server rejected an event");
-                    }
-                    return;
+async fn write(api: Api<Event>, event: Arc<Event>) {
+    let api = api.within(event.metadata.namespace.as_deref().unwrap_or_default());
+    for attempt in 1..=ATTEMPTS {
+        match send(&api, &event).await {
+            Ok(()) => return,
+            Err(err) if err.status().is_some() && !err.is_too_many_requests() => {
+                if !err.is_already_exists() && !err.is_namespace_terminating() {
+                    tracing::warn!(%err, "the server rejected an event");
                 }
-                Err(err) => tracing::debug!(%err, attempt, "cannot write an event yet"),
+                return;
             }
-            tokio::time::sleep(RETRY.mul_f64(1.0 + 0.25 * rand::random::<f64>())).await;
+            Err(err) => tracing::debug!(%err, attempt, "cannot write an event yet"),
         }
-        tracing::warn!("giving up on an event: the API server cannot be reached");
+        tokio::time::sleep(RETRY.mul_f64(1.0 + 0.25 * rand::random::<f64>())).await;
     }
+    tracing::warn!("giving up on an event: the API server cannot be reached");
 }
 
 async fn send(api: &Api<Event>, event: &Event) -> Result<(), Error> {
     if let Some(series) = &event.series {
         let name = event.metadata.name.as_deref().unwrap_or_default();
         let patch = Patch::Strategic(json!({ "series": series }));
-        match api.patch(name, &patch, &PatchOptions::default()).await {
+        match api
+            .patch_unread(name, "", &patch, &PatchOptions::default())
+            .await
+        {
             Err(err) if err.is_not_found() => {}
-            other => return other.map(drop),
+            other => return other,
         }
     }
-    api.create(event).await.map(drop)
+    api.create_unread(event).await
 }
 
 #[cfg(test)]
@@ -287,11 +318,12 @@ mod tests {
         assert!(
             first
                 .reporting_instance
+                .as_deref()
                 .unwrap()
                 .starts_with("default-scheduler-")
         );
         let second = w.take_in(event("0/2 nodes").await).unwrap();
-        assert_eq!(second.series.unwrap().count, 2);
+        assert_eq!(second.series.as_ref().unwrap().count, 2);
         assert_eq!(second.metadata.name, first.metadata.name);
         assert!(w.take_in(event("0/3 nodes").await).is_none());
         assert_eq!(w.unwritten()[0].series.as_ref().unwrap().count, 3);
