@@ -22,11 +22,18 @@ impl RuntimeClass {
         let Some(name) = pod["spec"]["runtimeClassName"].as_str() else {
             return Ok(None);
         };
-        if name.is_empty() {
+        let unusable = match name {
+            "" => Some("resource name may not be empty".to_owned()),
+            name => {
+                let why = meta::validation::path_segment_name(name);
+                (!why.is_empty()).then(|| format!("invalid resource name {name:?}: {why:?}"))
+            }
+        };
+        if let Some(message) = unusable {
             // What upstream's client says of itself.
             return Err(Status {
                 code: 500,
-                message: "resource name may not be empty".to_owned(),
+                message,
                 ..Status::default()
             });
         }

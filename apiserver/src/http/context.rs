@@ -3,6 +3,7 @@
 //! What must not be here: what is done with it.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderMap, Method, Uri};
@@ -41,19 +42,40 @@ pub struct RequestContext {
 impl RequestContext {
     /// The whole body. 413 beyond [`MAX_BODY`].
     pub async fn read_body(&mut self) -> Result<Bytes, Status> {
-        let Some(body) = self.body.take() else {
+        let Some(mut body) = self.body.take() else {
             return Ok(Bytes::new());
         };
-        match Limited::new(body, MAX_BODY).collect().await {
+        match Limited::new(&mut body, MAX_BODY).collect().await {
             Ok(collected) => {
                 let bytes = collected.to_bytes();
                 self.body_size = Some(bytes.len());
                 Ok(bytes)
             }
-            Err(e) if e.is::<LengthLimitError>() => Err(Status::request_entity_too_large(format!(
-                "limit is {MAX_BODY}"
-            ))),
+            Err(e) if e.is::<LengthLimitError>() => {
+                drain(body).await;
+                Err(Status::request_entity_too_large(format!(
+                    "limit is {MAX_BODY}"
+                )))
+            }
             Err(e) => Err(Status::bad_request(e.to_string())),
         }
     }
+}
+
+/// Reads on what nobody wants, for a while: to a client that is still writing when the connection
+/// closes, the answer is lost.
+async fn drain(mut body: Incoming) {
+    const MOST: usize = 64 << 20;
+    const PATIENCE: Duration = Duration::from_secs(2);
+    let all = async {
+        let mut read = 0;
+        while let Some(Ok(frame)) = body.frame().await {
+            read += frame.data_ref().map_or(0, |data| data.len());
+            if read > MOST {
+                return;
+            }
+        }
+    };
+    // Who is slower than that waits for no answer.
+    let _ = tokio::time::timeout(PATIENCE, all).await;
 }

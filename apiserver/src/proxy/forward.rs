@@ -6,7 +6,7 @@ use std::sync::Arc;
 use futures::future::BoxFuture;
 use http::header::{self, HeaderName, HeaderValue};
 use http::{Method, Response, StatusCode};
-use meta::Status;
+use meta::{GroupResource, Status};
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 use serde_json::Value;
 
@@ -324,6 +324,12 @@ impl ServiceProxy {
             .list(&query)
             .await
             .map_err(Status::internal)?;
+        if list.objects.is_empty() {
+            return Err(Status::not_found(
+                &GroupResource::new("", "services"),
+                service,
+            ));
+        }
         let mut found = Vec::new();
         for object in &list.objects {
             let slice = self.slices.tree(object.bytes(), object.revision())?;

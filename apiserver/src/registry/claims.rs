@@ -23,7 +23,7 @@ fn is_set(spec: &Value, field: &str) -> bool {
 }
 
 /// Takes out what the old field could never name, of a new claim or one that came from nowhere.
-pub fn drop_unknown_source(claim: &mut Value, before: Option<&Value>) {
+fn drop_unknown_source(claim: &mut Value, before: Option<&Value>) {
     let (old, new) = ("dataSource", "dataSourceRef");
     if before.is_some_and(|b| is_set(&b["spec"], old) || is_set(&b["spec"], new)) {
         return;
@@ -40,9 +40,9 @@ pub fn drop_unknown_source(claim: &mut Value, before: Option<&Value>) {
     }
 }
 
-/// Makes `dataSource` and `dataSourceRef` of a new claim alike.
-pub fn settle_source(claim: &mut Value) {
-    drop_unknown_source(claim, None);
+/// Makes `dataSource` and `dataSourceRef` of a claim alike.
+pub fn settle_source(claim: &mut Value, before: Option<&Value>) {
+    drop_unknown_source(claim, before);
     let Some(spec) = claim.get_mut("spec").filter(|spec| spec.is_object()) else {
         return;
     };
@@ -71,16 +71,16 @@ mod tests {
         let snapshot =
             json!({"apiGroup": "snapshot.storage.k8s.io", "kind": "VolumeSnapshot", "name": "s"});
         let mut claim = json!({"spec": {"dataSource": snapshot}});
-        settle_source(&mut claim);
+        settle_source(&mut claim, None);
         assert_eq!(claim["spec"]["dataSourceRef"], snapshot);
         let mut claim = json!({"spec": {"dataSourceRef": {"kind": "K", "name": "n"}}});
-        settle_source(&mut claim);
+        settle_source(&mut claim, None);
         assert_eq!(
             claim["spec"]["dataSource"],
             json!({"kind": "K", "name": "n"})
         );
         let mut claim = json!({"spec": {"dataSource": {"kind": "K", "name": "n"}}});
-        settle_source(&mut claim);
+        settle_source(&mut claim, None);
         assert_eq!(claim, json!({"spec": {}}));
         let odd = json!({"spec": {"dataSource": {"kind": "K"}}});
         let mut changed = odd.clone();

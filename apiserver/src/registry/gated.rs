@@ -264,6 +264,10 @@ impl Strategy for Dropping {
         self.inner.mark_deleting(object);
     }
 
+    fn undeletable(&self, name: &str) -> Option<&'static str> {
+        self.inner.undeletable(name)
+    }
+
     fn garbage_collection(&self) -> GarbageCollection {
         self.inner.garbage_collection()
     }

@@ -406,7 +406,7 @@ impl Strategy for Generic {
             object["status"][PHASE_TIME] = time(cx.now);
         }
         if self.traits.also == Also::DataSource {
-            claims::settle_source(object);
+            claims::settle_source(object, None);
         }
         if self.traits.also == Also::NamedByUid && meta(object).name().is_empty() {
             let uid = meta(object).uid().to_owned();
@@ -445,7 +445,7 @@ impl Strategy for Generic {
             keep(object, old, "status");
         }
         if self.traits.also == Also::DataSource {
-            claims::drop_unknown_source(object, Some(old));
+            claims::settle_source(object, Some(old));
         }
         if self.traits.also == Also::TemplateGeneration {
             let same = same_template(object, old);
@@ -500,6 +500,13 @@ impl Strategy for Generic {
 
     fn garbage_collection(&self) -> GarbageCollection {
         self.traits.gc
+    }
+
+    fn undeletable(&self, name: &str) -> Option<&'static str> {
+        let classes = ("scheduling.k8s.io", "PriorityClass");
+        let system = matches!(name, "system-node-critical" | "system-cluster-critical");
+        let is_system = (self.resource.group, self.resource.kind) == classes && system;
+        is_system.then_some("this is a system priority class and cannot be deleted")
     }
 
     fn returns_deleted(&self) -> bool {

@@ -78,6 +78,11 @@ pub trait Strategy: Send + Sync + 'static {
     /// Says in the object itself that it is being deleted (a namespace's phase).
     fn mark_deleting(&self, _object: &mut Value) {}
 
+    /// Why the object of this name can never be deleted, if so.
+    fn undeletable(&self, _name: &str) -> Option<&'static str> {
+        None
+    }
+
     fn garbage_collection(&self) -> GarbageCollection {
         GarbageCollection::Dependents
     }

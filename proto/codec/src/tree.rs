@@ -59,10 +59,10 @@ pub fn keep_raw(msg: &'static Message, tree: &mut Value, before: &Value) {
         let (Some(text), Some(Value::String(old))) = (raw.as_str(), before) else {
             return;
         };
-        // As it was printed for the patch.
-        let printed = decode::untyped(old.as_bytes()).map(|old| crate::json::text(&old));
+        // However its numbers were printed on the way.
+        let [then, now] = [old.as_str(), text].map(|text| decode::untyped(text.as_bytes()).ok());
         let mut kept = Vec::with_capacity(old.len());
-        if printed.is_ok_and(|p| p == text) && write::compact(&mut kept, old.as_bytes()).is_ok() {
+        if then.is_some() && then == now && write::compact(&mut kept, old.as_bytes()).is_ok() {
             *raw = Value::String(String::from_utf8(kept).unwrap_or_default());
         }
     });
@@ -413,7 +413,7 @@ fn single(
         (_, Value::Null) => out.extend_from_slice(match ty {
             Type::Bool => b"false",
             Type::String => b"\"\"",
-            Type::Bytes => b"null",
+            Type::Bytes => b"\"\"",
             _ => b"0",
         }),
         (ty, value) => return Err(mismatch(value, ty)),

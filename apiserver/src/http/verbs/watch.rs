@@ -50,15 +50,19 @@ pub(super) async fn watch(
         let spread = (chain.random)() as f64 / u64::MAX as f64;
         chain.min_watch.mul_f64(1.0 + spread)
     });
+    let initial = request.query.flag("sendInitialEvents");
     let watcher = match store.watch(selection, &options).await {
         Ok(watcher) => watcher,
-        Err(status) if status.code == 410 => {
+        // The state to begin with has begun to be sent when it turns out not to come.
+        Err(status) if status.code == 410 || (status.code == 504 && initial) => {
             return refused(&status, accepted.media, request);
         }
         Err(status) => return Err(status),
     };
-    let shape = read::shape(&accepted, request, false)?;
-    let initial = request.query.flag("sendInitialEvents");
+    // A list of metadata is streamed as its items.
+    let as_list =
+        (accepted.convert.as_ref()).is_some_and(|c| c.kind == "PartialObjectMetadataList");
+    let shape = read::shape(&accepted, request, as_list)?;
     let scope = request.info.scope();
     let writer = Writer {
         metrics: chain.metrics.watch(view.served, scope, initial),

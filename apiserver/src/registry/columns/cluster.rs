@@ -19,6 +19,12 @@ pub(super) const KINDS: Kinds = &[
         SIGNING_REQUEST,
     ),
     ("coordination.k8s.io", "Lease", LEASE),
+    ("coordination.k8s.io", "LeaseCandidate", LEASE_CANDIDATE),
+    (
+        "internal.apiserver.k8s.io",
+        "StorageVersion",
+        STORAGE_VERSION,
+    ),
     ("scheduling.k8s.io", "PriorityClass", PRIORITY_CLASS),
     ("node.k8s.io", "RuntimeClass", RUNTIME_CLASS),
     (ADMISSION, "MutatingWebhookConfiguration", WEBHOOKS),
@@ -107,6 +113,44 @@ const SIGNING_REQUEST: &[Column] = &[
         }
         status.into()
     }),
+];
+
+const LEASE_CANDIDATE: &[Column] = &[
+    NAME,
+    column("LeaseName", "string", |row| {
+        row.text("/spec/leaseName").into()
+    }),
+    column("BinaryVersion", "string", |row| {
+        row.text("/spec/binaryVersion").into()
+    }),
+    column("EmulationVersion", "string", |row| {
+        row.text("/spec/emulationVersion").into()
+    }),
+    AGE,
+];
+
+const STORAGE_VERSION: &[Column] = &[
+    NAME,
+    column("CommonEncodingVersion", "string", |row| {
+        row.text_or("/status/commonEncodingVersion", UNSET)
+    }),
+    column("StorageVersions", "string", |row| {
+        const SHOWN: usize = 3;
+        let versions = row.list("/status/storageVersions");
+        let text =
+            |version: &Value, key: &str| version[key].as_str().unwrap_or_default().to_owned();
+        let shown: Vec<String> = versions
+            .iter()
+            .take(SHOWN)
+            .map(|v| format!("{}={}", text(v, "apiServerID"), text(v, "encodingVersion")))
+            .collect();
+        match versions.len() {
+            0 => UNSET.into(),
+            all if all > SHOWN => format!("{} + {} more...", shown.join(","), all - SHOWN).into(),
+            _ => shown.join(",").into(),
+        }
+    }),
+    AGE,
 ];
 
 const LEASE: &[Column] = &[

@@ -106,7 +106,8 @@ fn validate(scope: Scope, spec: &Value, namespace: &str) -> ErrorList {
                 as_go(other),
                 "disallowed on this kind of request",
             ));
-        } else if resource.is_some() && asked != namespace {
+        }
+        if resource.is_some() && asked != namespace {
             errs.push(FieldError::invalid(
                 &path.child("resourceAttributes").child("namespace"),
                 asked,
@@ -189,6 +190,9 @@ impl Rest for AccessReviews {
                         target.namespace
                     )));
                 }
+            }
+            if self.scope == Scope::Local {
+                review["metadata"]["namespace"] = target.namespace.into();
             }
             let mut status = json!({"allowed": false});
             let selectors = Understood::of(&spec["resourceAttributes"]);

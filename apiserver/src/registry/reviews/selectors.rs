@@ -142,6 +142,12 @@ fn requirement(requirement: &Value, path: &Path, labels: bool, errors: &mut Erro
         for message in format::qualified_name(text("key")) {
             errors.push(FieldError::invalid(&key, text("key"), message));
         }
+        let given = requirement["values"].as_array().into_iter().flatten();
+        for (i, value) in given.filter_map(Value::as_str).enumerate() {
+            for message in format::label_value(value) {
+                errors.push(FieldError::invalid(&values.index(i), value, message));
+            }
+        }
     } else if text("key").is_empty() {
         errors.push(FieldError::required(&key, "must be specified"));
     }

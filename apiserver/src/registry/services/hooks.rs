@@ -13,7 +13,7 @@ use super::super::object_meta::meta;
 use super::super::strategy::{Context, Hooks, Undo};
 use super::addresses::{Addresses, AllocationError, family};
 use super::fields;
-use super::ports::NodePorts;
+use super::ports::{NodePorts, PortError};
 
 pub struct ServiceHooks {
     pub addresses: Arc<Addresses>,
@@ -227,6 +227,15 @@ impl ServiceHooks {
         Ok(())
     }
 
+    /// A free port; in a dry run only a number that stands for one, upstream's.
+    async fn any_port(&self, dry_run: bool, taken: &Taken) -> Result<u16, PortError> {
+        const BEFORE_FIRST: u16 = 32768;
+        match dry_run {
+            true => Ok(taken.ports.iter().max().map_or(BEFORE_FIRST, |last| *last) + 1),
+            false => self.ports.take_any().await,
+        }
+    }
+
     async fn node_ports(
         &self,
         service: &mut Value,
@@ -267,7 +276,7 @@ impl ServiceHooks {
                 let number = match same_port {
                     Some(number) => number,
                     None => {
-                        let number = self.ports.take_any(dry_run).await.map_err(|e| {
+                        let number = self.any_port(dry_run, taken).await.map_err(|e| {
                             Status::internal(format!("failed to allocate a nodePort: {e}"))
                         })?;
                         taken.ports.push(number);
@@ -281,7 +290,7 @@ impl ServiceHooks {
         if fields::needs_health_check_port(service) {
             let asked = fields::health_check_port(service);
             if asked == 0 {
-                let number = self.ports.take_any(dry_run).await.map_err(|e| {
+                let number = self.any_port(dry_run, taken).await.map_err(|e| {
                     Status::internal(format!("failed to allocate a HealthCheck NodePort: {e}"))
                 })?;
                 taken.ports.push(number);

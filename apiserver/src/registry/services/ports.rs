@@ -171,20 +171,18 @@ impl NodePorts {
         taken
     }
 
-    pub async fn take_any(&self, dry_run: bool) -> Result<u16, PortError> {
+    pub async fn take_any(&self) -> Result<u16, PortError> {
         let random = (self.random)();
         let size = u64::from(self.range.size);
         let offset = self
-            .change(dry_run, |bitmap| {
+            .change(false, |bitmap| {
                 range::candidates(size, range::reserved_ports(size), random)
                     .map(|offset| offset as u16)
                     .find(|offset| bitmap.0.insert(*offset))
                     .ok_or(PortError::Full)
             })
             .await;
-        if !dry_run {
-            self.metrics.port(DYNAMIC, offset.is_ok());
-        }
+        self.metrics.port(DYNAMIC, offset.is_ok());
         Ok(self.range.first + offset?)
     }
 

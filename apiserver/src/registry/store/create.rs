@@ -127,7 +127,7 @@ impl Store {
         object: &mut Value,
     ) -> Result<Option<(Bytes, Revision)>, Status> {
         let m = meta(object);
-        if m.resource_version().parse::<u64>().is_ok_and(|v| v != 0) {
+        if !write.dry_run && m.resource_version().parse::<u64>().is_ok_and(|v| v != 0) {
             // An error that upstream gives no reason.
             return Err(Status {
                 code: 500,

@@ -43,6 +43,9 @@ impl Store {
         options: &DeleteOptions,
     ) -> Result<Deleted, Status> {
         let failed = |e| errors::status(e, &self.group_resource(), write.name, During::Delete);
+        if let Some(why) = self.strategy.undeletable(write.name) {
+            return Err(Status::forbidden(&self.group_resource(), write.name, why));
+        }
         let mut fresh = false;
         loop {
             let current = self

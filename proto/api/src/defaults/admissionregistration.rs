@@ -10,7 +10,23 @@ pub(super) const DEFAULTERS: &[(&str, Defaulter)] = &[
         match_resources,
     ),
     (
+        "io.k8s.api.admissionregistration.v1alpha1.MatchResources",
+        match_resources,
+    ),
+    (
+        "io.k8s.api.admissionregistration.v1beta1.MatchResources",
+        match_resources,
+    ),
+    (
         "io.k8s.api.admissionregistration.v1.MutatingAdmissionPolicySpec",
+        policy_spec,
+    ),
+    (
+        "io.k8s.api.admissionregistration.v1alpha1.MutatingAdmissionPolicySpec",
+        policy_spec,
+    ),
+    (
+        "io.k8s.api.admissionregistration.v1beta1.MutatingAdmissionPolicySpec",
         policy_spec,
     ),
     (

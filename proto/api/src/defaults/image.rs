@@ -29,8 +29,13 @@ fn tag(image: &str) -> Option<&str> {
         Some((path, tag)) => (path, Some(tag)),
         None => (rest, None),
     };
-    let good =
-        host.is_none_or(is_host) && path.split('/').all(is_component) && tag.is_none_or(is_tag);
+    // The name without its tag, the registry included.
+    const NAME_LIMIT: usize = 255;
+    let name_length = named.len() - tag.map_or(0, |tag| tag.len() + 1);
+    let good = name_length <= NAME_LIMIT
+        && host.is_none_or(is_host)
+        && path.split('/').all(is_component)
+        && tag.is_none_or(is_tag);
     match (tag, digest) {
         _ if !good => None,
         (None, None) => Some("latest"),

@@ -8,6 +8,7 @@
 //! What must not be here: anything that depends on the old object or on the cluster.
 
 mod admissionregistration;
+mod apiregistration;
 mod apps;
 mod autoscaling;
 mod batch;
@@ -35,6 +36,7 @@ type Defaulter = fn(&mut Fields);
 /// Every message with a function of its own, by OpenAPI model name.
 const DEFAULTERS: &[&[(&str, Defaulter)]] = &[
     admissionregistration::DEFAULTERS,
+    apiregistration::DEFAULTERS,
     apps::DEFAULTERS,
     autoscaling::DEFAULTERS,
     batch::DEFAULTERS,

@@ -82,26 +82,28 @@ pub(super) fn controller_revision_created(at: &At<'_>, errors: &mut ErrorList) {
 
 /// The selector says something, is well formed, and selects the template's pods.
 /// `kind` is what messages call it.
-pub(super) fn selector(spec: &At<'_>, kind: &str, errors: &mut ErrorList) {
+/// Says whether it can be one.
+pub(super) fn selector(spec: &At<'_>, kind: &str, errors: &mut ErrorList) -> bool {
     let selector = spec.get("selector");
     if !selector.is_set() {
         selector.required(errors, "");
         // What selects nothing does not select the template's pods either.
         let labels = spec.get("template").get("metadata").get("labels");
         labels.invalid(errors, "`selector` does not match template `labels`");
-        return;
+        return true;
     }
     pod::label_selector(&selector, errors);
     if selector.get("matchLabels").len() + selector.get("matchExpressions").len() == 0 {
         let detail = format!("empty selector is invalid for {kind}");
         selector.invalid(errors, detail);
-        return;
+        return true;
     }
     let parsed = selector
         .value()
         .and_then(|s| serde_json::from_value(s.clone()).ok())
         .and_then(|s| Selector::from_label_selector(Some(&s)).ok());
     let labels = spec.get("template").get("metadata").get("labels");
+    let is_selector = parsed.is_some();
     match (parsed, kind) {
         (Some(parsed), _) => {
             if !parsed.matches(|key| labels.raw(key).and_then(Value::as_str)) {
@@ -113,6 +115,7 @@ pub(super) fn selector(spec: &At<'_>, kind: &str, errors: &mut ErrorList) {
         (None, "statefulset") => selector.invalid(errors, ""),
         (None, _) => selector.invalid(errors, "invalid label selector"),
     }
+    is_selector
 }
 
 fn template(spec: &At<'_>, errors: &mut ErrorList) {
@@ -142,8 +145,10 @@ fn deployment(spec: &At<'_>, errors: &mut ErrorList) {
         &["replicas", "minReadySeconds", "revisionHistoryLimit"],
         errors,
     );
-    selector(spec, "deployment", errors);
-    template(spec, errors);
+    // What it is to select is not looked at when nobody knows what it selects.
+    if selector(spec, "deployment", errors) {
+        template(spec, errors);
+    }
     let strategy = spec.get("strategy");
     let rolling = strategy.get("rollingUpdate");
     match strategy.get("type").text() {
@@ -206,8 +211,10 @@ fn is_zero(value: &At<'_>) -> bool {
 
 fn replica_set(spec: &At<'_>, errors: &mut ErrorList) {
     non_negative(spec, &["replicas", "minReadySeconds"], errors);
-    selector(spec, "deployment", errors);
-    template(spec, errors);
+    // What it is to select is not looked at when nobody knows what it selects.
+    if selector(spec, "deployment", errors) {
+        template(spec, errors);
+    }
 }
 
 fn daemon_set(spec: &At<'_>, errors: &mut ErrorList) {
@@ -265,8 +272,20 @@ fn stateful_set(spec: &At<'_>, errors: &mut ErrorList) {
     for field in ["whenDeleted", "whenScaled"] {
         retention.get(field).one_of(errors, &["Delete", "Retain"]);
     }
-    selector(spec, "statefulset", errors);
-    stateful_template(spec, errors);
+    if selector(spec, "statefulset", errors) {
+        stateful_template(spec, errors);
+    }
+    let pod = spec.get("template").get("spec");
+    let restart = pod.get("restartPolicy");
+    if restart.text() != "Always" {
+        restart.one_of(errors, &["Always"]);
+    }
+    if pod.get("activeDeadlineSeconds").is_set() {
+        pod.get("activeDeadlineSeconds").forbidden(
+            errors,
+            "activeDeadlineSeconds in StatefulSet is not Supported",
+        );
+    }
 }
 
 /// Claim templates are volumes, too: mounts of them are no fault, so the template is
@@ -294,7 +313,7 @@ fn stateful_template(spec: &At<'_>, errors: &mut ErrorList) {
         let claim = |name: &str| {
             serde_json::json!({
                 "name": name,
-                "persistentVolumeClaim": {"claimName": "from-template"},
+                "persistentVolumeClaim": {"claimName": name},
             })
         };
         volumes.splice(..0, names.into_iter().map(claim));
@@ -305,17 +324,6 @@ fn stateful_template(spec: &At<'_>, errors: &mut ErrorList) {
         pod.remove("subdomain");
     }
     pod::template(&At::new(spec.get("template").path, &with_claims), errors);
-    let pod = spec.get("template").get("spec");
-    let restart = pod.get("restartPolicy");
-    if restart.text() != "Always" {
-        restart.one_of(errors, &["Always"]);
-    }
-    if pod.get("activeDeadlineSeconds").is_set() {
-        pod.get("activeDeadlineSeconds").forbidden(
-            errors,
-            "activeDeadlineSeconds in StatefulSet is not Supported",
-        );
-    }
 }
 
 /// The claims and the service's name cannot change, so they may only be wrong in a set that is
@@ -323,6 +331,7 @@ fn stateful_template(spec: &At<'_>, errors: &mut ErrorList) {
 pub(super) fn stateful_set_created(at: &At<'_>, errors: &mut ErrorList) {
     for claim in at.get("spec").get("volumeClaimTemplates").items() {
         storage::claim(&claim.get("spec"), errors);
+        storage::claim_created(&claim.get("spec"), errors);
     }
     let name = at.get("spec").get("serviceName");
     if name.is_given() {

@@ -111,10 +111,12 @@ fn by_role(container: &At<'_>, role: Role, pod: &Pod<'_>, errors: &mut ErrorList
         }
         _ => {}
     }
-    if restart.is_set() && role != Role::Ephemeral {
-        restart.one_of(errors, &["Always", "Never", "OnFailure"]);
+    if role != Role::Ephemeral {
+        if restart.is_set() {
+            restart.one_of(errors, &["Always", "Never", "OnFailure"]);
+        }
+        restart_rules(container, errors);
     }
-    restart_rules(container, errors);
     if runs_on {
         lifecycle(&container.get("lifecycle"), pod.grace_period, errors);
         for name in ["livenessProbe", "readinessProbe", "startupProbe"] {

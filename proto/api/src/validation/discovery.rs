@@ -59,6 +59,7 @@ fn slice(slice: &At<'_>, errors: &mut ErrorList) {
         }
         for address in addresses.items() {
             match kind.text() {
+                "FQDN" if address.text().is_empty() => address.required(errors, ""),
                 "FQDN" => address.check(errors, format::dns1123_subdomain(address.text())),
                 family @ ("IPv4" | "IPv6") => ip_of_family(&address, &addresses, family, errors),
                 _ => {}

@@ -18,6 +18,9 @@ const MAX_FAILED_INDEXES: i64 = 100_000;
 const MANY_COMPLETIONS: i64 = 100_000;
 const PARALLELISM_OF_MANY: i64 = 10_000;
 const FAILED_INDEXES_OF_MANY: i64 = 10_000;
+const CONTROLLER_UID: &str = "batch.kubernetes.io/controller-uid";
+const JOB_NAME: &str = "batch.kubernetes.io/job-name";
+
 const FAILURE_RULES: usize = 20;
 const EXIT_CODES: usize = 255;
 const POD_CONDITIONS: usize = 20;
@@ -31,11 +34,17 @@ pub(super) fn invalid_whole(at: &At<'_>, detail: impl Into<String>, errors: &mut
     errors.push(FieldError::invalid(&at.path, BadValue::Omitted, detail));
 }
 
-/// What may only be wrong with a job that is there already.
+/// What holds for a new job.
 pub(super) fn created(at: &At<'_>, errors: &mut ErrorList) {
+    whole(at, true, errors);
+}
+
+/// What a job's name, uid and labels have to do with each other. `prefixed`: its pods have the
+/// labels with a domain, which those of jobs from before v1.27 have not.
+fn whole(at: &At<'_>, prefixed: bool, errors: &mut ErrorList) {
     let (meta, spec) = (at.get("metadata"), at.get("spec"));
     if !spec.get("manualSelector").is_true() && spec.get("selector").is_set() {
-        generated_selector(&meta, &spec, errors);
+        generated_selector(&meta, &spec, prefixed, errors);
     }
     let completions = spec.get("completions").int().unwrap_or(0);
     if spec.get("completionMode").text() == "Indexed" && completions > 0 {
@@ -52,16 +61,17 @@ pub(super) fn created(at: &At<'_>, errors: &mut ErrorList) {
 
 /// Unless somebody else takes care of the selector, the labels that it was made with must be
 /// there, and it must select them.
-fn generated_selector(meta: &At<'_>, spec: &At<'_>, errors: &mut ErrorList) {
+fn generated_selector(meta: &At<'_>, spec: &At<'_>, prefixed: bool, errors: &mut ErrorList) {
     let (name, uid) = (meta.get("name").text(), meta.get("uid").text());
     let labels = spec.get("template").get("metadata").get("labels");
-    let expected = [
+    let all = [
         ("controller-uid", uid),
         ("job-name", name),
-        ("batch.kubernetes.io/controller-uid", uid),
-        ("batch.kubernetes.io/job-name", name),
+        (CONTROLLER_UID, uid),
+        (JOB_NAME, name),
     ];
-    for (key, value) in expected {
+    let expected = if prefixed { &all[..] } else { &all[..2] };
+    for &(key, value) in expected {
         let path = labels.path.key(key);
         match labels.raw(key).and_then(Value::as_str) {
             None => errors.push(FieldError::required(&labels.path, "must be set")),
@@ -435,6 +445,10 @@ fn parse_interval(interval: &str, completions: i64) -> Result<(i64, i64), String
 }
 
 pub(super) fn update(new: &At<'_>, old: &At<'_>, errors: &mut ErrorList) {
+    let was = old.get("spec").get("template").get("metadata");
+    let labels = was.get("labels");
+    let prefixed = [CONTROLLER_UID, JOB_NAME].map(|label| labels.raw(label).is_some());
+    whole(new, prefixed == [true, true], errors);
     let started = old.get("status").get("startTime").is_set();
     let (new, old) = (new.get("spec"), old.get("spec"));
     let (now, before) = (new.get("completions"), old.get("completions"));

@@ -117,12 +117,20 @@ fn created(group: &str, kind: &str) -> fn(&At<'_>, &mut ErrorList) {
         ("batch", "CronJob") => cron::created,
         ("events.k8s.io", "Event") => event::created,
         ("", "Namespace") => objects::namespace_created,
+        ("", "PersistentVolumeClaim") => {
+            |claim, errors| storage::claim_created(&claim.get("spec"), errors)
+        }
         ("scheduling.k8s.io", "PriorityClass") => objects::priority_class_created,
         ("networking.k8s.io", "ServiceCIDR") => networking::service_cidr_created,
         ("storage.k8s.io", "CSIDriver") => classes::driver_created,
         _ => anything,
     }
 }
+
+/// Rules of group, kind and object that came late: an object that broke one already may go on
+/// breaking it.
+const TOLERATED: [fn(&str, &str, &At<'_>, &mut ErrorList); 2] =
+    [sysctls::of_host, pod::node_affinity_values];
 
 /// Complains of a field that is absent or empty; says whether it is there.
 fn required(field: &At<'_>, errors: &mut ErrorList) -> bool {
@@ -146,13 +154,24 @@ pub fn create(group: &str, kind: &str, namespaced: bool, object: &Value) -> Erro
     let at = At::root(object);
     let rules = rules(group, kind);
     let name = rules.map_or(meta::validation::path_segment_name as NameRule, |r| r.name);
-    metadata::create(&at.get("metadata"), namespaced, name, &mut errors);
+    let of = (group, kind);
+    let metadata = |errors: &mut ErrorList| {
+        metadata::create(of, &at.get("metadata"), namespaced, name, errors);
+    };
+    // Kinds that upstream looks at before it looks at their metadata.
+    let metadata_last = matches!(of, ("", "Event") | ("policy", "PodDisruptionBudget"));
+    if !metadata_last {
+        metadata(&mut errors);
+    }
     if let Some(rules) = rules {
         (rules.object)(&at, &mut errors);
     }
     created(group, kind)(&at, &mut errors);
-    if let Some(pod) = pod::spec_of(group, kind, &at) {
-        sysctls::of_host(&pod, &mut errors);
+    for rule in TOLERATED {
+        rule(group, kind, &at, &mut errors);
+    }
+    if metadata_last && errors.is_empty() {
+        metadata(&mut errors);
     }
     errors
 }
@@ -161,18 +180,17 @@ pub fn create(group: &str, kind: &str, namespaced: bool, object: &Value) -> Erro
 pub fn update(group: &str, kind: &str, new: &Value, old: &Value) -> ErrorList {
     let mut errors = ErrorList::new();
     let (new, old) = (At::root(new), At::root(old));
-    metadata::update(&new.get("metadata"), &old.get("metadata"), &mut errors);
+    let metas = [&new, &old].map(|at| at.get("metadata"));
+    metadata::update((group, kind), &metas[0], &metas[1], &mut errors);
     if let Some(rules) = rules(group, kind) {
         (rules.object)(&new, &mut errors);
         (rules.update)(&new, &old, &mut errors);
     }
-    let [pod, was] = [&new, &old].map(|at| pod::spec_of(group, kind, at));
-    if let (Some(pod), Some(was)) = (pod, was) {
+    for rule in TOLERATED {
         let mut before = ErrorList::new();
-        sysctls::of_host(&was, &mut before);
-        // What is there already may stay.
+        rule(group, kind, &old, &mut before);
         if before.is_empty() {
-            sysctls::of_host(&pod, &mut errors);
+            rule(group, kind, &new, &mut errors);
         }
     }
     errors
@@ -182,7 +200,8 @@ pub fn update(group: &str, kind: &str, new: &Value, old: &Value) -> ErrorList {
 pub fn update_status(group: &str, kind: &str, new: &Value, old: &Value) -> ErrorList {
     let mut errors = ErrorList::new();
     let (new, old) = (At::root(new), At::root(old));
-    metadata::update(&new.get("metadata"), &old.get("metadata"), &mut errors);
+    let metas = [&new, &old].map(|at| at.get("metadata"));
+    metadata::update((group, kind), &metas[0], &metas[1], &mut errors);
     if let Some(rules) = rules(group, kind) {
         (rules.status)(&new, &old, &mut errors);
     }
@@ -199,7 +218,8 @@ pub fn update_part(
 ) -> ErrorList {
     let mut errors = ErrorList::new();
     let (new, old) = (At::root(new), At::root(old));
-    metadata::update(&new.get("metadata"), &old.get("metadata"), &mut errors);
+    let metas = [&new, &old].map(|at| at.get("metadata"));
+    metadata::update((group, kind), &metas[0], &metas[1], &mut errors);
     if let Some(rules) = rules(group, kind) {
         (rules.object)(&new, &mut errors);
     }

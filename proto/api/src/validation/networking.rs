@@ -116,10 +116,11 @@ fn cidrs(cidrs: &At<'_>, errors: &mut ErrorList) {
     }
     let mut six = Vec::new();
     for cidr in cidrs.items() {
-        errors.extend(format::ip::valid_cidr(&cidr.path, cidr.text()).0);
-        six.push(cidr.text().contains(':'));
+        let wrong = format::ip::valid_cidr(&cidr.path, cidr.text()).0;
+        six.push(wrong.is_empty().then(|| cidr.text().contains(':')));
+        errors.extend(wrong);
     }
-    if six.len() == 2 && six[0] == six[1] {
+    if six.len() == 2 && six[0] == six[1] && six[0].is_some() {
         cidrs.invalid(errors, "may specify no more than one IP for each IP family, i.e 192.168.0.0/24 and 2001:db8::/64");
     }
 }
@@ -152,7 +153,7 @@ fn ingress_class(spec: &At<'_>, errors: &mut ErrorList) {
     }
     let scope = parameters.get("scope");
     match scope.text() {
-        "" => scope.required(errors, ""),
+        "" if !scope.is_set() => scope.required(errors, ""),
         "Cluster" if namespace.is_set() => {
             namespace.forbidden(errors, "`parameters.scope` is set to 'Cluster'");
         }

@@ -51,6 +51,14 @@ fn node(node: &At<'_>, errors: &mut ErrorList) {
         cidr.cidr(errors);
         families[usize::from(cidr.text().contains(':'))] += 1;
     }
+    if cidrs.len() > 1
+        && cidrs
+            .items()
+            .any(|cidr| format::ip::parse_cidr_sloppy(cidr.text()).is_none())
+    {
+        let detail = "invalid PodCIDRs. failed to check with dual stack";
+        errors.push(FieldError::internal(&cidrs.path, detail));
+    }
     if cidrs.len() > 1 && families != [1, 1] {
         cidrs.invalid(
             errors,

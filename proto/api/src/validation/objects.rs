@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use super::at::At;
 use super::metadata::immutable;
-use super::{Rules, any_update, anything};
+use super::{Rules, any_update, anything, required};
 
 pub(super) const RULES: &[Rules] = &[
     Rules {
@@ -112,13 +112,13 @@ fn secret(secret: &At<'_>, errors: &mut ErrorList) {
     if size > DATA_LIMIT {
         errors.push(FieldError::too_long(&data.path, DATA_LIMIT));
     }
+    // `null` is an empty value, and there.
+    let has = |key: &str| data.object().is_some_and(|data| data.contains_key(key));
     let required: &[&str] = match secret.get("type").text() {
         "kubernetes.io/service-account-token" => {
             let annotations = secret.get("metadata").get("annotations");
-            if annotations
-                .raw("kubernetes.io/service-account.name")
-                .is_none()
-            {
+            let name = annotations.raw("kubernetes.io/service-account.name");
+            if name.and_then(Value::as_str).is_none_or(str::is_empty) {
                 errors.push(FieldError::required(
                     &annotations.path.key("kubernetes.io/service-account.name"),
                     "",
@@ -129,7 +129,7 @@ fn secret(secret: &At<'_>, errors: &mut ErrorList) {
         "kubernetes.io/dockercfg" => &[".dockercfg"],
         "kubernetes.io/dockerconfigjson" => &[".dockerconfigjson"],
         "kubernetes.io/basic-auth" => {
-            if data.raw("username").is_none() && data.raw("password").is_none() {
+            if !has("username") && !has("password") {
                 errors.push(FieldError::required(&data.path.key("username"), ""));
                 errors.push(FieldError::required(&data.path.key("password"), ""));
             }
@@ -140,8 +140,12 @@ fn secret(secret: &At<'_>, errors: &mut ErrorList) {
         _ => &[],
     };
     for key in required {
-        match data.raw(key).and_then(Value::as_str) {
+        let value = data.raw(key).and_then(Value::as_str);
+        match value.or(has(key).then_some("")) {
             None => errors.push(FieldError::required(&data.path.key(*key), "")),
+            Some("") if *key == "ssh-privatekey" => {
+                errors.push(FieldError::required(&data.path.key(*key), ""));
+            }
             Some(config) if key.starts_with(".docker") => {
                 let config = BASE64_STANDARD.decode(config).unwrap_or_default();
                 if let Some(why) = no_json_object(&config) {
@@ -260,7 +264,7 @@ pub(super) fn priority_class_created(class: &At<'_>, errors: &mut ErrorList) {
         );
     }
     let policy = class.get("preemptionPolicy");
-    if policy.is_set() {
+    if policy.is_set() && required(&policy, errors) {
         policy.one_of(errors, &["PreemptLowerPriority", "Never"]);
     }
 }

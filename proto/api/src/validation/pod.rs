@@ -151,7 +151,7 @@ fn spec(spec: &At<'_>, is_pod: bool, errors: &mut ErrorList) {
         }
     }
     let preemption = spec.get("preemptionPolicy");
-    if preemption.is_set() {
+    if preemption.is_set() && required(&preemption, errors) {
         preemption.one_of(errors, &["PreemptLowerPriority", "Never"]);
     }
     // Upstream checks the overhead as if it were a container's limits.
@@ -514,6 +514,36 @@ fn affinity(affinity: &At<'_>, errors: &mut ErrorList) {
         {
             weight(&preferred, errors);
             pod_term(&preferred.get("podAffinityTerm"), errors);
+        }
+    }
+}
+
+/// The values of required node affinities must be such as labels can have.
+pub(super) fn node_affinity_values(
+    group: &str,
+    kind: &str,
+    object: &At<'_>,
+    errors: &mut ErrorList,
+) {
+    let selector = match (group, kind) {
+        ("", "PersistentVolume") => object.get("spec").get("nodeAffinity").get("required"),
+        _ => match spec_of(group, kind, object) {
+            Some(pod) => pod
+                .get("affinity")
+                .get("nodeAffinity")
+                .get("requiredDuringSchedulingIgnoredDuringExecution"),
+            None => return,
+        },
+    };
+    node_selector_values(&selector, errors);
+}
+
+pub(super) fn node_selector_values(selector: &At<'_>, errors: &mut ErrorList) {
+    for term in selector.get("nodeSelectorTerms").items() {
+        for requirement in term.get("matchExpressions").items() {
+            for value in requirement.get("values").items() {
+                value.check(errors, format::label_value(value.text()));
+            }
         }
     }
 }

@@ -102,7 +102,7 @@ pub(super) fn is_integer(name: &str) -> bool {
 }
 
 /// A name that any resource may have. Returns whether it is one.
-fn resource_name(name: &str, at: &At<'_>, errors: &mut ErrorList) -> bool {
+pub(super) fn resource_name(name: &str, at: &At<'_>, errors: &mut ErrorList) -> bool {
     let mut messages = format::qualified_name(name);
     let standard = is_quota_resource(name) || name == "storage";
     if messages.is_empty() && !name.contains('/') && !standard {
@@ -113,6 +113,11 @@ fn resource_name(name: &str, at: &At<'_>, errors: &mut ErrorList) -> bool {
         errors.push(FieldError::invalid(&at.path, name, message));
     }
     good
+}
+
+/// A resource that everybody knows, or one with a domain.
+pub(super) fn is_standard(name: &str) -> bool {
+    name.contains('/') || is_quota_resource(name) || name.starts_with("hugepages-")
 }
 
 /// A name that a container may ask for.

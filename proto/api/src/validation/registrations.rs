@@ -46,7 +46,8 @@ fn api_service(at: &At<'_>, errors: &mut ErrorList) {
     let (name, spec) = (at.get("metadata").get("name"), at.get("spec"));
     let (group, version) = (spec.get("group"), spec.get("version"));
     let wanted = format!("{}.{}", version.text(), group.text());
-    if name.text() != wanted && format::path_segment_name(name.text()).is_empty() {
+    if name.is_given() && name.text() != wanted && format::path_segment_name(name.text()).is_empty()
+    {
         let detail = format!("must be `spec.version+\".\"+spec.group`: {wanted:?}");
         name.invalid(errors, detail);
     }

@@ -53,9 +53,25 @@ pub(super) fn quantities(list: &At<'_>, errors: &mut ErrorList) {
 
 /// Requests and limits of a container.
 pub(super) fn resources(resources: &At<'_>, claims: &HashSet<&str>, errors: &mut ErrorList) {
+    requirements(resources, quota::container_resource_name, claims, errors);
+}
+
+/// Checks the name of a resource, at the amount of it.
+type ResourceName = fn(&str, &At<'_>, &mut ErrorList);
+
+fn requirements(
+    resources: &At<'_>,
+    resource_name: ResourceName,
+    claims: &HashSet<&str>,
+    errors: &mut ErrorList,
+) {
     let (limits, requests) = (resources.get("limits"), resources.get("requests"));
-    quantities(&limits, errors);
-    quantities(&requests, errors);
+    for list in [&limits, &requests] {
+        for (name, quantity) in list.entries() {
+            resource_name(name, &quantity, errors);
+            amount(name, &quantity, errors);
+        }
+    }
     let (mut huge, mut usual) = (false, false);
     for (name, quantity) in limits.entries().chain(requests.entries()) {
         huge |= is_huge(name);
@@ -151,7 +167,6 @@ fn claims(claims: &At<'_>, known: &HashSet<&str>, errors: &mut ErrorList) {
 
 /// Requests and limits of a whole pod, which its containers share.
 pub(super) fn of_pod(spec: &At<'_>, known: &HashSet<&str>, errors: &mut ErrorList) {
-    const RESOURCES: [&str; 3] = ["cpu", "hugepages-", "memory"];
     let resources = spec.get("resources");
     if !resources.is_set() {
         return;
@@ -160,23 +175,12 @@ pub(super) fn of_pod(spec: &At<'_>, known: &HashSet<&str>, errors: &mut ErrorLis
         resources.forbidden(errors, "may not be set for a windows pod");
         return;
     }
-    let (limits, requests) = (resources.get("limits"), resources.get("requests"));
     let claims = resources.get("claims");
     if claims.is_set() {
         claims.forbidden(errors, "claims may not be set for Resources at pod-level");
     }
-    for list in [&limits, &requests] {
-        for (name, quantity) in list.entries() {
-            if matches!(name, "cpu" | "memory") || is_huge(name) {
-                amount(name, &quantity, errors);
-            } else {
-                errors.push(FieldError::not_supported(&quantity.path, name, &RESOURCES));
-            }
-        }
-    }
-    within_limits(&limits, &requests, errors);
-    self::claims(&claims, known, errors);
-    for (name, request) in requests.entries() {
+    requirements(&resources, pod_resource_name, known, errors);
+    for (name, request) in resources.get("requests").entries() {
         let (Some(asked), total) = (parse(request.value()), aggregate(spec, name)) else {
             continue;
         };
@@ -188,6 +192,19 @@ pub(super) fn of_pod(spec: &At<'_>, known: &HashSet<&str>, errors: &mut ErrorLis
         }
     }
     each_within(spec, &resources, errors);
+}
+
+fn pod_resource_name(name: &str, quantity: &At<'_>, errors: &mut ErrorList) {
+    const RESOURCES: [&str; 3] = ["cpu", "hugepages-", "memory"];
+    if !quota::resource_name(name, quantity, errors) {
+        return;
+    }
+    if !quota::is_standard(name) {
+        let detail = "must be a standard resource type or fully qualified";
+        errors.push(FieldError::invalid(&quantity.path, name, detail));
+    } else if !matches!(name, "cpu" | "memory") && !is_huge(name) {
+        errors.push(FieldError::not_supported(&quantity.path, name, &RESOURCES));
+    }
 }
 
 /// What all containers ask for together; the initializing ones run before the others.

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, HashSet};
 
 use meta::field::{ErrorList, FieldError};
 use meta::validation as format;
+use serde_json::{Map, Value};
 
 use super::at::At;
 use super::conditions::conditions;
@@ -29,12 +30,13 @@ pub(super) const RULES: &[Rules] = &[
         name: format::dns1123_subdomain,
         object: |_, _| {},
         update: |new, old, errors| {
-            fixed(
-                "ResourceClaimSpec",
-                &new.get("spec"),
-                &old.get("spec"),
-                errors,
-            )
+            let nothing = Value::Object(Map::new());
+            // No spec is an empty one: it is no pointer.
+            let [new, old] = [new, old].map(|claim| {
+                let spec = claim.get("spec");
+                At::new(spec.path.clone(), spec.value().unwrap_or(&nothing))
+            });
+            fixed("ResourceClaimSpec", &new, &old, errors);
         },
         status: claim_status,
     },
@@ -530,6 +532,7 @@ fn allocation(allocation: &At<'_>, names: &Names<'_>, errors: &mut ErrorList) {
     );
     if allocation.get("nodeSelector").is_set() {
         pod::node_selector(&allocation.get("nodeSelector"), errors);
+        pod::node_selector_values(&allocation.get("nodeSelector"), errors);
     }
 }
 

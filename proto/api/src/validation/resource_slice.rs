@@ -3,12 +3,13 @@
 use std::collections::HashSet;
 
 use meta::field::{ErrorList, FieldError};
+use meta::quantity::Quantity;
 use meta::validation as format;
 
 use super::at::At;
-use super::metadata::immutable;
+use super::metadata::{immutable, immutable_message};
 use super::resource::{at_most, driver_name, label, pool_name, qualified, set_of};
-use super::{Rules, any_update, pod, required};
+use super::{Rules, any_update, conditions, pod, required, requirements};
 
 const GROUP: &str = "resource.k8s.io";
 
@@ -27,6 +28,45 @@ pub(super) const RULES: &[Rules] = &[
             }
         },
         status: any_update,
+    },
+    Rules {
+        group: GROUP,
+        kind: "ResourcePoolStatusRequest",
+        name: format::dns1123_subdomain,
+        object: |at, errors| {
+            let spec = at.get("spec");
+            driver_name(&spec.get("driver"), errors);
+            if spec.get("poolName").is_set() {
+                pool_name(&spec.get("poolName"), errors);
+            }
+            let limit = spec.get("limit");
+            match limit.int() {
+                Some(..=0) => limit.invalid(errors, "must be greater than or equal to 1"),
+                Some(1001..) => limit.invalid(errors, "must be less than or equal to 1000"),
+                _ => {}
+            }
+        },
+        update: |new, old, errors| {
+            immutable_message(
+                "io.k8s.api.resource.v1alpha3.ResourcePoolStatusRequestSpec",
+                &new.get("spec"),
+                &old.get("spec"),
+                errors,
+            );
+        },
+        status: |new, old, errors| {
+            let (new, old) = (new.get("status"), old.get("status"));
+            if old.is_set() {
+                immutable_message(
+                    "io.k8s.api.resource.v1alpha3.ResourcePoolStatusRequestStatus",
+                    &new,
+                    &old,
+                    errors,
+                );
+            } else {
+                conditions::conditions(&new.get("conditions"), errors);
+            }
+        },
     },
     Rules {
         group: GROUP,
@@ -57,6 +97,7 @@ const SPECIAL_DEVICES: usize = 64;
 const COUNTER_SETS: usize = 8;
 const COUNTERS: usize = 32;
 const CONSUMPTIONS: usize = 2;
+const POLICY_VALUES: usize = 10;
 const ATTRIBUTES: usize = 32;
 const ATTRIBUTE_VALUES: usize = 48;
 const TAINTS: usize = 16;
@@ -125,6 +166,7 @@ fn where_it_is(spec: &At<'_>, errors: &mut ErrorList) {
     if selector.is_set() {
         given += 1;
         pod::node_selector(&selector, errors);
+        pod::node_selector_values(&selector, errors);
         if selector.get("nodeSelectorTerms").len() != 1 {
             selector
                 .get("nodeSelectorTerms")
@@ -172,10 +214,13 @@ fn device(device: &At<'_>, per_device: bool, errors: &mut ErrorList) {
     let shared = device.get("allowMultipleAllocations").is_true();
     for (key, amount) in capacity.entries() {
         qualified(&capacity, key, errors);
-        if !shared && amount.get("requestPolicy").is_set() {
-            amount
-                .get("requestPolicy")
-                .forbidden(errors, "allowMultipleAllocations must be true");
+        let policy = amount.get("requestPolicy");
+        match shared {
+            true => request_policy(&amount.get("value"), &policy, errors),
+            false if policy.is_set() => {
+                policy.forbidden(errors, "allowMultipleAllocations must be true");
+            }
+            false => {}
         }
     }
     at_most(&device.get("taints"), TAINTS, errors, taint);
@@ -195,6 +240,112 @@ fn device(device: &At<'_>, per_device: bool, errors: &mut ErrorList) {
     );
     on_nodes(device, per_device, errors);
     binding_conditions(device, errors);
+}
+
+/// How much of a capacity a claim may ask for (KEP-5075); `all`: how much there is.
+fn request_policy(all: &At<'_>, policy: &At<'_>, errors: &mut ErrorList) {
+    let (values, range) = (policy.get("validValues"), policy.get("validRange"));
+    let default = policy.get("default");
+    let (rule, detail) = match (values.len() > 0, range.is_set()) {
+        (true, true) => {
+            policy.forbidden(
+                errors,
+                "exactly one policy can be specified, cannot specify \"validValues\" and \"validRange\" at the same time",
+            );
+            return;
+        }
+        (false, false) => return,
+        (true, false) => (&values, "required when validValues is defined"),
+        (false, true) => (&range, "required when validRange is defined"),
+    };
+    let quantity = |at: &At<'_>| requirements::parse(at.value());
+    let Some(all) = quantity(all) else { return };
+    let Some(default) = quantity(&default) else {
+        default.required(errors, detail);
+        return;
+    };
+    if values.len() > 0 {
+        valid_values(rule, &default, &all, errors);
+    } else {
+        valid_range(rule, &default, &all, errors);
+    }
+}
+
+fn valid_values(values: &At<'_>, default: &Quantity, all: &Quantity, errors: &mut ErrorList) {
+    let mut last: Option<Quantity> = None;
+    let mut found = false;
+    for value in values.items() {
+        let Some(own) = requirements::parse(value.value()) else {
+            continue;
+        };
+        if last.as_ref().is_some_and(|last| *last > own) {
+            value.invalid(errors, "values must be sorted in ascending order");
+        }
+        found |= own == *default;
+        last = Some(own);
+    }
+    let key = |value: &At<'_>| {
+        let own = requirements::parse(value.value());
+        own.map_or_else(String::new, |own| own.to_string())
+    };
+    set_of(values, POLICY_VALUES, key, errors, |value, errors| {
+        if requirements::parse(value.value()).is_some_and(|own| own > *all) {
+            value.invalid(
+                errors,
+                format!("option is larger than capacity value: {all}"),
+            );
+        }
+    });
+    if !found {
+        let detail = "default value is not valid according to the requestPolicy";
+        errors.push(FieldError::invalid(
+            &values.path,
+            default.to_string(),
+            detail,
+        ));
+    }
+}
+
+fn valid_range(range: &At<'_>, default: &Quantity, all: &Quantity, errors: &mut ErrorList) {
+    let [min, max, step] = ["min", "max", "step"].map(|field| range.get(field));
+    let quantity = |at: &At<'_>| requirements::parse(at.value());
+    let Some(least) = quantity(&min) else {
+        min.required(errors, "required when validRange is defined");
+        return;
+    };
+    let mut wrong = |at: &At<'_>, holds: bool, detail: String| {
+        if holds {
+            at.invalid(errors, detail);
+        }
+    };
+    let detail = format!("min is larger than capacity value: {all}");
+    wrong(&min, least > *all, detail);
+    let detail = format!("default is less than min: {least}");
+    wrong(&min, *default < least, detail);
+    let most = quantity(&max);
+    if let Some(most) = &most {
+        wrong(
+            &max,
+            least > *most,
+            format!("min is larger than max: {most}"),
+        );
+        let detail = format!("max is larger than capacity value: {all}");
+        wrong(&max, most > all, detail);
+        let detail = format!("default is more than max: {most}");
+        wrong(&max, default > most, detail);
+    }
+    let Some(by) = quantity(&step) else { return };
+    let mut next = least.clone();
+    next.add(&by);
+    let detail = format!("one step {next} is larger than capacity value: {all}");
+    wrong(&step, next > *all, detail);
+    for value in [Some(default), most.as_ref()].into_iter().flatten() {
+        let over = (value.value() - least.value())
+            .checked_rem(by.value())
+            .is_none_or(|rest| rest != 0);
+        let detail = format!("value is not a multiple of a given step ({by}) from ({least})");
+        wrong(&step, over, detail);
+    }
 }
 
 fn attribute(attribute: &At<'_>, errors: &mut ErrorList) {
@@ -266,6 +417,7 @@ fn on_nodes(device: &At<'_>, per_device: bool, errors: &mut ErrorList) {
     }
     if selector.is_set() {
         pod::node_selector(selector, errors);
+        pod::node_selector_values(selector, errors);
     }
     if all.is_set() && !all.is_true() {
         all.invalid(errors, "must be either unset or set to true");

@@ -129,7 +129,6 @@ fn check_ports(spec: &At<'_>, errors: &mut ErrorList) {
     let ports = spec.get("ports");
     let many = ports.len() > 1;
     let kind = spec.get("type").text();
-    let has_node_ports = matches!(kind, "NodePort" | "LoadBalancer");
     let (mut names, mut pairs, mut node_ports) = (HashSet::new(), HashSet::new(), HashSet::new());
     for port in ports.items() {
         let (name, number, protocol) = (port.get("name"), port.get("port"), port.get("protocol"));
@@ -153,7 +152,7 @@ fn check_ports(spec: &At<'_>, errors: &mut ErrorList) {
         }
         let node_port = port.get("nodePort");
         if node_port.is_given() {
-            if !has_node_ports {
+            if kind == "ClusterIP" {
                 node_port.forbidden(errors, "may not be used when `type` is 'ClusterIP'");
             } else if !node_ports.insert((node_port.int(), protocol.text())) {
                 node_port.duplicate(errors);

@@ -12,7 +12,7 @@ use super::metadata::{immutable, immutable_message};
 use super::resource::driver_name;
 use super::same::same;
 use super::volume_source::{self, In};
-use super::{Rules, any_update, classes, container, metadata, pod, volume};
+use super::{Rules, any_update, classes, container, metadata, pod, required, volume};
 
 pub(super) const RULES: &[Rules] = &[
     Rules {
@@ -97,8 +97,10 @@ fn attachment(spec: &At<'_>, errors: &mut ErrorList) {
             if !name.is_given() {
                 name.required(errors, "must specify non empty persistentVolumeName");
             }
-            name.check(errors, format::dns1123_subdomain(name.text()));
         }
+    }
+    if name.is_set() {
+        name.check(errors, format::dns1123_subdomain(name.text()));
     }
     let node = spec.get("nodeName");
     for message in format::dns1123_subdomain(node.text()) {
@@ -162,8 +164,8 @@ fn csi_node_update(new: &At<'_>, old: &At<'_>, errors: &mut ErrorList) {
 
 fn runtime_class(at: &At<'_>, errors: &mut ErrorList) {
     let handler = at.get("handler");
-    for message in format::dns1123_label(handler.text()) {
-        errors.push(FieldError::invalid(&handler.path, handler.text(), message));
+    if required(&handler, errors) {
+        handler.check(errors, format::dns1123_label(handler.text()));
     }
     // Upstream checks the overhead as if it were a container's limits.
     let fixed = at.get("overhead").get("podFixed").renamed("limits");
@@ -280,7 +282,7 @@ fn persistent_volume(spec: &At<'_>, errors: &mut ErrorList) {
     } else if spec.get("nodeAffinity").is_set() {
         required.required(errors, "must specify required node constraints");
     }
-    source(spec, required.is_set(), errors);
+    source(spec, spec.get("nodeAffinity").is_set(), errors);
     let path = spec.get("hostPath").get("path").text();
     let is_root = !path.is_empty() && path.split('/').all(|step| matches!(step, "" | "."));
     if is_root && policy.text() == "Recycle" {
@@ -454,6 +456,16 @@ pub(super) fn claim(spec: &At<'_>, errors: &mut ErrorList) {
     class_name(&spec.get("volumeAttributesClassName"), errors);
 }
 
+/// A new claim: the groups of its sources, which upstream looks at no more once there are any.
+pub(super) fn claim_created(spec: &At<'_>, errors: &mut ErrorList) {
+    for source in ["dataSource", "dataSourceRef"] {
+        let group = spec.get(source).get("apiGroup");
+        if group.is_given() {
+            group.check(errors, format::dns1123_subdomain(group.text()));
+        }
+    }
+}
+
 fn data_source(source: &At<'_>, errors: &mut ErrorList) {
     if !source.is_set() {
         return;
@@ -462,8 +474,9 @@ fn data_source(source: &At<'_>, errors: &mut ErrorList) {
     volume::named(&source.get("kind"), errors);
     let (group, kind) = (source.get("apiGroup"), source.get("kind").text());
     if group.is_given() {
-        group.check(errors, format::dns1123_subdomain(group.text()));
-    } else if kind != "PersistentVolumeClaim" {
+        return;
+    }
+    if kind != "PersistentVolumeClaim" {
         errors.push(FieldError::invalid(
             &source.path,
             kind,
@@ -547,10 +560,8 @@ fn claim_update(new: &At<'_>, old: &At<'_>, errors: &mut ErrorList) {
     }
     let storage = |spec: &At<'_>| size(&spec.get("resources").get("requests").get("storage"));
     let reached = size(&old.get("status").get("capacity").get("storage")).unwrap_or_default();
-    if let (Some(now), Some(then)) = (storage(&new_spec), storage(&old_spec))
-        && now < then
-        && now <= reached
-    {
+    let [now, then] = [&new_spec, &old_spec].map(|spec| storage(spec).unwrap_or_default());
+    if now < then && now <= reached {
         new_spec
             .get("resources")
             .get("requests")

@@ -34,7 +34,7 @@ fn is_sysctl_name(name: &str) -> bool {
 }
 
 /// What the kernel keeps for each namespace cannot be set for the host's by a pod.
-pub(super) fn of_host(spec: &At<'_>, errors: &mut ErrorList) {
+pub(super) fn of_host(group: &str, kind: &str, object: &At<'_>, errors: &mut ErrorList) {
     const IPC: [&str; 10] = [
         "kernel.sem",
         "kernel.shmall",
@@ -47,6 +47,9 @@ pub(super) fn of_host(spec: &At<'_>, errors: &mut ErrorList) {
         "kernel.msgmni",
         "kernel.msg",
     ];
+    let Some(spec) = super::pod::spec_of(group, kind, object) else {
+        return;
+    };
     for sysctl in spec.get("securityContext").get("sysctls").items() {
         let name = sysctl.get("name");
         let dotted = dotted(name.text());
@@ -86,7 +89,7 @@ mod tests {
     fn what_is_the_hosts_is_not_set_by_pods() {
         let refused = |spec: serde_json::Value| {
             let mut errors = ErrorList::new();
-            of_host(&At::root(&spec), &mut errors);
+            of_host("", "Pod", &At::root(&json!({"spec": spec})), &mut errors);
             errors.len()
         };
         let sysctls = json!({"sysctls": [

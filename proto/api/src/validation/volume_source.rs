@@ -87,7 +87,7 @@ pub(super) fn check(name: &str, source: &At<'_>, place: In, errors: &mut ErrorLi
         "nfs" => {
             all_required(source, &["server", "path"], errors);
             let path = source.get("path");
-            if path.is_given() && !path.text().starts_with('/') {
+            if !path.text().starts_with('/') {
                 path.invalid(errors, "must be an absolute path");
             }
         }
@@ -217,8 +217,12 @@ fn iscsi_name(name: &At<'_>, errors: &mut ErrorList) {
         let dated = date
             .split_once('-')
             .is_some_and(|(y, m)| y.len() == 4 && m.len() == 2 && digits(y) && digits(m));
-        let allowed = |b: u8| b.is_ascii_graphic() && !matches!(b, b'_' | b'/');
-        dated && rest.len() > 1 && rest.starts_with('.') && rest.bytes().all(allowed)
+        let allowed = |c: char| match c {
+            '_' | '/' => false,
+            c if c.is_ascii() => c.is_ascii_graphic(),
+            c => !c.is_whitespace(),
+        };
+        dated && rest.len() > 1 && rest.starts_with('.') && rest.chars().all(allowed)
     } else if let Some(rest) = text.strip_prefix("eui.") {
         rest.len() == 16 && hex(rest)
     } else if let Some(rest) = text.strip_prefix("naa.") {

@@ -13,8 +13,34 @@ use super::scalar;
 use crate::MAX_DEPTH;
 use crate::error::{Error, Result};
 
-/// Values that aliases may stand for in all, so that a small body stays small.
-const MOST_ALIASED: usize = 100_000;
+/// Bytes of text that aliases may stand for in all. What is larger is no object that could be
+/// kept; Go shares the text of strings and has no such bound.
+const MOST_ALIASED_TEXT: usize = 32 << 20;
+
+/// go-yaml's bound on aliases: how large a part of all values they may stand for, so that a small
+/// document stays small and a large one may repeat itself.
+fn too_many_aliased(aliased: usize, all: usize) -> bool {
+    const SMALL: f64 = 400_000.0;
+    const LARGE: f64 = 4_000_000.0;
+    let (part, all) = (aliased as f64 / all as f64, all as f64);
+    let allowed = 0.99 - 0.89 * ((all - SMALL) / (LARGE - SMALL)).clamp(0.0, 1.0);
+    aliased > 100 && all > 1000.0 && part > allowed
+}
+
+/// What a value is made of.
+#[derive(Debug, Clone, Copy)]
+struct Size {
+    values: usize,
+    /// Bytes.
+    text: usize,
+}
+
+impl std::ops::AddAssign for Size {
+    fn add_assign(&mut self, other: Size) {
+        self.values += other.values;
+        self.text += other.text;
+    }
+}
 
 /// The first document of a YAML stream.
 pub struct Parsed {
@@ -57,7 +83,8 @@ pub fn parse(text: &str) -> Result<Parsed> {
     let mut reader = Reader {
         parser: Parser::with_options(StrInput::new(text), options()),
         anchors: HashMap::new(),
-        aliased: 0,
+        aliased: Size { values: 0, text: 0 },
+        read: 0,
         duplicates: Vec::new(),
     };
     let value = loop {
@@ -76,9 +103,12 @@ pub fn parse(text: &str) -> Result<Parsed> {
 
 struct Reader<'t> {
     parser: Parser<'t, StrInput<'t>>,
-    /// Anchored values with how many values they are made of.
-    anchors: HashMap<usize, (Value, usize)>,
-    aliased: usize,
+    /// Anchored values with what they are made of.
+    anchors: HashMap<usize, (Value, Size)>,
+    /// What aliases have stood for.
+    aliased: Size,
+    /// Values, those that aliases stand for included.
+    read: usize,
     duplicates: Vec<String>,
 }
 
@@ -124,18 +154,24 @@ impl<'t> Reader<'t> {
         }
     }
 
-    /// The value that begins with this event, and how many values it is made of.
-    fn node(&mut self, event: Event<'t>, span: Span, depth: usize) -> Result<(Value, usize)> {
+    /// The value that begins with this event, and what it is made of.
+    fn node(&mut self, event: Event<'t>, span: Span, depth: usize) -> Result<(Value, Size)> {
         if depth > MAX_DEPTH {
             return Err(too_deep());
         }
+        self.read += 1;
+        let one = Size { values: 1, text: 0 };
         let (value, size, anchor) = match event {
             Event::Scalar(text, style, anchor, tag) => {
-                (scalar_value(&text, style, tag.as_deref())?, 1, anchor)
+                let size = Size {
+                    text: text.len(),
+                    ..one
+                };
+                (scalar_value(&text, style, tag.as_deref())?, size, anchor)
             }
             Event::SequenceStart(_, anchor, _) => {
                 let mut items = Vec::new();
-                let mut size = 1;
+                let mut size = one;
                 loop {
                     let (event, span) = self.expect()?;
                     if matches!(event, Event::SequenceEnd) {
@@ -156,8 +192,11 @@ impl<'t> Reader<'t> {
                     // go-yaml's words for an alias inside of its own anchor.
                     return Err(failed("anchor value contains itself"));
                 };
-                self.aliased += size;
-                if self.aliased > MOST_ALIASED {
+                self.aliased += *size;
+                self.read += size.values;
+                if too_many_aliased(self.aliased.values, self.read)
+                    || self.aliased.text > MOST_ALIASED_TEXT
+                {
                     return Err(failed("document contains excessive aliasing"));
                 }
                 return Ok((value.clone(), *size));
@@ -175,9 +214,9 @@ impl<'t> Reader<'t> {
         Ok((value, size))
     }
 
-    fn mapping(&mut self, depth: usize) -> Result<(Map<String, Value>, usize)> {
+    fn mapping(&mut self, depth: usize) -> Result<(Map<String, Value>, Size)> {
         let mut members = Map::new();
-        let mut size = 1;
+        let mut size = Size { values: 1, text: 0 };
         loop {
             let (event, span) = self.expect()?;
             if matches!(event, Event::MappingEnd) {
