@@ -236,10 +236,6 @@ impl Strategy for Dropping {
         self.inner.validate_update(cx, object, old)
     }
 
-    fn warnings(&self, object: &Value, old: Option<&Value>) -> Vec<String> {
-        self.inner.warnings(object, old)
-    }
-
     fn allow_create_on_update(&self) -> bool {
         self.inner.allow_create_on_update()
     }

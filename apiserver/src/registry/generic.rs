@@ -480,16 +480,6 @@ impl Strategy for Generic {
         }
     }
 
-    fn warnings(&self, object: &Value, old: Option<&Value>) -> Vec<String> {
-        // Where changes are counted, an update is only looked at for what it changes.
-        let counted = self.traits.generation != Generation::No;
-        let same = |old: &Value| meta(old).generation() == meta(object).generation();
-        if counted && old.is_some_and(same) {
-            return Vec::new();
-        }
-        api::warnings::of(self.resource.group, self.resource.kind, object, old)
-    }
-
     fn allow_create_on_update(&self) -> bool {
         self.traits.create_on_update
     }

@@ -78,13 +78,6 @@ impl Strategy for Jobs {
         }
     }
 
-    fn warnings(&self, object: &Value, old: Option<&Value>) -> Vec<String> {
-        if old.is_some_and(|old| meta(old).generation() == meta(object).generation()) {
-            return Vec::new();
-        }
-        api::warnings::of("batch", "Job", object, old)
-    }
-
     fn garbage_collection(&self) -> GarbageCollection {
         GarbageCollection::Orphan
     }

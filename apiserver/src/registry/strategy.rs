@@ -25,7 +25,7 @@ pub struct Context<'a> {
     pub dry_run: bool,
     /// `""`, `"status"`, `"approval"`, … for updates that only touch a part of the object.
     pub subresource: &'a str,
-    /// What the client is warned of beyond [`Strategy::warnings`].
+    /// What the client is warned of beyond [`api::warnings`].
     pub warnings: Option<&'a Warnings>,
 }
 
@@ -42,12 +42,6 @@ pub trait Strategy: Send + Sync + 'static {
     fn prepare_update(&self, cx: &Context<'_>, object: &mut Value, old: &Value);
 
     fn validate_update(&self, cx: &Context<'_>, object: &Value, old: &Value) -> ErrorList;
-
-    /// `Warning` headers for what is deprecated or surely a mistake.
-    /// `old` is what an update replaces.
-    fn warnings(&self, _object: &Value, _old: Option<&Value>) -> Vec<String> {
-        Vec::new()
-    }
 
     /// PUT creates what is missing (leases, endpoints, …).
     fn allow_create_on_update(&self) -> bool {

@@ -85,14 +85,6 @@ impl Strategy for Pods {
         }
     }
 
-    /// On create alone: people seldom change pods, controllers do all the time.
-    fn warnings(&self, pod: &Value, old: Option<&Value>) -> Vec<String> {
-        match old {
-            None => api::warnings::of("", "Pod", pod, None),
-            Some(_) => Vec::new(),
-        }
-    }
-
     fn is_graceful(&self) -> bool {
         true
     }

@@ -52,10 +52,6 @@ impl Strategy for Services {
         }
     }
 
-    fn warnings(&self, service: &Value, old: Option<&Value>) -> Vec<String> {
-        api::warnings::of("", "Service", service, old)
-    }
-
     fn allow_create_on_update(&self) -> bool {
         true
     }

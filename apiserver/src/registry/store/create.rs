@@ -113,7 +113,8 @@ impl Store {
         if !errs.is_empty() {
             return Err(Status::invalid(&self.group_kind(), &name, &errs));
         }
-        for warning in self.strategy.warnings(object, None) {
+        let r = self.resource;
+        for warning in api::warnings::on_create(r.group, r.kind, object) {
             write.warnings.add(warning);
         }
         self.validate_admission(write, Operation::Create, &name, Some(object), None)

@@ -253,10 +253,9 @@ impl Store {
                 &errs,
             ));
         }
-        if write.subresource.is_empty() {
-            for warning in self.strategy.warnings(object, Some(old)) {
-                write.warnings.add(warning);
-            }
+        let r = self.resource;
+        for warning in api::warnings::on_update(r.group, r.kind, write.subresource, object, old) {
+            write.warnings.add(warning);
         }
         Ok(())
     }

@@ -27,7 +27,7 @@ mod mounts;
 mod networking;
 mod node;
 mod objects;
-mod pem;
+pub(crate) mod pem;
 mod pod;
 mod pod_parts;
 mod pod_status;

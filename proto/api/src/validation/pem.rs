@@ -3,14 +3,14 @@
 
 use base64::prelude::{BASE64_STANDARD, Engine};
 
-pub(super) struct Block {
+pub(crate) struct Block {
     pub label: String,
     pub has_headers: bool,
     pub body: Vec<u8>,
 }
 
 /// Every well-formed block of a text, in order.
-pub(super) fn blocks(text: &[u8]) -> impl Iterator<Item = Block> {
+pub(crate) fn blocks(text: &[u8]) -> impl Iterator<Item = Block> {
     let text = String::from_utf8_lossy(text).into_owned();
     let mut at = 0;
     std::iter::from_fn(move || {
@@ -42,12 +42,12 @@ pub(super) fn blocks(text: &[u8]) -> impl Iterator<Item = Block> {
     })
 }
 
-pub(super) fn first(text: &[u8]) -> Option<Block> {
+pub(crate) fn first(text: &[u8]) -> Option<Block> {
     blocks(text).next()
 }
 
 /// One element of DER: its tag, its content and what follows it.
-fn element(der: &[u8]) -> Option<(u8, &[u8], &[u8])> {
+pub(crate) fn element(der: &[u8]) -> Option<(u8, &[u8], &[u8])> {
     let (&tag, rest) = der.split_first()?;
     let (&first, rest) = rest.split_first()?;
     let (length, rest) = if first < 0x80 {
@@ -68,7 +68,7 @@ const SEQUENCE: u8 = 0x30;
 
 /// Whether these bytes are one signed structure: a sequence of a sequence (what is signed),
 /// the algorithm and the signature.
-pub(super) fn is_der(der: &[u8]) -> bool {
+pub(crate) fn is_der(der: &[u8]) -> bool {
     let Some((SEQUENCE, content, [])) = element(der) else {
         return false;
     };
@@ -76,7 +76,7 @@ pub(super) fn is_der(der: &[u8]) -> bool {
 }
 
 /// Whether a certificate's basic constraints say `CA:TRUE`.
-pub(super) fn is_authority(der: &[u8]) -> bool {
+pub(crate) fn is_authority(der: &[u8]) -> bool {
     // id-ce-basicConstraints, 2.5.29.19, as the encoded identifier.
     const BASIC_CONSTRAINTS: [u8; 5] = [0x06, 0x03, 0x55, 0x1d, 0x13];
     const CRITICAL: [u8; 3] = [0x01, 0x01, 0xff];
