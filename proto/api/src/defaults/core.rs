@@ -201,6 +201,15 @@ fn pod(pod: &mut Fields) {
         }
     }
     pod_level_resources(spec);
+    // A template keeps what it says.
+    let grace = "terminationGracePeriodSeconds";
+    if spec
+        .get(grace)
+        .and_then(Value::as_i64)
+        .is_some_and(|seconds| seconds < 0)
+    {
+        spec.insert(grace.to_owned(), 1.into());
+    }
     set_unset(spec, "enableServiceLinks", true);
     if spec.get("hostNetwork") == Some(&Value::Bool(true)) {
         for list in ["containers", "initContainers"] {

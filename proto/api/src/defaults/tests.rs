@@ -46,6 +46,16 @@ fn a_pod_gets_what_upstream_gives_it() {
 }
 
 #[test]
+fn a_negative_grace_period_is_one_of_a_second() {
+    let grace = "terminationGracePeriodSeconds";
+    let spec = json!({grace: -1});
+    let pod = defaulted("", "Pod", json!({"spec": spec}));
+    assert_eq!(pod["spec"][grace], 1);
+    let template = defaulted("", "PodTemplate", json!({"template": {"spec": spec}}));
+    assert_eq!(template["template"]["spec"][grace], -1);
+}
+
+#[test]
 fn a_template_is_defaulted_as_a_spec_but_not_as_a_pod() {
     let deployment = defaulted(
         "apps",

@@ -33,6 +33,7 @@ pub fn on_create(group: &str, kind: &str, object: &Value) -> Vec<String> {
             network::endpoint_slice(&mut warnings, object);
         }
         ("", "ServiceAccount") => service_account(&mut warnings, object),
+        ("", "ResourceQuota") => quota(&mut warnings, &object["spec"]["hard"]),
         ("storage.k8s.io", "CSIDriver") => storage::driver(&mut warnings, object),
         ("apiextensions.k8s.io", "CustomResourceDefinition") => {
             formats::unknown(&mut warnings, object, None);
@@ -95,7 +96,7 @@ fn always(warnings: &mut Warnings, group: &str, kind: &str, object: &Value) {
         ("", "Service") => network::service(warnings, object),
         ("", "Endpoints") => network::endpoints(warnings, object),
         ("", "Secret") => tls::secret(warnings, object),
-        ("", "ResourceQuota") => quota(warnings, &object["spec"]["hard"]),
+        ("", "Node") => network::node(warnings, &object["spec"]),
         ("", "PersistentVolume") => storage::volume(warnings, object),
         ("", "PersistentVolumeClaim") => storage::claim(warnings, object),
         ("storage.k8s.io", "StorageClass") => node_labels::storage_class(warnings, object),

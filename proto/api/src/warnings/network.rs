@@ -1,4 +1,4 @@
-//! Services and what leads to them: fields that are ignored, addresses that are badly written.
+//! Services, what leads to them and from where: fields that are ignored, addresses that are badly written.
 
 use meta::field::Path;
 use serde_json::Value;
@@ -129,6 +129,18 @@ pub(super) fn ingress(warnings: &mut Warnings, ingress: &Value) {
         warnings.say(format!(
             "annotation \"{CLASS}\" is deprecated, please use 'spec.ingressClassName' instead"
         ));
+    }
+}
+
+pub(super) fn node(warnings: &mut Warnings, spec: &Value) {
+    if !spec["configSource"].is_null() {
+        warnings.say("spec.configSource: the feature is removed");
+    }
+    if !text(spec, "externalID").is_empty() {
+        warnings.say("spec.externalID: this field is deprecated, and is unused by Kubernetes");
+    }
+    for (cidr, at) in list(spec, &Path::new("spec"), "podCIDRs") {
+        addresses::cidr(warnings, &at, cidr.as_str().unwrap_or_default());
     }
 }
 

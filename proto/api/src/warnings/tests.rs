@@ -195,6 +195,8 @@ fn of_other_kinds() {
             "endpoints[0].addresses[0]: IPv6 address \"1::0\" should be in RFC 5952 canonical format (\"1::\")".into()),
         ("", "ResourceQuota", json!({"spec": {"hard": {"cpu": "2", "limits.cpu": "1"}}}),
             "ResourceQuota cpu (2) should be less than limits.cpu (1)".into()),
+        ("", "Node", json!({"spec": {"externalID": "x"}}),
+            "spec.externalID: this field is deprecated, and is unused by Kubernetes".into()),
         ("", "ServiceAccount", json!({"metadata": {"annotations": {ENFORCE: ""}}}),
             format!("metadata.annotations[{ENFORCE}]: deprecated in v1.32+; prefer separate namespaces to isolate access to mounted secrets")),
         ("", "PersistentVolumeClaim", json!({"spec": {"resources": {"limits": {"storage": "10Pi"}}}}),
@@ -260,6 +262,8 @@ fn updates_are_told_of_what_they_change() {
         ]
     );
 
+    let quota = json!({"spec": {"hard": {"cpu": "2", "limits.cpu": "1"}}});
+    assert!(on_update("", "ResourceQuota", "", &quota, &quota).is_empty());
     let account = json!({"metadata": {"annotations": {ENFORCE: ""}}});
     assert!(on_update("", "ServiceAccount", "", &account, &account).is_empty());
     assert_eq!(
