@@ -150,35 +150,9 @@ pub fn value(text: &str) -> HeaderValue {
     HeaderValue::from_str(text).unwrap_or(HeaderValue::from_static(""))
 }
 
-/// A `Warning` header (RFC 7234, code 299), quoted as upstream quotes it.
-pub fn warning(text: &str) -> HeaderValue {
-    let mut quoted = String::with_capacity(text.len() + 8);
-    quoted.push_str("299 - \"");
-    for c in text.chars() {
-        match c {
-            '"' | '\\' => {
-                quoted.push('\\');
-                quoted.push(c);
-            }
-            c if c.is_control() => {}
-            c => quoted.push(c),
-        }
-    }
-    quoted.push('"');
-    HeaderValue::from_bytes(quoted.as_bytes()).unwrap_or(HeaderValue::from_static(""))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn warnings_are_quoted() {
-        assert_eq!(
-            warning("unknown field \"spec.foo\"").to_str().unwrap(),
-            r#"299 - "unknown field \"spec.foo\"""#
-        );
-    }
 
     #[tokio::test]
     async fn refusals_that_no_form_is_taken_of_are_for_people() {

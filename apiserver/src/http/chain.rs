@@ -17,7 +17,7 @@ use super::in_flight::{Admission, InFlight, RETRY_AFTER};
 use super::metrics::{Attempt, Fate, Metrics};
 use super::query::Query;
 use super::request_info::RequestInfo;
-use super::{authorization, debug, impersonation, negotiate, verbs};
+use super::{authorization, debug, impersonation, negotiate, verbs, warnings};
 use crate::authn::{ANONYMOUS, Authenticator, Credentials, User};
 use crate::authz::Authorizer;
 use crate::registry::Registry;
@@ -90,7 +90,7 @@ impl Chain {
             upgrade,
         };
         let mut fate = Fate::Filtered;
-        let warnings = request.warnings.clone();
+        let given = request.warnings.clone();
         let outcome = match deadline(&request, self.request_timeout) {
             Err(status) => Err(status),
             Ok(None) => self.filtered(&connection, &mut request, &mut fate).await,
@@ -112,8 +112,8 @@ impl Chain {
         headers
             .entry(header::CACHE_CONTROL)
             .or_insert(HeaderValue::from_static("no-cache, private"));
-        for text in warnings.take() {
-            headers.append(header::WARNING, body::warning(&text));
+        for warning in warnings::headers(&given.take()) {
+            headers.append(header::WARNING, warning);
         }
         observed.end(&request, response, fate)
     }

@@ -19,4 +19,5 @@ pub mod pieces;
 pub mod query;
 pub mod request_info;
 pub mod verbs;
+pub mod warnings;
 pub mod websocket;

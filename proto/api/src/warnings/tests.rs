@@ -138,7 +138,8 @@ fn of_addresses_and_networks() {
     let spec = json!({"type": "ClusterIP", "clusterIP": "::0", "clusterIPs": ["::0"],
         "externalIPs": ["::ffff:1.2.3.4", "1.2.3.4"],
         "loadBalancerSourceRanges": [
-            "10.0.0.0/8", "10.1.0.0/8", "010.0.0.0/08", "::ffff:1.2.3.4/120", "1:0::/32", "1:0::1/32"]});
+            "10.0.0.0/8", "10.1.0.0/8", "010.0.0.0/08", "::ffff:1.2.3.4/120", "1:0::/32", "1:0::1/32",
+            "10.1.0.0/08", "::ffff:1.2.3.0/120"]});
     check(
         "",
         "Service",
@@ -153,6 +154,9 @@ fn of_addresses_and_networks() {
             r#"spec.loadBalancerSourceRanges[3]: non-standard CIDR value "::ffff:1.2.3.4/120" is invalid: use "1.2.3.0/24""#,
             r#"spec.loadBalancerSourceRanges[4]: IPv6 CIDR value "1:0::/32" should be in RFC 5952 canonical format ("1::/32")"#,
             r#"spec.loadBalancerSourceRanges[5]: CIDR value "1:0::1/32" is ambiguous in this context (should be "1::/32" or "1::1/128"?)"#,
+            r#"spec.loadBalancerSourceRanges[6]: CIDR value "10.1.0.0/08" is ambiguous in this context (should be "10.0.0.0/8" or "10.1.0.0/32"?)"#,
+            r#"spec.loadBalancerSourceRanges[6]: non-standard CIDR value "10.1.0.0/08" is invalid: use "10.0.0.0/8""#,
+            r#"spec.loadBalancerSourceRanges[7]: non-standard CIDR value "::ffff:1.2.3.0/120" is invalid: use "1.2.3.0/24""#,
         ],
     );
     let policy = json!({"spec": {"ingress": [{"from": [{}, {"ipBlock":
