@@ -123,7 +123,12 @@ fn ip_of_family(address: &At<'_>, list: &At<'_>, family: &str, errors: &mut Erro
     // Upstream does not say which address is of the wrong family.
     let of_list = address.moved(list.path.clone());
     let six = address.text().contains(':');
-    if !address.ip(errors) {
+    let found = match family {
+        "IPv6" => format::ip::valid_ip(&address.path, address.text()),
+        _ => format::ip::valid_ip_for_legacy_field(&address.path, address.text(), true, &[]),
+    };
+    if !found.is_empty() {
+        errors.extend(found.0);
         return;
     }
     if family == "IPv4" && six {

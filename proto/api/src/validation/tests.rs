@@ -282,6 +282,43 @@ fn a_pull_secret_without_a_name_is_let_through() {
 }
 
 #[test]
+fn a_token_may_hide_a_file() {
+    let mut pod = pod();
+    let items = json!([{"key": "k", "path": "a"}]);
+    let token = json!({"serviceAccountToken": {"path": "a", "expirationSeconds": 3600}});
+    let mut sources = json!([{"secret": {"name": "s", "items": items}}, token]);
+    pod["spec"]["volumes"] =
+        json!([{"name": "v", "projected": {"defaultMode": 420, "sources": sources}}]);
+    assert_eq!(create("Pod", &pod), [""; 0]);
+    sources[1] = json!({"configMap": {"name": "m", "items": items}});
+    pod["spec"]["volumes"][0]["projected"]["sources"] = sources;
+    assert_eq!(create("Pod", &pod).len(), 1);
+}
+
+#[test]
+fn a_slices_addresses_are_canonical_where_they_are_of_ipv6() {
+    let slice = |family: &str, address: &str| {
+        let slice = json!({
+            "metadata": {"name": "s", "namespace": "default"},
+            "addressType": family,
+            "endpoints": [{"addresses": [address]}],
+        });
+        messages(super::create(
+            "discovery.k8s.io",
+            "EndpointSlice",
+            true,
+            &slice,
+        ))
+    };
+    assert_eq!(slice("IPv6", "1::"), [""; 0]);
+    assert_eq!(
+        slice("IPv6", "1::0"),
+        [r#"endpoints[0].addresses[0]: Invalid value: "1::0": must be in canonical form ("1::")"#]
+    );
+    assert_eq!(slice("IPv4", "1.2.3.04").len(), 1);
+}
+
+#[test]
 fn an_attachment_has_one_source() {
     assert_eq!(
         spec(

@@ -252,7 +252,9 @@ fn projected(source: &At<'_>, errors: &mut ErrorList) {
                 _ => {}
             }
             let files = part.get("items").items().map(|i| i.get("path"));
-            for path in files.chain(Some(part.get("path"))).filter(At::is_given) {
+            // Tokens may hide others' files, which is but warned of.
+            let alone = Some(part.get("path")).filter(|_| name != "serviceAccountToken");
+            for path in files.chain(alone).filter(At::is_given) {
                 if !paths.insert(path.text()) {
                     errors.push(FieldError::invalid(
                         &source.path,
