@@ -1,7 +1,6 @@
 //! AppArmor profiles that are asked for by annotation, as was done before there was a field
 //! (KEP-24): both say the same in the end.
 
-use meta::field::{ErrorList, FieldError, Path};
 use serde_json::{Value, json};
 
 use crate::registry::object_meta::{child_mut, meta};
@@ -72,58 +71,6 @@ pub fn from_annotations(pod: &mut Value) -> Vec<String> {
     warnings
 }
 
-/// What is wrong with a new pod whose annotations and fields ask for different profiles.
-pub fn contradictions(pod: &Value) -> ErrorList {
-    let mut errors = ErrorList::new();
-    if is_for_windows(pod) {
-        return errors;
-    }
-    let spec = &pod["spec"];
-    for list in LISTS {
-        let containers = spec[list].as_array().into_iter().flatten();
-        for (i, container) in containers.enumerate() {
-            let own = &container["securityContext"]["appArmorProfile"];
-            let profile = match own {
-                Value::Null => &spec["securityContext"]["appArmorProfile"],
-                own => own,
-            };
-            let key = format!(
-                "{ANNOTATION}{}",
-                container["name"].as_str().unwrap_or_default()
-            );
-            let Some(annotation) = meta(pod).annotation(&key) else {
-                continue;
-            };
-            let at = Path::new("spec")
-                .child(list)
-                .index(i)
-                .child("securityContext")
-                .child("appArmorProfile");
-            let localhost = annotation.strip_prefix("localhost/");
-            let same_type = match profile["type"].as_str() {
-                Some("Unconfined") => annotation == "unconfined",
-                Some("RuntimeDefault") => annotation == "runtime/default",
-                Some("Localhost") => localhost.is_some(),
-                _ => continue,
-            };
-            if !same_type {
-                errors.push(FieldError::forbidden(
-                    &at.child("type"),
-                    "apparmor type in annotation and field must match",
-                ));
-            } else if profile["type"] == "Localhost"
-                && profile["localhostProfile"].as_str() != localhost
-            {
-                errors.push(FieldError::forbidden(
-                    &at.child("localhostProfile"),
-                    "apparmor profile in annotation and field must match",
-                ));
-            }
-        }
-    }
-    errors
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -155,11 +102,9 @@ mod tests {
             let container = &pod["spec"]["containers"][1];
             assert_eq!(container["securityContext"]["appArmorProfile"], want);
             assert_eq!(pod["spec"]["containers"][0].get("securityContext"), None);
-            assert!(contradictions(&pod).is_empty());
         }
         let mut both = pod("unconfined", &json!({"type": "RuntimeDefault"}));
         assert!(from_annotations(&mut both).is_empty());
-        assert_eq!(contradictions(&both).iter().count(), 1);
     }
 
     #[test]

@@ -45,9 +45,7 @@ impl Strategy for Pods {
     }
 
     fn validate_create(&self, _cx: &Context<'_>, pod: &Value) -> ErrorList {
-        let mut errors = validation::create("", "Pod", true, pod);
-        errors.extend(app_armor::contradictions(pod));
-        errors
+        validation::create("", "Pod", true, pod)
     }
 
     fn prepare_update(&self, cx: &Context<'_>, pod: &mut Value, old: &Value) {

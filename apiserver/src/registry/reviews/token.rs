@@ -6,6 +6,7 @@ use futures::future::BoxFuture;
 use meta::Status;
 use serde_json::{Value, json};
 
+use super::super::object_meta::meta_mut;
 use super::super::rest::{Reply, Rest, Target};
 use super::who::user_info;
 use crate::authn::Authenticator;
@@ -55,6 +56,7 @@ impl Rest for TokenReviews {
                 Err(e) => status["error"] = json!(e.to_string()),
             }
             review["status"] = status;
+            meta_mut(&mut review).remove("namespace");
             // Nobody needs to see the token again.
             Ok(Reply::Object(review))
         })

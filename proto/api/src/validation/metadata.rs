@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use meta::field::{ErrorList, FieldError, Path};
+use meta::field::{BadValue, ErrorList, FieldError, Path};
 use meta::validation as format;
 use serde_json::Value;
 
@@ -251,6 +251,7 @@ fn annotations(annotations: &At<'_>, errors: &mut ErrorList) {
 
 fn owners(owners: &At<'_>, errors: &mut ErrorList) {
     let mut controller: Option<String> = None;
+    let mut more = false;
     for owner in owners.items() {
         for name in ["apiVersion", "kind", "name", "uid"] {
             if !owner.get(name).is_given() {
@@ -282,7 +283,13 @@ fn owners(owners: &At<'_>, errors: &mut ErrorList) {
                     "Only one reference can have Controller set to true. Found \"true\" in references for {first} and {}",
                     owner.get("name").text()
                 );
-                owners.invalid(errors, detail);
+                // The list is shown once, or telling of long ones would take its square.
+                let value = match more {
+                    false => owners.bad_value(),
+                    true => BadValue::Omitted,
+                };
+                more = true;
+                errors.push(FieldError::invalid(&owners.path, value, detail));
             } else {
                 controller = Some(owner.get("name").text().to_owned());
             }

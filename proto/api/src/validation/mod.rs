@@ -6,6 +6,7 @@
 //!
 //! What must not be here: rules that need other objects (admission).
 
+mod app_armor;
 mod apps;
 mod at;
 mod autoscaling;

@@ -15,7 +15,12 @@ pub(crate) fn blocks(text: &[u8]) -> impl Iterator<Item = Block> {
     let mut at = 0;
     std::iter::from_fn(move || {
         loop {
-            let start = at + text[at..].find("-----BEGIN ")? + "-----BEGIN ".len();
+            let begin = at + text[at..].find("-----BEGIN ")?;
+            let start = begin + "-----BEGIN ".len();
+            if begin > 0 && !text[..begin].ends_with('\n') {
+                at = start;
+                continue;
+            }
             let (label, rest) = text[start..].split_once("-----")?;
             let end = format!("-----END {label}-----");
             at = start;

@@ -10,8 +10,8 @@ use super::at::At;
 use super::container::{self, Role};
 use super::volume::Volumes;
 use super::{
-    Rules, any_update, env, metadata, pod_status, pod_update, required, requirements, sysctls,
-    windows,
+    Rules, any_update, app_armor, env, metadata, pod_status, pod_update, required, requirements,
+    sysctls, windows,
 };
 
 pub(super) const RULES: &[Rules] = &[
@@ -39,12 +39,6 @@ fn pod(pod: &At<'_>, errors: &mut ErrorList) {
     host_ports(&spec, true, errors);
     annotations(&pod.get("metadata").get("annotations"), &spec, errors);
     hostname_override(&spec, errors);
-    if spec.get("nodeName").is_given() && spec.get("schedulingGates").len() > 0 {
-        spec.get("nodeName").forbidden(
-            errors,
-            "cannot be set until all schedulingGates have been cleared",
-        );
-    }
 }
 
 /// What only a pod that runs may have.
@@ -52,6 +46,14 @@ pub(super) fn created(pod: &At<'_>, errors: &mut ErrorList) {
     let ephemeral = pod.get("spec").get("ephemeralContainers");
     if ephemeral.is_given() {
         ephemeral.forbidden(errors, "cannot be set on create");
+    }
+    let (annotations, spec) = (pod.get("metadata").get("annotations"), pod.get("spec"));
+    app_armor::contradictions(&annotations, &spec, errors);
+    if spec.get("nodeName").is_given() && spec.get("schedulingGates").len() > 0 {
+        spec.get("nodeName").forbidden(
+            errors,
+            "cannot be set until all schedulingGates have been cleared",
+        );
     }
 }
 
@@ -62,6 +64,7 @@ pub(super) fn template(template: &At<'_>, errors: &mut ErrorList) {
     metadata::template(&meta, errors);
     let spec = template.get("spec");
     annotations(&meta.get("annotations"), &spec, errors);
+    app_armor::contradictions(&meta.get("annotations"), &spec, errors);
     self::spec(&spec, false, errors);
     hostname_override(&spec, errors);
     host_ports(&template.get("spec"), false, errors);

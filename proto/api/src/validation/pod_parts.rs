@@ -46,7 +46,7 @@ pub(super) fn ephemeral_containers(new: &At<'_>, old: &At<'_>, errors: &mut Erro
     }
 }
 
-/// A resize gives containers more or less of CPU and memory, and nothing else.
+/// A resize gives a pod and its containers more or less of CPU and memory, and nothing else.
 pub(super) fn resize(new: &At<'_>, old: &At<'_>, errors: &mut ErrorList) {
     if is_static(old, "static pods cannot be resized", errors) {
         return;
@@ -57,6 +57,14 @@ pub(super) fn resize(new: &At<'_>, old: &At<'_>, errors: &mut ErrorList) {
         *errors = ErrorList::from(FieldError::forbidden(&Path::new(""), detail));
         return;
     }
+    pod_resources(&new, &old, errors);
+    let before = errors.0.len();
+    for list in ["containers", "initContainers"] {
+        order(&new.get(list), &old.get(list), list, errors);
+    }
+    if errors.0.len() > before {
+        return;
+    }
     for list in ["initContainers", "containers"] {
         for (now, before) in new.get(list).items().zip(old.get(list).items()) {
             container(&now, &before, list == "containers", &new, errors);
@@ -64,20 +72,88 @@ pub(super) fn resize(new: &At<'_>, old: &At<'_>, errors: &mut ErrorList) {
     }
 }
 
-fn container(now: &At<'_>, before: &At<'_>, regular: bool, spec: &At<'_>, errors: &mut ErrorList) {
-    let (resources, were) = (now.get("resources"), before.get("resources"));
-    for (list, detail) in [
-        ("limits", "resource limits cannot be removed"),
-        ("requests", "resource requests cannot be removed"),
-    ] {
-        let left = resources.get(list);
-        let removed = |name: &str| were.get(list).raw(name).is_some() && left.raw(name).is_none();
-        if removed("cpu") || removed("memory") {
-            left.forbidden(errors, detail);
+fn order(now: &At<'_>, before: &At<'_>, list: &str, errors: &mut ErrorList) {
+    if now.len() != before.len() {
+        now.forbidden(
+            errors,
+            format!("{list} may not be added or removed on resize"),
+        );
+        return;
+    }
+    for (now, before) in now.items().zip(before.items()) {
+        let name = now.get("name");
+        if name.text() != before.get("name").text() {
+            name.forbidden(
+                errors,
+                format!("{list} may not be renamed or reordered on resize"),
+            );
         }
     }
-    let fixed = [now, before].map(without_cpu_and_memory);
-    if !same(CONTAINER, Some(&fixed[0]), Some(&fixed[1])) {
+}
+
+/// The resources of the pod as a whole (KEP-5419).
+fn pod_resources(new: &At<'_>, old: &At<'_>, errors: &mut ErrorList) {
+    let (now, before) = (new.get("resources"), old.get("resources"));
+    let amounts = |of: &At<'_>| of.get("requests").len() + of.get("limits").len();
+    if amounts(&now) + amounts(&before) == 0 {
+        return;
+    }
+    if before.is_set() && !now.is_set() {
+        now.forbidden(errors, "pod-level resources cannot be removed");
+        return;
+    }
+    if before.is_set() {
+        not_removed(&now, &before, "pod-level resource", errors);
+    }
+    let fixed = [&now, &before].map(fixed_resources);
+    if now.get("claims").is_set() || fixed[0] != fixed[1] {
+        new.forbidden(
+            errors,
+            "only cpu and memory resources are mutable at pod-level",
+        );
+    }
+}
+
+/// What is asked for and limited stays so, if not to the same amount.
+fn not_removed(now: &At<'_>, before: &At<'_>, whose: &str, errors: &mut ErrorList) {
+    for list in ["requests", "limits"] {
+        let left = now.get(list);
+        let removed = |(name, _): (&str, _)| left.raw(name).is_none();
+        if before.get(list).entries().any(removed) {
+            left.forbidden(errors, format!("{whose} {list} cannot be removed"));
+        }
+    }
+}
+
+/// Amounts of what a resize does not change, of requests and of limits.
+fn fixed_resources(resources: &At<'_>) -> Vec<(&'static str, String, Value)> {
+    let lists = ["requests", "limits"].into_iter();
+    let amounts = lists.flat_map(|list| {
+        let amounts = resources.get(list);
+        let fixed = amounts
+            .entries()
+            .filter(|(name, _)| !matches!(*name, "cpu" | "memory"));
+        let fixed = fixed
+            .filter_map(|(name, amount)| Some((list, name.to_owned(), amount.value()?.clone())));
+        fixed.collect::<Vec<_>>()
+    });
+    amounts.collect()
+}
+
+fn container(now: &At<'_>, before: &At<'_>, regular: bool, spec: &At<'_>, errors: &mut ErrorList) {
+    let (resources, were) = (now.get("resources"), before.get("resources"));
+    not_removed(&resources, &were, "resource", errors);
+    let rest = [now, before].map(|container| {
+        let mut rest = container.value().cloned().unwrap_or_default();
+        if let Some(fields) = rest.as_object_mut() {
+            fields.remove("resources");
+        }
+        rest
+    });
+    if fixed_resources(&resources) != fixed_resources(&were)
+        || were.get("claims").is_set()
+        || !same(CONTAINER, Some(&rest[0]), Some(&rest[1]))
+    {
         if regular {
             spec.forbidden(errors, "only cpu and memory resources are mutable");
         } else {
@@ -101,22 +177,4 @@ fn container(now: &At<'_>, before: &At<'_>, regular: bool, spec: &At<'_>, errors
             );
         }
     }
-}
-
-fn without_cpu_and_memory(container: &At<'_>) -> Value {
-    let mut container = container.value().cloned().unwrap_or_default();
-    for list in ["limits", "requests"] {
-        let path = format!("/resources/{list}");
-        let Some(amounts) = container.pointer_mut(&path).and_then(Value::as_object_mut) else {
-            continue;
-        };
-        amounts.remove("cpu");
-        amounts.remove("memory");
-        if amounts.is_empty()
-            && let Some(resources) = container["resources"].as_object_mut()
-        {
-            resources.remove(list);
-        }
-    }
-    container
 }
