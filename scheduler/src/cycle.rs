@@ -116,6 +116,13 @@ impl Profile {
         start: &mut usize,
         draw: &mut dyn FnMut(usize) -> usize,
     ) -> Decision {
+        if cluster.nomination(&pod.key).is_none()
+            && self.enough(cluster.node_count()) >= cluster.node_count()
+            && let Some(slot) = evaluations.of(self, pod, cluster).pick(cluster, draw)
+            && let Some(node) = cluster.node(slot)
+        {
+            return Decision::Node(node.name.clone());
+        }
         let excluded = HashMap::new();
         match self.survey(pod, cluster, evaluations, start, excluded, draw) {
             Ok(candidates) => match cluster.node(candidates.choose(draw)) {
@@ -187,38 +194,41 @@ impl Profile {
                 totals: Vec::new(),
             });
         }
-        let slots = cluster.slots();
-        let mut verdicts = vec![ABSENT; slots];
         let mut feasible = Vec::new();
-        match only {
+        let verdicts = match only {
             Some((names, _)) => {
+                let mut verdicts = vec![ABSENT; cluster.slots()];
                 for node in names.iter().filter_map(|name| cluster.node_named(name)) {
                     verdicts[node.slot] = attempt.verdict(node.slot);
                     if verdicts[node.slot] == FEASIBLE {
                         feasible.push(node.slot);
                     }
                 }
+                verdicts
             }
             None => {
+                let slots = cluster.slots();
                 let enough = self.enough(cluster.node_count());
-                let mut looked_at = 0;
-                for i in 0..slots {
-                    let slot = match *start + i {
-                        n if n >= slots => (n - slots) % slots,
-                        n => n,
-                    };
-                    looked_at += 1;
-                    verdicts[slot] = attempt.verdict(slot);
+                let mut verdicts = match attempt.is_shared() {
+                    true => attempt.verdicts(),
+                    false => vec![ABSENT; slots],
+                };
+                let first = *start % slots;
+                for slot in (first..slots).chain(0..first) {
+                    if !attempt.is_shared() {
+                        verdicts[slot] = attempt.verdict(slot);
+                    }
                     if verdicts[slot] == FEASIBLE {
                         feasible.push(slot);
                         if feasible.len() >= enough {
+                            *start = slot + 1;
                             break;
                         }
                     }
                 }
-                *start = (*start + looked_at) % slots;
+                verdicts
             }
-        }
+        };
         if let Some(error) = attempt.error() {
             let failure = Failure {
                 verdicts,

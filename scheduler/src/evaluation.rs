@@ -2,15 +2,21 @@
 //! Pods of the kind share it: only nodes that have changed since the last one are looked
 //! at again. Pure.
 
+mod attempt;
+mod highest;
+
+use std::cell::RefCell;
 use std::collections::HashMap;
 use std::sync::Arc;
 
+pub use attempt::Attempt;
+
+use self::highest::Highest;
 use crate::cache::{Cache, NodeInfo};
-use crate::framework::{
-    Filter, LocalFilter, LocalScore, Normalize, Own, Rejection, Relief, Score, Shift, Verdict, Wide,
-};
-use crate::model::PodInfo;
-use crate::profile::{EXTENDER, Profile};
+use crate::framework::{Filter, LocalFilter, LocalScore, Normalize, Rejection, Score, Wide};
+use crate::model::{PodInfo, Template};
+use crate::plugins::default_preemption::Trials;
+use crate::profile::Profile;
 
 /// A filter, by its place in the profile.
 enum Kept {
@@ -52,6 +58,13 @@ pub struct Evaluation {
     base: Vec<i64>,
     /// Scores that do.
     raw: Vec<Vec<i64>>,
+    /// `base` of the nodes that take the pod.
+    best: Highest,
+    /// Of which nodes one of `raw` says something.
+    uneven: Vec<bool>,
+    uneven_nodes: usize,
+    /// What preemption on single nodes would cost.
+    trials: RefCell<Trials>,
     /// When it was last asked for.
     used: u64,
 }
@@ -72,6 +85,10 @@ impl Evaluation {
             rejections: Vec::new(),
             base: Vec::new(),
             raw: Vec::new(),
+            best: Highest::default(),
+            uneven: Vec::new(),
+            uneven_nodes: 0,
+            trials: RefCell::default(),
             used: 0,
         };
         for (place, plugin) in profile.filters.iter().enumerate() {
@@ -183,6 +200,7 @@ impl Evaluation {
         if self.verdicts.len() <= slot {
             self.verdicts.resize(slot + 1, ABSENT);
             self.base.resize(slot + 1, 0);
+            self.uneven.resize(slot + 1, false);
             for column in &mut self.raw {
                 column.resize(slot + 1, 0);
             }
@@ -190,26 +208,61 @@ impl Evaluation {
         for wide in self.wides() {
             wide.refresh(slot, cluster);
         }
+        self.trials.get_mut().forget(slot);
         let node = cluster.node(slot).filter(|node| match &self.only {
             Some(only) => only.names.iter().any(|name| **name == *node.name),
             None => true,
         });
-        let Some(node) = node else {
-            self.verdicts[slot] = ABSENT;
-            return;
+        let verdict = match node.map(|node| self.judge_locally(node, cluster)) {
+            None => ABSENT,
+            Some(Ok(())) => FEASIBLE,
+            Some(Err((place, rejection))) => number(&mut self.rejections, place, rejection),
         };
-        self.verdicts[slot] = match self.judge_locally(node, cluster) {
-            Ok(()) => FEASIBLE,
-            Err((place, rejection)) => number(&mut self.rejections, place, rejection),
-        };
-        self.base[slot] = self
-            .scores
-            .iter()
-            .map(|(weight, score)| weight * score(node, cluster))
-            .sum();
-        for ((_, score, _), column) in self.normalized.iter().zip(&mut self.raw) {
-            column[slot] = score(node, cluster);
+        self.verdicts[slot] = verdict;
+        let mut uneven = false;
+        if let Some(node) = node {
+            let scores = self.scores.iter();
+            let scores = scores.map(|(weight, score)| weight * score(node, cluster));
+            self.base[slot] = scores.sum();
+            for ((_, score, _), column) in self.normalized.iter().zip(&mut self.raw) {
+                column[slot] = score(node, cluster);
+                uneven |= column[slot] != 0;
+            }
         }
+        self.best
+            .set(slot, (verdict == FEASIBLE).then(|| self.base[slot]));
+        let before = std::mem::replace(&mut self.uneven[slot], uneven);
+        self.uneven_nodes += usize::from(uneven);
+        self.uneven_nodes -= usize::from(before);
+    }
+
+    /// A node with the highest score, where nothing but what is kept has a say; `None` where
+    /// that is not so, or no node takes the pod. `draw(n)` picks one of n.
+    pub fn pick(&self, cluster: &Cache, draw: &mut dyn FnMut(usize) -> usize) -> Option<usize> {
+        let plain = self.rejected.is_none()
+            && self
+                .rejections
+                .iter()
+                .all(|(_, rejection)| !rejection.error)
+            && self.uneven_nodes == 0
+            && self.wide_scores.iter().all(|(_, wide)| wide.is_idle())
+            && self.filters.iter().all(|kept| match kept {
+                Kept::Skip | Kept::Local(_) => true,
+                Kept::Wide(wide) => wide.is_idle(),
+                Kept::Own => false,
+            })
+            && cluster.nominated_kinds().all(|kind| self.ignores(kind));
+        plain.then(|| self.best.pick(draw))?
+    }
+
+    /// Whether pods of a kind that come to a node or leave it change only what local filters
+    /// say of it.
+    fn ignores(&self, kind: &Template) -> bool {
+        self.filters.iter().all(|kept| match kept {
+            Kept::Skip | Kept::Local(_) => true,
+            Kept::Wide(wide) => wide.ignores(kind),
+            Kept::Own => false,
+        })
     }
 
     /// Local filters, with and without pods that are nominated for the node.
@@ -297,252 +350,6 @@ impl Evaluations {
             .or_insert_with(|| Evaluation::new(profile, pod, cluster));
         evaluation.used = self.clock;
         evaluation
-    }
-}
-
-/// One pod's attempt: its kind's evaluation, and what is its own.
-pub struct Attempt<'a> {
-    pub pod: &'a Arc<PodInfo>,
-    pub cluster: &'a Cache,
-    evaluation: &'a Evaluation,
-    own: Vec<(usize, Box<dyn Own>)>,
-    /// Weights of their scores.
-    own_weights: Vec<i64>,
-    /// See [`Evaluation::rejected`].
-    pub rejected: Option<(usize, Rejection)>,
-    /// Different rejections so far, with the places of their plugins.
-    pub rejections: Vec<(usize, Rejection)>,
-    /// Slots of nodes that pods are nominated for; empty when there are none.
-    nominated: Vec<bool>,
-    /// The node that this pod is nominated for.
-    own_slot: Option<usize>,
-    /// Whether filters that are not local say anything.
-    beyond: bool,
-    /// Slots of nodes that extenders have said no to.
-    pub excluded: HashMap<usize, Rejection>,
-}
-
-impl<'a> Attempt<'a> {
-    pub fn new(
-        profile: &Profile,
-        pod: &'a Arc<PodInfo>,
-        cluster: &'a Cache,
-        evaluation: &'a Evaluation,
-    ) -> Self {
-        let mut rejected = evaluation.rejected.clone();
-        let mut own: Vec<(usize, Box<dyn Own>)> = Vec::new();
-        let mut own_weights = Vec::new();
-        for (place, plugin) in profile.filters.iter().enumerate() {
-            if !matches!(evaluation.filters.get(place), Some(Kept::Own)) {
-                continue;
-            }
-            match plugin.filter(pod, cluster) {
-                Filter::Own(filter) => {
-                    let mut scores = profile.scores.iter();
-                    let score = scores.find(|(scorer, _)| scorer.name() == plugin.name());
-                    own_weights.push(score.map_or(0, |(_, weight)| *weight));
-                    own.push((place, filter));
-                }
-                Filter::Reject(rejection)
-                    if rejected.as_ref().is_none_or(|(before, _)| place < *before) =>
-                {
-                    rejected = Some((place, rejection));
-                }
-                _ => {}
-            }
-        }
-        let mut nominated = Vec::new();
-        for slot in cluster.nominated_slots() {
-            if nominated.len() <= slot {
-                nominated.resize(slot + 1, false);
-            }
-            nominated[slot] = true;
-        }
-        let own_slot = cluster
-            .nomination(&pod.key)
-            .and_then(|name| Some(cluster.node_named(name)?.slot));
-        let wide = evaluation
-            .filters
-            .iter()
-            .any(|kept| matches!(kept, Kept::Wide(wide) if !wide.is_idle()));
-        Self {
-            beyond: wide || !own.is_empty(),
-            pod,
-            cluster,
-            evaluation,
-            own,
-            own_weights,
-            rejected,
-            rejections: evaluation.rejections.clone(),
-            nominated,
-            own_slot,
-            excluded: HashMap::new(),
-        }
-    }
-
-    /// What local filters say of a node: see [`Attempt::verdict`].
-    fn local_verdict(&self, slot: usize) -> u16 {
-        let verdicts = &self.evaluation.verdicts;
-        verdicts.get(slot).copied().unwrap_or(ABSENT)
-    }
-
-    /// [`FEASIBLE`], [`ABSENT`] or one more than the place in `rejections`.
-    pub fn verdict(&mut self, slot: usize) -> u16 {
-        match self.verdict_of_plugins(slot) {
-            FEASIBLE if !self.excluded.is_empty() => match self.excluded.get(&slot) {
-                Some(why) => number(&mut self.rejections, EXTENDER, why.clone()),
-                None => FEASIBLE,
-            },
-            verdict => verdict,
-        }
-    }
-
-    fn verdict_of_plugins(&mut self, slot: usize) -> u16 {
-        let local = self.local_verdict(slot);
-        let nominated = self.nominated.get(slot) == Some(&true);
-        if local == ABSENT || !(self.beyond || nominated) {
-            return local;
-        }
-        let before = match local {
-            FEASIBLE => usize::MAX,
-            n => self.rejections[usize::from(n) - 1].0,
-        };
-        let Some(node) = self.cluster.node(slot) else {
-            return ABSENT;
-        };
-        let verdict = if self.own_slot == Some(slot) {
-            // Others of its kind have to yield to it; it does not.
-            match self.judge(node, &[]) {
-                Ok(()) => return FEASIBLE,
-                Err(rejected) => Err(rejected),
-            }
-        } else {
-            self.judge_beyond(node, before, nominated)
-        };
-        match verdict {
-            Ok(()) => local,
-            Err((place, rejection)) => number(&mut self.rejections, place, rejection),
-        }
-    }
-
-    /// Filters that are not local and come before a place.
-    fn judge_beyond(
-        &self,
-        node: &NodeInfo,
-        before: usize,
-        nominated: bool,
-    ) -> Result<(), (usize, Rejection)> {
-        let judge = |shifts: &[Shift]| {
-            for (place, kept) in self.evaluation.filters.iter().enumerate().take(before) {
-                let verdict = match kept {
-                    Kept::Skip | Kept::Local(_) => continue,
-                    Kept::Wide(wide) if shifts.is_empty() && wide.is_idle() => continue,
-                    Kept::Wide(wide) => wide.judge(node, shifts, self.cluster),
-                    Kept::Own => self.judge_own(place, node, shifts),
-                };
-                verdict.map_err(|rejection| (place, rejection))?;
-            }
-            Ok(())
-        };
-        if nominated {
-            let come = self.yields_to(node);
-            if !come.is_empty() {
-                judge(&come)?;
-            }
-        }
-        judge(&[])
-    }
-
-    /// Pods that are nominated for the node and that this one has to yield to.
-    fn yields_to(&self, node: &NodeInfo) -> Vec<Shift> {
-        // Only there can it be one of them itself.
-        let own = self.own_slot == Some(node.slot);
-        yields_to(self.pod.priority, node, self.cluster)
-            .filter(|other| !own || other.uid != self.pod.uid)
-            .map(|pod| Shift {
-                pod: Arc::clone(pod),
-                by: 1,
-            })
-            .collect()
-    }
-
-    fn judge_own(&self, place: usize, node: &NodeInfo, shifts: &[Shift]) -> Verdict {
-        match self.own.iter().find(|(p, _)| *p == place) {
-            Some((_, own)) => own.judge(node, shifts, self.cluster),
-            None => Ok(()),
-        }
-    }
-
-    /// All filters on a node that may be an imagined one: `shifts` says how it differs from
-    /// the real one. Pods that are nominated for it are considered
-    /// (`RunFilterPluginsWithNominatedPods`).
-    pub fn judge(&self, node: &NodeInfo, shifts: &[Shift]) -> Result<(), (usize, Rejection)> {
-        let come = self.yields_to(node);
-        if !come.is_empty() {
-            let mut crowded = node.clone();
-            come.iter().for_each(|shift| crowded.add(&shift.pod));
-            let more = [shifts, &come].concat();
-            self.judge_once(&crowded, &more)?;
-        }
-        self.judge_once(node, shifts)
-    }
-
-    fn judge_once(&self, node: &NodeInfo, shifts: &[Shift]) -> Result<(), (usize, Rejection)> {
-        for (place, kept) in self.evaluation.filters.iter().enumerate() {
-            let verdict = match kept {
-                Kept::Skip => continue,
-                Kept::Local(filter) => filter(node),
-                Kept::Wide(wide) => wide.judge(node, shifts, self.cluster),
-                Kept::Own => self.judge_own(place, node, shifts),
-            };
-            verdict.map_err(|rejection| (place, rejection))?;
-        }
-        Ok(())
-    }
-
-    /// Why a plugin failed, if one did.
-    pub fn error(&self) -> Option<String> {
-        let all = self.rejections.iter().chain(&self.rejected);
-        let failed = all.map(|(_, rejection)| rejection).find(|r| r.error);
-        failed.map(|rejection| rejection.reasons.join(", "))
-    }
-
-    /// What may help the pod, by the places of who says so.
-    pub fn reliefs(&self) -> impl Iterator<Item = (usize, Relief)> {
-        self.own.iter().map(|(place, own)| (*place, own.relief()))
-    }
-
-    /// Weighted sums of the scores of feasible nodes.
-    pub fn totals(&self, slots: &[usize]) -> Vec<i64> {
-        let evaluation = self.evaluation;
-        let mut totals: Vec<i64> = slots.iter().map(|slot| evaluation.base[*slot]).collect();
-        for ((weight, _, normalize), column) in evaluation.normalized.iter().zip(&evaluation.raw) {
-            let mut scores: Vec<i64> = slots.iter().map(|slot| column[*slot]).collect();
-            if scores.iter().all(|score| *score == 0) {
-                continue;
-            }
-            normalize.apply(&mut scores);
-            add(&mut totals, &scores, *weight);
-        }
-        for (weight, (_, own)) in self.own_weights.iter().zip(&self.own) {
-            if *weight > 0
-                && let Some(scores) = own.score(slots)
-            {
-                add(&mut totals, &scores, *weight);
-            }
-        }
-        for (weight, wide) in &evaluation.wide_scores {
-            if let Some(scores) = wide.score(slots, self.cluster) {
-                add(&mut totals, &scores, *weight);
-            }
-        }
-        totals
-    }
-}
-
-fn add(totals: &mut [i64], scores: &[i64], weight: i64) {
-    for (total, score) in totals.iter_mut().zip(scores) {
-        *total += weight * score;
     }
 }
 

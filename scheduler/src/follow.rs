@@ -81,20 +81,8 @@ impl Scheduler {
             of(&set.spec.selector)
         });
         self.follow_kind::<PodDisruptionBudget>(informers, |state, event| {
-            let budgets = &mut state.cache.objects.budgets;
-            match event {
-                Event::Deleted(budget) => {
-                    budgets.remove(&budget.key());
-                }
-                event => match Budget::new(event.object()) {
-                    Some(budget) => {
-                        budgets.insert(event.key(), Arc::new(budget));
-                    }
-                    None => {
-                        budgets.remove(&event.key());
-                    }
-                },
-            }
+            let budget = event.current().and_then(|budget| Budget::new(budget));
+            state.cache.objects.budgets.put(event.key(), budget);
         });
     }
 

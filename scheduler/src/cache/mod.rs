@@ -26,7 +26,7 @@ pub use resources::Resources;
 pub use storage::Storage;
 pub use topology::{Key, NOWHERE, Topology};
 
-use crate::model::{Node, PodInfo};
+use crate::model::{Node, PodInfo, Template};
 
 /// Changes that are remembered; whoever has missed more looks at everything again.
 const REMEMBERED: usize = 8192;
@@ -58,6 +58,8 @@ pub struct Cache {
     orphans: HashMap<Box<str>, Vec<ObjectKey>>,
     nominated: HashMap<Box<str>, Vec<Arc<PodInfo>>>,
     nominations: HashMap<ObjectKey, Box<str>>,
+    /// Kinds of pods that are nominated, and how many are.
+    nominated_kinds: HashMap<u32, (Arc<Template>, usize)>,
     /// How many nodes have an image.
     images: HashMap<String, usize>,
     topology: RefCell<Topology>,
@@ -217,6 +219,7 @@ impl Cache {
         if let Some(placed) = self.pods.get_mut(&pod.key) {
             let alike = placed.pod.template.id == pod.template.id
                 && placed.pod.deleting == pod.deleting
+                && placed.pod.start_time == pod.start_time
                 && &*placed.node == node;
             if alike {
                 placed.pod = Arc::clone(&pod);
@@ -341,6 +344,9 @@ impl Cache {
             return;
         }
         self.nominations.insert(pod.key.clone(), node.into());
+        let kind = &pod.template;
+        let (_, pods) = (self.nominated_kinds.entry(kind.id)).or_insert((Arc::clone(kind), 0));
+        *pods += 1;
         self.nominated
             .entry(node.into())
             .or_default()
@@ -354,7 +360,15 @@ impl Cache {
     pub fn denominate(&mut self, key: &ObjectKey) -> Option<Box<str>> {
         let node = self.nominations.remove(key)?;
         if let Some(pods) = self.nominated.get_mut(&node) {
-            pods.retain(|p| p.key != *key);
+            if let Some(at) = pods.iter().position(|p| p.key == *key) {
+                let id = pods.remove(at).template.id;
+                if let Some((_, left)) = self.nominated_kinds.get_mut(&id) {
+                    *left -= 1;
+                    if *left == 0 {
+                        self.nominated_kinds.remove(&id);
+                    }
+                }
+            }
             if pods.is_empty() {
                 self.nominated.remove(&node);
             }
@@ -371,6 +385,11 @@ impl Cache {
 
     pub fn nominated_to(&self, node: &str) -> &[Arc<PodInfo>] {
         self.nominated.get(node).map_or(&[], Vec::as_slice)
+    }
+
+    /// Kinds of pods that are nominated for some node.
+    pub fn nominated_kinds(&self) -> impl Iterator<Item = &Template> + '_ {
+        self.nominated_kinds.values().map(|(kind, _)| &**kind)
     }
 
     /// Slots of nodes that pods are nominated for.

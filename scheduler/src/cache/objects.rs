@@ -120,6 +120,33 @@ pub struct Budget {
     pub disrupted: Vec<String>,
 }
 
+/// All budgets.
+#[derive(Debug, Default)]
+pub struct Budgets {
+    all: HashMap<ObjectKey, Arc<Budget>>,
+    changes: u64,
+}
+
+impl Budgets {
+    /// `None`: there is none of this name, or it selects nothing that can be told.
+    pub fn put(&mut self, key: ObjectKey, budget: Option<Budget>) {
+        match budget {
+            Some(budget) => self.all.insert(key, Arc::new(budget)),
+            None => self.all.remove(&key),
+        };
+        self.changes += 1;
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = &Arc<Budget>> {
+        self.all.values()
+    }
+
+    /// How often they have changed.
+    pub fn version(&self) -> u64 {
+        self.changes
+    }
+}
+
 impl Budget {
     pub fn new(budget: &PodDisruptionBudget) -> Option<Self> {
         Some(Self {
@@ -158,7 +185,7 @@ pub struct Objects {
     workloads: HashMap<(Workload, ObjectKey), Selector>,
     /// How often Services and workloads of a namespace have changed.
     versions: HashMap<Box<str>, u64>,
-    pub budgets: HashMap<ObjectKey, Arc<Budget>>,
+    pub budgets: Budgets,
 }
 
 static NONE: Labels = Labels::new();

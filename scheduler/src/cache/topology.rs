@@ -81,6 +81,11 @@ impl Topology {
         column.of_slot.get(slot).copied().unwrap_or(NOWHERE)
     }
 
+    /// The domains of all slots that have a node, and perhaps of others.
+    pub fn column(&self, key: Key) -> &[u32] {
+        &self.columns[key.0].of_slot
+    }
+
     /// One more than the largest number of a domain.
     pub fn domains(&self, key: Key) -> usize {
         self.columns[key.0].numbers.len()

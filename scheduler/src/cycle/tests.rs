@@ -427,12 +427,8 @@ fn who_can_stay_stays_and_budgets_are_kept() {
         "status": {"disruptionsAllowed": 0},
     }))
     .unwrap();
-    let budget = Arc::new(Budget::new(&budget).unwrap());
-    stand
-        .cluster
-        .objects
-        .budgets
-        .insert("default/b".into(), budget);
+    let budgets = &mut stand.cluster.objects.budgets;
+    budgets.put("default/b".into(), Budget::new(&budget));
     let spec = json!({"containers": cpu("1"), "priority": 100});
     let (_, Decision::Unschedulable(verdict)) = stand.decide("p", json!({}), spec) else {
         panic!("both nodes are full")

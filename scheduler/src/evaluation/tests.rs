@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-use super::Evaluations;
+use super::{ABSENT, Attempt, Evaluations, FEASIBLE};
 use crate::cache::Cache;
 use crate::cache::objects::Service;
 use crate::model::{Pod, PodInfo, Templates};
@@ -65,7 +65,10 @@ impl World {
     fn pod(&mut self, node: &str) -> Arc<PodInfo> {
         let all = kinds();
         let mut spec = all[self.numbers.below(all.len() as u64) as usize].clone();
-        let cpu = format!("{}m", 100 * (1 + self.numbers.below(5)));
+        let cpu = format!(
+            "{}m",
+            [100, 200, 300, 400, 1900][self.numbers.below(5) as usize]
+        );
         spec["containers"] = json!([{"resources": {"requests": {"cpu": cpu}}}]);
         spec["nodeName"] = node.into();
         let app = ["a", "b", "c"][self.numbers.below(3) as usize];
@@ -134,6 +137,52 @@ impl World {
         }
     }
 
+    /// What is picked without a look at each node is one of those with the highest score.
+    fn pick_is_one_of(
+        &self,
+        profile: &Profile,
+        pod: &Arc<PodInfo>,
+        found: Option<&BTreeMap<usize, i64>>,
+        kept: &mut Evaluations,
+    ) {
+        let mut picked = Vec::new();
+        let mut shared = 1;
+        while picked.len() < shared {
+            let mut draw = |n: usize| {
+                shared = n;
+                picked.len()
+            };
+            let evaluation = kept.of(profile, pod, &self.cluster);
+            let Some(slot) = evaluation.pick(&self.cluster, &mut draw) else {
+                return;
+            };
+            picked.push(slot);
+        }
+        let found = found.expect("a node has been picked");
+        let highest = found.values().max();
+        let best = found.iter().filter(|(_, total)| Some(*total) == highest);
+        assert_eq!(picked, best.map(|(slot, _)| *slot).collect::<Vec<_>>());
+    }
+
+    /// What filters say of each node by itself, and of all at once.
+    fn verdicts(&self, profile: &Profile, pod: &Arc<PodInfo>) -> (Vec<String>, Vec<String>) {
+        let mut evaluations = Evaluations::default();
+        let evaluation = &*evaluations.of(profile, pod, &self.cluster);
+        let named = |attempt: &Attempt<'_>, verdict: u16| match verdict {
+            FEASIBLE | ABSENT => verdict.to_string(),
+            n => format!("{:?}", attempt.rejections[usize::from(n) - 1]),
+        };
+        let mut attempt = Attempt::new(profile, pod, &self.cluster, evaluation);
+        let each: Vec<u16> = (0..self.cluster.slots())
+            .map(|slot| attempt.verdict(slot))
+            .collect();
+        let each = each.into_iter().map(|v| named(&attempt, v)).collect();
+        let mut attempt = Attempt::new(profile, pod, &self.cluster, evaluation);
+        let all = attempt.verdicts();
+        let all = all.into_iter().map(|v| named(&attempt, v)).collect();
+        (each, all)
+    }
+
     /// What is found for a pod: nodes with their scores, or the words of a refusal.
     fn found(
         &self,
@@ -149,7 +198,11 @@ impl World {
             HashMap::new(),
             &mut |_| 0,
         );
-        let candidates = survey.map_err(|verdict| verdict.message)?;
+        let candidates = survey.map_err(|verdict| {
+            let victims = verdict.victims.iter().map(|v| v.key.name());
+            let victims: Vec<&str> = victims.collect();
+            format!("{}: {:?}, {victims:?}", verdict.message, verdict.nomination)
+        })?;
         let totals = candidates
             .totals
             .iter()
@@ -162,6 +215,7 @@ impl World {
 #[test]
 fn what_is_kept_is_what_would_be_found_anew() {
     let profile = default_profile();
+    let mut preempted = 0;
     for seed in 0..20 {
         let mut world = World {
             cluster: Cache::default(),
@@ -183,6 +237,11 @@ fn what_is_kept_is_what_would_be_found_anew() {
                 "seed {seed}, step {step}, pod {:?}",
                 pod.template
             );
+            preempted += usize::from(found.as_ref().is_err_and(|f| f.contains("Node(")));
+            let (each, all) = world.verdicts(&profile, pod);
+            assert_eq!(each, all, "seed {seed}, step {step}");
+            world.pick_is_one_of(&profile, pod, found.as_ref().ok(), &mut kept);
         }
     }
+    assert!(preempted > 0);
 }

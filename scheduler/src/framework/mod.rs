@@ -17,7 +17,7 @@ pub use event::{ClusterEvent, Hint};
 use k8s_openapi::api::resource::v1::ResourceClaim;
 
 use crate::cache::{Cache, NodeInfo};
-use crate::model::PodInfo;
+use crate::model::{PodInfo, Template};
 
 /// Why a node does not take a pod.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -100,6 +100,15 @@ pub enum Score {
     Wide(Box<dyn Wide>),
 }
 
+/// What a filter says of all nodes.
+#[derive(Debug, Default)]
+pub struct Judged {
+    /// By slot: 0 where the pod may go, or else one more than the place of the rejection.
+    /// What is said of slots without a node does not matter.
+    pub said: Vec<u8>,
+    pub rejections: Vec<Rejection>,
+}
+
 /// Counters of domains, kept for one kind of pod.
 pub trait Wide: Send {
     /// A node has changed, come or gone.
@@ -118,7 +127,8 @@ pub trait Wide: Send {
         true
     }
 
-    /// Whether it says nothing about any node, as long as there are no shifts.
+    /// Whether it says nothing about any node, as long as there are no shifts: neither
+    /// verdicts nor scores.
     fn is_idle(&self) -> bool {
         false
     }
@@ -127,6 +137,14 @@ pub trait Wide: Send {
     fn judge(&self, _node: &NodeInfo, _shifts: &[Shift], _cluster: &Cache) -> Verdict {
         Ok(())
     }
+
+    /// Filter of all nodes as they are: what [`Wide::judge`] says of each without shifts.
+    fn judge_all(&self, _slots: usize, _cluster: &Cache) -> Judged {
+        Judged::default()
+    }
+
+    /// Whether [`Wide::judge`] says the same with shifts of pods of this kind as without.
+    fn ignores(&self, kind: &Template) -> bool;
 
     /// Score of these nodes, normalized; `None` when it makes no difference.
     fn score(&self, _slots: &[usize], _cluster: &Cache) -> Option<Vec<i64>> {
@@ -199,6 +217,21 @@ impl Normalize {
             };
             *score = if reversed { MAX_SCORE - part } else { part };
         }
+    }
+}
+
+/// Changes each score by what it is. Scores are between `least` and `most`; where they are
+/// close together each different one is worked out once.
+pub fn change_scores(scores: &mut [i64], least: i64, most: i64, to: impl Fn(i64) -> i64) {
+    let span = usize::try_from(most - least).unwrap_or(usize::MAX);
+    if span >= scores.len() {
+        scores.iter_mut().for_each(|score| *score = to(*score));
+        return;
+    }
+    let table: Vec<i64> = (least..=most).map(to).collect();
+    for score in scores {
+        let at = usize::try_from(*score - least).unwrap_or(usize::MAX);
+        *score = table.get(at).copied().unwrap_or(*score);
     }
 }
 

@@ -1,6 +1,7 @@
 //! DefaultPreemption: which pods would have to leave which node so that a more important
 //! one fits. Only the question; what comes of the answer is done elsewhere.
 
+use std::cmp::Reverse;
 use std::sync::Arc;
 
 use jiff::Timestamp;
@@ -41,12 +42,51 @@ pub enum Preemption {
     Hopeless(String),
 }
 
-struct Candidate {
+/// A node, and who would have to leave it.
+#[derive(Debug)]
+pub struct Candidate {
     slot: usize,
     /// From the most important one to the least.
     victims: Vec<Arc<PodInfo>>,
     /// How many of them leave against their budget.
     violations: usize,
+    harm: Harm,
+}
+
+/// What tells candidates apart, most important first: budgets violated, the highest
+/// priority, the sum of priorities, the number of victims, and when the oldest of those of
+/// the highest priority started.
+type Harm = (usize, i32, i64, usize, Reverse<Option<Timestamp>>);
+
+/// What came of trying a node out.
+pub type Trial = Result<Candidate, Rejection>;
+
+/// Trials of one kind of pod, by the node's slot; whoever keeps them has those forgotten
+/// whose node has changed.
+#[derive(Debug, Default)]
+pub struct Trials {
+    budgets: u64,
+    by_slot: Vec<Option<Arc<Trial>>>,
+}
+
+impl Trials {
+    pub fn forget(&mut self, slot: usize) {
+        if let Some(trial) = self.by_slot.get_mut(slot) {
+            *trial = None;
+        }
+    }
+
+    /// The trial that is kept, or a new one. `budgets` is their version.
+    pub fn get(&mut self, slot: usize, budgets: u64, find: impl FnOnce() -> Trial) -> Arc<Trial> {
+        if self.budgets != budgets {
+            self.by_slot.clear();
+            self.budgets = budgets;
+        }
+        if self.by_slot.len() <= slot {
+            self.by_slot.resize(slot + 1, None);
+        }
+        Arc::clone(self.by_slot[slot].get_or_insert_with(|| Arc::new(find())))
+    }
 }
 
 /// The reason for which the scheduler's victims are being deleted.
@@ -104,33 +144,41 @@ impl DefaultPreemption {
         let cluster = attempt.cluster;
         let potential = potential(attempt, failure);
         let mut reasons = Reasons::default();
-        let mut candidates: Vec<Candidate> = Vec::new();
+        let mut candidates: Vec<Arc<Trial>> = Vec::new();
         let mut tried = 0;
         if !potential.is_empty() {
-            let budgets: Vec<Arc<Budget>> = cluster.objects.budgets.values().cloned().collect();
+            let version = cluster.objects.budgets.version();
+            let budgets: Vec<Arc<Budget>> = cluster.objects.budgets.iter().cloned().collect();
             let offset = draw(potential.len());
             let enough = (potential.len() * self.min_candidate_nodes_percentage / 100)
                 .max(self.min_candidate_nodes_absolute)
                 .min(potential.len());
+            let mut peaceful = false;
             for i in 0..potential.len() {
                 let slot = potential[(offset + i) % potential.len()];
                 let Some(node) = cluster.node(slot) else {
                     continue;
                 };
-                match victims_on(attempt, node, &budgets) {
-                    Ok(candidate) => candidates.push(candidate),
+                let trial = attempt.trial(slot, version, || victims_on(attempt, node, &budgets));
+                match &*trial {
+                    Ok(candidate) => {
+                        peaceful |= candidate.violations == 0;
+                        candidates.push(trial);
+                    }
                     Err(rejection) => {
                         tried += 1;
-                        reasons.add(&rejection, 1);
+                        reasons.add(rejection, 1);
                     }
                 }
-                let peaceful = candidates.iter().any(|c| c.violations == 0);
                 if peaceful && candidates.len() >= enough {
                     break;
                 }
             }
         }
-        let Some(best) = best(candidates) else {
+        let candidates = candidates
+            .iter()
+            .filter_map(|trial| trial.as_ref().as_ref().ok());
+        let Some(best) = candidates.min_by_key(|candidate| candidate.harm) else {
             let others = Rejection::unresolvable("Preemption is not helpful for scheduling");
             reasons.add(&others, cluster.node_count() - tried);
             return Preemption::Hopeless(reasons.message(cluster.node_count()));
@@ -138,7 +186,10 @@ impl DefaultPreemption {
         match cluster.node(best.slot) {
             Some(node) => Preemption::Node {
                 name: node.name.clone(),
-                victims: best.victims,
+                // As they are by now: their statuses may have changed since the trial.
+                victims: (best.victims.iter())
+                    .map(|victim| Arc::clone(cluster.pod(&victim.key).unwrap_or(victim)))
+                    .collect(),
             },
             None => unreachable!("candidates are nodes"),
         }
@@ -169,21 +220,21 @@ fn eligible(attempt: &Attempt<'_>, failure: &Failure) -> Result<(), &'static str
 
 /// Slots of nodes that pods leaving might make fit.
 fn potential(attempt: &Attempt<'_>, failure: &Failure) -> Vec<usize> {
-    let resolvable = |slot: usize| match failure.verdicts.get(slot).copied().unwrap_or(ABSENT) {
-        ABSENT => failure.absent.as_ref().is_some_and(|r| !r.unresolvable),
+    let rejections = attempt.rejections.iter();
+    let resolvable: Vec<bool> = rejections.map(|(_, r)| !r.unresolvable).collect();
+    let absent = failure.absent.as_ref().is_some_and(|r| !r.unresolvable);
+    let verdict = |slot: usize| failure.verdicts.get(slot).copied().unwrap_or(ABSENT);
+    let slots = 0..attempt.cluster.slots();
+    let potential = slots.filter(|slot| match verdict(*slot) {
+        ABSENT => absent && attempt.cluster.node(*slot).is_some(),
         FEASIBLE => false,
-        n => !attempt.rejections[usize::from(n) - 1].1.unresolvable,
-    };
-    let slots = attempt.cluster.nodes().map(|node| node.slot);
-    slots.filter(|slot| resolvable(*slot)).collect()
+        n => resolvable[usize::from(n) - 1],
+    });
+    potential.collect()
 }
 
 /// The fewest and least important pods that have to go (`SelectVictimsOnNode`).
-fn victims_on(
-    attempt: &Attempt<'_>,
-    node: &NodeInfo,
-    budgets: &[Arc<Budget>],
-) -> Result<Candidate, Rejection> {
+fn victims_on(attempt: &Attempt<'_>, node: &NodeInfo, budgets: &[Arc<Budget>]) -> Trial {
     let lesser = |p: &&Arc<PodInfo>| p.priority < attempt.pod.priority;
     let mut potential: Vec<Arc<PodInfo>> = node.pods.iter().filter(lesser).cloned().collect();
     if potential.is_empty() {
@@ -205,11 +256,8 @@ fn victims_on(
     potential
         .sort_by(|a, b| (b.priority.cmp(&a.priority)).then_with(|| started(a).cmp(&started(b))));
     let (violating, others) = by_budgets(potential, budgets);
-    let mut candidate = Candidate {
-        slot: node.slot,
-        victims: Vec::new(),
-        violations: 0,
-    };
+    let mut victims: Vec<Arc<PodInfo>> = Vec::new();
+    let mut violations = 0;
     let both = !violating.is_empty() && !others.is_empty();
     let first = violating.len();
     for (i, pod) in violating.into_iter().chain(others).enumerate() {
@@ -222,42 +270,38 @@ fn victims_on(
         }
         node.remove(&pod.key);
         gone.extend(shift);
-        candidate.violations += usize::from(i < first);
-        candidate.victims.push(pod);
+        violations += usize::from(i < first);
+        victims.push(pod);
     }
     if both {
-        candidate.victims.sort_by(|a, b| {
+        victims.sort_by(|a, b| {
             (b.priority.cmp(&a.priority)).then_with(|| started(a).cmp(&started(b)))
         });
     }
-    if candidate.victims.is_empty() {
+    if victims.is_empty() {
         // It would have fit as it is: the next attempt will show.
         let reason = "No preemption victims found for incoming pod";
         return Err(Rejection::unresolvable(reason));
     }
-    Ok(candidate)
+    Ok(Candidate {
+        slot: node.slot,
+        harm: harm(&victims, violations),
+        violations,
+        victims,
+    })
 }
 
-/// The node where preemption harms least (`pickOneNodeForPreemption`).
-fn best(candidates: Vec<Candidate>) -> Option<Candidate> {
-    candidates.into_iter().min_by_key(|candidate| {
-        let victims = &candidate.victims;
-        let highest = victims.iter().map(|p| p.priority).max().unwrap_or(i32::MIN);
-        // Each victim adds something, however unimportant.
-        let sum: i64 = victims
-            .iter()
-            .map(|p| i64::from(p.priority) + i64::from(i32::MAX) + 1)
-            .sum();
-        let of_highest = victims.iter().filter(|p| p.priority == highest);
-        let earliest = of_highest.map(|p| started(p)).min();
-        (
-            candidate.violations,
-            highest,
-            sum,
-            victims.len(),
-            std::cmp::Reverse(earliest),
-        )
-    })
+/// How much harm preemption does on a node (`pickOneNodeForPreemption`).
+fn harm(victims: &[Arc<PodInfo>], violations: usize) -> Harm {
+    let highest = victims.iter().map(|p| p.priority).max().unwrap_or(i32::MIN);
+    // Each victim adds something, however unimportant.
+    let sum: i64 = victims
+        .iter()
+        .map(|p| i64::from(p.priority) + i64::from(i32::MAX) + 1)
+        .sum();
+    let of_highest = victims.iter().filter(|p| p.priority == highest);
+    let earliest = of_highest.map(|p| started(p)).min();
+    (violations, highest, sum, victims.len(), Reverse(earliest))
 }
 
 /// Less important pods that are nominated for a node that a more important one takes.

@@ -10,7 +10,8 @@ use std::sync::Arc;
 
 use crate::cache::{Cache, Key, NOWHERE, NodeInfo};
 use crate::framework::{
-    ClusterEvent, Filter, Hint, MAX_SCORE, Plugin, Rejection, Score, Shift, Verdict, Wide,
+    ClusterEvent, Filter, Hint, Judged, MAX_SCORE, Plugin, Rejection, Score, Shift, Verdict, Wide,
+    change_scores,
 };
 use crate::model::terms::Term;
 use crate::model::{PodInfo, Template};
@@ -103,7 +104,11 @@ impl Counters {
             columns: Vec::new(),
             parts: HashMap::new(),
             added: Vec::new(),
-            affinity: keys(&pod.terms.affinity),
+            affinity: if scoring {
+                Vec::new()
+            } else {
+                keys(&pod.terms.affinity)
+            },
             matches_itself: matches_all(&pod.terms.affinity, pod, cluster),
             friends: 0,
             blind: pod.terms.is_empty() && !cluster.has_terms(),
@@ -317,29 +322,72 @@ impl Wide for Counters {
         Ok(())
     }
 
+    fn judge_all(&self, slots: usize, cluster: &Cache) -> Judged {
+        let mut said = vec![0; slots];
+        let topology = cluster.topology();
+        // What is asked first has the last word.
+        for (purpose, reason) in [(Purpose::Existing, 3), (Purpose::Anti, 2)] {
+            for column in self.columns.iter().filter(|c| c.purpose == purpose) {
+                for (said, domain) in said.iter_mut().zip(topology.column(column.key)) {
+                    let pods = column.by_domain.get(*domain as usize).copied();
+                    if pods.unwrap_or(0) > 0 {
+                        *said = reason;
+                    }
+                }
+            }
+        }
+        // The first of pods that want to be together may go anywhere.
+        let first = self.friends == 0 && self.matches_itself;
+        for key in &self.affinity {
+            let mut columns = self.columns.iter();
+            let column = columns.find(|c| (c.purpose, c.key) == (Purpose::Affinity, *key));
+            let by_domain = column.map_or(&[][..], |column| &column.by_domain);
+            for (said, domain) in said.iter_mut().zip(topology.column(*key)) {
+                let friends = by_domain.get(*domain as usize).copied().unwrap_or(0);
+                if *domain == NOWHERE || !(first || friends > 0) {
+                    *said = 1;
+                }
+            }
+        }
+        Judged {
+            said,
+            rejections: vec![
+                Rejection::unresolvable(AFFINITY),
+                Rejection::resolvable(ANTI_AFFINITY),
+                Rejection::resolvable(EXISTING),
+            ],
+        }
+    }
+
+    fn ignores(&self, kind: &Template) -> bool {
+        self.is_idle() && !self.concerns(kind)
+    }
+
     fn score(&self, slots: &[usize], cluster: &Cache) -> Option<Vec<i64>> {
+        if self.columns.is_empty() {
+            return None;
+        }
         let mut scores = vec![0_i64; slots.len()];
         let topology = cluster.topology();
         for column in &self.columns {
+            let domains = topology.column(column.key);
             for (score, slot) in scores.iter_mut().zip(slots) {
-                let domain = topology.domain(column.key, *slot);
-                *score += column.by_domain.get(domain as usize).copied().unwrap_or(0);
+                let domain = domains.get(*slot).map_or(usize::MAX, |d| *d as usize);
+                *score += column.by_domain.get(domain).copied().unwrap_or(0);
             }
         }
         let (least, most) = (*scores.iter().min()?, *scores.iter().max()?);
         if least == most {
             return None;
         }
-        for score in &mut scores {
-            #[allow(
-                clippy::cast_precision_loss,
-                clippy::cast_possible_truncation,
-                reason = "0 to 100, rounded as upstream does"
-            )]
-            let normalized =
-                (MAX_SCORE as f64 * ((*score - least) as f64 / (most - least) as f64)) as i64;
-            *score = normalized;
-        }
+        #[allow(
+            clippy::cast_precision_loss,
+            clippy::cast_possible_truncation,
+            reason = "0 to 100, rounded as upstream does"
+        )]
+        change_scores(&mut scores, least, most, |score| {
+            (MAX_SCORE as f64 * ((score - least) as f64 / (most - least) as f64)) as i64
+        });
         Some(scores)
     }
 }

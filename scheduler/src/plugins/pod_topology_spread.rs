@@ -13,7 +13,8 @@ use super::node_affinity::matches_pod;
 use super::taint_toleration::untolerated;
 use crate::cache::{Cache, Key, NOWHERE, NodeInfo};
 use crate::framework::{
-    ClusterEvent, Filter, Hint, MAX_SCORE, Plugin, Rejection, Score, Shift, Verdict, Wide,
+    ClusterEvent, Filter, Hint, Judged, MAX_SCORE, Plugin, Rejection, Score, Shift, Verdict, Wide,
+    change_scores,
 };
 use crate::model::terms::Spread;
 use crate::model::{Node, PodInfo, Template};
@@ -296,18 +297,58 @@ impl Wide for State {
         Ok(())
     }
 
+    fn judge_all(&self, slots: usize, cluster: &Cache) -> Judged {
+        let mut said = vec![0; slots];
+        let topology = cluster.topology();
+        // The first constraint has the last word.
+        for counts in self.constraints.iter().rev() {
+            let domains = 0..u32::try_from(topology.domains(counts.key)).unwrap_or(NOWHERE);
+            let crowded: Vec<bool> = domains
+                .map(|domain| {
+                    let pods = counts.domains.get(domain as usize);
+                    let pods = pods.map_or(0, |(_, pods)| *pods);
+                    let skew = pods + counts.itself - counts.least(domain, pods);
+                    skew > counts.spread.max_skew
+                })
+                .collect();
+            for (said, domain) in said.iter_mut().zip(topology.column(counts.key)) {
+                match crowded.get(*domain as usize) {
+                    None => *said = 1,
+                    Some(true) => *said = 2,
+                    Some(false) => {}
+                }
+            }
+        }
+        Judged {
+            said,
+            rejections: vec![
+                Rejection::unresolvable(NO_LABEL),
+                Rejection::resolvable(MISMATCH),
+            ],
+        }
+    }
+
+    fn ignores(&self, _kind: &Template) -> bool {
+        self.constraints.is_empty()
+    }
+
     fn score(&self, slots: &[usize], cluster: &Cache) -> Option<Vec<i64>> {
         if self.constraints.is_empty() {
             return None;
         }
         let topology = cluster.topology();
-        let ignored: Vec<bool> = slots
-            .iter()
-            .map(|slot| !self.has_keys(*slot, cluster))
-            .collect();
+        let mut ignored = vec![false; slots.len()];
+        for counts in self.constraints.iter().filter(|_| self.all_keys) {
+            let column = topology.column(counts.key);
+            for (ignored, slot) in ignored.iter_mut().zip(slots) {
+                *ignored |= column.get(*slot).is_none_or(|domain| *domain == NOWHERE);
+            }
+        }
         let scored = ignored.iter().filter(|ignored| !**ignored).count();
         let mut sums = vec![0_f64; slots.len()];
         for counts in &self.constraints {
+            let column = topology.column(counts.key);
+            let domain_of = |slot: usize| column.get(slot).copied().unwrap_or(NOWHERE);
             // A domain of few weighs less than one of many.
             let mut seen = vec![false; topology.domains(counts.key) + 1];
             let mut size = 0_u32;
@@ -315,7 +356,7 @@ impl Wide for State {
                 size = u32::try_from(scored).unwrap_or(u32::MAX);
             } else {
                 for (slot, ignored) in slots.iter().zip(&ignored) {
-                    let domain = topology.domain(counts.key, *slot) as usize;
+                    let domain = domain_of(*slot) as usize;
                     // Nodes without the label are a domain of their own here.
                     let at = domain.min(seen.len() - 1);
                     if !ignored && !std::mem::replace(&mut seen[at], true) {
@@ -324,43 +365,65 @@ impl Wide for State {
                 }
             }
             let weight = (f64::from(size) + 2.0).ln();
+            #[allow(clippy::cast_precision_loss, reason = "numbers of pods")]
+            let share = |pods: i64| pods as f64 * weight + (counts.spread.max_skew - 1) as f64;
+            let nobody = share(0);
+            let shares: Vec<f64> = match counts.hostname {
+                true => counts.nodes.iter().map(|(_, pods)| share(*pods)).collect(),
+                false => (counts.domains.iter())
+                    .map(|(_, pods)| share(*pods))
+                    .collect(),
+            };
             for ((sum, slot), ignored) in sums.iter_mut().zip(slots).zip(&ignored) {
-                let domain = topology.domain(counts.key, *slot);
+                let domain = domain_of(*slot);
                 if *ignored || domain == NOWHERE {
                     continue;
                 }
-                let pods = if counts.hostname {
-                    counts.nodes.get(*slot).map_or(0, |(_, pods)| *pods)
+                let at = if counts.hostname {
+                    *slot
                 } else {
-                    counts
-                        .domains
-                        .get(domain as usize)
-                        .map_or(0, |(_, pods)| *pods)
+                    domain as usize
                 };
-                #[allow(clippy::cast_precision_loss, reason = "numbers of pods")]
-                let share = pods as f64 * weight + (counts.spread.max_skew - 1) as f64;
-                *sum += share;
+                *sum += shares.get(at).copied().unwrap_or(nobody);
             }
         }
-        #[allow(clippy::cast_possible_truncation, reason = "rounded as upstream does")]
-        let mut scores: Vec<i64> = sums.iter().map(|sum| sum.round() as i64).collect();
-        let of_scored = || {
-            let pairs = scores.iter().zip(&ignored);
-            pairs.filter(|(_, ignored)| !**ignored).map(|(s, _)| *s)
-        };
-        let (least, most) = (
-            of_scored().min().unwrap_or(0),
-            of_scored().max().unwrap_or(0),
-        );
-        for (score, ignored) in scores.iter_mut().zip(&ignored) {
-            *score = match most {
-                _ if *ignored => 0,
-                0 => MAX_SCORE,
-                most => MAX_SCORE * (most + least - *score) / most,
-            };
+        let mut scores: Vec<i64> = sums.into_iter().map(rounded).collect();
+        let (mut least, mut most) = (i64::MAX, 0);
+        for (score, _) in scores
+            .iter()
+            .zip(&ignored)
+            .filter(|(_, ignored)| !**ignored)
+        {
+            least = least.min(*score);
+            most = most.max(*score);
+        }
+        if most == 0 {
+            scores.fill(MAX_SCORE);
+        } else {
+            change_scores(&mut scores, least, most, |score| {
+                MAX_SCORE * (most + least - score) / most
+            });
+        }
+        for (score, _) in scores
+            .iter_mut()
+            .zip(&ignored)
+            .filter(|(_, ignored)| **ignored)
+        {
+            *score = 0;
         }
         Some(scores)
     }
+}
+
+/// The nearest whole number of one that is not negative, as `f64::round` has it.
+#[allow(
+    clippy::cast_possible_truncation,
+    clippy::cast_precision_loss,
+    reason = "numbers of pods, times a small weight"
+)]
+fn rounded(sum: f64) -> i64 {
+    let whole = sum as i64;
+    whole + i64::from(sum - whole as f64 >= 0.5)
 }
 
 impl Plugin for PodTopologySpread {

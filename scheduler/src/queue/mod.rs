@@ -74,8 +74,10 @@ struct Queued {
     place: Place,
     /// Its victims are being told to go: it stays out of the way until they all have been.
     preempting: bool,
-    /// An event has helped meanwhile.
+    /// An event has helped meanwhile; one that helped after `entered` is noted by the group.
     helped: bool,
+    /// The number of the last event before it came to its place.
+    entered: u64,
     flushed: bool,
 }
 
@@ -98,6 +100,10 @@ pub struct Queue {
     active: BTreeSet<ActiveOrder>,
     backing_off: BTreeSet<(Instant, ObjectKey)>,
     groups: HashMap<Group, HashSet<ObjectKey>>,
+    /// Those of unschedulable pods whose victims are being told, and the last event that
+    /// helped them: there may be many of both.
+    preempting: HashMap<Group, (HashSet<ObjectKey>, u64)>,
+    events: u64,
     arrivals: u64,
     /// Pods put into a queue, by the queue and the event: for metrics.
     incoming: HashMap<(&'static str, &'static str), u64>,
@@ -120,6 +126,8 @@ impl Queue {
             active: BTreeSet::new(),
             backing_off: BTreeSet::new(),
             groups: HashMap::new(),
+            preempting: HashMap::new(),
+            events: 0,
             arrivals: 0,
             incoming: HashMap::new(),
         }
@@ -157,6 +165,7 @@ impl Queue {
                 place: Place::Gated,
                 preempting: false,
                 helped: false,
+                entered: 0,
                 flushed: false,
             };
             self.pods.insert(key.clone(), queued);
@@ -202,7 +211,7 @@ impl Queue {
 
     /// Takes a pod out of the order or group that its place has.
     fn leave(&mut self, key: &ObjectKey) {
-        let Some(queued) = self.pods.get(key) else {
+        let Some(queued) = self.pods.get_mut(key) else {
             return;
         };
         match queued.place {
@@ -211,6 +220,16 @@ impl Queue {
             }
             Place::BackingOff { until } => {
                 self.backing_off.remove(&(until, key.clone()));
+            }
+            Place::Unschedulable { .. } if queued.preempting => {
+                let group = group(queued);
+                if let Some((keys, helped)) = self.preempting.get_mut(&group) {
+                    queued.helped |= *helped > queued.entered;
+                    keys.remove(key);
+                    if keys.is_empty() {
+                        self.preempting.remove(&group);
+                    }
+                }
             }
             Place::Unschedulable { .. } => {
                 let group = group(queued);
@@ -230,6 +249,7 @@ impl Queue {
             return;
         };
         queued.place = place;
+        queued.entered = self.events;
         match place {
             Place::Active => {
                 self.active.insert(order(queued));
@@ -239,10 +259,26 @@ impl Queue {
             }
             Place::Unschedulable { .. } => {
                 let group = group(queued);
-                self.groups.entry(group).or_default().insert(key.clone());
+                let keys = match queued.preempting {
+                    true => &mut self.preempting.entry(group).or_default().0,
+                    false => self.groups.entry(group).or_default(),
+                };
+                keys.insert(key.clone());
             }
             Place::Gated | Place::InFlight => {}
         }
+    }
+
+    /// Nothing keeps a pod any longer that had to wait for its victims to be told.
+    fn has_preempted(&mut self, key: &ObjectKey) {
+        let Some(place) = self.pods.get(key).map(|queued| queued.place) else {
+            return;
+        };
+        self.leave(key);
+        if let Some(queued) = self.pods.get_mut(key) {
+            queued.preempting = false;
+        }
+        self.enter(key, place);
     }
 
     fn activate(&mut self, key: &ObjectKey, event: &'static str) {
@@ -337,10 +373,10 @@ impl Queue {
     /// All victims have been told to go; `failed` when some could not be, `gone` when the
     /// last of them is known to go. If it is not, what has helped so far is too little.
     pub fn preempted(&mut self, key: &ObjectKey, failed: bool, gone: bool, now: Instant) {
-        let Some(queued) = self.pods.get_mut(key) else {
+        self.has_preempted(key);
+        let Some(queued) = self.pods.get(key) else {
             return;
         };
-        queued.preempting = false;
         let waits = matches!(queued.place, Place::Unschedulable { .. });
         if waits && ((queued.helped && gone) || failed) {
             self.retry(key, now, "AssignedPodDelete");
@@ -374,11 +410,21 @@ impl Queue {
         now: Instant,
         mut helps: impl FnMut(&PodInfo, Rejectors) -> bool,
     ) {
+        self.events += 1;
+        let pods = &self.pods;
+        let mut helps = |rejectors: Rejectors, keys: &HashSet<ObjectKey>| {
+            let one = keys.iter().next().and_then(|key| pods.get(key));
+            // Without a verdict there is nobody to ask.
+            one.is_some_and(|one| rejectors.is_empty() || helps(&one.pod, rejectors))
+        };
+        for ((_, rejectors, _), (keys, last)) in &mut self.preempting {
+            if helps(*rejectors, keys) {
+                *last = self.events;
+            }
+        }
         let mut helped: Vec<ObjectKey> = Vec::new();
         for ((_, rejectors, _), keys) in &self.groups {
-            let one = keys.iter().next().and_then(|key| self.pods.get(key));
-            // Without a verdict there is nobody to ask.
-            if one.is_some_and(|one| rejectors.is_empty() || helps(&one.pod, *rejectors)) {
+            if helps(*rejectors, keys) {
                 helped.extend(keys.iter().cloned());
             }
         }
@@ -396,8 +442,8 @@ impl Queue {
             .map(|(key, _)| key.clone())
             .collect();
         for key in left {
+            self.has_preempted(&key);
             if let Some(queued) = self.pods.get_mut(&key) {
-                queued.preempting = false;
                 queued.flushed = true;
             }
             self.retry(&key, now, "UnschedulableTimeout");
@@ -433,10 +479,17 @@ impl Queue {
 
     /// Unschedulable pods and who rejected them, for `scheduler_unschedulable_pods`.
     pub fn rejected(&self) -> impl Iterator<Item = (&PodInfo, Rejectors, usize)> {
-        self.groups.iter().filter_map(|((_, rejectors, _), keys)| {
-            let one = self.pods.get(keys.iter().next()?)?;
-            Some((&*one.pod, *rejectors, keys.len()))
-        })
+        let waiting = self.groups.iter();
+        let preempting = self
+            .preempting
+            .iter()
+            .map(|(group, (keys, _))| (group, keys));
+        waiting
+            .chain(preempting)
+            .filter_map(|((_, rejectors, _), keys)| {
+                let one = self.pods.get(keys.iter().next()?)?;
+                Some((&*one.pod, *rejectors, keys.len()))
+            })
     }
 }
 
