@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::cache::devices::{DeviceId, Slice};
-use crate::framework::Score;
+use crate::framework::{Relief, Score};
 use crate::model::{Node, Pod};
 use crate::plugins::testing::api_node;
 
