@@ -319,9 +319,7 @@ async fn turn(
     }
     let took = began.elapsed();
     creating.await??;
-    // Events go out a little later.
-    tokio::time::sleep(Duration::from_millis(500)).await;
-    let used = scheduler.process.cpu()?.saturating_sub(cpu);
+    let used = until_quiet(&scheduler).await?.saturating_sub(cpu);
     let memory = scheduler.process.peak()?;
     scheduler.process.stop()?;
     let events = count_events(connection).await?;
@@ -340,6 +338,21 @@ async fn turn(
         memory,
         events: events as f64 / pods.max(1) as f64,
     })
+}
+
+/// The CPU time that a scheduler has used when nothing is left to do: events go out later
+/// than what they tell of.
+async fn until_quiet(scheduler: &Scheduler) -> Result<Duration> {
+    const LOOK: Duration = Duration::from_millis(250);
+    let limit = Instant::now() + Duration::from_secs(60);
+    let mut used = scheduler.process.cpu()?;
+    loop {
+        tokio::time::sleep(2 * LOOK).await;
+        let before = std::mem::replace(&mut used, scheduler.process.cpu()?);
+        if used.saturating_sub(before) < LOOK / 10 || Instant::now() >= limit {
+            return Ok(used);
+        }
+    }
 }
 
 const EVENTS: &str = "/apis/events.k8s.io/v1/namespaces/bench/events";

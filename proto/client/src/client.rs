@@ -6,8 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, RETRY_AFTER, USER_AGENT};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode};
-use http_body_util::{BodyExt as _, Full};
-use hyper::body::Incoming;
+use http_body_util::BodyExt as _;
 use meta::{GroupResource, Status};
 use serde::de::DeserializeOwned;
 
@@ -16,7 +15,7 @@ use crate::credentials::{Credentials, ServiceAccountTokens, TokenSource};
 use crate::error::Error;
 use crate::metrics::ClientMetrics;
 use crate::rate_limit::TokenBucket;
-use crate::transport::{BaseUri, Transport};
+use crate::transport::{BaseUri, Body, Transport};
 use crate::wire;
 
 /// How often a request is sent again because the server said when to (`Retry-After`), as upstream.
@@ -202,7 +201,7 @@ impl Client {
 
     /// Sends a request and returns the answer once its head is there and is a success; any
     /// other answer is an [`Error::Status`]. The body is still to be read.
-    pub async fn send(&self, request: &Request) -> Result<Response<Incoming>, Error> {
+    pub async fn send(&self, request: &Request) -> Result<Response<Body>, Error> {
         let mut retries = 0;
         let mut resent = false;
         loop {
@@ -281,7 +280,7 @@ impl Client {
         Ok(String::from_utf8_lossy(&bytes).into_owned())
     }
 
-    async fn send_once(&self, request: &Request) -> Result<Response<Incoming>, Error> {
+    async fn send_once(&self, request: &Request) -> Result<Response<Body>, Error> {
         let inner = &*self.inner;
         if let Some(limiter) = &inner.limiter {
             let wait = limiter.reserve();
@@ -293,7 +292,7 @@ impl Client {
             }
         }
         let (content_type, body) = request.body.clone().unzip();
-        let mut out = http::Request::new(Full::new(body.unwrap_or_default()));
+        let mut out = http::Request::new(body.unwrap_or_default());
         *out.method_mut() = request.method.clone();
         *out.uri_mut() = inner.base.join(&request.path)?;
         let map = out.headers_mut();
@@ -335,7 +334,7 @@ impl Client {
     async fn failure(
         &self,
         request: &Request,
-        response: Response<Incoming>,
+        response: Response<Body>,
         retry_after: Option<Duration>,
     ) -> Error {
         let code = response.status();

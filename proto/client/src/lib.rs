@@ -34,3 +34,4 @@ pub use expectations::Expectations;
 pub use informer::{Informer, Informers};
 pub use object::{Dynamic, Kind, Object, ObjectKey, PartialObject, ResourceInfo, SlimMeta};
 pub use tls::AnyServer;
+pub use transport::Body;

@@ -4,6 +4,9 @@
 //! without a word is noticed in about 45 seconds, watches included. When certificate files
 //! change, new requests go over new connections; requests under way finish on the old ones.
 
+mod gathering;
+mod http2;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,13 +14,21 @@ use arc_swap::ArcSwap;
 use bytes::Bytes;
 use http::{Request, Response, Uri};
 use http_body_util::Full;
-use hyper::body::Incoming;
-use hyper_rustls::{FixedServerNameResolver, HttpsConnector, HttpsConnectorBuilder};
+use hyper_rustls::{
+    FixedServerNameResolver, HttpsConnector, HttpsConnectorBuilder, MaybeHttpsStream,
+};
 use hyper_util::client::legacy;
 use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::rt::{TokioExecutor, TokioTimer};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use parking_lot::Mutex;
+use tokio::net::TcpStream;
 use tokio::time::Instant;
+use tower::ServiceExt as _;
+use tower::util::MapResponse;
+
+use self::gathering::Gathering;
+pub use self::http2::Body;
+use self::http2::{Http2, Sent};
 
 use crate::config::{Config, ConfigError};
 use crate::error::Error;
@@ -30,7 +41,9 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
 /// How often the files are looked at, at most.
 const RELOAD_INTERVAL: Duration = Duration::from_secs(5);
 
-type Hyper = legacy::Client<HttpsConnector<HttpConnector>, Full<Bytes>>;
+type Connector = MapResponse<HttpsConnector<HttpConnector>, fn(Stream) -> Gathering<Stream>>;
+type Stream = MaybeHttpsStream<TokioIo<TcpStream>>;
+type Hyper = legacy::Client<Connector, Full<Bytes>>;
 
 pub(crate) struct Transport {
     config: Config,
@@ -40,7 +53,9 @@ pub(crate) struct Transport {
 
 struct Connections {
     material: Material,
-    client: Hyper,
+    /// None where there is no TLS to agree on it.
+    http2: Option<Http2>,
+    http1: Hyper,
 }
 
 impl Transport {
@@ -55,29 +70,49 @@ impl Transport {
     }
 
     /// Sends a request with an absolute URI and waits for the head of the answer.
-    pub async fn send(&self, request: Request<Full<Bytes>>) -> Result<Response<Incoming>, Error> {
+    pub async fn send(&self, mut request: Request<Bytes>) -> Result<Response<Body>, Error> {
         self.reload();
         let connections = self.current.load_full();
-        connections.client.request(request).await.map_err(|e| {
-            // Whether anything was sent tells if it is safe to send again.
-            let connecting = e.is_connect();
-            match self.error(e) {
-                Error::Transport {
-                    server,
-                    message,
-                    refused,
-                    source,
-                    ..
-                } => Error::Transport {
-                    server,
-                    message,
-                    refused,
-                    connecting,
-                    source,
-                },
-                other => other,
+        if let Some(http2) = &connections.http2 {
+            match http2.send(request).await {
+                Ok(Sent::Answered(answer)) => return Ok(*answer),
+                Ok(Sent::NotHttp2(again)) => request = *again,
+                Err(e) => {
+                    let connecting = e.is_connect();
+                    return Err(self.failure(e, connecting));
+                }
             }
+        }
+        let answer = connections.http1.request(request.map(Full::new)).await;
+        answer.map(|answer| answer.map(Body::Http1)).map_err(|e| {
+            let connecting = e.is_connect();
+            self.failure(e, connecting)
         })
+    }
+
+    /// `connecting`: whether nothing can have been sent, which tells if it is safe to send
+    /// again.
+    fn failure(
+        &self,
+        e: impl std::error::Error + Send + Sync + 'static,
+        connecting: bool,
+    ) -> Error {
+        match self.error(e) {
+            Error::Transport {
+                server,
+                message,
+                refused,
+                source,
+                ..
+            } => Error::Transport {
+                server,
+                message,
+                refused,
+                connecting,
+                source,
+            },
+            other => other,
+        }
     }
 
     fn reload(&self) {
@@ -167,15 +202,22 @@ impl Connections {
             builder = builder.with_server_name_resolver(FixedServerNameResolver::new(name));
         }
         let connector = builder.enable_http1().enable_http2().wrap_connector(http);
-        let client = legacy::Client::builder(TokioExecutor::new())
+        let connector: Connector = connector.map_response(Gathering);
+        let server = BaseUri::parse(&config.server)?;
+        let http2 = match server.scheme == http::uri::Scheme::HTTPS {
+            true => Some(Http2::new(connector.clone(), server.root()?)),
+            false => None,
+        };
+        let http1 = legacy::Client::builder(TokioExecutor::new())
             .timer(TokioTimer::new())
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(Duration::from_secs(90))
-            .http2_keep_alive_interval(PING_INTERVAL)
-            .http2_keep_alive_timeout(PING_TIMEOUT)
-            .http2_keep_alive_while_idle(true)
             .build(connector);
-        Ok(Self { material, client })
+        Ok(Self {
+            material,
+            http2,
+            http1,
+        })
     }
 }
 
@@ -215,6 +257,16 @@ impl BaseUri {
             authority: parts.authority.ok_or_else(bad)?,
             prefix: prefix.trim_end_matches('/').to_owned(),
         })
+    }
+
+    /// Scheme and authority alone.
+    fn root(&self) -> Result<Uri, ConfigError> {
+        Uri::builder()
+            .scheme(self.scheme.clone())
+            .authority(self.authority.clone())
+            .path_and_query("/")
+            .build()
+            .map_err(|_| ConfigError::Server(self.authority.to_string()))
     }
 
     /// `path_and_query` starts with a slash.

@@ -214,15 +214,19 @@ pub(crate) enum RawEvent<T> {
 /// Cuts a watch's bytes into events.
 pub(crate) struct Frames {
     protobuf: bool,
+    resource: ResourceInfo,
+    message: Option<&'static schema::Message>,
     buffer: BytesMut,
     /// Bytes of `buffer` that are known to hold no end of a line.
     scanned: usize,
 }
 
 impl Frames {
-    pub fn new(content_type: &str) -> Self {
+    pub fn new(content_type: &str, resource: ResourceInfo) -> Self {
         Self {
             protobuf: is_protobuf(content_type),
+            message: message(&resource),
+            resource,
             buffer: BytesMut::new(),
             scanned: 0,
         }
@@ -270,15 +274,14 @@ impl Frames {
         }
     }
 
-    pub fn decode<T: DeserializeOwned>(
-        &self,
-        resource: &ResourceInfo,
-        frame: &[u8],
-    ) -> Result<RawEvent<T>, Error> {
-        let error = |e: &dyn std::fmt::Display| decode_error(resource, " event", e);
+    pub fn decode<T: DeserializeOwned>(&self, frame: &[u8]) -> Result<RawEvent<T>, Error> {
+        let error = |e: &dyn std::fmt::Display| decode_error(&self.resource, " event", e);
         if self.protobuf {
             let event = watch_event::decode_proto(frame).map_err(|e| error(&e))?;
-            let message = known_message(resource)?;
+            let message = match self.message {
+                Some(message) => message,
+                None => known_message(&self.resource)?,
+            };
             return decode_event(
                 event.kind,
                 || decode_enveloped(message, event.object).map_err(|e| error(&e)),
@@ -423,7 +426,7 @@ mod tests {
 
     #[test]
     fn json_events_are_cut_at_lines() {
-        let mut frames = Frames::new("application/json");
+        let mut frames = Frames::new("application/json", Pod::RESOURCE);
         let text = concat!(
             r#"{"type":"ADDED","object":{"metadata":{"name":"a"}}}"#,
             "\n\n",
@@ -436,7 +439,7 @@ mod tests {
         for chunk in text.as_bytes().chunks(7) {
             frames.push(chunk);
             while let Some(frame) = frames.next().unwrap() {
-                events.push(frames.decode::<Pod>(&Pod::RESOURCE, &frame).unwrap());
+                events.push(frames.decode::<Pod>(&frame).unwrap());
             }
         }
         assert!(matches!(&events[0], RawEvent::Added(p) if p.name() == "a"));
@@ -458,12 +461,15 @@ mod tests {
         watch_event::proto("ERROR", &status, &mut bytes).unwrap();
         watch_event::proto("BOOKMARK", &object, &mut bytes).unwrap();
 
-        let mut frames = Frames::new("application/vnd.kubernetes.protobuf;stream=watch");
+        let mut frames = Frames::new(
+            "application/vnd.kubernetes.protobuf;stream=watch",
+            Pod::RESOURCE,
+        );
         let mut events = Vec::new();
         for chunk in bytes.chunks(11) {
             frames.push(chunk);
             while let Some(frame) = frames.next().unwrap() {
-                events.push(frames.decode::<Pod>(&Pod::RESOURCE, &frame).unwrap());
+                events.push(frames.decode::<Pod>(&frame).unwrap());
             }
         }
         assert!(matches!(&events[0], RawEvent::Modified(p) if p.key().as_str() == "ns/p"));

@@ -9,8 +9,7 @@ use std::sync::Arc;
 
 use client::{ObjectKey, SlimMeta, slim_kind};
 use k8s_openapi::api::core::v1::{
-    NodeSelectorTerm, ObjectReference, TopologySelectorTerm, Volume as PodVolume,
-    VolumeNodeAffinity,
+    NodeSelectorTerm, ObjectReference, TopologySelectorTerm, VolumeNodeAffinity,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use meta::labels::Selector;
@@ -18,7 +17,7 @@ use meta::quantity::Quantity;
 use serde::Deserialize;
 
 use super::NodeInfo;
-use crate::model::PodInfo;
+use crate::model::{PodInfo, PodVolume};
 
 const BIND_COMPLETED: &str = "pv.kubernetes.io/bind-completed";
 pub const SELECTED_NODE: &str = "volume.kubernetes.io/selected-node";

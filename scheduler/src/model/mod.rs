@@ -9,8 +9,10 @@ use std::collections::BTreeMap;
 
 use client::{SlimMeta, slim_kind};
 use k8s_openapi::api::core::v1::{
-    Affinity, ContainerPort, NodeAddress, PodCondition, Taint, Toleration,
-    TopologySpreadConstraint, Volume,
+    AWSElasticBlockStoreVolumeSource, Affinity, ContainerPort, EphemeralVolumeSource,
+    GCEPersistentDiskVolumeSource, ISCSIVolumeSource, ImageVolumeSource, NodeAddress,
+    PersistentVolumeClaimVolumeSource, PodCondition, RBDVolumeSource, Taint, Toleration,
+    TopologySpreadConstraint,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use meta::quantity::Quantity;
@@ -52,8 +54,23 @@ pub struct PodSpec {
     pub host_network: bool,
     pub host_users: Option<bool>,
     #[serde(skip_serializing)]
-    pub volumes: Vec<Volume>,
+    pub volumes: Vec<PodVolume>,
     pub resource_claims: Vec<ClaimName>,
+}
+
+/// A volume of one of the sorts that may keep a pod off a node. Most pods have one of
+/// another sort, with their token.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct PodVolume {
+    pub name: String,
+    pub persistent_volume_claim: Option<Box<PersistentVolumeClaimVolumeSource>>,
+    pub ephemeral: Option<Box<EphemeralVolumeSource>>,
+    pub gce_persistent_disk: Option<Box<GCEPersistentDiskVolumeSource>>,
+    pub aws_elastic_block_store: Option<Box<AWSElasticBlockStoreVolumeSource>>,
+    pub iscsi: Option<Box<ISCSIVolumeSource>>,
+    pub rbd: Option<Box<RBDVolumeSource>>,
+    pub image: Option<Box<ImageVolumeSource>>,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]

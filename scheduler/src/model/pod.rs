@@ -9,11 +9,11 @@ use std::sync::Arc;
 
 use client::ObjectKey;
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{Affinity, PodCondition, Toleration, Volume};
+use k8s_openapi::api::core::v1::{Affinity, PodCondition, Toleration};
 
 use super::templates::Likeness;
 use super::terms::{Spread, Terms};
-use super::{ClaimName, Container, Pod, PodSpec};
+use super::{ClaimName, Container, Pod, PodSpec, PodVolume};
 use crate::cache::Resources;
 
 /// A port of the node that a pod wants for itself.
@@ -104,7 +104,7 @@ pub struct PodInfo {
     /// `status.nominatedNodeName`.
     pub nominated: Box<str>,
     pub gates: Vec<String>,
-    pub volumes: Vec<Volume>,
+    pub volumes: Vec<PodVolume>,
     pub claims: Vec<ClaimUse>,
     pub terminal: bool,
     pub deleting: bool,
@@ -199,7 +199,7 @@ fn extended(spec: &PodSpec) -> Vec<ExtendedContainer> {
 }
 
 /// Whether a volume may keep a pod off a node.
-pub(super) fn concerns_scheduling(volume: &Volume) -> bool {
+pub(super) fn concerns_scheduling(volume: &PodVolume) -> bool {
     volume.persistent_volume_claim.is_some()
         || volume.ephemeral.is_some()
         || volume.gce_persistent_disk.is_some()

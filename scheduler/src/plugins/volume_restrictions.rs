@@ -4,13 +4,12 @@
 use std::sync::Arc;
 
 use client::ObjectKey;
-use k8s_openapi::api::core::v1::Volume;
 
 use super::volume_binding::uses;
 use crate::cache::Cache;
 use crate::cache::storage::StorageEvent;
 use crate::framework::{ClusterEvent, Filter, Hint, Plugin, Rejection, Shift};
-use crate::model::PodInfo;
+use crate::model::{PodInfo, PodVolume};
 
 pub struct VolumeRestrictions;
 
@@ -18,7 +17,7 @@ const DISK: &str = "node(s) had no available disk";
 const IN_USE: &str = "node(s) unavailable due to PersistentVolumeClaim with ReadWriteOncePod access mode already in-use by another pod";
 
 /// Whether two pods of one node cannot have these volumes both.
-fn conflict(a: &Volume, b: &Volume) -> bool {
+fn conflict(a: &PodVolume, b: &PodVolume) -> bool {
     if let (Some(a), Some(b)) = (&a.gce_persistent_disk, &b.gce_persistent_disk) {
         let read_only = a.read_only == Some(true) && b.read_only == Some(true);
         return a.pd_name == b.pd_name && !read_only;
@@ -40,7 +39,7 @@ fn conflict(a: &Volume, b: &Volume) -> bool {
     false
 }
 
-fn conflicts(a: &[Volume], b: &[Volume]) -> bool {
+fn conflicts(a: &[PodVolume], b: &[PodVolume]) -> bool {
     a.iter().any(|a| b.iter().any(|b| conflict(a, b)))
 }
 

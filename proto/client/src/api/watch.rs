@@ -2,12 +2,12 @@
 
 use http::Response;
 use http_body_util::BodyExt as _;
-use hyper::body::Incoming;
 use meta::Status;
 
 use crate::client::Client;
 use crate::error::{Error, Result};
 use crate::object::{Object, ResourceInfo};
+use crate::transport::Body;
 use crate::wire::{Frames, RawEvent};
 
 /// What a watch says.
@@ -31,25 +31,21 @@ pub enum WatchEvent<K> {
 pub struct WatchStream<K> {
     client: Client,
     resource: ResourceInfo,
-    body: Incoming,
+    body: Body,
     frames: Frames,
     kind: std::marker::PhantomData<fn() -> K>,
 }
 
 impl<K: Object> WatchStream<K> {
-    pub(super) fn new(
-        client: Client,
-        resource: ResourceInfo,
-        response: Response<Incoming>,
-    ) -> Self {
+    pub(super) fn new(client: Client, resource: ResourceInfo, response: Response<Body>) -> Self {
         let content_type = response.headers().get(http::header::CONTENT_TYPE);
         let content_type = content_type
             .and_then(|v| v.to_str().ok())
             .unwrap_or_default();
         Self {
             client,
+            frames: Frames::new(content_type, resource.clone()),
             resource,
-            frames: Frames::new(content_type),
             body: response.into_body(),
             kind: std::marker::PhantomData,
         }
@@ -60,7 +56,7 @@ impl<K: Object> WatchStream<K> {
     pub async fn next(&mut self) -> Result<Option<WatchEvent<K>>> {
         loop {
             while let Some(frame) = self.next_frame()? {
-                match self.frames.decode(&self.resource, &frame) {
+                match self.frames.decode(&frame) {
                     Ok(event) => return Ok(Some(event.into())),
                     Err(err) => {
                         tracing::error!(%err, kind = %self.resource.kind, "skipping an undecodable watch event");
