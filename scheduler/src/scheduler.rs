@@ -320,10 +320,10 @@ impl Scheduler {
             message: &effects.message,
             nominated: effects.nominated.as_deref(),
         };
-        if let Err(error) = self.binder.relieve(&effects.relief).await {
+        if let Err(error) = Box::pin(self.binder.relieve(&effects.relief)).await {
             tracing::warn!("cannot free what pod {} claims: {error}", pod.key);
         }
-        self.binder.failed(&pod, &patch).await;
+        Box::pin(self.binder.failed(&pod, &patch)).await;
         if effects.victims.is_empty() {
             return;
         }
@@ -366,19 +366,20 @@ impl Scheduler {
         let profile = &*pod.scheduler_name;
         let mut claims = Vec::new();
         let outcome = async {
+            // What most pods do not need is no part of what they wait with.
             if let Some(reserved) = &promised.volumes {
-                self.bind_volumes(reserved, node).await?;
+                Box::pin(self.bind_volumes(reserved, node)).await?;
             }
             if let Some(devices) = &promised.devices {
-                let written = self.bind_devices(pod, devices, node, &mut claims).await;
-                written.map_err(BindError::Devices)?;
+                let written = self.bind_devices(pod, devices, node, &mut claims);
+                Box::pin(written).await.map_err(BindError::Devices)?;
             }
             let binder = self
                 .extenders
                 .iter()
                 .find(|e| e.binds() && e.is_interested(pod));
             if let Some(extender) = binder {
-                match extender.bind(pod, node).await {
+                match Box::pin(extender.bind(pod, node)).await {
                     Err(error) if extender.is_ignorable() => tracing::info!("ignored: {error}"),
                     outcome => return outcome.map_err(BindError::from),
                 }
@@ -396,7 +397,7 @@ impl Scheduler {
         if let Some(devices) = &promised.devices {
             devices.forget(&mut self.state.lock().cache.devices);
             if outcome.is_err() {
-                self.binder.unreserve(pod, &claims).await;
+                Box::pin(self.binder.unreserve(pod, &claims)).await;
             }
         }
         match outcome {
@@ -421,7 +422,7 @@ impl Scheduler {
                         message: &message,
                         nominated: (!pod.nominated.is_empty()).then_some(""),
                     };
-                    self.binder.failed(pod, &patch).await;
+                    Box::pin(self.binder.failed(pod, &patch)).await;
                 }
             }
         }

@@ -234,11 +234,11 @@ impl Client {
                 self.count_retry(code.as_str(), request);
                 tracing::debug!(%code, ?wait, path = %request.path, "the server asks to try again");
                 // Reading the rest lets HTTP/1.1 connections be used again.
-                let _ = response.into_body().collect().await;
-                tokio::time::sleep(wait).await;
+                let _ = Box::pin(response.into_body().collect()).await;
+                Box::pin(tokio::time::sleep(wait)).await;
                 continue;
             }
-            return Err(self.failure(request, response, retry_after).await);
+            return Err(Box::pin(self.failure(request, response, retry_after)).await);
         }
     }
 
@@ -254,12 +254,14 @@ impl Client {
         };
         match timeout {
             None | Some(Duration::MAX) => work.await,
-            Some(after) => tokio::time::timeout(after, work).await.unwrap_or_else(|_| {
-                Err(Error::Timeout {
-                    server: self.inner.transport.server().to_owned(),
-                    after,
-                })
-            }),
+            Some(after) => Box::pin(tokio::time::timeout(after, work))
+                .await
+                .unwrap_or_else(|_| {
+                    Err(Error::Timeout {
+                        server: self.inner.transport.server().to_owned(),
+                        after,
+                    })
+                }),
         }
     }
 
@@ -288,7 +290,7 @@ impl Client {
                 metrics.held_back(request.method.as_str(), inner.base.host(), wait);
             }
             if !wait.is_zero() {
-                tokio::time::sleep(wait).await;
+                Box::pin(tokio::time::sleep(wait)).await;
             }
         }
         let (content_type, body) = request.body.clone().unzip();

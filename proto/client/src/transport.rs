@@ -83,7 +83,7 @@ impl Transport {
                 }
             }
         }
-        let answer = connections.http1.request(request.map(Full::new)).await;
+        let answer = Box::pin(connections.http1.request(request.map(Full::new))).await;
         answer.map(|answer| answer.map(Body::Http1)).map_err(|e| {
             let connecting = e.is_connect();
             self.failure(e, connecting)

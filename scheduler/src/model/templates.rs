@@ -91,8 +91,9 @@ impl Template {
 }
 
 /// How many kinds are tried before a pod is written out to look its kind up: pods come by
-/// the workload, and a few workloads come at a time.
-const RECENT: usize = 4;
+/// the workload, and a few workloads come at a time; the zone that a pod has come to is one
+/// of its labels.
+const RECENT: usize = 16;
 
 /// The kinds of pods that there are.
 #[derive(Debug, Default)]

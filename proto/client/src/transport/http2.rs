@@ -122,6 +122,14 @@ impl Http2 {
         if let (number, Some(sender)) = &*current {
             return Ok(Some((*number, sender.clone())));
         }
+        // Seldom needed, it is no part of what every request waits with.
+        Box::pin(self.connect(&mut current)).await
+    }
+
+    async fn connect(
+        &self,
+        current: &mut (u64, Option<SendRequest<Bytes>>),
+    ) -> Result<Option<(u64, SendRequest<Bytes>)>, Http2Error> {
         let connecting = self.connector.clone().oneshot(self.server.clone());
         let stream = connecting.await.map_err(Http2Error::Connect)?;
         if !stream.connected().is_negotiated_h2() {
