@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use component::features::FeatureGates;
 use meta::field::ErrorList;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::deletion::GarbageCollection;
 use super::options::DeleteOptions;
@@ -202,6 +202,11 @@ fn remove(object: &mut Value, path: &str) {
             if let Some(child) = object.get_mut(name) {
                 remove(child, rest);
             }
+            // Nothing is left to hook on to.
+            let empty = object.get(name).and_then(Value::as_object);
+            if name == "lifecycle" && empty.is_some_and(Map::is_empty) {
+                remove(object, name);
+            }
         }
     }
 }
@@ -309,7 +314,7 @@ mod tests {
         remove(&mut dropped, path);
         assert_eq!(
             dropped,
-            json!({"spec": {"containers": [{"name": "a"}, {"lifecycle": {}}]}})
+            json!({"spec": {"containers": [{"name": "a"}, {}]}})
         );
         assert!(!is_set(&dropped, path));
     }

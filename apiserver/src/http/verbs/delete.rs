@@ -45,9 +45,6 @@ pub(super) async fn one(
 ) -> Result<Response<Body>, Status> {
     let accepted = negotiate::output(&request.headers, &request.query, Offer::Objects)?;
     let options = options(request).await?;
-    let deleted = store
-        .delete(&write(view, request, &options), &options)
-        .await?;
     if view.stored.group == "batch"
         && view.stored.plural == "jobs"
         && options.propagation.is_none()
@@ -57,6 +54,9 @@ pub(super) async fn one(
             "child pods are preserved by default when jobs are deleted; set propagationPolicy=Background to remove them or set propagationPolicy=Orphan to suppress this warning",
         );
     }
+    let deleted = store
+        .delete(&write(view, request, &options), &options)
+        .await?;
     let code = if !deleted.gone && options.orphan_dependents == Some(false) {
         StatusCode::ACCEPTED
     } else {

@@ -98,16 +98,17 @@ impl Rest for Bindings {
                 fields: None,
             };
             self.pods.admit_subresource(&write, &mut binding).await?;
-            let conflict = |message: String| {
-                Status::conflict(&GroupResource::new("", "pods/binding"), &name, message)
+            let conflict_of = |resource: &'static str, message: String| {
+                Status::conflict(&GroupResource::new("", resource), &name, message)
             };
+            let unmet = |message: String| conflict_of("pods", message);
             let now = jiff::Timestamp::now();
             self.pods
                 .modify(target.namespace, &name, target.dry_run, &|pod| {
                     let wanted = meta(&binding);
                     let found = meta(pod);
                     if !wanted.uid().is_empty() && wanted.uid() != found.uid() {
-                        return Err(conflict(format!(
+                        return Err(unmet(format!(
                             "Precondition failed: UID in precondition: {}, UID in object meta: {}",
                             wanted.uid(),
                             found.uid()
@@ -115,12 +116,13 @@ impl Rest for Bindings {
                     }
                     let version = wanted.resource_version();
                     if !version.is_empty() && version != found.resource_version() {
-                        return Err(conflict(format!(
+                        return Err(unmet(format!(
                             "Precondition failed: ResourceVersion in precondition: {version}, ResourceVersion in object meta: {}",
                             found.resource_version()
                         )));
                     }
-                    assign(pod, &binding, now).map_err(conflict)
+                    assign(pod, &binding, now)
+                        .map_err(|message| conflict_of("pods/binding", message))
                 })
                 .await?;
             let mut status = Status::success();

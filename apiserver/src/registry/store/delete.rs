@@ -74,7 +74,13 @@ impl Store {
             return Err(Status::not_found(&resource, write.name));
         };
         let object = &current.object;
-        deletion::check_preconditions(object, options, self.resource.group, self.resource.kind)?;
+        let (group, kind) = (self.resource.group, self.resource.kind);
+        // Upstream has a code path of its own for namespaces.
+        let named = match (group, kind) {
+            ("", "Namespace") => self.resource.plural,
+            _ => kind,
+        };
+        deletion::check_preconditions(object, options, group, named)?;
         self.admit(write, Operation::Delete, write.name, None, Some(object))
             .await?;
         self.validate_admission(write, Operation::Delete, write.name, None, Some(object))

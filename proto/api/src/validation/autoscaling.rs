@@ -134,13 +134,6 @@ fn metric(metric: &At<'_>, errors: &mut ErrorList) {
                     "must populate information for the given metric source",
                 );
             }
-            if given.len() > 1 {
-                for other in given.iter().filter(|other| *other != field) {
-                    metric
-                        .get(other)
-                        .forbidden(errors, "must populate the given metric source only");
-                }
-            }
         }
         None => {
             if !ty.is_given() {
@@ -149,6 +142,14 @@ fn metric(metric: &At<'_>, errors: &mut ErrorList) {
             let mut known = SOURCES.map(|(name, _)| name);
             known.sort_unstable();
             ty.one_of(errors, &known);
+        }
+    }
+    if given.len() > 1 {
+        let wanted = expected.map(|(_, field)| *field);
+        for other in given.into_iter().filter(|field| Some(*field) != wanted) {
+            metric
+                .get(other)
+                .forbidden(errors, "must populate the given metric source only");
         }
     }
 }

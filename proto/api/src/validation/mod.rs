@@ -53,7 +53,10 @@ mod windows;
 
 pub use service::addresses as service_addresses;
 
-use meta::field::ErrorList;
+use std::collections::HashSet;
+
+use meta::field::{BadValue, ErrorList, ErrorType, FieldError};
+use meta::validation as format;
 use serde_json::Value;
 
 use at::At;
@@ -133,6 +136,33 @@ fn created(group: &str, kind: &str) -> fn(&At<'_>, &mut ErrorList) {
 const TOLERATED: [fn(&str, &str, &At<'_>, &mut ErrorList); 2] =
     [sysctls::of_host, pod::node_affinity_values];
 
+/// An address or network that can be read, if not in the form it should have.
+fn address(error: &FieldError) -> Option<&str> {
+    match &error.bad_value {
+        BadValue::String(text) if error.ty == ErrorType::Invalid => {
+            let read = format::ip::parse_ip_sloppy(text).is_some()
+                || format::ip::parse_cidr_sloppy(text).is_some();
+            read.then_some(text)
+        }
+        _ => None,
+    }
+}
+
+fn is_about_an_address(error: &FieldError) -> bool {
+    address(error).is_some()
+}
+
+/// Addresses that were written in a form that has since been forbidden (KEP-4858) may stay, and
+/// move to other places of their list.
+fn tolerate_addresses(errors: &mut ErrorList, before: &ErrorList) {
+    let known: HashSet<(&str, &str)> = before
+        .iter()
+        .filter_map(|e| Some((address(e)?, e.detail.as_str())))
+        .collect();
+    let stays = |e: &FieldError| address(e).is_some_and(|a| known.contains(&(a, &e.detail)));
+    errors.0.retain(|e| !stays(e));
+}
+
 /// Complains of a field that is absent or empty; says whether it is there.
 fn required(field: &At<'_>, errors: &mut ErrorList) -> bool {
     let given = field.is_given();
@@ -154,7 +184,7 @@ pub fn create(group: &str, kind: &str, namespaced: bool, object: &Value) -> Erro
     let mut errors = ErrorList::new();
     let at = At::root(object);
     let rules = rules(group, kind);
-    let name = rules.map_or(meta::validation::path_segment_name as NameRule, |r| r.name);
+    let name = rules.map_or(format::path_segment_name as NameRule, |r| r.name);
     let of = (group, kind);
     let metadata = |errors: &mut ErrorList| {
         metadata::create(of, &at.get("metadata"), namespaced, name, errors);
@@ -185,6 +215,11 @@ pub fn update(group: &str, kind: &str, new: &Value, old: &Value) -> ErrorList {
     metadata::update((group, kind), &metas[0], &metas[1], &mut errors);
     if let Some(rules) = rules(group, kind) {
         (rules.object)(&new, &mut errors);
+        if errors.iter().any(is_about_an_address) {
+            let mut before = ErrorList::new();
+            (rules.object)(&old, &mut before);
+            tolerate_addresses(&mut errors, &before);
+        }
         (rules.update)(&new, &old, &mut errors);
     }
     for rule in TOLERATED {

@@ -476,9 +476,12 @@ pub(super) fn tolerations(tolerations: &At<'_>, errors: &mut ErrorList) {
             );
         }
         match operator.text() {
-            "" | "Equal" => value.check(errors, format::label_value(value.text())),
+            // The field blamed is the operator, as upstream does.
+            "" | "Equal" => {
+                let wrong = format::label_value(value.text());
+                value.moved(operator.path).check(errors, wrong);
+            }
             "Exists" if value.is_given() => {
-                // The field blamed is the operator, as upstream does.
                 operator.invalid(errors, "value must be empty when `operator` is 'Exists'");
             }
             "Exists" => {}

@@ -1,6 +1,6 @@
 //! Volumes, claims, classes and attachments; and the runtime classes of containers.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use meta::field::{ErrorList, FieldError, Path};
 use meta::quantity::Quantity;
@@ -148,16 +148,22 @@ fn csi_node_update(new: &At<'_>, old: &At<'_>, errors: &mut ErrorList) {
     let fixed = |driver: &At<'_>| {
         ["name", "nodeID", "topologyKeys"].map(|field| driver.raw(field).cloned())
     };
-    for before in were.items() {
-        let name = before.get("name").text();
-        for driver in drivers.items().filter(|d| d.get("name").text() == name) {
-            if fixed(&driver) != fixed(&before) {
-                errors.push(FieldError::invalid(
-                    &drivers.path,
-                    driver.bad_value(),
-                    IMMUTABLE,
-                ));
-            }
+    let name = |driver: &At<'_>| {
+        driver
+            .raw("name")
+            .and_then(Value::as_str)
+            .unwrap_or_default()
+            .to_owned()
+    };
+    let before: HashMap<String, At<'_>> = were.items().map(|d| (name(&d), d)).collect();
+    for driver in drivers.items() {
+        let was = before.get(&name(&driver));
+        if was.is_some_and(|was| fixed(was) != fixed(&driver)) {
+            errors.push(FieldError::invalid(
+                &drivers.path,
+                driver.bad_value(),
+                IMMUTABLE,
+            ));
         }
     }
 }

@@ -77,9 +77,28 @@ fn check_directives(text: &str) -> Result<()> {
     Ok(())
 }
 
+/// A document cannot be indented by tabs, which the parser lets pass before its first value.
+fn check_indentation(text: &str) -> Result<()> {
+    for (i, line) in text.lines().enumerate() {
+        let content = line.trim_start();
+        if content.is_empty() || content.starts_with('#') {
+            continue;
+        }
+        if line[..line.len() - content.len()].contains('\t') {
+            return Err(failed(format_args!(
+                "line {}: found character that cannot start any token",
+                i + 1
+            )));
+        }
+        break;
+    }
+    Ok(())
+}
+
 /// Reads the first document of a YAML stream; an empty stream is `null`.
 pub fn parse(text: &str) -> Result<Parsed> {
     check_directives(text)?;
+    check_indentation(text)?;
     let mut reader = Reader {
         parser: Parser::with_options(StrInput::new(text), options()),
         anchors: HashMap::new(),
@@ -395,7 +414,7 @@ mod tests {
 
     #[test]
     fn what_is_no_yaml_is_refused() {
-        for text in ["a: [1", "\"a", "a: b: c", "- a\nb: 1", "a: *x"] {
+        for text in ["a: [1", "\"a", "a: b: c", "- a\nb: 1", "a: *x", "\ta: b"] {
             let error = parse(text).err().map(|e| e.to_string()).unwrap_or_default();
             assert!(error.starts_with("yaml: "), "{text:?}: {error:?}");
         }
