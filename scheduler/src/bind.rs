@@ -10,7 +10,8 @@ use k8s_openapi::api::core::v1::{
 };
 use k8s_openapi::api::resource::v1::ResourceClaim;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use serde_json::{Value, json};
+use serde::Serialize;
+use serde_json::json;
 
 use crate::cache::storage::{Claim, SELECTED_NODE, Volume};
 use crate::model::PodInfo;
@@ -99,19 +100,16 @@ impl Binder {
             "Scheduling",
             &truncated(patch.message),
         );
-        let mut status = serde_json::Map::new();
-        if let Some(condition) =
-            condition(pod, "PodScheduled", "False", patch.reason, patch.message)
-        {
-            status.insert("conditions".to_owned(), json!([condition]));
-        }
-        if let Some(node) = patch.nominated {
+        let status = Status {
+            conditions: condition(pod, "PodScheduled", "False", patch.reason, patch.message)
+                .map(|condition| [condition]),
             // An empty name is no name.
-            let node = (!node.is_empty()).then_some(node);
-            status.insert("nominatedNodeName".to_owned(), json!(node));
-        }
-        if !status.is_empty()
-            && let Err(error) = self.patch(pod, Value::Object(status)).await
+            nominated: patch
+                .nominated
+                .map(|node| Some(node).filter(|n| !n.is_empty())),
+        };
+        if (status.conditions.is_some() || status.nominated.is_some())
+            && let Err(error) = self.patch(pod, &status).await
             && !error.is_not_found()
         {
             tracing::warn!("cannot write the condition of pod {}: {error}", pod.key);
@@ -120,7 +118,11 @@ impl Binder {
 
     /// Takes a pod's nomination back.
     pub async fn denominate(&self, pod: &PodInfo) {
-        if let Err(error) = self.patch(pod, json!({"nominatedNodeName": null})).await
+        let status = Status {
+            conditions: None,
+            nominated: Some(None),
+        };
+        if let Err(error) = self.patch(pod, &status).await
             && !error.is_not_found()
         {
             tracing::warn!("cannot clear the nomination of pod {}: {error}", pod.key);
@@ -134,8 +136,11 @@ impl Binder {
         let told = condition(victim, "DisruptionTarget", "True", PREEMPTED, &message);
         let outcome = async {
             if let Some(condition) = told {
-                self.patch(victim, json!({"conditions": [condition]}))
-                    .await?;
+                let status = Status {
+                    conditions: Some([condition]),
+                    nominated: None,
+                };
+                self.patch(victim, &status).await?;
             }
             let pods = self.pods.within(victim.key.namespace());
             let options = DeleteOptions::with_uid(&*victim.uid);
@@ -211,18 +216,58 @@ impl Binder {
         );
     }
 
-    pub(crate) async fn patch(&self, pod: &PodInfo, status: Value) -> client::Result<()> {
-        let patch = json!({"metadata": {"uid": pod.uid}, "status": status});
+    /// Changes the pod's status, if it is still the same pod.
+    pub(crate) async fn patch(&self, pod: &PodInfo, status: impl Serialize) -> client::Result<()> {
+        #[derive(Serialize)]
+        struct Identity<'a> {
+            uid: &'a str,
+        }
+        #[derive(Serialize)]
+        struct PodPatch<'a, S> {
+            metadata: Identity<'a>,
+            status: S,
+        }
+        let patch = client::Patch::Strategic(PodPatch {
+            metadata: Identity { uid: &pod.uid },
+            status,
+        });
         let pods = self.pods.within(pod.key.namespace());
         let options = PatchOptions::default();
-        let patch = client::Patch::Strategic(patch);
         pods.patch_unread(pod.key.name(), "status", &patch, &options)
             .await
     }
 }
 
+/// What is to change of a pod's status.
+#[derive(Serialize)]
+struct Status<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    conditions: Option<[Condition<'a>; 1]>,
+    /// `null` takes it away.
+    #[serde(rename = "nominatedNodeName", skip_serializing_if = "Option::is_none")]
+    nominated: Option<Option<&'a str>>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Condition<'a> {
+    r#type: &'a str,
+    status: &'a str,
+    reason: &'a str,
+    message: &'a str,
+    observed_generation: Option<i64>,
+    last_probe_time: (),
+    last_transition_time: String,
+}
+
 /// A condition to write; `None` when the pod has it already.
-fn condition(pod: &PodInfo, ty: &str, status: &str, reason: &str, message: &str) -> Option<Value> {
+fn condition<'a>(
+    pod: &PodInfo,
+    ty: &'a str,
+    status: &'a str,
+    reason: &'a str,
+    message: &'a str,
+) -> Option<Condition<'a>> {
     let known = pod.conditions.iter().find(|c| c.type_ == ty);
     let told = known.is_some_and(|c| {
         c.status == status
@@ -236,15 +281,15 @@ fn condition(pod: &PodInfo, ty: &str, status: &str, reason: &str, message: &str)
         .filter(|c| c.status == status)
         .and_then(|c| c.last_transition_time.as_ref())
         .map_or_else(Timestamp::now, |t| t.0);
-    Some(json!({
-        "type": ty,
-        "status": status,
-        "reason": reason,
-        "message": message,
-        "observedGeneration": (pod.generation > 0).then_some(pod.generation),
-        "lastProbeTime": null,
-        "lastTransitionTime": since.strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
-    }))
+    Some(Condition {
+        r#type: ty,
+        status,
+        reason,
+        message,
+        observed_generation: (pod.generation > 0).then_some(pod.generation),
+        last_probe_time: (),
+        last_transition_time: since.strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
+    })
 }
 
 fn truncated(message: &str) -> String {
@@ -267,5 +312,45 @@ fn reference(pod: &PodInfo) -> ObjectReference {
         namespace: Some(pod.key.namespace().to_owned()),
         uid: Some(pod.uid.to_string()),
         ..ObjectReference::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plugins::testing::pod;
+
+    #[test]
+    fn only_what_changes_is_written() {
+        let pod = pod(json!({}));
+        let written = |nominated, condition: Option<_>| {
+            let conditions = condition.map(|condition| [condition]);
+            let status = Status {
+                conditions,
+                nominated,
+            };
+            serde_json::to_value(status).unwrap()
+        };
+        assert_eq!(written(None, None), json!({}));
+        assert_eq!(
+            written(Some(None), None),
+            json!({"nominatedNodeName": null})
+        );
+        assert_eq!(
+            written(Some(Some("n")), None),
+            json!({"nominatedNodeName": "n"})
+        );
+        let told = condition(&pod, "PodScheduled", "False", "Unschedulable", "no room");
+        let mut told = written(None, told);
+        let since = told["conditions"][0]["lastTransitionTime"].take();
+        assert!(since.as_str().unwrap().ends_with('Z'), "{since}");
+        assert_eq!(
+            told,
+            json!({"conditions": [{
+                "type": "PodScheduled", "status": "False", "reason": "Unschedulable",
+                "message": "no room", "observedGeneration": null, "lastProbeTime": null,
+                "lastTransitionTime": null,
+            }]})
+        );
     }
 }

@@ -1,7 +1,8 @@
 //! Connections to one API server.
 //!
-//! One HTTP/2 connection carries all requests. It is pinged, so that a server that vanished
-//! without a word is noticed in about 45 seconds, watches included. When certificate files
+//! One HTTP/2 connection carries all requests ([`http2`]); HTTP/1.1 is for servers that have
+//! nothing better. It is pinged, so that a server that vanished without a word is noticed in
+//! about 45 seconds, watches included. When certificate files
 //! change, new requests go over new connections; requests under way finish on the old ones.
 
 mod gathering;

@@ -381,22 +381,22 @@ impl<K: Object> Api<K> {
     }
 
     /// Patches an object whose new form nobody asks for: the answer is not decoded.
-    pub async fn patch_unread(
+    pub async fn patch_unread<B: Serialize>(
         &self,
         name: &str,
         subresource: &str,
-        patch: &Patch,
+        patch: &Patch<B>,
         options: &PatchOptions,
     ) -> Result<()> {
         let request = self.patch_request(name, subresource, patch, options)?;
         self.client.fetch(&request).await.map(drop)
     }
 
-    fn patch_request(
+    fn patch_request<B: Serialize>(
         &self,
         name: &str,
         subresource: &str,
-        patch: &Patch,
+        patch: &Patch<B>,
         options: &PatchOptions,
     ) -> Result<Request> {
         let mut query: Query = options.write.query();

@@ -144,15 +144,15 @@ pub struct PatchOptions {
 
 /// A change, in one of the API's patch formats.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Patch {
+pub enum Patch<B = Value> {
     /// RFC 6902: an array of operations.
-    Json(Value),
+    Json(B),
     /// RFC 7386.
-    Merge(Value),
+    Merge(B),
     /// Kubernetes' own: lists are merged by their keys. Built-in kinds only.
-    Strategic(Value),
+    Strategic(B),
     /// Server-side apply; needs [`WriteOptions::field_manager`].
-    Apply(Value),
+    Apply(B),
 }
 
 impl Patch {
@@ -160,7 +160,9 @@ impl Patch {
     pub fn merge(value: &impl Serialize) -> serde_json::Result<Self> {
         serde_json::to_value(value).map(Self::Merge)
     }
+}
 
+impl<B> Patch<B> {
     pub(super) fn content_type(&self) -> &'static str {
         match self {
             Self::Json(_) => "application/json-patch+json",
@@ -171,7 +173,7 @@ impl Patch {
         }
     }
 
-    pub(super) fn value(&self) -> &Value {
+    pub(super) fn value(&self) -> &B {
         match self {
             Self::Json(v) | Self::Merge(v) | Self::Strategic(v) | Self::Apply(v) => v,
         }

@@ -38,7 +38,7 @@ const GATHER: Duration = Duration::from_millis(10);
 /// Records `events.k8s.io/v1` Events of one controller. Cheap to clone.
 #[derive(Clone)]
 pub struct SeriesRecorder {
-    queue: mpsc::Sender<Event>,
+    queue: mpsc::Sender<Arc<Event>>,
     controller: Arc<str>,
     /// Follows the controller's name in `reportingInstance`.
     host: Arc<str>,
@@ -60,7 +60,7 @@ impl SeriesRecorder {
     }
 
     /// For tests: the events come out of the receiver instead of being written.
-    pub fn to_channel(controller: &str) -> (Self, mpsc::Receiver<Event>) {
+    pub fn to_channel(controller: &str) -> (Self, mpsc::Receiver<Arc<Event>>) {
         let (queue, events) = mpsc::channel(QUEUE);
         let recorder = Self {
             queue,
@@ -111,7 +111,7 @@ impl SeriesRecorder {
             type_: Some(ty.as_str().to_owned()),
             ..Event::default()
         };
-        if self.queue.try_send(event).is_err() {
+        if self.queue.try_send(Arc::new(event)).is_err() {
             self.dropped.fetch_add(1, Ordering::Relaxed);
         }
     }
@@ -157,7 +157,7 @@ struct Writer {
 }
 
 impl Writer {
-    async fn run(mut self, mut events: mpsc::Receiver<Event>) {
+    async fn run(mut self, mut events: mpsc::Receiver<Arc<Event>>) {
         let mut finish = interval(FINISH);
         let mut refresh = interval(REFRESH);
         finish.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -196,10 +196,9 @@ impl Writer {
     }
 
     /// What is to be written because of one more event.
-    fn take_in(&mut self, event: Event) -> Option<Arc<Event>> {
+    fn take_in(&mut self, event: Arc<Event>) -> Option<Arc<Event>> {
         let key = key(&event);
         let Some(cached) = self.cache.get_mut(&key) else {
-            let event = Arc::new(event);
             let new = Cached {
                 event: Arc::clone(&event),
                 last: Instant::now(),
@@ -293,7 +292,7 @@ mod tests {
         }
     }
 
-    async fn event(note: &str) -> Event {
+    async fn event(note: &str) -> Arc<Event> {
         let (recorder, mut events) = SeriesRecorder::to_channel("default-scheduler");
         let about = ObjectReference {
             name: Some("p".into()),
