@@ -1,6 +1,7 @@
 //! The scheduling cycle: one pod, the cluster as it is, a decision. Pure.
 
 use std::borrow::Cow;
+use std::cmp::Ordering;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
@@ -214,6 +215,7 @@ impl Profile {
                     false => vec![ABSENT; slots],
                 };
                 let first = *start % slots;
+                feasible.reserve(enough.min(slots));
                 for slot in (first..slots).chain(0..first) {
                     if !attempt.is_shared() {
                         verdicts[slot] = attempt.verdict(slot);
@@ -368,18 +370,21 @@ impl Profile {
 impl Candidates {
     /// The slot of the best, of several equal ones any.
     pub fn choose(&self, draw: &mut dyn FnMut(usize) -> usize) -> usize {
-        let Some(highest) = self.totals.iter().max() else {
+        let (mut highest, mut shared) = (i64::MIN, 0);
+        for total in &self.totals {
+            match total.cmp(&highest) {
+                Ordering::Less => {}
+                Ordering::Equal => shared += 1,
+                Ordering::Greater => (highest, shared) = (*total, 1),
+            }
+        }
+        if shared == 0 {
             return self.slots[0];
-        };
-        let best = || {
-            self.totals
-                .iter()
-                .enumerate()
-                .filter(|(_, t)| *t == highest)
-        };
-        let count = best().count();
-        let drawn = draw(count).min(count - 1);
-        let at = best().nth(drawn).map_or(0, |(at, _)| at);
+        }
+        let drawn = draw(shared).min(shared - 1);
+        let totals = self.totals.iter().enumerate();
+        let mut best = totals.filter(|(_, total)| **total == highest);
+        let at = best.nth(drawn).map_or(0, |(at, _)| at);
         self.slots[at]
     }
 }

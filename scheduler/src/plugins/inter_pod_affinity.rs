@@ -376,8 +376,12 @@ impl Wide for Counters {
                 *score += column.by_domain.get(domain).copied().unwrap_or(0);
             }
         }
-        let (least, most) = (*scores.iter().min()?, *scores.iter().max()?);
-        if least == most {
+        let (mut least, mut most) = (i64::MAX, i64::MIN);
+        for score in &scores {
+            least = least.min(*score);
+            most = most.max(*score);
+        }
+        if least >= most {
             return None;
         }
         #[allow(

@@ -260,7 +260,11 @@ impl Wide for State {
     }
 
     fn settle(&mut self, _cluster: &Cache) {
-        self.constraints.iter_mut().for_each(Counts::settle);
+        // Only filters ask for the least; there may be as many domains as nodes.
+        let constraints = self.constraints.iter_mut();
+        constraints
+            .filter(|c| c.spread.hard)
+            .for_each(Counts::settle);
     }
 
     fn is_idle(&self) -> bool {
