@@ -182,13 +182,20 @@ impl Scheduler {
             return (true, None);
         };
         let mut draw = draw;
-        let decision = profile.schedule(
-            &pod,
-            &state.cache,
-            &mut state.evaluations,
-            &mut state.start,
-            &mut draw,
-        );
+        let mut decide = || {
+            profile.schedule(
+                &pod,
+                &state.cache,
+                &mut state.evaluations,
+                &mut state.start,
+                &mut draw,
+            )
+        };
+        let decision = match &*pod.claims {
+            [] => decide(),
+            // Finding devices may take seconds; the lease is to be renewed meanwhile.
+            _ => tokio::task::block_in_place(decide),
+        };
         self.metrics.algorithm(began.elapsed());
         self.conclude(state, profile, taken, decision, began);
         (true, None)
