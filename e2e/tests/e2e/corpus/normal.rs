@@ -1,5 +1,6 @@
 //! What a server chooses itself, made equal: uids, times, revisions, addresses and
-//! ports, random parts of names, tokens. Whatever the corpus says itself stays.
+//! ports, random parts of names, tokens; and the order of managers, which is that of the
+//! seconds they wrote in. Whatever the corpus says itself stays.
 
 use serde_json::Value;
 
@@ -32,6 +33,11 @@ impl Normal {
                         }
                         _ => self.json(value),
                     }
+                    if key == "managedFields"
+                        && let Value::Array(managers) = value
+                    {
+                        managers.sort_by_cached_key(Value::to_string);
+                    }
                 }
             }
             Value::Array(items) => items.iter_mut().for_each(|item| self.json(item)),
@@ -42,7 +48,7 @@ impl Normal {
 
     /// Makes a stored message comparable.
     pub fn wire(&self, fields: &mut [Field], now: u64) {
-        for field in fields {
+        for field in fields.iter_mut() {
             match field {
                 Field::Message(_, fields) => self.wire(fields, now),
                 Field::Text(_, text) => self.text(text),
@@ -56,6 +62,13 @@ impl Normal {
                 Field::Number(..) | Field::Bytes(..) => {}
             }
         }
+        let (mut managers, others) = fields.iter().cloned().partition::<Vec<_>, _>(is_manager);
+        managers.sort_by_cached_key(|manager| format!("{manager:?}"));
+        let ordered = others.into_iter().chain(managers);
+        fields
+            .iter_mut()
+            .zip(ordered)
+            .for_each(|(field, in_order)| *field = in_order);
     }
 
     fn text(&self, text: &mut String) {
@@ -73,6 +86,13 @@ impl Normal {
             }
         }
     }
+}
+
+/// An entry of `managedFields`, field 17 of metadata: who, and how.
+fn is_manager(field: &Field) -> bool {
+    let how =
+        |field: &Field| matches!(field, Field::Text(2, how) if how == "Update" || how == "Apply");
+    matches!(field, Field::Message(17, entry) if entry.iter().any(how))
 }
 
 fn is_uid(text: &str) -> bool {

@@ -4,7 +4,7 @@
 use std::fmt::Write as _;
 
 /// What a field is by its look; both servers' are looked at alike.
-#[derive(Debug, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum Field {
     Number(u64, u64),
     Text(u64, String),
