@@ -72,6 +72,7 @@ fn by_role(container: &At<'_>, role: Role, pod: &Pod<'_>, errors: &mut ErrorList
                 "resources",
                 "resizePolicy",
                 "restartPolicy",
+                "restartPolicyRules",
             ] {
                 // An empty hook is a hook.
                 let field = container.get(field);

@@ -1,6 +1,6 @@
 //! Pods and pod templates.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use meta::field::{ErrorList, FieldError};
 use meta::validation as format;
@@ -673,8 +673,9 @@ fn label_keys(of: &At<'_>, errors: &mut ErrorList) {
         }
     }
     let [matching, mismatching] = &lists;
+    let others: HashSet<&str> = mismatching.items().map(|key| key.text()).collect();
     for key in matching.items() {
-        if mismatching.items().any(|other| other.text() == key.text()) {
+        if others.contains(key.text()) {
             key.invalid(
                 errors,
                 "exists in both matchLabelKeys and mismatchLabelKeys",
@@ -692,7 +693,11 @@ fn spread(constraints: &At<'_>, errors: &mut ErrorList) {
         let text = |field| of.get(field).text().to_owned();
         (text("topologyKey"), text("whenUnsatisfiable"))
     };
-    for (i, constraint) in all.iter().enumerate() {
+    let mut left: HashMap<(String, String), usize> = HashMap::new();
+    for constraint in &all {
+        *left.entry(pair(constraint)).or_default() += 1;
+    }
+    for constraint in &all {
         let skew = constraint.get("maxSkew");
         if skew.int().unwrap_or(0) <= 0 {
             skew.invalid(errors, "must be greater than zero");
@@ -704,7 +709,9 @@ fn spread(constraints: &At<'_>, errors: &mut ErrorList) {
         let unsatisfiable = constraint.get("whenUnsatisfiable");
         unsatisfiable.one_of(errors, &["DoNotSchedule", "ScheduleAnyway"]);
         let own = pair(constraint);
-        if all[i + 1..].iter().any(|later| pair(later) == own) {
+        let later = left.entry(own.clone()).or_default();
+        *later = later.saturating_sub(1);
+        if *later > 0 {
             errors.push(FieldError::duplicate(
                 &constraint.path.child("{topologyKey, whenUnsatisfiable}"),
                 format!("{{{}, {}}}", own.0, own.1),

@@ -1,5 +1,7 @@
 //! What the subresources `ephemeralcontainers` and `resize` of a pod may change.
 
+use std::collections::HashMap;
+
 use meta::field::{ErrorList, FieldError, Path};
 use serde_json::Value;
 
@@ -31,10 +33,13 @@ pub(super) fn ephemeral_containers(new: &At<'_>, old: &At<'_>, errors: &mut Erro
         return;
     }
     let list = new.get("spec").get("ephemeralContainers");
+    let by_name: HashMap<&str, At<'_>> = list
+        .items()
+        .map(|container| (container.get("name").text(), container))
+        .collect();
     for before in old.get("spec").get("ephemeralContainers").items() {
         let name = before.get("name").text();
-        let now = list.items().find(|c| c.get("name").text() == name);
-        let how = match now {
+        let how = match by_name.get(name) {
             None => "removed",
             Some(now) if !same(EPHEMERAL, now.value(), before.value()) => "changed",
             Some(_) => continue,

@@ -2,6 +2,8 @@
 //! negative one, more tolerations, fewer scheduling gates; and of a gated one, on which nodes
 //! it may run.
 
+use std::collections::HashSet;
+
 use meta::field::{ErrorList, FieldError, Path};
 use serde_json::{Map, Value, json};
 
@@ -211,24 +213,26 @@ fn deadline(new: &At<'_>, old: &At<'_>, errors: &mut ErrorList) -> bool {
 
 fn added_tolerations(new: &At<'_>, old: &At<'_>, errors: &mut ErrorList) {
     // `tolerationSeconds` of one that stays may change.
-    let key = |t: &At<'_>| {
-        ["key", "operator", "value", "effect"].map(|f| t.raw(f).cloned().unwrap_or_default())
+    let key = |toleration: At<'_>| {
+        ["key", "operator", "value", "effect"].map(|field| {
+            let text = toleration.raw(field).and_then(Value::as_str);
+            text.unwrap_or_default().to_owned()
+        })
     };
-    for before in old.items() {
-        if !new.items().any(|t| key(&t) == key(&before)) {
-            new.forbidden(
-                errors,
-                "existing toleration can not be modified except its tolerationSeconds",
-            );
-            return;
-        }
+    let now: HashSet<[String; 4]> = new.items().map(key).collect();
+    if !old.items().map(key).all(|before| now.contains(&before)) {
+        new.forbidden(
+            errors,
+            "existing toleration can not be modified except its tolerationSeconds",
+        );
     }
 }
 
 fn removed_gates(new: &At<'_>, old: &At<'_>, errors: &mut ErrorList) {
+    let before: HashSet<&str> = old.items().map(|gate| gate.get("name").text()).collect();
     for gate in new.items() {
         let name = gate.get("name").text();
-        if !old.items().any(|g| g.get("name").text() == name) {
+        if !before.contains(name) {
             gate.get("name").forbidden(
                 errors,
                 format!("only deletion is allowed, but found new scheduling gate '{name}'"),

@@ -164,13 +164,22 @@ fn static_name(warnings: &mut Warnings, object: &Value) {
 #[derive(Default)]
 struct Warnings(Vec<String>);
 
+/// An answer has room for 4 KiB of warnings, of which none is empty: more are never heard.
+const MOST: usize = 4 * 1024;
+
 impl Warnings {
     fn say(&mut self, what: impl Into<String>) {
-        self.0.push(what.into());
+        if !self.is_full() {
+            self.0.push(what.into());
+        }
     }
 
     fn add(&mut self, path: &Path, what: impl Display) {
-        self.0.push(format!("{path}: {what}"));
+        self.say(format!("{path}: {what}"));
+    }
+
+    fn is_full(&self) -> bool {
+        self.0.len() > MOST
     }
 }
 

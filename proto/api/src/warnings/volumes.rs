@@ -1,5 +1,7 @@
 //! A pod's volumes: drivers that are gone, files that hide one another.
 
+use std::collections::BTreeMap;
+
 use meta::field::Path;
 use meta::gofmt::quote;
 use serde_json::Value;
@@ -67,12 +69,46 @@ impl<'a> File<'a> {
             from: from.into(),
         }
     }
+}
 
-    /// Whether one is the other, or within it.
-    fn overlaps(&self, other: &File<'_>) -> bool {
-        let (a, b) = (format!("{}/", self.path), format!("{}/", other.path));
-        let named = !self.path.is_empty() && !other.path.is_empty();
-        named && (a.starts_with(&b) || b.starts_with(&a))
+/// The files of a volume so far, by path: each ends with a slash, so that what is within another
+/// begins with it.
+#[derive(Default)]
+struct Files<'a> {
+    all: Vec<File<'a>>,
+    by_path: BTreeMap<String, Vec<usize>>,
+}
+
+impl<'a> Files<'a> {
+    fn push(&mut self, file: File<'a>) {
+        let path = format!("{}/", file.path);
+        self.by_path.entry(path).or_default().push(self.all.len());
+        self.all.push(file);
+    }
+
+    /// Those that are this one, around it or within it, in their order.
+    fn overlapping(&self, file: &File<'_>) -> impl Iterator<Item = &File<'a>> {
+        let path = format!("{}/", file.path);
+        let mut found: Vec<usize> = Vec::new();
+        if !file.path.is_empty() {
+            let around = path[..path.len() - 1]
+                .match_indices('/')
+                .filter(|(at, _)| *at > 0);
+            for (at, _) in around {
+                found.extend(
+                    self.by_path
+                        .get(&path[..=at])
+                        .into_iter()
+                        .flatten()
+                        .copied(),
+                );
+            }
+            let within = self.by_path.range(path.clone()..);
+            let within = within.take_while(|(other, _)| other.starts_with(&path));
+            found.extend(within.flat_map(|(_, files)| files.iter().copied()));
+        }
+        found.sort_unstable();
+        found.into_iter().map(|i| &self.all[i])
     }
 }
 
@@ -102,7 +138,7 @@ fn overlaps(warnings: &mut Warnings, volume: &Value) {
         let paths = item_paths(source).into_iter().flatten();
         clashes(warnings, volume, &from, paths.map(|p| File::new(p, "")));
     }
-    let mut files = Vec::new();
+    let mut files = Files::default();
     // Both are told in the order of the sources.
     for (source, _) in items(&volume["projected"]["sources"], &Path::root()) {
         let is_empty = source
@@ -166,7 +202,7 @@ fn clashes<'a>(
     from: &str,
     files: impl Iterator<Item = File<'a>>,
 ) {
-    let mut seen = Vec::new();
+    let mut seen = Files::default();
     for file in files {
         clash(warnings, volume, from, &seen, &file);
         seen.push(file);
@@ -177,11 +213,14 @@ fn clash(
     warnings: &mut Warnings,
     volume: &Value,
     from: &str,
-    earlier: &[File<'_>],
+    earlier: &Files<'_>,
     file: &File<'_>,
 ) {
+    if warnings.is_full() {
+        return;
+    }
     let name = quote(text(volume, "name"));
-    for other in earlier.iter().filter(|other| file.overlaps(other)) {
+    for other in earlier.overlapping(file) {
         warnings.say(format!(
             "volume {name} ({from}): overlapping paths: {file} with {other}"
         ));
