@@ -195,8 +195,11 @@ pub(super) fn int_or_percent(value: &At<'_>, errors: &mut ErrorList) {
     }
 }
 
+/// What is more than a number can be is the largest, as Go reads it.
 fn percent(value: &At<'_>) -> Option<u64> {
-    value.text().strip_suffix('%')?.parse().ok()
+    let digits = value.text().strip_suffix('%')?;
+    let good = !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit());
+    good.then(|| digits.parse().unwrap_or(u64::MAX))
 }
 
 pub(super) fn not_over_100(value: &At<'_>, errors: &mut ErrorList) {
@@ -205,8 +208,15 @@ pub(super) fn not_over_100(value: &At<'_>, errors: &mut ErrorList) {
     }
 }
 
+/// A text that is no percentage counts for its number, or for none.
 fn is_zero(value: &At<'_>) -> bool {
-    value.int() == Some(0) || percent(value) == Some(0)
+    let number = || {
+        value
+            .int()
+            .or_else(|| value.text().parse().ok())
+            .unwrap_or(0)
+    };
+    value.is_set() && percent(value).map_or_else(|| number() == 0, |p| p == 0)
 }
 
 fn replica_set(spec: &At<'_>, errors: &mut ErrorList) {

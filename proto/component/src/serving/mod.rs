@@ -35,6 +35,10 @@ pub use tls::{ServingCertificate, TlsError, TlsFiles, TlsOptions};
 pub type Body = UnsyncBoxBody<Bytes, BoxError>;
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
+/// The headers of a request over HTTP/2, in bytes: what Go's server takes. Selectors of many values
+/// are long.
+const MAX_HEADERS: u32 = 1 << 20;
+
 /// A body that is there as a whole.
 pub fn full(bytes: impl Into<Bytes>) -> Body {
     http_body_util::Full::new(bytes.into())
@@ -133,6 +137,7 @@ impl Bound {
             .http2()
             .timer(TokioTimer::new())
             .max_concurrent_streams(limits.http2_streams)
+            .max_header_list_size(MAX_HEADERS)
             // A peer that is gone is noticed, so that its watches end.
             .keep_alive_interval(Some(Duration::from_secs(30)))
             .keep_alive_timeout(Duration::from_secs(15));
