@@ -100,6 +100,18 @@ pub fn tree(
     text(out, media, pretty)
 }
 
+/// A row of a Table in JSON.
+pub fn table_row(row: &Value) -> Result<Vec<u8>> {
+    let table = kind_of("meta.k8s.io/v1", "Table")?;
+    let rows = table.fields.iter().find(|field| field.json == "rows");
+    let Some(schema::Type::Message(message)) = rows.map(|rows| &rows.ty) else {
+        return Err(codec::Error::Custom("a Table has no rows".to_owned()));
+    };
+    let mut out = Vec::new();
+    codec::tree::to_json(message, row, &mut out)?;
+    Ok(out)
+}
+
 /// A message as JSON that says what it is, without an end of line.
 pub fn message_json(api_version: &str, kind: &str, raw: &[u8]) -> Result<Vec<u8>> {
     let mut out = Vec::new();

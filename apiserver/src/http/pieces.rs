@@ -9,10 +9,13 @@ use std::sync::Arc;
 use bytes::Bytes;
 use flate2::write::GzEncoder;
 use meta::Status;
+use serde_json::Value;
 
 use super::body::BoxError;
 use super::encode::{self, ListMeta, View};
 use super::negotiate::Media;
+use super::verbs::meta_version;
+use super::verbs::table::{self, Include};
 use crate::storage::cache::Object;
 
 /// About how many bytes of the list are made at a time.
@@ -21,7 +24,72 @@ const PIECE: usize = 64 * 1024;
 const LONG: usize = 4 * PIECE;
 
 /// What stands for an object in a list.
-pub type Item = fn(View, &Arc<Object>) -> codec::Result<Bytes>;
+#[derive(Debug, Clone, Copy)]
+pub enum Item {
+    Object,
+    /// Its metadata alone, as `meta.k8s.io/v1` or as its beta.
+    Partial {
+        beta: bool,
+    },
+    /// A row of a Table.
+    Row(Include),
+}
+
+impl Item {
+    fn encoded(self, view: View, object: &Arc<Object>, media: Media) -> codec::Result<Bytes> {
+        match (self, media) {
+            (Item::Object, Media::Protobuf) => view.message(object),
+            (Item::Partial { .. }, Media::Protobuf) => view.partial(object).map(Bytes::from),
+            (_, Media::Yaml) => Ok(yaml_item(&self.json(view, object)?)?.into()),
+            _ => self.json(view, object),
+        }
+    }
+
+    fn json(self, view: View, object: &Arc<Object>) -> codec::Result<Bytes> {
+        match self {
+            Item::Object => view.bare_json(object),
+            // Unlike those of other lists, these items say what they are.
+            Item::Partial { beta } => {
+                let raw = view.partial(object)?;
+                encode::message_json(meta_version(beta), "PartialObjectMetadata", &raw)
+                    .map(Bytes::from)
+            }
+            Item::Row(include) => {
+                let tree = view.tree(object)?;
+                let row = table::row(view.served, &tree, include, jiff::Timestamp::now());
+                encode::table_row(&row).map(Bytes::from)
+            }
+        }
+    }
+}
+
+/// An item of a sequence in YAML, of its JSON. A list's sequence stands as far to the left as one
+/// that is a document.
+fn yaml_item(json: &[u8]) -> codec::Result<Vec<u8>> {
+    let sequence = Value::Array(vec![codec::decode::untyped(json)?]);
+    let mut out = Vec::new();
+    codec::write_yaml(&sequence, &mut out);
+    Ok(out)
+}
+
+/// What comes before the items of a list and after them, of the list without any.
+fn around(empty: &[u8], media: Media, key: &str) -> Option<(Vec<u8>, Vec<u8>)> {
+    let (none, open) = match media {
+        Media::Yaml => (format!("{key}: []\n"), format!("{key}:\n")),
+        _ => (format!("\"{key}\":[]"), format!("\"{key}\":[")),
+    };
+    let at = empty
+        .windows(none.len())
+        .position(|w| w == none.as_bytes())?;
+    let mut head = empty[..at].to_vec();
+    head.extend_from_slice(open.as_bytes());
+    let mut tail = Vec::new();
+    if media != Media::Yaml {
+        tail.push(b']');
+    }
+    tail.extend_from_slice(&empty[at + none.len()..]);
+    Some((head, tail))
+}
 
 /// Whether a list is worth making in pieces.
 pub fn is_long(objects: &[Arc<Object>]) -> bool {
@@ -40,6 +108,8 @@ pub struct Pieces {
     objects: std::vec::IntoIter<Arc<Object>>,
     /// What comes before the first item, until it has been sent.
     head: Vec<u8>,
+    /// What comes after the last one.
+    tail: Vec<u8>,
     is_first: bool,
     ended: bool,
     gzip: Option<GzEncoder<Vec<u8>>>,
@@ -56,24 +126,44 @@ impl Pieces {
         item: Item,
         media: Media,
     ) -> Result<Pieces, Status> {
-        let mut head = Vec::with_capacity(256);
-        let meta = meta.as_codec();
-        if media == Media::Protobuf {
+        let (head, tail) = if media == Media::Protobuf {
+            let mut head = Vec::with_capacity(256);
             // The length of the whole comes first.
             let mut lengths = Vec::with_capacity(objects.len());
             for object in &objects {
-                lengths.push(item(view, object).map_err(Status::internal)?.len());
+                let item = item
+                    .encoded(view, object, media)
+                    .map_err(Status::internal)?;
+                lengths.push(item.len());
             }
-            codec::list::proto_head(api_version, kind, &meta, lengths.into_iter(), &mut head);
+            let lengths = lengths.into_iter();
+            codec::list::proto_head(api_version, kind, &meta.as_codec(), lengths, &mut head);
+            let mut tail = Vec::new();
+            codec::envelope::footer(&mut tail);
+            (head, tail)
         } else {
-            codec::list::json_head(api_version, kind, &meta, &mut head);
-        }
+            let (empty, key) = match item {
+                Item::Row(_) => {
+                    let table = table::table(view.served, meta, Vec::new(), true);
+                    let empty = encode::tree(api_version, kind, &table, media, false);
+                    (empty, "rows")
+                }
+                _ => (
+                    encode::items(api_version, kind, meta, &[], media, false),
+                    "items",
+                ),
+            };
+            let empty = empty.map_err(Status::internal)?;
+            around(&empty, media, key)
+                .ok_or_else(|| Status::internal(format!("a {kind} has no {key}")))?
+        };
         Ok(Pieces {
             view,
             media,
             item,
             objects: objects.into_iter(),
             head,
+            tail,
             is_first: true,
             ended: false,
             gzip: None,
@@ -94,17 +184,14 @@ impl Pieces {
         out.reserve(PIECE);
         while out.len() < PIECE {
             let Some(object) = self.objects.next() else {
-                match self.media {
-                    Media::Protobuf => codec::envelope::footer(&mut out),
-                    _ => out.extend_from_slice(codec::list::JSON_TAIL),
-                }
+                out.append(&mut self.tail);
                 self.ended = true;
                 break;
             };
-            let item = (self.item)(self.view, &object)?;
+            let item = self.item.encoded(self.view, &object, self.media)?;
             match self.media {
                 Media::Protobuf => codec::list::proto_item(item.len(), &mut out),
-                _ if !self.is_first => out.push(b','),
+                Media::Json if !self.is_first => out.push(b','),
                 _ => {}
             }
             self.is_first = false;
@@ -142,30 +229,40 @@ impl Iterator for Pieces {
     }
 }
 
-/// Objects as they are.
-pub fn message(view: View, object: &Arc<Object>) -> codec::Result<Bytes> {
-    view.message(object)
-}
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
 
-pub fn json(view: View, object: &Arc<Object>) -> codec::Result<Bytes> {
-    view.bare_json(object)
-}
+    use super::*;
 
-/// Their metadata alone.
-pub fn partial_message(view: View, object: &Arc<Object>) -> codec::Result<Bytes> {
-    view.partial(object).map(Bytes::from)
-}
+    fn yaml(value: &Value) -> Vec<u8> {
+        let mut out = Vec::new();
+        codec::write_yaml(value, &mut out);
+        out
+    }
 
-/// Unlike those of other lists, these items say what they are.
-pub fn partial_json(view: View, object: &Arc<Object>) -> codec::Result<Bytes> {
-    partial_json_of("meta.k8s.io/v1", view, object)
-}
+    #[test]
+    fn a_list_in_yaml_is_the_sum_of_its_items() {
+        let items = [
+            json!({"metadata": {"name": "a"}, "data": {"x": "one\n\n  two\n", "y": " z\nw", "e": ""}}),
+            json!({"a": [], "b": {}, "c": [[1, 2], {"d": null}], "f": "- x: y", "long": "w ".repeat(200)}),
+            json!({}),
+            json!({"cells": ["a", 1, "tab\there"]}),
+        ];
+        let list = |items: &[Value]| json!({"apiVersion": "v1", "items": items, "kind": "L", "metadata": {"resourceVersion": "7"}});
+        let (mut text, tail) = around(&yaml(&list(&[])), Media::Yaml, "items").unwrap();
+        for item in &items {
+            text.extend(yaml_item(item.to_string().as_bytes()).unwrap());
+        }
+        text.extend(tail);
+        let whole = yaml(&list(&items));
+        assert_eq!(String::from_utf8(text), String::from_utf8(whole));
+    }
 
-pub fn beta_partial_json(view: View, object: &Arc<Object>) -> codec::Result<Bytes> {
-    partial_json_of("meta.k8s.io/v1beta1", view, object)
-}
-
-fn partial_json_of(version: &str, view: View, object: &Arc<Object>) -> codec::Result<Bytes> {
-    let raw = view.partial(object)?;
-    encode::message_json(version, "PartialObjectMetadata", &raw).map(Bytes::from)
+    #[test]
+    fn a_table_is_cut_before_its_rows() {
+        let (head, tail) = around(b"{\"a\":1,\"rows\":[]}\n", Media::Json, "rows").unwrap();
+        assert_eq!(head, b"{\"a\":1,\"rows\":[");
+        assert_eq!(tail, b"]}\n");
+    }
 }

@@ -15,6 +15,8 @@ pub mod table;
 mod watch;
 mod write;
 
+pub use read::meta_version;
+
 use std::collections::HashMap;
 use std::sync::Arc;
 

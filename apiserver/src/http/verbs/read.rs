@@ -12,7 +12,7 @@ use super::super::body::{self, Body};
 use super::super::context::RequestContext;
 use super::super::encode::{self, ListMeta, View};
 use super::super::negotiate::{self, Accepted, Media, Offer};
-use super::super::pieces::{self, Pieces};
+use super::super::pieces::{self, Item, Pieces};
 use super::super::request_info::RequestInfo;
 use super::table::{self, Include};
 use crate::registry::options::ListOptions;
@@ -81,7 +81,7 @@ fn go_type(info: &RequestInfo) -> String {
     format!("*{package}.{kind}")
 }
 
-pub(super) fn meta_version(beta: bool) -> &'static str {
+pub fn meta_version(beta: bool) -> &'static str {
     if beta {
         "meta.k8s.io/v1beta1"
     } else {
@@ -180,6 +180,7 @@ pub(super) async fn list(
         && pieces::is_long(&objects)
     {
         let (version, kind) = match shape {
+            Shape::Table { beta, .. } => (meta_version(beta).to_owned(), "Table".to_owned()),
             Shape::Partial { beta } => (
                 meta_version(beta).to_owned(),
                 "PartialObjectMetadataList".to_owned(),
@@ -199,17 +200,12 @@ pub(super) async fn list(
     ))
 }
 
-/// What stands for an object in a list that can be made in pieces.
-fn item_of(shape: Shape, accepted: &Accepted) -> Option<pieces::Item> {
-    Some(match (shape, accepted.media) {
-        (Shape::Objects, Media::Protobuf) => pieces::message,
-        (Shape::Partial { .. }, Media::Protobuf) => pieces::partial_message,
-        (Shape::Objects, Media::Json) if !accepted.pretty => pieces::json,
-        (Shape::Partial { beta: false }, Media::Json) if !accepted.pretty => pieces::partial_json,
-        (Shape::Partial { beta: true }, Media::Json) if !accepted.pretty => {
-            pieces::beta_partial_json
-        }
-        _ => return None,
+/// What stands for an object in a list, unless it has to be made as a whole.
+fn item_of(shape: Shape, accepted: &Accepted) -> Option<Item> {
+    (!accepted.pretty).then_some(match shape {
+        Shape::Objects => Item::Object,
+        Shape::Partial { beta } => Item::Partial { beta },
+        Shape::Table { include, .. } => Item::Row(include),
     })
 }
 
