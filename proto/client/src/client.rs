@@ -13,11 +13,13 @@ use serde::de::DeserializeOwned;
 use crate::config::{Config, ConfigError, ContentType, Impersonation};
 use crate::credentials::{Credentials, ServiceAccountTokens, TokenSource};
 use crate::error::Error;
+use crate::fence::Fence;
 use crate::metrics::ClientMetrics;
 use crate::rate_limit::TokenBucket;
 use crate::transport::{BaseUri, Body, Transport};
 use crate::wire;
 
+const LEASES: &str = "/apis/coordination.k8s.io/";
 /// How often a request is sent again because the server said when to (`Retry-After`), as upstream.
 const MAX_RETRIES: u32 = 10;
 
@@ -38,6 +40,7 @@ struct Inner {
     metrics: Option<ClientMetrics>,
     /// Connections without a client certificate, shared by all users of tokens.
     anonymous: Arc<OnceLock<Arc<Transport>>>,
+    fence: Arc<Fence>,
 }
 
 /// A request that [`Api`](crate::Api) has no method for.
@@ -102,6 +105,7 @@ impl Client {
             transport,
             metrics: None,
             anonymous: Arc::default(),
+            fence: Arc::default(),
             config,
         };
         Ok(Self {
@@ -117,6 +121,11 @@ impl Client {
     /// The kubeconfig context's namespace.
     pub fn default_namespace(&self) -> &str {
         &self.inner.config.namespace
+    }
+
+    /// What keeps a former leader from writing.
+    pub(crate) fn fence(&self) -> &Arc<Fence> {
+        &self.inner.fence
     }
 
     pub(crate) fn content_type(&self) -> ContentType {
@@ -183,6 +192,7 @@ impl Client {
             }
         };
         let mut inner = (*Self::with_transport(config, transport)?.inner).clone();
+        inner.fence = Arc::clone(&self.inner.fence);
         inner.credentials = Credentials::Source(source);
         inner.metrics = self.inner.metrics.clone();
         inner.anonymous = Arc::clone(&self.inner.anonymous);
@@ -297,6 +307,11 @@ impl Client {
         let mut out = http::Request::new(body.unwrap_or_default());
         *out.method_mut() = request.method.clone();
         *out.uri_mut() = inner.base.join(&request.path)?;
+        // Whoever does not lead may try to.
+        let writes = request.method != Method::GET && !request.path.starts_with(LEASES);
+        if writes && !inner.fence.is_open() {
+            return Err(Error::NotLeading);
+        }
         let map = out.headers_mut();
         map.clone_from(&inner.headers);
         let value = |s: &str| {

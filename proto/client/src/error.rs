@@ -39,6 +39,9 @@ pub enum Error {
     /// A name, namespace or header that cannot be put into a request.
     #[error("bad request to the API: {0}")]
     Request(String),
+    /// The term of this leader has ended, another may lead: nothing was sent.
+    #[error("the lease was not renewed in time")]
+    NotLeading,
     /// Credentials that are to be sent could not be read.
     #[error("cannot read credentials: {0}")]
     Credentials(String),

@@ -3,7 +3,8 @@
 //!
 //! Clocks of different machines are never compared: a lease has expired when its record has
 //! not changed for the lease's duration *as seen from here*. A leader that cannot renew
-//! within the renew deadline, which is shorter, must stop at once: the process ends.
+//! within the renew deadline, which is shorter, must stop at once: the process ends, and until it
+//! has ended its clients write nothing (`fence`).
 //!
 //! ```no_run
 //! # async fn f(client: client::Client, stop: tokio_util::sync::CancellationToken) {
@@ -22,6 +23,7 @@
 //! ```
 
 use std::future::Future;
+use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
@@ -33,6 +35,7 @@ use crate::api::Api;
 use crate::client::Client;
 use crate::error::{Result, optional};
 use crate::events::{EventType, Recorder, reference};
+use crate::fence::Fence;
 
 /// Candidates wait up to this much longer than the retry period, so that they do not all try at once.
 const JITTER: f64 = 1.2;
@@ -150,6 +153,7 @@ where
     if stop.run_until_cancelled(elector.acquire()).await.is_none() {
         return Outcome::Stopped;
     }
+    let fence = client.fence().clone();
     elector.report(true);
     let leading = CancellationToken::new();
     let mut lead = std::pin::pin!(lead(leading.clone()));
@@ -170,8 +174,11 @@ where
     };
     leading.cancel();
     elector.report(false);
-    if outcome == Outcome::Stopped && elector.config.release_on_stop {
-        elector.release().await;
+    if outcome == Outcome::Stopped {
+        fence.remove();
+        if elector.config.release_on_stop {
+            elector.release().await;
+        }
     }
     outcome
 }
@@ -196,6 +203,8 @@ struct Elector {
     api: Api<Lease>,
     config: Config,
     observed: Option<Observed>,
+    /// Of all clients of the leader.
+    fence: Arc<Fence>,
 }
 
 impl Elector {
@@ -207,6 +216,7 @@ impl Elector {
             api,
             config,
             observed: None,
+            fence: client.fence().clone(),
         }
     }
 
@@ -245,8 +255,14 @@ impl Elector {
 
     /// Whether we are leader after it.
     async fn try_once(&mut self) -> bool {
+        let started = std::time::Instant::now();
         match self.attempt().await {
-            Ok(leading) => leading,
+            Ok(leading) => {
+                if leading {
+                    self.fence.open_until(started, self.config.renew_deadline);
+                }
+                leading
+            }
             Err(err) => {
                 tracing::error!(%err, lock = %self.describe(), "cannot acquire or renew the lease");
                 false

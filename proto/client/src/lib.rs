@@ -12,6 +12,7 @@ mod credentials;
 mod error;
 pub mod events;
 pub mod expectations;
+mod fence;
 pub mod informer;
 pub mod leader_election;
 pub mod metrics;
