@@ -330,17 +330,20 @@ async fn two_candidates_one_leader() {
     };
     let (sender, mut leaders) = mpsc::unbounded_channel();
     let candidate = |identity: &'static str, stop: &CancellationToken| {
-        let (client, ns, stop, sender) = (client.clone(), ns.clone(), stop.clone(), sender.clone());
+        // Each is a program of its own.
+        let client = Client::new(client.config().clone()).unwrap();
+        let (ns, stop, sender) = (ns.clone(), stop.clone(), sender.clone());
         tokio::spawn(async move {
             let mut config = leader_election::Config::new(ns, "demo", identity);
             config.lease_duration = Duration::from_secs(3);
             config.renew_deadline = Duration::from_secs(2);
             config.retry_period = Duration::from_millis(200);
-            leader_election::run(&client, config, stop, |leading| async move {
+            let outcome = leader_election::run(&client, config, stop, |leading| async move {
                 let _ = sender.send(identity);
                 leading.cancelled().await;
             })
-            .await
+            .await;
+            (outcome, client)
         })
     };
     let (stop_a, stop_b) = (CancellationToken::new(), CancellationToken::new());
@@ -352,7 +355,7 @@ async fn two_candidates_one_leader() {
     assert_eq!(lease.holder_identity.as_deref(), Some("a"));
     assert_eq!(lease.lease_transitions, Some(0));
     stop_a.cancel();
-    assert_eq!(a.await.unwrap(), Outcome::Stopped);
+    assert_eq!(a.await.unwrap().0, Outcome::Stopped);
     // It was released, so the other need not wait for it to expire.
     let leader = tokio::time::timeout(Duration::from_secs(10), leaders.recv()).await;
     assert_eq!(leader.unwrap(), Some("b"));
@@ -367,8 +370,13 @@ async fn two_candidates_one_leader() {
         .patch("demo", &patch, &PatchOptions::default())
         .await
         .unwrap();
-    let outcome = tokio::time::timeout(Duration::from_secs(10), b).await;
-    assert_eq!(outcome.unwrap().unwrap(), Outcome::Lost);
+    let ended = tokio::time::timeout(Duration::from_secs(10), b).await;
+    let (outcome, loser) = ended.unwrap().unwrap();
+    assert_eq!(outcome, Outcome::Lost);
+    // And writes nothing any more.
+    let late: Api<ConfigMap> = Api::namespaced(&loser, &ns);
+    let refused = late.create(&config_map("late", "1")).await;
+    assert!(matches!(refused, Err(client::Error::NotLeading)));
     teardown(&client, &ns).await;
 }
 
