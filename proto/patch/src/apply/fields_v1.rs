@@ -23,16 +23,27 @@ pub struct Read {
     pub canonical: bool,
 }
 
+/// How serde_json begins to say that a text nests too deep for it.
+const TOO_DEEP: &str = "recursion limit exceeded";
+
 /// Reads the text of a set. Elements of unknown types are dropped: a later version may know
 /// them.
 pub fn read(text: &str) -> Result<Read, Malformed> {
-    // What nests deeper than serde_json likes is read by way of a tree.
-    let level: Option<Level> = serde_json::from_str(text)
-        .or_else(|_| {
-            let tree = codec::decode::untyped(text.as_bytes()).map_err(de::Error::custom)?;
-            Option::deserialize(tree)
-        })
-        .map_err(|e: serde_json::Error| Malformed(e.to_string()))?;
+    let malformed = |e: &dyn fmt::Display| Malformed(e.to_string());
+    let level: Option<Level> = match serde_json::from_str(text) {
+        Ok(level) => level,
+        // What nests deeper than serde_json likes is read by way of a tree, which does not tell
+        // how the text was written.
+        Err(e) if e.to_string().starts_with(TOO_DEEP) => {
+            let tree = codec::decode::untyped(text.as_bytes()).map_err(|e| malformed(&e))?;
+            let level = Option::<Level>::deserialize(tree).map_err(|e| malformed(&e))?;
+            level.map(|level| Level {
+                canonical: false,
+                ..level
+            })
+        }
+        Err(e) => return Err(malformed(&e)),
+    };
     Ok(match level {
         None => Read {
             set: Set::default(),
@@ -44,7 +55,7 @@ pub fn read(text: &str) -> Result<Read, Malformed> {
             canonical,
         }) => Read {
             // Nothing is above the first level.
-            canonical: canonical && (!own || set.is_empty()),
+            canonical: canonical && (!own || set.is_empty()) && is_compact(text),
             set,
         },
     })
@@ -127,7 +138,9 @@ fn element(key: &str) -> Result<Option<(Element, bool)>, Malformed> {
         return Err(Malformed(format!("missing colon: {key}")));
     };
     let json = |text: &str| -> Result<Value, Malformed> {
-        serde_json::from_str(text).map_err(|e| Malformed(format!("parsing {key}: {e}")))
+        // Not serde_json, which reads long numbers inexactly.
+        codec::decode::untyped(text.as_bytes())
+            .map_err(|e| Malformed(format!("parsing {key}: {e}")))
     };
     let element = match kind {
         "f" => Element::Field(Cow::Owned(text.to_owned())),
@@ -146,14 +159,8 @@ fn element(key: &str) -> Result<Option<(Element, bool)>, Malformed> {
         _ => return Ok(None),
     };
     let plain = match &element {
-        Element::Field(_) | Element::Index(_) => true,
-        // Several fields may be in another order.
-        Element::Key(fields) if fields.len() > 1 => {
-            let mut written = String::new();
-            name(&element, &mut written);
-            serde_json::from_str::<Cow<'_, str>>(&written).is_ok_and(|written| written == key)
-        }
-        Element::Key(_) | Element::Value(_) => !text.contains([' ', '\n', '\t']),
+        Element::Field(_) => true,
+        _ => plain_name(&element) == key,
     };
     Ok(Some((element, plain)))
 }
@@ -192,9 +199,21 @@ fn name(element: &Element, text: &mut String) {
             text.push_str(name);
             text.push('"');
         }
-        Element::Field(name) => text.push_str(&Value::from(format!("f:{name}")).to_string()),
-        Element::Value(value) => text.push_str(&Value::from(format!("v:{value}")).to_string()),
-        Element::Index(i) => text.push_str(&format!("\"i:{i}\"")),
+        Element::Index(_) => {
+            text.push('"');
+            text.push_str(&plain_name(element));
+            text.push('"');
+        }
+        _ => text.push_str(&Value::from(plain_name(element)).to_string()),
+    }
+}
+
+/// The name of the member that stands for an element.
+fn plain_name(element: &Element) -> String {
+    match element {
+        Element::Field(name) => format!("f:{name}"),
+        Element::Value(value) => format!("v:{value}"),
+        Element::Index(i) => format!("i:{i}"),
         Element::Key(fields) => {
             let mut key = "k:{".to_owned();
             for (i, (name, value)) in fields.iter().enumerate() {
@@ -202,9 +221,27 @@ fn name(element: &Element, text: &mut String) {
                 key.push_str(&format!("{comma}{}:{value}", Value::from(name.as_ref())));
             }
             key.push('}');
-            text.push_str(&Value::from(key).to_string());
+            key
         }
     }
+}
+
+/// Whether a text has neither spaces nor escapes that are not needed everywhere. Names that
+/// have spaces are no harm: their set is written anew.
+fn is_compact(text: &str) -> bool {
+    let bytes = text.as_bytes();
+    let mut escaped = false;
+    bytes.iter().all(|&byte| match byte {
+        _ if escaped => {
+            escaped = false;
+            matches!(byte, b'"' | b'\\')
+        }
+        b'\\' => {
+            escaped = true;
+            true
+        }
+        _ => !matches!(byte, b' ' | b'\t' | b'\n' | b'\r'),
+    })
 }
 
 #[cfg(test)]
@@ -268,11 +305,29 @@ mod tests {
             (r#"{"f:a":{"x:new":{}}}"#, false),
             (r#"{"f:a":{"f:b":{},".":{}}}"#, false),
             (r#"{"f:a":null}"#, false),
+            (r#"{"f:a": {}}"#, false),
+            (r#"{"f:\u0061":{}}"#, false),
+            (r#"{"f:\"\\":{}}"#, true),
+            (r#"{"f:a":{"v:1e1":{}}}"#, false),
+            (r#"{"f:a":{"v:4.440000000000104e+22":{}}}"#, true),
+            (r#"{"f:a":{"v:\"\\u0061\"":{}}}"#, false),
+            (r#"{"f:a":{"i:01":{}}}"#, false),
         ] {
             let read = read(text).unwrap();
             assert_eq!(read.canonical, canonical, "{text}");
             assert_eq!(write(&read.set) == text, canonical, "{text}");
         }
+        // Deeper than serde_json reads.
+        let deep = format!(
+            "{}{{}}{}",
+            r#"{"f:b":{},"f:a":"#.repeat(200),
+            "}".repeat(200)
+        );
+        let Read { set, canonical } = read(&deep).unwrap();
+        assert!(!canonical);
+        assert!(read(&write(&set)).is_ok_and(|again| again.set == set));
+        // That a member of the name comes later does not mend what is in this one.
+        assert!(read(r#"{"f:a":{"b":{}},"f:a":{}}"#).is_err());
         for text in [r#"{"f:a":5}"#, r#"{"f:a":[]}"#, r#"{"f:a":"x"}"#] {
             assert!(read(text).is_err(), "{text}");
         }
