@@ -21,7 +21,11 @@ fuzz_target!(|data: &[u8]| {
     let text = tree.to_string();
     if let Ok(settled) = canonical(msg, tree) {
         let decoded = json(msg, text.as_bytes(), Strictness::Strict).expect("it is of its type");
-        assert!(decoded.strict_errors.is_empty(), "{:?}", decoded.strict_errors);
+        assert!(
+            decoded.strict_errors.is_empty(),
+            "{:?}",
+            decoded.strict_errors
+        );
         assert_eq!(decoded.value, settled);
     }
 });
