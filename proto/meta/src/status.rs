@@ -333,6 +333,11 @@ impl Status {
         status
     }
 
+    /// 500 without a reason, which is what upstream makes of an error of no kind.
+    pub fn unknown(message: impl Into<String>) -> Self {
+        Self::failure(500, Reason::Unknown, message)
+    }
+
     /// 504: the request ran out of time; it may still be carried out.
     pub fn timeout(message: impl fmt::Display, retry_after_seconds: i32) -> Self {
         Self::failure(504, Reason::Timeout, format!("Timeout: {message}"))

@@ -10,9 +10,6 @@ use serde_json::{Map, Value, json};
 
 use super::super::object_meta::child_mut;
 
-/// A port of a node that a Service uses: number and protocol.
-pub type NodePort = (u16, String);
-
 fn text<'a>(service: &'a Value, key: &str) -> &'a str {
     service["spec"][key].as_str().unwrap_or_default()
 }
@@ -47,7 +44,7 @@ pub fn needs_node_ports(service: &Value) -> bool {
     }
 }
 
-/// Node ports that a Service may ask for although it needs none.
+/// Whether a Service of this type may ask for node ports, be it given any or not.
 pub fn may_have_node_ports(service: &Value) -> bool {
     matches!(service_type(service), "NodePort" | "LoadBalancer")
 }
@@ -119,14 +116,17 @@ pub fn health_check_port(service: &Value) -> u16 {
         .unwrap_or(0)
 }
 
+/// The node ports of a Service's ports.
+fn port_numbers(service: &Value) -> BTreeSet<u16> {
+    let numbers = ports(service).iter().map(port_number);
+    numbers.filter(|port| *port != 0).collect()
+}
+
 /// Every node port of a Service, the one for health checks included.
 pub fn node_ports(service: &Value) -> BTreeSet<u16> {
-    ports(service)
-        .iter()
-        .map(port_number)
-        .chain(std::iter::once(health_check_port(service)))
-        .filter(|port| *port != 0)
-        .collect()
+    let mut all = port_numbers(service);
+    all.extend(Some(health_check_port(service)).filter(|port| *port != 0));
+    all
 }
 
 pub fn spec_mut(service: &mut Value) -> &mut Map<String, Value> {
@@ -166,8 +166,8 @@ pub fn patch_allocated(service: &mut Value, old: &Value) {
             spec_mut(service).insert("clusterIPs".into(), json!(cluster_ips(old)));
         }
     }
-    if may_have_node_ports(service) && needs_node_ports(old) && needs_node_ports(service) {
-        let used: BTreeSet<u16> = ports(service).iter().map(port_number).collect();
+    if needs_node_ports(old) && needs_node_ports(service) {
+        let used = port_numbers(service);
         let before: Vec<Value> = ports(old).to_vec();
         if let Some(ports) = service["spec"]["ports"].as_array_mut() {
             for port in ports.iter_mut().filter(|p| port_number(p) == 0) {
@@ -222,9 +222,9 @@ pub fn drop_type_dependent(service: &mut Value, old: &Value) {
     {
         gone.push("externalTrafficPolicy");
     }
-    let wipe_ports = needs_node_ports(old)
-        && !needs_node_ports(service)
-        && node_ports(service) == node_ports(old);
+    let wipe_ports = may_have_node_ports(old)
+        && !may_have_node_ports(service)
+        && port_numbers(service).is_subset(&port_numbers(old));
     let not_balanced = service_type(service) != "LoadBalancer";
     let spec = spec_mut(service);
     for key in gone {
@@ -272,6 +272,31 @@ mod tests {
         external["spec"]["type"] = json!("ExternalName");
         drop_type_dependent(&mut external, &old);
         assert!(external["spec"].get("clusterIPs").is_none());
+    }
+
+    #[test]
+    fn a_load_balancer_that_gives_up_allocation_keeps_its_node_ports() {
+        let old =
+            json!({"spec": {"type": "LoadBalancer", "ports": [{"port": 80, "nodePort": 30001}]}});
+        let mut new = old.clone();
+        new["spec"]["allocateLoadBalancerNodePorts"] = json!(false);
+        drop_type_dependent(&mut new, &old);
+        assert_eq!(new["spec"]["ports"], old["spec"]["ports"]);
+    }
+
+    #[test]
+    fn node_ports_go_with_the_type_unless_one_is_new() {
+        let old = json!({"spec": {"type": "LoadBalancer", "allocateLoadBalancerNodePorts": false,
+            "healthCheckNodePort": 30009,
+            "ports": [{"port": 80, "nodePort": 30001}, {"port": 81, "nodePort": 30002}]}});
+        let cluster = |ports: Value| json!({"spec": {"type": "ClusterIP", "ports": ports}});
+        let mut fewer = cluster(json!([{"port": 80, "nodePort": 30002}]));
+        drop_type_dependent(&mut fewer, &old);
+        assert_eq!(fewer["spec"]["ports"], json!([{"port": 80}]));
+        let other = cluster(json!([{"port": 80, "nodePort": 30003}]));
+        let mut dropped = other.clone();
+        drop_type_dependent(&mut dropped, &old);
+        assert_eq!(dropped["spec"]["ports"], other["spec"]["ports"]);
     }
 
     #[test]

@@ -13,6 +13,7 @@ use super::super::object_meta::meta;
 use super::super::strategy::{Context, Hooks, Undo};
 use super::addresses::{Addresses, AllocationError, family};
 use super::fields;
+use super::node_ports::{self, Wanted};
 use super::ports::{NodePorts, PortError};
 
 pub struct ServiceHooks {
@@ -236,57 +237,58 @@ impl ServiceHooks {
         }
     }
 
+    /// The number that the i-th port of a Service gets, if it is not what it asked for and has.
+    async fn node_port(
+        &self,
+        service: &Value,
+        i: usize,
+        wanted: Wanted,
+        dry_run: bool,
+        taken: &mut Taken,
+    ) -> Result<Option<u16>, Status> {
+        let number = match wanted {
+            Wanted::Nothing => return Ok(None),
+            Wanted::Share(number) => return Ok(Some(number)),
+            Wanted::Number(number) => {
+                self.ports.take(number, dry_run).await.map_err(|e| {
+                    let path = spec().child("ports").index(i).child("nodePort");
+                    let value = BadValue::Raw(number.to_string());
+                    invalid(service, FieldError::invalid(&path, value, e.to_string()))
+                })?;
+                number
+            }
+            Wanted::Any => self
+                .any_port(dry_run, taken)
+                .await
+                .map_err(|e| Status::internal(format!("failed to allocate a nodePort: {e}")))?,
+        };
+        taken.ports.push(number);
+        Ok(Some(number))
+    }
+
     async fn node_ports(
         &self,
         service: &mut Value,
-        held: &BTreeSet<u16>,
+        old: Option<&Value>,
         dry_run: bool,
         taken: &mut Taken,
     ) -> Result<(), Status> {
-        let needs = fields::needs_node_ports(service);
-        if needs || fields::may_have_node_ports(service) {
-            // A number may serve two protocols of one Service (DNS over UDP and TCP).
-            let mut own: Vec<fields::NodePort> = Vec::new();
+        if fields::may_have_node_ports(service) {
             for i in 0..fields::ports(service).len() {
-                let port = &fields::ports(service)[i];
-                let (number, protocol) = (fields::port_number(port), fields::protocol(port));
-                let path = spec().child("ports").index(i).child("nodePort");
-                if number != 0 {
-                    let shared = own.iter().any(|(n, p)| *n == number && *p != protocol);
-                    if !shared && !held.contains(&number) {
-                        self.ports.take(number, dry_run).await.map_err(|e| {
-                            let value = BadValue::Raw(number.to_string());
-                            invalid(service, FieldError::invalid(&path, value, e.to_string()))
-                        })?;
-                        taken.ports.push(number);
-                    }
-                    own.push((number, protocol));
-                    continue;
-                }
-                if !needs {
-                    continue;
-                }
-                let same_port = fields::ports(service)[..i].iter().find_map(|earlier| {
-                    let number = fields::port_number(earlier);
-                    (number != 0
-                        && earlier["port"] == port["port"]
-                        && fields::protocol(earlier) != protocol)
-                        .then_some(number)
-                });
-                let number = match same_port {
-                    Some(number) => number,
-                    None => {
-                        let number = self.any_port(dry_run, taken).await.map_err(|e| {
-                            Status::internal(format!("failed to allocate a nodePort: {e}"))
-                        })?;
-                        taken.ports.push(number);
-                        number
-                    }
+                let wanted = match old {
+                    None => node_ports::on_create(service, i),
+                    Some(old) => node_ports::on_update(service, old, &taken.ports, i),
                 };
-                service["spec"]["ports"][i]["nodePort"] = json!(number);
-                own.push((number, protocol));
+                let number = self.node_port(service, i, wanted, dry_run, taken).await?;
+                if let Some(number) = number {
+                    service["spec"]["ports"][i]["nodePort"] = json!(number);
+                }
+                if old.is_some() {
+                    node_ports::distinct(service, i)?;
+                }
             }
         }
+        let held = old.map(fields::node_ports).unwrap_or_default();
         if fields::needs_health_check_port(service) {
             let asked = fields::health_check_port(service);
             if asked == 0 {
@@ -315,13 +317,10 @@ impl ServiceHooks {
     ) -> Result<Option<Undo>, Status> {
         self.families(service, old)?;
         let held = old.map(fields::addresses).unwrap_or_default();
-        let held_ports = old.map(fields::node_ports).unwrap_or_default();
         let mut taken = Taken::default();
         let mut done = self.cluster_ips(service, &held, dry_run, &mut taken).await;
         if done.is_ok() {
-            done = self
-                .node_ports(service, &held_ports, dry_run, &mut taken)
-                .await;
+            done = self.node_ports(service, old, dry_run, &mut taken).await;
         }
         let undo = (!dry_run).then(|| self.undo(service, taken));
         match done {

@@ -4,6 +4,7 @@ mod addresses;
 mod fields;
 mod hooks;
 pub mod metrics;
+mod node_ports;
 mod ports;
 mod range;
 mod repair;

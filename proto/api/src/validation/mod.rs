@@ -111,6 +111,7 @@ const RULES: &[&[Rules]] = &[
 fn created(group: &str, kind: &str) -> fn(&At<'_>, &mut ErrorList) {
     match (group, kind) {
         ("", "Pod") => pod::created,
+        ("", "Service") => service::created,
         ("certificates.k8s.io", "CertificateSigningRequest") => certificates::request_created,
         ("certificates.k8s.io", "ClusterTrustBundle") => certificates::trust_bundle_created,
         ("resource.k8s.io", "ResourceClaim") => resource::claim_created,

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use meta::field::{ErrorList, FieldError};
+use meta::field::{BadValue, ErrorList, FieldError, Path};
 use meta::validation as format;
 use serde_json::Value;
 
@@ -16,9 +16,16 @@ pub(super) const RULES: &[Rules] = &[Rules {
     name: format::dns1123_label,
     object: |at, errors| {
         service(&at.get("spec"), errors);
+        source_ranges_of_load_balancers_only(at, errors);
         topology(at, errors);
     },
-    update: |new, old, errors| update(&new.get("spec"), &old.get("spec"), errors),
+    update: |new, old, errors| {
+        update(&new.get("spec"), &old.get("spec"), errors);
+        let [now, before] = [new, old].map(|at| annotated_source_ranges(at).map(|(_, text)| text));
+        if now != before {
+            created(new, errors);
+        }
+    },
     status: |new, old, errors| {
         let [status, before] = [new, old].map(|at| at.get("status").get("loadBalancer"));
         let ingress = status.get("ingress");
@@ -72,6 +79,7 @@ fn service(spec: &At<'_>, errors: &mut ErrorList) {
         _ => {}
     }
     check_ports(spec, errors);
+    distinct_ports(spec, errors);
     metadata::labels(&spec.get("selector"), errors);
     let affinity = spec.get("sessionAffinity");
     if affinity.is_given() {
@@ -111,6 +119,37 @@ fn service(spec: &At<'_>, errors: &mut ErrorList) {
     }
 }
 
+/// Before there was a field for them, the sources of a load balancer were an annotation, which
+/// counts where the field says nothing.
+fn annotated_source_ranges<'a>(at: &At<'a>) -> Option<(Path, &'a str)> {
+    const KEY: &str = "service.beta.kubernetes.io/load-balancer-source-ranges";
+    let annotations = at.get("metadata").get("annotations");
+    let ranges = annotations.raw(KEY).and_then(Value::as_str)?;
+    let fielded = at.get("spec").get("loadBalancerSourceRanges").len() > 0;
+    (!fielded).then(|| (annotations.path.key(KEY), ranges))
+}
+
+fn source_ranges_of_load_balancers_only(at: &At<'_>, errors: &mut ErrorList) {
+    if let Some((path, _)) = annotated_source_ranges(at)
+        && at.get("spec").get("type").text() != "LoadBalancer"
+    {
+        let detail = "may only be used when `type` is 'LoadBalancer'";
+        errors.push(FieldError::forbidden(&path, detail));
+    }
+}
+
+/// The networks of the annotation, which are looked at when they are new.
+pub(super) fn created(at: &At<'_>, errors: &mut ErrorList) {
+    let Some((path, ranges)) = annotated_source_ranges(at) else {
+        return;
+    };
+    let ranges = ranges.trim();
+    for range in ranges.split(',').filter(|_| !ranges.is_empty()) {
+        let range = Value::from(range.trim());
+        At::new(path.clone(), &range).cidr(errors);
+    }
+}
+
 /// Topology hints have two names, which must not disagree.
 fn topology(at: &At<'_>, errors: &mut ErrorList) {
     const NEW: &str = "service.kubernetes.io/topology-mode";
@@ -128,8 +167,7 @@ fn topology(at: &At<'_>, errors: &mut ErrorList) {
 fn check_ports(spec: &At<'_>, errors: &mut ErrorList) {
     let ports = spec.get("ports");
     let many = ports.len() > 1;
-    let kind = spec.get("type").text();
-    let (mut names, mut pairs, mut node_ports) = (HashSet::new(), HashSet::new(), HashSet::new());
+    let mut names = HashSet::new();
     for port in ports.items() {
         let (name, number, protocol) = (port.get("name"), port.get("port"), port.get("protocol"));
         if name.is_given() {
@@ -147,16 +185,33 @@ fn check_ports(spec: &At<'_>, errors: &mut ErrorList) {
         if application.is_set() {
             application.check(errors, format::qualified_name(application.text()));
         }
-        if !pairs.insert((number.int(), protocol.text())) {
-            port.duplicate(errors);
+    }
+}
+
+/// Node ports, and then ports, are told apart by their protocols.
+fn distinct_ports(spec: &At<'_>, errors: &mut ErrorList) {
+    let (mut pairs, mut node_ports) = (HashSet::new(), HashSet::new());
+    for port in spec.get("ports").items() {
+        let (node_port, protocol) = (port.get("nodePort"), port.get("protocol").text());
+        if !node_port.is_given() {
+            continue;
         }
-        let node_port = port.get("nodePort");
-        if node_port.is_given() {
-            if kind == "ClusterIP" {
-                node_port.forbidden(errors, "may not be used when `type` is 'ClusterIP'");
-            } else if !node_ports.insert((node_port.int(), protocol.text())) {
-                node_port.duplicate(errors);
-            }
+        if spec.get("type").text() == "ClusterIP" {
+            node_port.forbidden(errors, "may not be used when `type` is 'ClusterIP'");
+        }
+        if !node_ports.insert((node_port.int(), protocol)) {
+            node_port.duplicate(errors);
+        }
+    }
+    for port in spec.get("ports").items() {
+        let (number, protocol) = (port.get("port").int(), port.get("protocol").text());
+        if !pairs.insert((number, protocol)) {
+            // Upstream shows what it compares, a struct of its own.
+            let shown = format!(
+                r#"{{"Name":"","Protocol":{protocol:?},"AppProtocol":null,"Port":{},"TargetPort":0,"NodePort":0}}"#,
+                number.unwrap_or(0),
+            );
+            errors.push(FieldError::duplicate(&port.path, BadValue::Raw(shown)));
         }
     }
 }
@@ -332,6 +387,47 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn ports_are_told_apart_by_protocol_and_so_are_node_ports() {
+        let mut errors = ErrorList::default();
+        let object = json!({"spec": {"type": "NodePort", "ports": [
+            {"port": 80, "protocol": "TCP", "nodePort": 30080},
+            {"port": 80, "protocol": "UDP", "nodePort": 30080},
+            {"port": 80, "protocol": "TCP", "nodePort": 30080}]}});
+        distinct_ports(&At::root(&object).get("spec"), &mut errors);
+        let said: Vec<String> = errors.iter().map(ToString::to_string).collect();
+        assert_eq!(
+            said,
+            [
+                "spec.ports[2].nodePort: Duplicate value: 30080",
+                r#"spec.ports[2]: Duplicate value: {"Name":"","Protocol":"TCP","AppProtocol":null,"Port":80,"TargetPort":0,"NodePort":0}"#,
+            ]
+        );
+    }
+
+    #[test]
+    fn annotated_source_ranges_are_looked_at_when_they_change() {
+        let service = |kind: &str, ranges: &str| {
+            json!({
+            "metadata": {"annotations": {"service.beta.kubernetes.io/load-balancer-source-ranges": ranges}},
+            "spec": {"type": kind, "ports": [{"port": 80}]}})
+        };
+        let said = |new: &Value, old: &Value| -> Vec<String> {
+            let mut errors = ErrorList::default();
+            source_ranges_of_load_balancers_only(&At::root(new), &mut errors);
+            (RULES[0].update)(&At::root(new), &At::root(old), &mut errors);
+            errors.iter().map(|e| e.detail.to_string()).collect()
+        };
+        let odd = service("LoadBalancer", "10.0.0.0/8, odd");
+        assert_eq!(said(&odd, &odd), [""; 0]);
+        assert_eq!(said(&odd, &service("LoadBalancer", " ")).len(), 1);
+        let lost = service("ClusterIP", " ");
+        assert_eq!(
+            said(&lost, &lost),
+            ["may only be used when `type` is 'LoadBalancer'"]
+        );
+    }
 
     #[test]
     fn addresses_that_make_no_sense_are_told_in_upstreams_words() {
