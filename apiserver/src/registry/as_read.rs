@@ -44,6 +44,10 @@ pub fn defaults(stored: &Resource, object: &mut Value) -> bool {
             unset
         }
         ("batch", "jobs") => label_like_the_template(object),
+        ("", "pods") => {
+            let asks = object["spec"]["resources"].is_object();
+            asks && api::defaults::pod_level_requests(object)
+        }
         ("", "services") => {
             // A name has no traffic to route; older servers kept the field.
             let named = object["spec"]["type"] == "ExternalName";
@@ -54,12 +58,21 @@ pub fn defaults(stored: &Resource, object: &mut Value) -> bool {
     }
 }
 
-/// Whether [`defaults`] has anything to say about objects of this resource.
-pub fn has_defaults(stored: &Resource) -> bool {
-    matches!(
-        (stored.group, stored.plural),
-        ("", "persistentvolumeclaims" | "services") | ("batch", "jobs")
-    )
+/// The objects of a resource that [`defaults`] may have anything to say about.
+pub enum Lacking<Path> {
+    Nothing,
+    Anything,
+    /// Those that have the field with this path, a message.
+    Where(Path),
+}
+
+pub fn lacking(stored: &Resource) -> Lacking<&'static str> {
+    match (stored.group, stored.plural) {
+        ("", "persistentvolumeclaims" | "services") | ("batch", "jobs") => Lacking::Anything,
+        // There are many pods, and few ask for anything as a whole.
+        ("", "pods") => Lacking::Where("spec.resources"),
+        _ => Lacking::Nothing,
+    }
 }
 
 /// A job without labels has those of its pods.
@@ -158,5 +171,13 @@ mod tests {
         settle(resource("jobs"), &mut job);
         assert_eq!(job["metadata"]["labels"], json!({"a": "b"}));
         assert!(!defaults(resource("jobs"), &mut job));
+        let mut pod = json!({"metadata": {}, "spec": {
+            "resources": {"limits": {"cpu": "1"}, "requests": {"cpu": "1"}},
+            "containers": [{"name": "a", "resources": {"requests": {"memory": "1Gi"}}}]}});
+        settle(resource("pods"), &mut pod);
+        assert_eq!(
+            pod["spec"]["resources"]["requests"],
+            json!({"cpu": "1", "memory": "1Gi"})
+        );
     }
 }

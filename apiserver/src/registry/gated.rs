@@ -1,20 +1,21 @@
 //! Fields that are there only for a feature: what a client says in them is dropped while the
-//! gate is off, unless the object has it already (KEP-3136's rule for alpha fields); and fields
-//! that nobody may write any more.
+//! gate is off, unless the object has it already (KEP-3136's rule for alpha fields); fields
+//! that nobody may write any more; and values of fields that are refused while a gate is off.
 //!
 //! What must not be here: which gates there are (`component::features`).
 
 use std::time::Duration;
 
 use component::features::FeatureGates;
-use meta::field::ErrorList;
+use meta::field::{ErrorList, FieldError, Path};
 use serde_json::{Map, Value};
 
 use super::deletion::GarbageCollection;
 use super::options::DeleteOptions;
 use super::strategy::{Context, Strategy};
 
-/// A field of a resource. In the path `[]` stands for every item of a list.
+/// A field of a resource. In the path `[]` stands for every item of a list or map, and a last
+/// step `a|b` for fields of one feature, all of which stay where any of them is.
 struct Gated {
     group: &'static str,
     plural: &'static str,
@@ -91,6 +92,18 @@ const FIELDS: &[Gated] = &[
         "",
     ),
     of(
+        "resource.k8s.io",
+        "resourceslices",
+        "spec.devices.[].attributes.[].bools|ints|strings|versions",
+        "DRAListTypeAttributes",
+    ),
+    of(
+        "resource.k8s.io",
+        "resourceslices",
+        "spec.devices.[].nodeAllocatableResourceMappings",
+        "DRANodeAllocatableResources",
+    ),
+    of(
         "storage.k8s.io",
         "csidrivers",
         "spec.preventPodSchedulingIfMissing",
@@ -112,6 +125,22 @@ const POD_FIELDS: &[(&str, &str)] = &[
         "PodCertificateRequest",
     ),
 ];
+
+/// A value of a field of a pod's spec that only a gate allows; without it, what stays is
+/// `others`. Objects that say anything in the field already may say this.
+struct GatedValue {
+    field: &'static str,
+    value: &'static str,
+    others: &'static [&'static str],
+    gate: &'static str,
+}
+
+const POD_VALUES: &[GatedValue] = &[GatedValue {
+    field: "securityContext.seLinuxChangePolicy",
+    value: "MountOption",
+    others: &["Recursive"],
+    gate: "SELinuxMount",
+}];
 
 /// Where a resource has a pod's spec.
 const POD_SPECS: &[(&str, &str, &str)] = &[
@@ -136,6 +165,8 @@ struct Field {
 pub struct Dropping {
     inner: Box<dyn Strategy>,
     fields: Vec<Field>,
+    /// With the paths of their fields.
+    values: Vec<(String, &'static GatedValue)>,
 }
 
 /// `strategy`, with the fields of `group`'s `plural` dropped whose gates are off.
@@ -167,13 +198,38 @@ pub fn dropping(
             Field { path, because }
         });
     let fields: Vec<Field> = own.chain(of_pods).collect();
-    if fields.is_empty() {
+    let values: Vec<_> = POD_SPECS
+        .iter()
+        .filter(|(g, p, _)| (*g, *p) == (group, plural))
+        .flat_map(|(_, _, spec)| POD_VALUES.iter().map(move |value| (spec, value)))
+        .filter(|(_, value)| off(value.gate))
+        .map(|(spec, value)| (format!("{spec}.{}", value.field), value))
+        .collect();
+    if fields.is_empty() && values.is_empty() {
         strategy
     } else {
         Box::new(Dropping {
             inner: strategy,
             fields,
+            values,
         })
+    }
+}
+
+/// The items of a list, or the values of a map.
+fn items(object: &Value) -> Vec<&Value> {
+    match object {
+        Value::Array(items) => items.iter().collect(),
+        Value::Object(entries) => entries.values().collect(),
+        _ => Vec::new(),
+    }
+}
+
+fn items_mut(object: &mut Value) -> Vec<&mut Value> {
+    match object {
+        Value::Array(items) => items.iter_mut().collect(),
+        Value::Object(entries) => entries.values_mut().collect(),
+        _ => Vec::new(),
     }
 }
 
@@ -182,8 +238,11 @@ fn is_set(object: &Value, path: &str) -> bool {
     let (step, rest) = path.split_once('.').unwrap_or((path, ""));
     let below = |value: &Value| rest.is_empty() || is_set(value, rest);
     match step {
-        "[]" => object.as_array().into_iter().flatten().any(below),
-        name => object.get(name).is_some_and(below),
+        "[]" => items(object).into_iter().any(below),
+        names => names
+            .split('|')
+            .filter_map(|name| object.get(name))
+            .any(below),
     }
 }
 
@@ -191,11 +250,11 @@ fn remove(object: &mut Value, path: &str) {
     match path.split_once('.') {
         None => {
             if let Some(members) = object.as_object_mut() {
-                members.remove(path);
+                members.retain(|name, _| !path.split('|').any(|gone| gone == name));
             }
         }
         Some(("[]", rest)) => {
-            let items = object.as_array_mut().into_iter().flatten();
+            let items = items_mut(object).into_iter();
             items.for_each(|item| remove(item, rest));
         }
         Some((name, rest)) => {
@@ -222,6 +281,26 @@ impl Dropping {
     }
 }
 
+impl Dropping {
+    /// Complains of values that the gates do not allow.
+    fn refused(&self, object: &Value, old: Option<&Value>) -> ErrorList {
+        let mut errors = ErrorList::default();
+        for (path, gated) in &self.values {
+            if old.is_some_and(|old| is_set(old, path)) {
+                continue;
+            }
+            let pointer = format!("/{}", path.replace('.', "/"));
+            if object.pointer(&pointer).is_some_and(|v| v == gated.value) {
+                let path = path
+                    .split('.')
+                    .fold(Path::root(), |path, step| path.child(step.to_owned()));
+                errors.push(FieldError::not_supported(&path, gated.value, gated.others));
+            }
+        }
+        errors
+    }
+}
+
 impl Strategy for Dropping {
     fn prepare_create(&self, cx: &Context<'_>, object: &mut Value) {
         self.drop_from(object, None);
@@ -229,7 +308,9 @@ impl Strategy for Dropping {
     }
 
     fn validate_create(&self, cx: &Context<'_>, object: &Value) -> ErrorList {
-        self.inner.validate_create(cx, object)
+        let mut errors = self.inner.validate_create(cx, object);
+        errors.extend(self.refused(object, None).0);
+        errors
     }
 
     fn prepare_update(&self, cx: &Context<'_>, object: &mut Value, old: &Value) {
@@ -238,7 +319,9 @@ impl Strategy for Dropping {
     }
 
     fn validate_update(&self, cx: &Context<'_>, object: &Value, old: &Value) -> ErrorList {
-        self.inner.validate_update(cx, object, old)
+        let mut errors = self.inner.validate_update(cx, object, old);
+        errors.extend(self.refused(object, Some(old)).0);
+        errors
     }
 
     fn allow_create_on_update(&self) -> bool {
@@ -298,7 +381,11 @@ mod tests {
             assert!(found, "{resource:?}");
         }
         let gates = FIELDS.iter().map(|field| field.gate);
-        for gate in gates.chain(POD_FIELDS.iter().map(|(_, gate)| *gate)) {
+        let values = POD_VALUES.iter().map(|value| value.gate);
+        for gate in gates
+            .chain(POD_FIELDS.iter().map(|(_, gate)| *gate))
+            .chain(values)
+        {
             let known = FeatureGates::parse(&format!("{gate}=true"));
             assert!(gate.is_empty() || known.is_ok(), "{gate}");
         }
@@ -317,5 +404,42 @@ mod tests {
             json!({"spec": {"containers": [{"name": "a"}, {}]}})
         );
         assert!(!is_set(&dropped, path));
+    }
+
+    #[test]
+    fn fields_of_one_feature_go_or_stay_together() {
+        let path = "spec.devices.[].attributes.[].bools|ints";
+        let mut slice =
+            json!({"spec": {"devices": [{"attributes": {"a": {"int": 1, "ints": [1]}}}]}});
+        assert!(is_set(&slice, path));
+        remove(&mut slice, path);
+        assert_eq!(
+            slice["spec"]["devices"][0]["attributes"],
+            json!({"a": {"int": 1}})
+        );
+    }
+
+    #[test]
+    fn a_value_without_its_gate_is_refused_unless_the_field_was_there() {
+        let gates = FeatureGates::parse("").unwrap();
+        let gated = POD_VALUES.iter().map(|v| (format!("spec.{}", v.field), v));
+        let pods = Dropping {
+            inner: Box::new(super::super::pods::Pods),
+            fields: Vec::new(),
+            values: gated.filter(|(_, v)| !gates.enabled(v.gate)).collect(),
+        };
+        let pod = |policy| json!({"spec": {"securityContext": {"seLinuxChangePolicy": policy}}});
+        let refused = pods.refused(&pod("MountOption"), None);
+        assert_eq!(
+            refused.iter().map(ToString::to_string).collect::<Vec<_>>(),
+            [
+                "spec.securityContext.seLinuxChangePolicy: Unsupported value: \"MountOption\": supported values: \"Recursive\""
+            ]
+        );
+        assert!(pods.refused(&pod("Recursive"), None).is_empty());
+        assert!(
+            pods.refused(&pod("MountOption"), Some(&pod("Recursive")))
+                .is_empty()
+        );
     }
 }

@@ -9,8 +9,9 @@ use codec::meta_splice::{self, ObjectMeta};
 use schema::{Cardinality, Message, Resource, Type};
 use serde_json::Value;
 
+use super::as_read::{self, Lacking};
 use super::object_meta::{meta, meta_mut};
-use super::{as_read, store};
+use super::store;
 use crate::storage::Revision;
 use crate::storage::cache::{Ingest, Ingested, SelectableField};
 
@@ -18,6 +19,7 @@ use crate::storage::cache::{Ingest, Ingested, SelectableField};
 pub struct BuiltIn {
     resource: &'static Resource,
     fields: Vec<Path>,
+    lacking: Lacking<Path>,
 }
 
 /// Fields that are looked up often enough for an index: every kubelet asks for its pods.
@@ -58,6 +60,20 @@ impl BuiltIn {
                 .iter()
                 .map(|name| Path::new(resource, name))
                 .collect(),
+            lacking: match as_read::lacking(resource) {
+                Lacking::Where(path) => Lacking::Where(Path::new(resource, path)),
+                Lacking::Anything => Lacking::Anything,
+                Lacking::Nothing => Lacking::Nothing,
+            },
+        }
+    }
+
+    /// Whether readers may have to be told more than is stored.
+    fn may_lack(&self, raw: &[u8]) -> Result<bool, String> {
+        match &self.lacking {
+            Lacking::Nothing => Ok(false),
+            Lacking::Anything => Ok(true),
+            Lacking::Where(path) => path.is_there(raw),
         }
     }
 
@@ -177,7 +193,7 @@ impl Ingest for BuiltIn {
         for path in &self.fields {
             ingested.fields.push(path.pick(unknown.raw)?);
         }
-        if as_read::has_defaults(self.resource) {
+        if self.may_lack(unknown.raw)? {
             let mut object = store::decode(self.resource, value).map_err(|e| e.to_string())?;
             if as_read::defaults(self.resource, &mut object) {
                 let value = store::encode(self.resource, &object).map_err(|e| e.to_string())?;
@@ -213,6 +229,18 @@ impl Path {
             Some(other) if own.is_empty() => other.pick(raw),
             _ => Ok(own),
         }
+    }
+
+    /// Whether an object has the field, a message.
+    fn is_there(&self, raw: &[u8]) -> Result<bool, String> {
+        let mut at = raw;
+        for number in &self.numbers {
+            match wire::first(at, *number)? {
+                Some(inner) => at = inner,
+                None => return Ok(false),
+            }
+        }
+        Ok(true)
     }
 
     fn pick_json(&self, object: &Value) -> String {

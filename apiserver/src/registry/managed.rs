@@ -199,6 +199,10 @@ impl FieldManager<'_> {
                 child_mut(&mut filled, "metadata");
                 filled["metadata"]["annotations"][TEMPLATE_GENERATION] = json!("0");
             }
+            ("", "PersistentVolumeClaim") if object["status"]["phase"].as_str().is_none() => {
+                filled = object.clone();
+                child_mut(&mut filled, "status").insert("phase".into(), json!("Pending"));
+            }
             ("batch", "Job") => {
                 filled = object.clone();
                 label_like_the_template(&mut filled);

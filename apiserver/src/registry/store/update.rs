@@ -120,6 +120,9 @@ impl Store {
         self.check_resource_version(write, &mut object, current)?;
 
         let cx = self.context(write);
+        // Hooks look at the object as it will be.
+        ensure_namespace(&mut object, write.namespace)?;
+        keep_system_fields(&mut object, old);
         let undo = match self.hooks.get() {
             Some(hooks) => hooks.begin_update(&cx, &mut object, old).await?,
             None => None,
@@ -225,26 +228,10 @@ impl Store {
         old: &Value,
     ) -> Result<(), Status> {
         let cx = self.context(write);
-        ensure_namespace(object, write.namespace)?;
         set_generation(object, meta(old).generation());
         self.strategy.prepare_update(&cx, object, old);
 
-        let before = &old["metadata"];
-        let m = object.get_mut("metadata").expect("set above");
-        if m.get("uid").is_none_or(|u| u == "") {
-            keep(m, before, "uid");
-        }
-        for key in ["creationTimestamp", "deletionTimestamp"] {
-            if before.get(key).is_some() {
-                keep(m, before, key);
-            }
-        }
-        if m.get("deletionGracePeriodSeconds").is_none() {
-            keep(m, before, "deletionGracePeriodSeconds");
-        }
-        // Only the server writes it, and it is no longer written.
-        keep(m, before, "selfLink");
-
+        keep_system_fields(object, old);
         let errs = self.strategy.validate_update(&cx, object, old);
         if !errs.is_empty() {
             return Err(Status::invalid(
@@ -391,6 +378,26 @@ impl Store {
             ))),
         }
     }
+}
+
+/// What of its metadata no update changes, or may leave out.
+fn keep_system_fields(object: &mut Value, old: &Value) {
+    let before = &old["metadata"];
+    meta_mut(object);
+    let m = &mut object["metadata"];
+    if m.get("uid").is_none_or(|u| u == "") {
+        keep(m, before, "uid");
+    }
+    for key in ["creationTimestamp", "deletionTimestamp"] {
+        if before.get(key).is_some() {
+            keep(m, before, key);
+        }
+    }
+    if m.get("deletionGracePeriodSeconds").is_none() {
+        keep(m, before, "deletionGracePeriodSeconds");
+    }
+    // Only the server writes it, and it is no longer written.
+    keep(m, before, "selfLink");
 }
 
 /// An object of a kind that is kept as JSON may lie there in a version that has other fields

@@ -235,6 +235,17 @@ fn requests_from_limits(resources: &mut Fields) {
     }
 }
 
+/// The defaults of pod-level requests for a pod whose containers got theirs later (from a
+/// LimitRange). Says whether there was anything to default.
+pub fn pod_level_requests(pod: &mut Value) -> bool {
+    let Some(spec) = pod.get_mut("spec").and_then(Value::as_object_mut) else {
+        return false;
+    };
+    let before = spec.get("resources").cloned();
+    pod_level_resources(spec);
+    spec.get("resources") != before.as_ref()
+}
+
 /// Pod-level requests (KEP-2837): from the containers' where they can be overcommitted,
 /// else from the pod's own limits.
 fn pod_level_resources(spec: &mut Fields) {

@@ -24,6 +24,7 @@ mod storage;
 use std::collections::HashMap;
 use std::sync::{OnceLock, RwLock};
 
+pub use self::core::pod_level_requests;
 use schema::{Cardinality, Field, Message, Type};
 use serde_json::{Map, Value};
 

@@ -147,6 +147,9 @@ impl Walk {
                     }
                     return false;
                 }
+                // Neither side has a field that is printed.
+                self.leaf(Some(message), old, new, delta);
+                return true;
             }
             Atom::Map { item, atomic } => {
                 let entries = entries(old, new);
