@@ -170,6 +170,10 @@ impl Clock {
     /// so, which may be at one o'clock; hours and minutes simply pass, so that what is due in an
     /// hour that a clock change skips is not due that day.
     fn next(&self, after: Timestamp, zone: &TimeZone) -> Option<Timestamp> {
+        if self.hours & !STAR == 0 || self.minutes & !STAR == 0 {
+            // A list of nothing (`,`) is a field too: years would pass minute by minute.
+            return None;
+        }
         let second = SignedDuration::from_secs(1);
         let mut at = floor(after)
             .checked_add(second)
@@ -324,6 +328,15 @@ fn duration(text: &str) -> Option<SignedDuration> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_field_of_nothing_is_never_met() {
+        for never in [", * * * *", "* ,, * * *"] {
+            let schedule = Schedule::parse(never).unwrap();
+            let now = "2026-01-01T00:00:00Z".parse().unwrap();
+            assert_eq!(schedule.next(now, &TimeZone::UTC), None, "{never}");
+        }
+    }
 
     #[test]
     fn schedules() {
