@@ -4,6 +4,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
 
+use codec::serde_pb::Part;
 use futures::future::BoxFuture;
 use futures::{FutureExt, StreamExt};
 use meta::Status;
@@ -15,7 +16,7 @@ use crate::authn::{ALL_AUTHENTICATED, MASTERS, User};
 use crate::lookup::{Lookup, Observer};
 use crate::registry::Registry;
 use crate::registry::managed::FieldManager;
-use crate::registry::store::{Store, Update, Warnings, Write, decode_part};
+use crate::registry::store::{Store, Update, Warnings, Write, decode_part, is_same_part};
 use crate::storage::cache::{At, ListQuery, Object, Selector, Start, WatchItem, WatchQuery};
 use crate::storage::{Revision, keys};
 
@@ -175,7 +176,8 @@ pub async fn feed(registry: Arc<Registry>, observer: Arc<dyn Observer>) {
     let mut streams = futures::stream::SelectAll::new();
     for observed in observer.observes() {
         if let Some(store) = registry.store(observed.group, observed.resource) {
-            let followed = follow(store.clone()).map(|(store, item)| (store, observed.reads, item));
+            let followed = follow(store.clone(), observed.reads)
+                .map(|(store, item)| (store, observed.reads, item));
             streams.push(Box::pin(followed));
         }
     }
@@ -208,9 +210,10 @@ pub async fn feed(registry: Arc<Registry>, observer: Arc<dyn Observer>) {
     }
 }
 
-/// Watches a resource, beginning again with the state whenever the watch ends.
-fn follow(store: Arc<Store>) -> impl futures::Stream<Item = (Arc<Store>, WatchItem)> {
-    futures::stream::unfold((store, None), |(store, mut watcher)| async move {
+/// Watches what is read of a resource's objects, beginning again with the state whenever the
+/// watch ends.
+fn follow(store: Arc<Store>, reads: Part) -> impl futures::Stream<Item = (Arc<Store>, WatchItem)> {
+    futures::stream::unfold((store, None), move |(store, mut watcher)| async move {
         loop {
             let current = match &mut watcher {
                 Some(current) => current,
@@ -224,7 +227,13 @@ fn follow(store: Arc<Store>) -> impl futures::Stream<Item = (Arc<Store>, WatchIt
                         bookmarks: true,
                     };
                     match store.cache.watch(query).await {
-                        Ok(new) => watcher.insert(new),
+                        Ok(new) => {
+                            let resource = store.resource;
+                            let same = move |before: &Object, after: &Object| {
+                                is_same_part(resource, before.bytes(), after.bytes(), reads)
+                            };
+                            watcher.insert(new.passing_over(Box::new(same)))
+                        }
                         Err(e) => {
                             tracing::debug!(error = %e, "waiting for the watch cache");
                             tokio::time::sleep(std::time::Duration::from_millis(50)).await;

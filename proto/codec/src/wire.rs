@@ -95,6 +95,13 @@ impl<'a> Reader<'a> {
         }
     }
 
+    /// Skips as [`Reader::skip`] does; what was skipped.
+    pub fn skipped(&mut self, wire: u8) -> Result<&'a [u8]> {
+        let start = self.pos;
+        self.skip(wire)?;
+        Ok(&self.buf[start..self.pos])
+    }
+
     /// Groups may nest without bound: nothing is kept of them.
     fn skip_rare(&mut self, mut wire: u8) -> Result<()> {
         let mut groups = 0_usize;

@@ -382,6 +382,21 @@ pub fn decode_part(
     codec::serde_pb::part_from_slice(resource.message, raw, part)
 }
 
+/// Whether two states of an object are the same for who reads only these members. States that
+/// are not protobuf count as different.
+pub fn is_same_part(
+    resource: &'static Resource,
+    one: &[u8],
+    other: &[u8],
+    part: codec::serde_pb::Part,
+) -> bool {
+    let raw = |bytes| codec::envelope::decode(bytes).map(|unknown| unknown.raw);
+    match (raw(one), raw(other)) {
+        (Ok(one), Ok(other)) => part.is_same(resource.message, one, other).unwrap_or(false),
+        _ => false,
+    }
+}
+
 /// `--storage-media-type`
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StorageMedia {

@@ -130,6 +130,13 @@ impl Object {
         Ok(bytes)
     }
 
+    /// A form that has been made already.
+    pub fn kept_encoding(&self, id: u32) -> Option<Bytes> {
+        let encodings = self.encodings.lock();
+        let kept = encodings.iter().find(|(i, _)| *i == id);
+        kept.map(|(_, bytes)| bytes.clone())
+    }
+
     /// Drops the encodings; says how many bytes that were.
     pub(super) fn forget_encodings(&self) -> usize {
         let gone = std::mem::take(&mut *self.encodings.lock());

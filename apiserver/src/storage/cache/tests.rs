@@ -422,6 +422,23 @@ async fn history_ages() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn modifications_that_mean_nothing_are_passed_over() {
+    let rig = Rig::new(&[("pods/ns/a", "v=1")]).await;
+    let start = Start::Now;
+    let watch = rig.watch(Selector::default(), start).await.unwrap();
+    let mut watch = watch.passing_over(Box::new(|before: &Object, after: &Object| {
+        before.bytes().len() == after.bytes().len()
+    }));
+    rig.put("ns/a", "v=2").await;
+    let longer = rig.put("ns/a", "v=longer").await;
+    let created = rig.put("ns/b", "v=longer").await;
+    assert_eq!(
+        ready(&mut watch),
+        [format!("~ns/a@{longer}"), format!("+ns/b@{created}")]
+    );
+}
+
+#[tokio::test(start_paused = true)]
 async fn bookmarks_tell_the_revision() {
     let rig = Rig::new(&[("pods/ns/a", "")]).await;
     let query = WatchQuery {

@@ -10,7 +10,7 @@ use std::task::{Context, Poll, ready};
 use super::history::Event;
 use super::resource::ResourceCache;
 use super::tree::Cursor;
-use super::watchers::{Channel, Queued, Seen};
+use super::watchers::{Channel, MeansNothing, Queued, Seen};
 use super::{Result, Revision, WatchItem};
 
 /// A watch's items. Dropping it ends the watch.
@@ -32,6 +32,12 @@ impl Watcher {
     /// How many get the same changes, to judge by the last one of the resource.
     pub fn fan_out(&self) -> usize {
         self.resource.told()
+    }
+
+    /// Says, once, which modifications the watcher need not be woken for.
+    pub fn passing_over(self, means_nothing: MeansNothing) -> Self {
+        self.channel.pass_over(means_nothing);
+        self
     }
 
     fn item(&self, seen: Seen, event: &Event) -> Option<WatchItem> {

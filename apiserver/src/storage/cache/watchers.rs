@@ -8,7 +8,7 @@
 //! What must not be here: history, encodings.
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 
 use futures::task::AtomicWaker;
@@ -69,12 +69,17 @@ impl End {
     }
 }
 
+/// Whether a modification from one state to the other means nothing to who watches.
+pub type MeansNothing = Box<dyn Fn(&Object, &Object) -> bool + Send + Sync>;
+
 /// A watcher's queue, between the cache's writer and the watcher's stream.
 pub(super) struct Channel {
     pub(super) selector: Selector,
     pub(super) bookmarks: bool,
     /// Changes up to here are not sent: the watch asked to begin later.
     after: Revision,
+    /// Modifications that are not queued.
+    passed_over: OnceLock<MeansNothing>,
     /// Bytes that may wait.
     limit: usize,
     queue: Mutex<Queue>,
@@ -102,13 +107,25 @@ impl Channel {
             selector,
             bookmarks,
             after,
+            passed_over: OnceLock::new(),
             limit,
             queue: Mutex::default(),
             waker: AtomicWaker::new(),
         }
     }
 
-    /// False when the watcher has just been cut off.
+    pub(super) fn pass_over(&self, means_nothing: MeansNothing) {
+        // Set twice, the first holds.
+        let _ = self.passed_over.set(means_nothing);
+    }
+
+    fn passes_over(&self, event: &Event) -> bool {
+        match (self.passed_over.get(), &event.previous, &event.object) {
+            (Some(means_nothing), Some(before), Some(after)) => means_nothing(before, after),
+            _ => false,
+        }
+    }
+
     fn offer(&self, event: &Arc<Event>) -> Offer {
         if event.revision <= self.after {
             return Offer::Ignored;
@@ -116,6 +133,9 @@ impl Channel {
         let Some(seen) = Seen::through(&self.selector, event) else {
             return Offer::Ignored;
         };
+        if seen == Seen::Modified && self.passes_over(event) {
+            return Offer::Ignored;
+        }
         let mut queue = self.queue.lock();
         queue.bytes += cost(event);
         if queue.bytes > self.limit {
