@@ -350,6 +350,7 @@ pub async fn run(options: Options, stop: CancellationToken) -> anyhow::Result<()
         request_timeout: serving.request_timeout.get(),
         min_watch: std::time::Duration::from_secs(serving.min_request_timeout),
         metrics: request_metrics,
+        fan_out: Arc::default(),
         profiling: tuning.profiling,
         random: rand::random,
         stopping: stopping.clone(),

@@ -45,6 +45,7 @@ pub struct Chain {
     /// `--min-request-timeout`: watches last that long to twice as long.
     pub min_watch: Duration,
     pub metrics: Arc<Metrics>,
+    pub fan_out: Arc<verbs::FanOut>,
     /// `--profiling`: `/debug` is served.
     pub profiling: bool,
     pub random: fn() -> u64,

@@ -356,12 +356,16 @@ impl View {
             (EventType::Modified, _) => Form::Modified,
             _ => Form::Deleted,
         };
+        let id = form.id(self.served);
+        if let Some(kept) = object.kept_encoding(id) {
+            return Ok(kept);
+        }
         // Made of another kept form, so not under the same lock.
         let body = match media {
             Media::Protobuf => self.object(object, media, false)?,
             _ => self.bare_json(object)?,
         };
-        object.encoding(form.id(self.served), |_| {
+        object.encoding(id, |_| {
             if media == Media::Protobuf {
                 return event(ty, &body, media);
             }

@@ -4,6 +4,7 @@
 //! What must not be here: what a verb does to an object (`registry/`).
 
 pub mod authorization;
+mod batches;
 pub mod body;
 pub mod chain;
 pub mod context;

@@ -16,6 +16,7 @@ mod watch;
 mod write;
 
 pub use read::meta_version;
+pub use watch::FanOut;
 
 use std::collections::HashMap;
 use std::sync::Arc;

@@ -1,6 +1,7 @@
 //! WATCH: an event per line (JSON) or per frame (protobuf) for as long as the client and
 //! the server want.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,16 +10,19 @@ use futures::{Stream, StreamExt};
 use http::header::{self, HeaderValue};
 use http::{Response, StatusCode};
 use meta::Status;
+use parking_lot::Mutex;
+use schema::Resource;
 use serde_json::{Value, json};
 use streaming::Message;
 
+use super::super::batches::Batches;
 use super::super::body::{self, Body, BoxError};
 use super::super::chain::Chain;
 use super::super::context::RequestContext;
 use super::super::encode::{self, EventType, ListMeta, View};
 use super::super::metrics::WatchMetrics;
 use super::super::negotiate::{self, Media, Offer};
-use super::super::pace::Paced;
+use super::super::pace::{Bursts, Paced};
 use super::super::websocket;
 use super::read::{self, Shape, meta_version};
 use super::table;
@@ -27,9 +31,6 @@ use crate::registry::store::Store;
 use crate::registry::store::errors::{During, status};
 use crate::storage;
 use crate::storage::cache::{Object, WatchItem, Watcher};
-
-/// Events that are ready at the same time go out in one write, up to this many bytes.
-const BATCH: usize = 64 * 1024;
 
 pub(super) async fn watch(
     chain: &Chain,
@@ -78,8 +79,24 @@ pub(super) async fn watch(
         let events = messages(watcher, writer, timeout).take_until(stopped);
         return Ok(websocket::watch(request, events));
     }
-    let events = frames(watcher, writer, timeout).take_until(stopped);
+    let fan_out = chain.fan_out.clone();
+    let events = frames(watcher, writer, &fan_out, timeout).take_until(stopped);
     Ok(streamed(events, accepted.media))
+}
+
+/// What the watches of one server share.
+#[derive(Default)]
+pub struct FanOut {
+    /// By the address of the resource that is watched.
+    bursts: Mutex<HashMap<usize, Arc<Bursts>>>,
+    batches: Batches,
+}
+
+impl FanOut {
+    fn bursts(&self, resource: &'static Resource) -> Arc<Bursts> {
+        let place = std::ptr::from_ref(resource) as usize;
+        self.bursts.lock().entry(place).or_default().clone()
+    }
 }
 
 fn streamed(
@@ -122,39 +139,23 @@ fn message(frame: Bytes, media: Media) -> Message {
 fn frames(
     watcher: Watcher,
     mut writer: Writer,
+    fan_out: &Arc<FanOut>,
     timeout: Duration,
-) -> impl Stream<Item = Result<Bytes, BoxError>> + Send {
+) -> impl Stream<Item = Result<Bytes, BoxError>> + Send + use<> {
     let deadline = tokio::time::sleep(timeout);
-    Paced::new(watcher, Watcher::fan_out)
+    let bursts = fan_out.bursts(writer.view.stored);
+    let fan_out = fan_out.clone();
+    Paced::new(watcher, Watcher::fan_out, bursts)
         .ready_chunks(256)
         .flat_map(move |items| {
-            let frames = items
+            let frames: Vec<_> = items
                 .into_iter()
-                .filter_map(|item| writer.frame_or_error(item));
-            let chunks = joined(frames.collect()).into_iter().map(Ok);
-            futures::stream::iter(chunks)
+                .filter_map(|item| writer.frame_or_error(item))
+                .collect();
+            let chunks = fan_out.batches.joined(&frames, writer.is_shared());
+            futures::stream::iter(chunks.into_iter().map(Ok))
         })
         .take_until(deadline)
-}
-
-/// Frames put together up to [`BATCH`]; one that stands alone is passed on as it is.
-fn joined(frames: Vec<Bytes>) -> Vec<Bytes> {
-    let mut chunks = Vec::new();
-    let mut rest = &frames[..];
-    while !rest.is_empty() {
-        let mut size = 0;
-        let fitting = rest.iter().take_while(|frame| {
-            size += frame.len();
-            size <= BATCH
-        });
-        let (group, others) = rest.split_at(fitting.count().max(1));
-        chunks.push(match group {
-            [only] => only.clone(),
-            several => several.concat().into(),
-        });
-        rest = others;
-    }
-    chunks
 }
 
 /// The watch as messages of a WebSocket, one for each event.
@@ -184,6 +185,11 @@ struct Writer {
 }
 
 impl Writer {
+    /// Whether others get the same frames, as far as the form decides it.
+    fn is_shared(&self) -> bool {
+        matches!(self.shape, Shape::Objects)
+    }
+
     /// What stands for the item. An object that cannot be shown does not end the watch for the
     /// others.
     fn frame_or_error(&mut self, item: storage::Result<WatchItem>) -> Option<Bytes> {
@@ -268,25 +274,5 @@ impl Writer {
             Shape::Objects => (self.view.api_version(), self.view.served.kind),
         };
         encode::tree_event(EventType::Bookmark, &version, kind, &tree, self.media)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn frames_go_out_together_as_far_as_they_fit() {
-        let frame = |n: usize| Bytes::from(vec![b'x'; n]);
-        let sizes = |frames: &[usize]| -> Vec<usize> {
-            let frames = frames.iter().map(|n| frame(*n)).collect();
-            joined(frames).iter().map(Bytes::len).collect()
-        };
-        assert_eq!(sizes(&[]), [0; 0]);
-        assert_eq!(sizes(&[1, 2, 3]), [6]);
-        assert_eq!(sizes(&[1, BATCH, 2, BATCH - 2, 1]), [1, BATCH, BATCH, 1]);
-        assert_eq!(sizes(&[BATCH + 1, 1]), [BATCH + 1, 1]);
-        let alone = frame(9);
-        assert_eq!(joined(vec![alone.clone()])[0].as_ptr(), alone.as_ptr());
     }
 }
