@@ -15,7 +15,6 @@ use hyper::body::Frame;
 use meta::Status;
 
 use super::negotiate::{self, Media};
-use super::pieces::Pieces;
 
 /// Whatever ends a body early.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
@@ -64,26 +63,28 @@ pub fn compressed(
     if response.body().len() <= threshold || !negotiate::accepts_gzip(request) {
         return response.map(full);
     }
-    let headers = response.headers_mut();
-    headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
-    headers.append(header::VARY, HeaderValue::from_static("Accept-Encoding"));
+    say_gzip(response.headers_mut());
     response.map(|body| full(gzip(&body)))
 }
 
-/// A long answer, sent as it is made, compressed when the client takes that.
-pub fn pieces(content_type: &str, pieces: Pieces, request: &HeaderMap) -> Response<Body> {
-    let mut response = Response::new(empty());
+/// A long answer, sent as it is made. `gzip`: that is how its pieces are.
+pub fn pieces(
+    content_type: &str,
+    pieces: impl Iterator<Item = Result<Bytes, BoxError>> + Send + 'static,
+    gzip: bool,
+) -> Response<Body> {
+    let mut response = Response::new(stream(futures::stream::iter(pieces)));
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, value(content_type));
-    let pieces = if negotiate::accepts_gzip(request) {
-        headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
-        headers.append(header::VARY, HeaderValue::from_static("Accept-Encoding"));
-        pieces.compressed()
-    } else {
-        pieces
-    };
-    *response.body_mut() = stream(futures::stream::iter(pieces));
+    if gzip {
+        say_gzip(headers);
+    }
     response
+}
+
+fn say_gzip(headers: &mut HeaderMap) {
+    headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+    headers.append(header::VARY, HeaderValue::from_static("Accept-Encoding"));
 }
 
 fn gzip(body: &[u8]) -> Bytes {

@@ -16,7 +16,6 @@ pub mod metrics;
 pub mod negotiate;
 pub mod pace;
 pub mod paths;
-pub mod pieces;
 pub mod query;
 pub mod request_info;
 pub mod verbs;

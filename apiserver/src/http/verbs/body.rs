@@ -9,8 +9,9 @@ use meta::Status;
 use schema::Message;
 use serde_json::Value;
 
-use super::super::negotiate::Media;
-use crate::registry::options::{FieldValidation, PatchType};
+use super::super::context::RequestContext;
+use super::super::negotiate::{self, Media};
+use crate::registry::options::{FieldValidation, PatchType, WriteOptions};
 use crate::registry::store::Warnings;
 
 /// The kind that an endpoint takes.
@@ -48,9 +49,36 @@ pub fn strictness(validation: FieldValidation) -> Strictness {
     }
 }
 
+/// What a POST asks to create, and how. What is looked at first is refused first, as upstream
+/// has it.
+pub async fn to_create(
+    request: &mut RequestContext,
+    expected: Expected,
+) -> Result<(Value, WriteOptions), Status> {
+    let media = negotiate::input(&request.headers)?;
+    let body = request.read_body().await?;
+    let options = WriteOptions::from_query(&request.query, "CreateOptions")?;
+    let validation = options.field_validation;
+    let object = object(media, &body, expected, validation, &request.warnings)?;
+    Ok((object, options))
+}
+
+/// What a PUT asks to write, and how.
+pub async fn to_update(
+    request: &mut RequestContext,
+    expected: Expected,
+) -> Result<(Value, WriteOptions), Status> {
+    let body = request.read_body().await?;
+    let options = WriteOptions::from_query(&request.query, "UpdateOptions")?;
+    let media = negotiate::input(&request.headers)?;
+    let validation = options.field_validation;
+    let object = object(media, &body, expected, validation, &request.warnings)?;
+    Ok((object, options))
+}
+
 /// Reads an object of the expected kind, defaults applied. Unknown fields become warnings
 /// or an error, as the request wants.
-pub fn object(
+fn object(
     media: Media,
     body: &[u8],
     expected: Expected,

@@ -9,6 +9,7 @@ mod connect;
 mod delete;
 mod deprecated;
 mod patch;
+mod pieces;
 mod read;
 mod rest;
 pub mod table;

@@ -12,8 +12,8 @@ use super::super::body::{self, Body};
 use super::super::context::RequestContext;
 use super::super::encode::{self, ListMeta, View};
 use super::super::negotiate::{self, Accepted, Media, Offer};
-use super::super::pieces::{self, Item, Pieces};
 use super::super::request_info::RequestInfo;
+use super::pieces::{self, Item, Pieces};
 use super::table::{self, Include};
 use crate::registry::options::ListOptions;
 use crate::registry::store::{Listed, Store};
@@ -189,7 +189,9 @@ pub(super) async fn list(
         };
         let media = accepted.media;
         let pieces = Pieces::new(view, (&version, &kind), &meta, objects, item, media)?;
-        return Ok(body::pieces(media.name(), pieces, &request.headers));
+        let gzip = negotiate::accepts_gzip(&request.headers);
+        let pieces = if gzip { pieces.compressed() } else { pieces };
+        return Ok(body::pieces(media.name(), pieces, gzip));
     }
     let bytes = many(view, &objects, &meta, shape, &accepted)?;
     Ok(body::bytes(

@@ -52,16 +52,7 @@ pub(super) async fn answer(
             (Reply::Object(rest.get(target).await?), StatusCode::OK)
         }
         "create" => {
-            let media = negotiate::input(&request.headers)?;
-            let body = request.read_body().await?;
-            let options = WriteOptions::from_query(&request.query, "CreateOptions")?;
-            let mut object = input::object(
-                media,
-                &body,
-                expected,
-                options.field_validation,
-                &request.warnings,
-            )?;
+            let (mut object, options) = input::to_create(request, expected).await?;
             let writer = Writer::new(request, &options);
             let target = target(resource, request, &options, writer.of(spoken, None));
             // What is asked and not kept is answered with its managers all the same.
@@ -71,16 +62,7 @@ pub(super) async fn answer(
             (rest.create(target, object).await?, StatusCode::CREATED)
         }
         "update" => {
-            let body = request.read_body().await?;
-            let options = WriteOptions::from_query(&request.query, "UpdateOptions")?;
-            let media = negotiate::input(&request.headers)?;
-            let object = input::object(
-                media,
-                &body,
-                expected,
-                options.field_validation,
-                &request.warnings,
-            )?;
+            let (object, options) = input::to_update(request, expected).await?;
             check_name(&object, request)?;
             let writer = Writer::new(request, &options);
             let target = target(resource, request, &options, writer.of(spoken, None));

@@ -155,16 +155,7 @@ pub(super) async fn create(
     request: &mut RequestContext,
 ) -> Result<Response<Body>, Status> {
     let accepted = negotiate::output(&request.headers, &request.query, Offer::Objects)?;
-    let media = negotiate::input(&request.headers)?;
-    let body = request.read_body().await?;
-    let options = WriteOptions::from_query(&request.query, "CreateOptions")?;
-    let object = input::object(
-        media,
-        &body,
-        expected(view),
-        options.field_validation,
-        &request.warnings,
-    )?;
+    let (object, options) = input::to_create(request, expected(view)).await?;
     let object = to_stored(view, object);
     let writer = Writer::new(request, &options);
     let written = store
@@ -221,16 +212,7 @@ pub(super) async fn update(
     request: &mut RequestContext,
 ) -> Result<Response<Body>, Status> {
     let accepted = negotiate::output(&request.headers, &request.query, Offer::Objects)?;
-    let body = request.read_body().await?;
-    let options = WriteOptions::from_query(&request.query, "UpdateOptions")?;
-    let media = negotiate::input(&request.headers)?;
-    let object = input::object(
-        media,
-        &body,
-        expected(view),
-        options.field_validation,
-        &request.warnings,
-    )?;
+    let (object, options) = input::to_update(request, expected(view)).await?;
     check_name(&object, request)?;
     let uid = meta(&object).uid().to_owned();
     let object = to_stored(view, object);

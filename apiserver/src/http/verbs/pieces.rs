@@ -11,11 +11,11 @@ use flate2::write::GzEncoder;
 use meta::Status;
 use serde_json::Value;
 
-use super::body::BoxError;
-use super::encode::{self, ListMeta, View};
-use super::negotiate::Media;
-use super::verbs::meta_version;
-use super::verbs::table::{self, Include};
+use super::super::body::BoxError;
+use super::super::encode::{self, ListMeta, View};
+use super::super::negotiate::Media;
+use super::meta_version;
+use super::table::{self, Include};
 use crate::storage::cache::Object;
 
 /// About how many bytes of the list are made at a time.
