@@ -37,6 +37,11 @@ impl Local {
         }
     }
 
+    /// Whether any resource of this group version is served.
+    pub fn serves(&self, group: &str, version: &str) -> bool {
+        self.registry.serves(group, version)
+    }
+
     fn store(&self, group: &str, plural: &str) -> Result<&Arc<Store>, Status> {
         self.registry
             .store(group, plural)

@@ -4,6 +4,7 @@
 //!
 //! What must not be here: controllers that could run elsewhere (`controller-manager`).
 
+mod api_services;
 mod authentication_config;
 mod endpoints;
 mod identity;
@@ -104,6 +105,7 @@ impl ControlPlane {
             HOUR / 2,
             legacy_tokens::ensure,
         );
+        start.once("apiservice-registration-controller", api_services::register);
         if cp.bootstrap_rbac {
             start.once("rbac/bootstrap-roles", rbac::ensure);
         }

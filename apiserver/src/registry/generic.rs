@@ -7,11 +7,13 @@ use std::time::Duration;
 
 use api::same::{By, differing, same};
 use api::validation;
+use jiff::Timestamp;
 use meta::field::ErrorList;
 use schema::{Message, Resource};
 use serde_json::{Value, json};
 
 use super::claims;
+use super::conditions;
 use super::deletion::GarbageCollection;
 use super::object_meta::{
     child_mut, keep, meta, meta_mut, semantically_equal, set, set_generation, time,
@@ -56,6 +58,8 @@ enum OnCreate {
     Keep,
     /// Everything begins as this.
     Phase(&'static str),
+    /// An API that this server serves by itself is there.
+    AvailableIfLocal,
 }
 
 /// What else counts or is counted.
@@ -119,6 +123,12 @@ impl Traits {
     const fn continued_generation(self) -> Traits {
         Traits {
             generation: Generation::Continued,
+            ..self
+        }
+    }
+    const fn available_if_local(self) -> Traits {
+        Traits {
+            on_create: OnCreate::AvailableIfLocal,
             ..self
         }
     }
@@ -209,7 +219,9 @@ const TRAITS: &[Traits] = &[
     of("apiextensions.k8s.io", "customresourcedefinitions")
         .generation()
         .conditional_update(),
-    of("apiregistration.k8s.io", "apiservices").conditional_update(),
+    of("apiregistration.k8s.io", "apiservices")
+        .conditional_update()
+        .available_if_local(),
     of("apps", "daemonsets")
         .generation()
         .also(Also::TemplateGeneration),
@@ -387,6 +399,12 @@ fn note_phase_time(object: &mut Value, old: &Value, now: jiff::Timestamp) {
     }
 }
 
+/// Says of an APIService without a service that it is served.
+fn available(object: &mut Value, now: Timestamp) {
+    let message = "Local APIServices are always available";
+    conditions::set(object, "Available", "True", "Local", message, now);
+}
+
 impl Strategy for Generic {
     fn prepare_create(&self, cx: &Context<'_>, object: &mut Value) {
         if self.has_status
@@ -399,6 +417,12 @@ impl Strategy for Generic {
                 }
                 OnCreate::Phase(phase) => {
                     members.insert("status".into(), json!({"phase": phase}));
+                }
+                OnCreate::AvailableIfLocal => {
+                    members.remove("status");
+                    if object["spec"]["service"].is_null() {
+                        available(object, cx.now);
+                    }
                 }
             }
         }
