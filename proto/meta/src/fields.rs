@@ -60,7 +60,7 @@ impl Selector {
     }
 
     /// Reads the text of a `fieldSelector` parameter. In values, `\`, `,` and `=` are escaped
-    /// by a backslash.
+    /// by a backslash. A term of no field and no value (`=`, `!=`) asks for nothing.
     pub fn parse(s: &str) -> Result<Self, ParseError> {
         let mut terms = split_terms(s);
         terms.sort_unstable();
@@ -70,11 +70,14 @@ impl Selector {
                 selector: s.to_owned(),
                 term: term.to_owned(),
             })?;
-            out.push(Requirement {
-                field: field.to_owned(),
-                equals,
-                value: unescape(value)?,
-            });
+            let value = unescape(value)?;
+            if !field.is_empty() || !value.is_empty() {
+                out.push(Requirement {
+                    field: field.to_owned(),
+                    equals,
+                    value,
+                });
+            }
         }
         Ok(Self(out))
     }

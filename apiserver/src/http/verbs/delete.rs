@@ -66,12 +66,9 @@ pub(super) async fn one(
     if deleted.marked || store.strategy.returns_deleted() {
         return respond(view, request, &accepted, code, deleted.object);
     }
-    Ok(status(
-        request,
-        &accepted,
-        store.deleted_status(&deleted.object),
-        code,
-    ))
+    let mut answer = store.deleted_status(&deleted.object);
+    answer.details_mut().group = view.served.group.to_owned();
+    Ok(status(request, &accepted, answer, code))
 }
 
 fn status(

@@ -24,7 +24,7 @@ use std::sync::Arc;
 
 use futures::future::BoxFuture;
 use http::{Method, Response};
-use meta::Status;
+use meta::{GroupResource, Status};
 use schema::{Resource, Subresource};
 
 use super::body::Body;
@@ -190,16 +190,42 @@ pub async fn serve(chain: &Chain, request: &mut RequestContext) -> Result<Respon
             connect.connect(request).await
         }
         Endpoint::Rest { rest: it, speaks } => rest::answer(resource, &*it, speaks, request).await,
-        Endpoint::Stored { store, view } => match request.info.verb.as_str() {
-            "get" => read::get(&store, view, request).await,
-            "list" => read::list(&store, view, request).await,
-            "watch" => watch::watch(chain, &store, view, request).await,
-            "create" => write::create(&store, view, request).await,
-            "update" => write::update(chain, &store, view, request).await,
-            "patch" => patch::patch(chain, &store, view, request).await,
-            "delete" => delete::one(&store, view, request).await,
-            "deletecollection" => delete::collection(&store, view, request).await,
-            _ => Err(method_not_allowed()),
-        },
+        Endpoint::Stored { store, view } => stored(chain, &store, view, request)
+            .await
+            .map_err(|status| as_asked(view, status)),
+    }
+}
+
+async fn stored(
+    chain: &Chain,
+    store: &Arc<Store>,
+    view: View,
+    request: &mut RequestContext,
+) -> Result<Response<Body>, Status> {
+    match request.info.verb.as_str() {
+        "get" => read::get(store, view, request).await,
+        "list" => read::list(store, view, request).await,
+        "watch" => watch::watch(chain, store, view, request).await,
+        "create" => write::create(store, view, request).await,
+        "update" => write::update(chain, store, view, request).await,
+        "patch" => patch::patch(chain, store, view, request).await,
+        "delete" => delete::one(store, view, request).await,
+        "deletecollection" => delete::collection(store, view, request).await,
+        _ => Err(method_not_allowed()),
+    }
+}
+
+/// What is not there is told of in the group that was asked: events are of two groups.
+fn as_asked(view: View, status: Status) -> Status {
+    let stored = GroupResource::new(view.stored.group, view.stored.plural);
+    match &status.details {
+        Some(details)
+            if view.served.group != view.stored.group
+                && status == Status::not_found(&stored, &details.name) =>
+        {
+            let asked = GroupResource::new(view.served.group, view.served.plural);
+            Status::not_found(&asked, &details.name)
+        }
+        _ => status,
     }
 }

@@ -17,7 +17,8 @@ use super::super::store::{Store, Write};
 use crate::storage::cache::{At, ListQuery, Selector};
 
 const GROUP: &str = "policy";
-const RESOURCE: &str = "poddisruptionbudgets";
+/// The condition of a budget that says whether pods may go.
+const ALLOWED: &str = "DisruptionAllowed";
 
 pub struct Evictions {
     pub pods: Arc<Store>,
@@ -80,8 +81,9 @@ fn take(budget: &mut Value, pod: &str, now: Timestamp) -> Result<(), Status> {
     }
     let allowed = number(budget, "disruptionsAllowed");
     let forbidden = |message: &str| {
+        // Upstream says it in the singular.
         Err(Status::forbidden(
-            &GroupResource::new(GROUP, RESOURCE),
+            &GroupResource::new(GROUP, "poddisruptionbudget"),
             &name,
             message,
         ))
@@ -99,11 +101,7 @@ fn take(budget: &mut Value, pod: &str, now: Timestamp) -> Result<(), Status> {
         );
     }
     if allowed == 0 {
-        return Err(refused(format!(
-            "The disruption budget {name} needs {} healthy pods and has {} currently",
-            number(budget, "desiredHealthy"),
-            number(budget, "currentHealthy")
-        )));
+        return Err(refused(exhausted(budget)));
     }
     let status = child_mut(budget, "status");
     status.insert("disruptionsAllowed".into(), json!(allowed - 1));
@@ -115,13 +113,42 @@ fn take(budget: &mut Value, pod: &str, now: Timestamp) -> Result<(), Status> {
     Ok(())
 }
 
+/// Why a budget allows no disruption. Its numbers are not to be trusted when its controller
+/// could not work them out.
+fn exhausted(budget: &Value) -> String {
+    let name = meta(budget).name();
+    let number = |key: &str| budget["status"][key].as_i64().unwrap_or(0);
+    let (healthy, desired) = (number("currentHealthy"), number("desiredHealthy"));
+    let conditions = budget["status"]["conditions"].as_array();
+    let why = conditions
+        .into_iter()
+        .flatten()
+        .find(|c| c["type"] == ALLOWED && c["status"] == "False")
+        .map(|c| ["reason", "message"].map(|key| c[key].as_str().unwrap_or_default()))
+        .filter(|[_, message]| !message.is_empty());
+    match why {
+        Some(["SyncFailed", message]) => format!(
+            "The disruption budget {name} does not allow evicting pods currently because it failed sync: {message}"
+        ),
+        _ if healthy <= desired => format!(
+            "The disruption budget {name} needs {desired} healthy pods and has {healthy} currently"
+        ),
+        Some([reason, message]) => format!(
+            "The disruption budget {name} does not allow evicting pods currently ({reason}): {message}"
+        ),
+        None => format!("The disruption budget {name} does not allow evicting pods currently"),
+    }
+}
+
 /// Says that the budget allows no more.
 fn used_up(budget: &mut Value, now: Timestamp) {
-    const TYPE: &str = "DisruptionAllowed";
-    conditions::set(budget, TYPE, "False", "InsufficientPods", "", now);
+    conditions::set(budget, ALLOWED, "False", "InsufficientPods", "", now);
     let observed = budget["status"]["observedGeneration"].clone();
     let conditions = budget["status"]["conditions"].as_array_mut();
-    let condition = conditions.into_iter().flatten().find(|c| c["type"] == TYPE);
+    let condition = conditions
+        .into_iter()
+        .flatten()
+        .find(|c| c["type"] == ALLOWED);
     if let Some(condition) = condition.filter(|_| observed.is_i64() && observed != 0) {
         condition["observedGeneration"] = observed;
     }
@@ -308,6 +335,16 @@ mod tests {
         assert_eq!(
             err.details.unwrap().causes[0].message,
             "The disruption budget b needs 2 healthy pods and has 2 currently"
+        );
+        one["status"]["currentHealthy"] = json!(3);
+        let but = "The disruption budget b does not allow evicting pods currently";
+        assert_eq!(exhausted(&one), but);
+        one["status"]["conditions"][0]["message"] = json!("why");
+        assert_eq!(exhausted(&one), format!("{but} (InsufficientPods): why"));
+        one["status"]["conditions"][0]["reason"] = json!("SyncFailed");
+        assert_eq!(
+            exhausted(&one),
+            format!("{but} because it failed sync: why")
         );
         let mut behind = budget(1);
         behind["status"]["observedGeneration"] = json!(0);

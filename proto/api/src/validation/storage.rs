@@ -19,7 +19,10 @@ pub(super) const RULES: &[Rules] = &[
         group: "",
         kind: "PersistentVolume",
         name: format::dns1123_subdomain,
-        object: |at, errors| persistent_volume(&at.get("spec"), errors),
+        object: |at, errors| {
+            persistent_volume(&at.get("spec"), errors);
+            annotated_mount_options(at, errors);
+        },
         update: volume_update,
         status: any_update,
     },
@@ -299,6 +302,34 @@ fn persistent_volume(spec: &At<'_>, errors: &mut ErrorList) {
     attributes(spec, errors);
 }
 
+/// Mount options were an annotation once, which only volumes may have that could be mounted
+/// with options then.
+fn annotated_mount_options(at: &At<'_>, errors: &mut ErrorList) {
+    const KEY: &str = "volume.beta.kubernetes.io/mount-options";
+    const MOUNTED: [&str; 13] = [
+        "awsElasticBlockStore",
+        "azureDisk",
+        "azureFile",
+        "cephfs",
+        "cinder",
+        "gcePersistentDisk",
+        "glusterfs",
+        "iscsi",
+        "nfs",
+        "photonPersistentDisk",
+        "quobyte",
+        "rbd",
+        "vsphereVolume",
+    ];
+    let annotations = at.get("metadata").get("annotations");
+    let spec = at.get("spec");
+    if annotations.raw(KEY).is_some() && !MOUNTED.iter().any(|name| spec.get(name).is_set()) {
+        let path = annotations.path.child(KEY);
+        let detail = "may not specify mount options for this volume type";
+        errors.push(FieldError::forbidden(&path, detail));
+    }
+}
+
 /// The one source of a volume; `pinned`: it is said on which nodes it is.
 fn source(spec: &At<'_>, pinned: bool, errors: &mut ErrorList) {
     let mut given = 0;
@@ -414,7 +445,8 @@ fn volume_update(new: &At<'_>, old: &At<'_>, errors: &mut ErrorList) {
     immutable(&at_root("volumeMode"), &old.get("volumeMode"), errors);
     let affinity = at_root("nodeAffinity");
     let was = old.raw("nodeAffinity");
-    let kept = affinity.is_set() && same(AFFINITY, affinity.value(), was);
+    let renamed = was.map(|was| with_ga_keys(was, affinity.value()));
+    let kept = affinity.is_set() && same(AFFINITY, affinity.value(), renamed.as_ref());
     if was.is_some() && !kept {
         affinity.invalid(
             errors,
@@ -425,6 +457,45 @@ fn volume_update(new: &At<'_>, old: &At<'_>, errors: &mut ErrorList) {
     if old.get(class).is_set() && !new.get(class).is_set() {
         new.get(class)
             .forbidden(errors, "update from non-nil value to nil is forbidden");
+    }
+}
+
+/// The affinity that a volume had, with the keys of its requirements changed as an update may:
+/// from a beta label to the one that came of it. Upstream looks others up, too, and finds them
+/// to have become no key at all, which is told of elsewhere.
+fn with_ga_keys(old: &Value, new: Option<&Value>) -> Value {
+    let mut renamed = old.clone();
+    let terms = renamed.pointer_mut("/required/nodeSelectorTerms");
+    let terms = terms.and_then(Value::as_array_mut).into_iter().flatten();
+    for (i, term) in terms.enumerate() {
+        for field in ["matchExpressions", "matchFields"] {
+            let requirements = term.get_mut(field).and_then(Value::as_array_mut);
+            for (j, requirement) in requirements.into_iter().flatten().enumerate() {
+                let now = new.map(|new| &new["required"]["nodeSelectorTerms"][i][field][j]);
+                let key = now
+                    .filter(|now| now.is_object())
+                    .map(|now| text(now, "key"));
+                if key.is_some_and(|key| key == ga_label(text(requirement, "key"))) {
+                    requirement["key"] = key.unwrap_or_default().into();
+                }
+            }
+        }
+    }
+    renamed
+}
+
+fn text<'a>(value: &'a Value, key: &str) -> &'a str {
+    value[key].as_str().unwrap_or_default()
+}
+
+fn ga_label(beta: &str) -> &'static str {
+    match beta {
+        "beta.kubernetes.io/arch" => "kubernetes.io/arch",
+        "beta.kubernetes.io/instance-type" => "node.kubernetes.io/instance-type",
+        "beta.kubernetes.io/os" => "kubernetes.io/os",
+        "failure-domain.beta.kubernetes.io/region" => "topology.kubernetes.io/region",
+        "failure-domain.beta.kubernetes.io/zone" => "topology.kubernetes.io/zone",
+        _ => "",
     }
 }
 
