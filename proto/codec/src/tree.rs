@@ -11,7 +11,7 @@ use schema::{Cardinality, Field, Message, Omit, Special, Type};
 use serde_json::{Map, Value};
 
 use crate::error::{Error, Result};
-use crate::json::write;
+use crate::json::{spelling, write};
 use crate::serde_pb::Embedded;
 use crate::{MAX_DEPTH, assemble, decode, serde_pb, special};
 
@@ -52,8 +52,9 @@ pub fn expand_raw(msg: &'static Message, tree: &mut Value) {
     });
 }
 
-/// Gives raw extensions that mean what they meant `before`, at the same place, their text back.
-/// It is compact then, as if it had been printed and read.
+/// Gives raw extensions, and the numbers in them, that are what they were `before` at the same
+/// place the spelling back that they had. The text is compact then, as if it had been printed
+/// and read.
 pub fn keep_raw(msg: &'static Message, tree: &mut Value, before: &Value) {
     each_raw(msg, tree, Some(before), &mut |raw, before| {
         let (Some(text), Some(Value::String(old))) = (raw.as_str(), before) else {
@@ -61,10 +62,18 @@ pub fn keep_raw(msg: &'static Message, tree: &mut Value, before: &Value) {
         };
         // However its numbers were printed on the way.
         let [then, now] = [old.as_str(), text].map(|text| decode::untyped(text.as_bytes()).ok());
+        let (Some(then), Some(now)) = (then, now) else {
+            return;
+        };
         let mut kept = Vec::with_capacity(old.len());
-        if then.is_some() && then == now && write::compact(&mut kept, old.as_bytes()).is_ok() {
-            *raw = Value::String(String::from_utf8(kept).unwrap_or_default());
+        if then == now {
+            if write::compact(&mut kept, old.as_bytes()).is_err() {
+                return;
+            }
+        } else {
+            spelling::spelled_as(&now, serde_json::from_str(old).ok(), &mut kept);
         }
+        *raw = Value::String(String::from_utf8(kept).unwrap_or_default());
     });
 }
 

@@ -1,6 +1,8 @@
 //! YAML into a tree. As upstream does it, the text is made into JSON first, so that the
 //! errors are those of the JSON; only duplicate keys are YAML's own.
 
+use std::borrow::Cow;
+
 use schema::Message;
 use serde_json::{Map, Value};
 
@@ -33,23 +35,47 @@ pub fn yaml(
 /// # Errors
 /// The body is no YAML, or it holds what JSON does not have.
 pub fn to_json(body: &[u8]) -> Result<(Vec<u8>, Vec<String>), DecodeError> {
-    let text = std::str::from_utf8(body)
-        .map_err(|_| Error::Syntax("yaml: invalid leading UTF-8 octet".into()))?;
-    let parsed = yaml::parse(text)?;
+    let text = text(body)?;
+    let parsed = yaml::parse(&text)?;
     let mut json = Vec::with_capacity(text.len());
     write::value(&mut json, &parsed.value);
     Ok((json, parsed.duplicates))
 }
 
+/// YAML is UTF-8, or UTF-16 if it begins with a byte order mark that says so.
+fn text(body: &[u8]) -> Result<Cow<'_, str>> {
+    let unit = match body {
+        [0xff, 0xfe, ..] => u16::from_le_bytes,
+        [0xfe, 0xff, ..] => u16::from_be_bytes,
+        _ => {
+            let text = std::str::from_utf8(body);
+            let text = text.map_err(|_| syntax("invalid leading UTF-8 octet"))?;
+            return Ok(text.into());
+        }
+    };
+    let (pairs, rest) = body[2..].as_chunks();
+    if !rest.is_empty() {
+        return Err(syntax("incomplete UTF-16 character"));
+    }
+    let characters = char::decode_utf16(pairs.iter().map(|pair| unit(*pair)));
+    let text: Result<String, _> = characters.collect();
+    text.map(Cow::Owned)
+        .map_err(|_| syntax("unexpected low surrogate area"))
+}
+
+fn syntax(problem: &str) -> Error {
+    Error::Syntax(format!("yaml: {problem}"))
+}
+
 /// JSON is YAML, and is what most clients send as YAML. `None` where a YAML reader might see
-/// something else in it: control characters, escapes by number, long keys, keys that occur
-/// twice, numbers that are not whole, or no JSON at all.
+/// something else in it: control characters, escapes by number or of slashes, long keys, keys
+/// that occur twice, numbers that are not whole, or no JSON at all.
 pub fn plain_json(body: &[u8]) -> Option<Value> {
     let printed = |b: &u8| matches!(b, b'\n' | b' '..=b'~');
     if body.first() != Some(&b'{') || !body.iter().all(printed) {
         return None;
     }
-    if body.windows(2).any(|w| w == b"\\u") {
+    if body.windows(2).any(|w| w == b"\\u" || w == b"\\/") {
         return None;
     }
     let mut json = Reader::new(body);
@@ -107,7 +133,7 @@ mod tests {
         };
         for body in [
             r#"{}"#,
-            r#"{"a":[1,-2,0,true,false,null,"x",{}],"b":{"c":"\"\\\/\n\t\b\f\r"}}"#,
+            r#"{"a":[1,-2,0,true,false,null,"x",{}],"b":{"c":"\"\\\n\t\b\f\r"}}"#,
             r#"{"y":"yes","on":"1","0":"~","null":"0x1", "a: b" : " # no comment", "<": "- x"}"#,
             "{\n  \"a\": {\n    \"b\": [\n      1\n    ]\n  }\n}\n",
         ] {
@@ -120,6 +146,7 @@ mod tests {
             r#"{"a":1e3}"#,
             r#"{"a":9223372036854775808}"#,
             r#"{"a":"\u0041"}"#,
+            r#"{"a":"\/"}"#,
             "{\t\"a\":1}",
             r#"{"a":"ä"}"#,
             r#"{"a":1} x"#,
@@ -128,5 +155,17 @@ mod tests {
         ] {
             assert_eq!(plain_json(body.as_bytes()), None, "{body}");
         }
+    }
+
+    #[test]
+    fn a_byte_order_mark_says_how_characters_are_written() {
+        let utf16 = |bytes: fn(u16) -> [u8; 2]| -> Vec<u8> {
+            "\u{feff}a: ä".encode_utf16().flat_map(bytes).collect()
+        };
+        for body in [utf16(u16::to_le_bytes), utf16(u16::to_be_bytes)] {
+            assert_eq!(to_json(&body).unwrap().0, "{\"a\":\"ä\"}".as_bytes());
+            assert!(to_json(&body[..body.len() - 1]).is_err());
+        }
+        assert_eq!(to_json("\u{feff}a: 1".as_bytes()).unwrap().0, b"{\"a\":1}");
     }
 }

@@ -1,6 +1,7 @@
 //! JSON as Go writes and reads it. Nothing here knows a schema.
 
 pub mod read;
+pub mod spelling;
 pub mod write;
 
 pub use read::nests;

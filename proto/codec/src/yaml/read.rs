@@ -95,11 +95,55 @@ fn check_indentation(text: &str) -> Result<()> {
     Ok(())
 }
 
+const UNKNOWN_ESCAPE: &str = "found unknown escape character";
+const NO_CHARACTER: &str = "found invalid Unicode character escape code";
+
+/// The parser tells more than go-yaml.
+fn in_go_yamls_words(problem: &str) -> &str {
+    match problem.strip_prefix("while parsing a quoted scalar, ") {
+        Some(rest) if rest.contains("surrogate") => NO_CHARACTER,
+        Some(rest) if rest.starts_with(UNKNOWN_ESCAPE) => UNKNOWN_ESCAPE,
+        _ => problem,
+    }
+}
+
+/// Quoted text cannot have the escapes that YAML 1.2 took over from JSON, which the parser lets
+/// pass: `\/`, and characters written as two surrogates.
+fn check_escapes(document: &str, span: &Span) -> Result<()> {
+    let Some(quoted) = span.byte_range().and_then(|range| document.get(range)) else {
+        return Ok(());
+    };
+    let mut rest = quoted;
+    while let Some(at) = rest.find('\\') {
+        let escape = &rest[at + 1..];
+        let problem = match escape.as_bytes() {
+            [b'/', ..] => Some(UNKNOWN_ESCAPE),
+            [
+                b'u',
+                b'd' | b'D',
+                b'8'..=b'9' | b'a'..=b'f' | b'A'..=b'F',
+                ..,
+            ] => Some(NO_CHARACTER),
+            _ => None,
+        };
+        if let Some(problem) = problem {
+            let before = quoted.len() - escape.len();
+            let line = span.start.line() + quoted[..before].matches('\n').count();
+            return Err(failed_at(line, problem));
+        }
+        // What is escaped may be a backslash itself.
+        let escaped = escape.chars().next().map_or(0, char::len_utf8);
+        rest = &escape[escaped..];
+    }
+    Ok(())
+}
+
 /// Reads the first document of a YAML stream; an empty stream is `null`.
 pub fn parse(text: &str) -> Result<Parsed> {
     check_directives(text)?;
     check_indentation(text)?;
     let mut reader = Reader {
+        text,
         parser: Parser::with_options(StrInput::new(text), options()),
         anchors: HashMap::new(),
         aliased: Size { values: 0, text: 0 },
@@ -121,6 +165,7 @@ pub fn parse(text: &str) -> Result<Parsed> {
 }
 
 struct Reader<'t> {
+    text: &'t str,
     parser: Parser<'t, StrInput<'t>>,
     /// Anchored values with what they are made of.
     anchors: HashMap<usize, (Value, Size)>,
@@ -143,6 +188,14 @@ fn too_deep() -> Error {
     failed(format_args!("exceeded max depth of {MAX_DEPTH}"))
 }
 
+/// go-yaml does not name the first line.
+fn failed_at(line: usize, problem: &str) -> Error {
+    match line {
+        0 | 1 => failed(problem),
+        _ => failed(format_args!("line {line}: {problem}")),
+    }
+}
+
 fn failed(text: impl std::fmt::Display) -> Error {
     Error::Syntax(format!("yaml: {text}"))
 }
@@ -156,8 +209,11 @@ impl<'t> Reader<'t> {
                 Err(too_deep())
             }
             Some(Err(error)) => {
-                let line = error.marker().line();
-                Err(failed(format_args!("line {line}: {}", error.info())))
+                let problem = error.info();
+                Err(failed_at(
+                    error.marker().line(),
+                    in_go_yamls_words(&problem),
+                ))
             }
         }
     }
@@ -186,6 +242,9 @@ impl<'t> Reader<'t> {
                     text: text.len(),
                     ..one
                 };
+                if matches!(style, ScalarStyle::DoubleQuoted) {
+                    check_escapes(self.text, &span)?;
+                }
                 (scalar_value(&text, style, tag.as_deref())?, size, anchor)
             }
             Event::SequenceStart(_, anchor, _) => {
@@ -403,6 +462,21 @@ mod tests {
         }
         let unknown = error("%FOO bar\n---\na: 1\n").unwrap();
         assert_eq!(unknown, "yaml: found unknown directive name");
+    }
+
+    #[test]
+    fn escapes_are_those_of_yaml_1_1() {
+        let error = |text: &str| parse(text).err().map(|e| e.to_string());
+        let said = |line: usize, what: &str| Some(format!("yaml: line {line}: {what}"));
+        assert_eq!(error("a: 1\nb: \"x\\/\""), said(2, UNKNOWN_ESCAPE));
+        assert_eq!(error("a: \"\n  \\ud83d\\ude00\""), said(2, NO_CHARACTER));
+        assert_eq!(
+            error("a: \"\\ud83d\""),
+            Some(format!("yaml: {NO_CHARACTER}"))
+        );
+        assert_eq!(error("a: \"\\q\""), Some(format!("yaml: {UNKNOWN_ESCAPE}")));
+        assert_eq!(read("a: \"\\\\/ \\u00e4\""), json!({"a": "\\/ ä"}));
+        assert_eq!(read("a: 'x\\/'"), json!({"a": "x\\/"}));
     }
 
     #[test]
