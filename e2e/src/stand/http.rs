@@ -23,6 +23,8 @@ use super::pki::Pki;
 pub const PROTOBUF: &str = "application/vnd.kubernetes.protobuf";
 /// JSON.
 pub const JSON: &str = "application/json";
+/// What kubectl shows: rows with the cells of columns, as JSON.
+pub const TABLE: &str = "application/json;as=Table;v=v1;g=meta.k8s.io";
 /// A strategic merge patch.
 pub const STRATEGIC: &str = "application/strategic-merge-patch+json";
 /// A merge patch.

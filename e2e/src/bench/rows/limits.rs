@@ -11,7 +11,7 @@ use super::lists::list;
 use crate::bench::measure::{Sample, Side, Work};
 use crate::bench::seed::{FANOUT, FANOUT_PODS};
 use crate::bench::{Bench, Case, Headline};
-use crate::stand::http::{Ask, JSON, PROTOBUF};
+use crate::stand::http::{Ask, JSON, PROTOBUF, TABLE};
 
 /// Lists at once.
 const LISTS: u64 = 50;
@@ -28,7 +28,7 @@ const EVENTS: u64 = 200;
 pub async fn run(bench: &mut Bench) -> Result<()> {
     if bench.options.wants("heap") {
         let pods = bench.options.pods + FANOUT_PODS;
-        for (accept, form) in [(PROTOBUF, "protobuf"), (JSON, "JSON")] {
+        for (accept, form) in [(PROTOBUF, "protobuf"), (JSON, "JSON"), (TABLE, "tables")] {
             let case = Case {
                 row: "heap",
                 what: format!("{LISTS} LISTs of {pods} pods at once, {form}"),

@@ -1,4 +1,5 @@
-//! A list in JSON, chunk by chunk: its items are the objects at the second depth.
+//! A list in JSON, chunk by chunk: its items are the objects at the second depth, and those of a
+//! table, inside of its rows, the objects at the third.
 
 use anyhow::{Result, ensure};
 
@@ -10,6 +11,8 @@ const HEAD: usize = 1024;
 /// The scan.
 #[derive(Debug)]
 pub struct JsonList {
+    /// How many brackets are open around an item.
+    around: u32,
     depth: u32,
     in_string: bool,
     escaped: bool,
@@ -21,7 +24,17 @@ pub struct JsonList {
 impl JsonList {
     /// A scan at the list's first byte.
     pub fn new(digest: bool) -> Self {
+        Self::around(2, digest)
+    }
+
+    /// A scan at a table's first byte. Columns have no objects inside, rows have one each.
+    pub fn of_table(digest: bool) -> Self {
+        Self::around(3, digest)
+    }
+
+    fn around(around: u32, digest: bool) -> Self {
         Self {
+            around,
             depth: 0,
             in_string: false,
             escaped: false,
@@ -66,8 +79,7 @@ impl JsonList {
                 match first {
                     b'"' => self.in_string = true,
                     b'{' | b'[' => {
-                        // The list, its array, an item.
-                        if first == b'{' && self.depth == 2 {
+                        if first == b'{' && self.depth == self.around {
                             self.seen.items += 1;
                         }
                         self.depth += 1;
@@ -129,6 +141,18 @@ mod tests {
         assert!(scan(&json[..json.len() - 1], 7).is_err());
         assert!(scan(b"]", 1).is_err());
         assert!(scan(b"", 1).is_err());
+    }
+
+    #[test]
+    fn rows_of_a_table_are_counted_and_columns_are_not() {
+        let json = br#"{"kind":"Table","metadata":{},"columnDefinitions":[{"name":"Name"},{"name":"{"}],"rows":[{"cells":["a",1],"object":{"metadata":{"labels":{}}}},{"cells":[],"object":{}}]}"#;
+        for size in [1, 5, 1000] {
+            let mut scan = JsonList::of_table(false);
+            for chunk in json.chunks(size) {
+                scan.feed(chunk).unwrap();
+            }
+            assert_eq!(scan.finish().unwrap().items, 2);
+        }
     }
 
     #[test]

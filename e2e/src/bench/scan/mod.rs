@@ -11,6 +11,8 @@ pub use watch::{Event, Kind, WatchScan};
 
 use anyhow::Result;
 
+use crate::stand::http::{PROTOBUF, TABLE};
+
 /// What was seen of a list.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Seen {
@@ -35,10 +37,10 @@ pub enum ListScan {
 impl ListScan {
     /// A scan of a form; with the digest, which costs, or without.
     pub fn new(accept: &str, digest: bool) -> Self {
-        if accept == crate::stand::http::PROTOBUF {
-            Self::Proto(ProtoList::new(digest))
-        } else {
-            Self::Json(JsonList::new(digest))
+        match accept {
+            PROTOBUF => Self::Proto(ProtoList::new(digest)),
+            TABLE => Self::Json(JsonList::of_table(digest)),
+            _ => Self::Json(JsonList::new(digest)),
         }
     }
 
