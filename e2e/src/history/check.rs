@@ -9,12 +9,15 @@
 //!
 //! Watches: every change after the begin, once, in order, with the right type; a
 //! bookmark never runs ahead; the last watch of each watcher reaches the end.
+//!
+//! What may be answered at all: `answers`.
 
 use std::collections::{BTreeMap, HashMap};
 
+use super::answers::answers;
 use super::record::{
-    Action, From, HALF, History, Kind, Outcome, Read, Revision, SELECTED, Semantics, Shown, State,
-    Time, Told, Truth, VALUE, Watch, Write,
+    Action, From, HALF, History, Kind, Outcome, Read, Revision, SELECTED, Semantics, Shown, Sort,
+    State, Time, Told, Truth, VALUE, Watch, Write,
 };
 
 /// All objects at one revision.
@@ -36,6 +39,8 @@ pub fn check(truth: &Truth, history: &History) -> Vec<String> {
     let mut steps = steps(truth, &mut broken);
     let known = writes(&mut steps, &history.writes, &mut broken);
     reads(truth, &steps, &history.reads, known, &mut broken);
+    let begins: Vec<_> = steps.iter().map(|s| (s.revision, s.invoked)).collect();
+    answers(history, &begins, &mut broken);
     for watch in &history.watches {
         if let Err(reason) = self::watch(truth, &steps, watch) {
             broken.push(format!(
@@ -92,7 +97,7 @@ fn writes(
                     by_value.insert(value, n);
                 }
             }
-            Action::Patch(_, value) => {
+            Action::Patch(_, value) | Action::Apply(_, value) => {
                 by_value.insert(value, n);
             }
             Action::Delete(revision) => by_deleted
@@ -177,7 +182,13 @@ fn attribute(
         .iter()
         .filter(|(field, value)| *field != HALF && old.get(*field) != Some(value))
         .collect();
-    let [(_, value)] = new[..] else {
+    let value = match new[..] {
+        [(_, value)] => Some(value),
+        // All of it is new.
+        _ if step.before.is_none() => after.get(VALUE),
+        _ => None,
+    };
+    let Some(value) = value else {
         return Err(format!(
             "{} values are new: {after:?} after {old:?}",
             new.len()
@@ -196,12 +207,22 @@ fn attribute(
     let right = match &write.action {
         Action::Create(state) => step.before.is_none() && state == after,
         Action::Update(base, state) => {
-            step.before.is_some_and(|(before, _)| before == *base) && state == after
+            // A lease that is gone is made again by an update, whatever that was to replace.
+            let there = match step.before {
+                Some((before, _)) => before == *base,
+                None => Sort::Leases.has(step.key),
+            };
+            there && state == after
         }
         Action::Patch(field, value) => {
             let mut patched = old.clone();
             patched.insert(field.clone(), value.clone());
             step.before.is_some() && patched == *after
+        }
+        Action::Apply(field, value) => {
+            let mut applied = old.clone();
+            applied.insert(field.clone(), value.clone());
+            applied == *after
         }
         Action::Delete(_) => false,
     };
@@ -252,7 +273,8 @@ fn reads(
     let floor = Floor::new(known);
     // Lists by revision, so that the truth is replayed once.
     let mut lists = Vec::new();
-    let mut sessions: HashMap<u64, Revision> = HashMap::new();
+    // Each sort of objects may be behind by itself.
+    let mut sessions: HashMap<(u64, Sort), Revision> = HashMap::new();
     for read in reads {
         let newest = floor.at(read.invoked).unwrap_or(0);
         let least = match read.semantics {
@@ -261,7 +283,7 @@ fn reads(
         };
         match &read.shown {
             Shown::List(revision, items) => {
-                lists.push((*revision, items));
+                lists.push((*revision, read.sort, items));
                 if *revision < least {
                     broken.push(format!(
                         "a {:?} list shows {revision}, {least} was known",
@@ -273,7 +295,7 @@ fn reads(
                         broken.push(format!("a list at {asked} shows {revision}"));
                     }
                 } else {
-                    let seen = sessions.entry(read.session).or_default();
+                    let seen = sessions.entry((read.session, read.sort)).or_default();
                     if *revision < *seen {
                         broken.push(format!(
                             "session {} read {seen} and then {revision}",
@@ -291,11 +313,11 @@ fn reads(
             }
         }
     }
-    lists.sort_by_key(|(revision, _)| *revision);
+    lists.sort_by_key(|(revision, ..)| *revision);
     let mut replay = Replay::new(truth, steps);
-    for (revision, items) in lists {
-        let state = replay.until(revision);
-        if let Some(difference) = difference(state, items) {
+    for (revision, sort, items) in lists {
+        let state = of(sort, replay.until(revision));
+        if let Some(difference) = difference(&state, items) {
             broken.push(format!("a list at {revision} shows {difference}"));
         }
     }
@@ -364,6 +386,13 @@ impl<'a> Replay<'a> {
     }
 }
 
+/// Those of a sort.
+fn of(sort: Sort, objects: &Objects) -> Objects {
+    let mut objects = objects.clone();
+    objects.retain(|key, _| sort.has(key));
+    objects
+}
+
 fn difference(right: &Objects, shown: &Objects) -> Option<String> {
     let keys = right.keys().chain(shown.keys());
     let key = keys
@@ -396,7 +425,7 @@ fn watch(truth: &Truth, steps: &[Step<'_>], watch: &Watch) -> Result<(), String>
     let mut told = watch.told.iter();
     let from = match watch.from {
         From::Revision(revision) => revision,
-        From::State => match initial(truth, steps, watch.selected, &mut told)? {
+        From::State => match initial(truth, steps, watch, &mut told)? {
             Some(revision) => revision,
             // Cut off before its end: nothing was promised.
             None if !watch.last => return Ok(()),
@@ -405,7 +434,7 @@ fn watch(truth: &Truth, steps: &[Step<'_>], watch: &Watch) -> Result<(), String>
     };
     let mut expected = steps
         .iter()
-        .filter(|step| step.revision > from)
+        .filter(|step| step.revision > from && watch.sort.has(step.key))
         .filter_map(|step| Some((step, event(step, watch.selected)?)))
         .peekable();
     let mut last = from;
@@ -458,7 +487,7 @@ fn watch(truth: &Truth, steps: &[Step<'_>], watch: &Watch) -> Result<(), String>
 fn initial<'t>(
     truth: &Truth,
     steps: &[Step<'_>],
-    selected: bool,
+    watch: &Watch,
     told: &mut impl Iterator<Item = &'t Told>,
 ) -> Result<Option<Revision>, String> {
     let mut objects = Objects::new();
@@ -473,8 +502,8 @@ fn initial<'t>(
             Told::Bookmark(_, false) => {}
             Told::Bookmark(revision, true) => {
                 let mut replay = Replay::new(truth, steps);
-                let mut right = replay.until(*revision).clone();
-                right.retain(|_, (_, state)| !selected || is_selected(state));
+                let mut right = of(watch.sort, replay.until(*revision));
+                right.retain(|_, (_, state)| !watch.selected || is_selected(state));
                 return match difference(&right, &objects) {
                     None => Ok(Some(*revision)),
                     Some(difference) => Err(format!("the state at {revision} has {difference}")),

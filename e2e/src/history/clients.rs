@@ -1,22 +1,24 @@
 //! The clients of a round: they work until they are told to stop, come back after
 //! every broken connection, and write down what they saw.
 
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, bail};
+use anyhow::Result;
+use bytes::Bytes;
 use http::{Method, StatusCode};
-use serde_json::{Value, json};
+use serde_json::json;
 
-use super::objects::{object, path, read, revision};
+use super::objects::{Object, kind, path};
 use super::record::{
-    Action, From, HALF, Kind, Outcome, Read, Revision, SELECTED, Semantics, Shown, State, Time,
-    Told, VALUE, Watch, Write,
+    Action, Answer, Asked, From, HALF, Outcome, Read, Request, Revision, SELECTED, Semantics,
+    Shown, Sort, State, Time, Told, VALUE, Watch, Write,
 };
-use crate::stand::http::{Ask, JSON, next};
+use super::wire::{Event, Wire};
+use crate::stand::http::{APPLY, Ask, MERGE, next};
 use crate::stand::{Connection, Endpoint};
 
-const MERGE: &str = "application/merge-patch+json";
 /// A request that takes longer is given up: its outcome is not known.
 const LIMIT: Duration = Duration::from_secs(15);
 /// Before another try at a server that is gone.
@@ -30,16 +32,17 @@ pub struct Round {
     pub epoch: Instant,
     /// Set when writers and readers are to stop.
     pub stop: AtomicBool,
-    /// The last revision of the round, once it is known; watchers stop when they are there.
-    pub last: AtomicU64,
+    /// The last revision of the round of each sort, once it is known; watchers stop when they
+    /// are there.
+    pub last: [AtomicU64; Sort::ALL.len()],
     /// Writes that were acknowledged so far.
     pub acknowledged: AtomicU64,
     /// Tells values apart, through all rounds.
     pub values: AtomicU64,
     /// Tells connections apart.
     pub sessions: AtomicU64,
-    /// Watches that were answered 410.
-    pub expired: AtomicU64,
+    /// Every request but the watches.
+    pub asked: Mutex<Vec<Asked>>,
     /// The highest revision that a reader or writer has seen.
     pub seen: AtomicU64,
     /// The revision before the round's first write.
@@ -47,12 +50,17 @@ pub struct Round {
 }
 
 impl Round {
-    fn now(&self) -> Time {
+    /// The time.
+    pub fn now(&self) -> Time {
         self.epoch.elapsed().as_nanos() as Time
     }
 
     fn stopped(&self) -> bool {
         self.stop.load(Ordering::Relaxed)
+    }
+
+    fn last(&self, sort: Sort) -> Revision {
+        self.last[sort as usize].load(Ordering::Relaxed)
     }
 
     fn value(&self) -> String {
@@ -78,30 +86,90 @@ impl Round {
 /// A connection that is made again when it breaks.
 struct Client<'a> {
     round: &'a Round,
+    wire: Wire,
     connection: Connection,
     session: u64,
 }
 
+/// What came of a request.
+struct Answered<T> {
+    answer: Answer,
+    /// What was read, of those that are [`Answer::Done`].
+    read: Option<T>,
+    invoked: Time,
+    completed: Time,
+}
+
 impl<'a> Client<'a> {
-    async fn new(round: &'a Round) -> Self {
+    async fn new(round: &'a Round, wire: Wire) -> Self {
         Self {
             round,
+            wire,
             connection: round.connect().await,
             session: round.sessions.fetch_add(1, Ordering::Relaxed),
         }
     }
 
-    /// An answer, if one comes.
-    async fn ask(&mut self, ask: &Ask) -> Option<(StatusCode, Value)> {
-        let answer = tokio::time::timeout(LIMIT, self.connection.ask(ask)).await;
-        if let Ok(Ok((status, body))) = answer
-            && let Ok(body) = serde_json::from_slice(&body)
-        {
-            return Some((status, body));
+    /// Asks, reads the answer with `read` if it is a success, and writes down what it was.
+    async fn ask<T>(
+        &mut self,
+        request: Request,
+        ask: Ask,
+        read: impl FnOnce(Wire, &[u8]) -> Result<T>,
+    ) -> Answered<T> {
+        let ask = ask.accept(self.wire.media());
+        let invoked = self.round.now();
+        let answer = tokio::time::timeout(LIMIT, self.connection.ask(&ask)).await;
+        let completed = self.round.now();
+        let (answer, read) = match answer {
+            Ok(Ok((status, body))) if status.is_success() => match read(self.wire, &body) {
+                Ok(read) => (Answer::Done, Some(read)),
+                Err(error) => (wrong(&ask, status, &body, &error), None),
+            },
+            Ok(Ok((status, body))) => (refusal(self.wire, &ask, status, &body), None),
+            _ => (Answer::Broken, None),
+        };
+        let asked = Asked {
+            request,
+            answer: answer.clone(),
+            invoked,
+            completed,
+        };
+        self.round
+            .asked
+            .lock()
+            .expect("no holder panics")
+            .push(asked);
+        if answer == Answer::Broken {
+            tokio::time::sleep(AGAIN).await;
+            *self = Self::new(self.round, self.wire).await;
         }
-        tokio::time::sleep(AGAIN).await;
-        *self = Self::new(self.round).await;
-        None
+        Answered {
+            answer,
+            read,
+            invoked,
+            completed,
+        }
+    }
+}
+
+fn wrong(ask: &Ask, status: StatusCode, body: &[u8], why: &anyhow::Error) -> Answer {
+    let body = String::from_utf8_lossy(&body[..body.len().min(300)]);
+    Answer::Wrong(format!("{ask}: {status}, {why:#}: {body}"))
+}
+
+/// An answer that is no success.
+fn refusal(wire: Wire, ask: &Ask, status: StatusCode, body: &[u8]) -> Answer {
+    if status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS {
+        return Answer::Busy(status.as_u16());
+    }
+    // Whoever refuses says so in the form that was asked for.
+    match (status, wire.status(body)) {
+        (StatusCode::NOT_FOUND, Ok(_)) => Answer::Missing,
+        (StatusCode::CONFLICT, Ok(_)) => Answer::Conflict,
+        (StatusCode::GONE, Ok(_)) => Answer::Expired,
+        (_, Ok((_, message))) => Answer::Wrong(format!("{ask}: {status}, {message}")),
+        (_, Err(error)) => wrong(ask, status, body, &error),
     }
 }
 
@@ -120,41 +188,50 @@ impl Dice {
     }
 }
 
+/// What a writer is about to do.
+struct Plan {
+    request: Request,
+    action: Action,
+    ask: Ask,
+}
+
 /// Creates, updates, patches and deletes.
 pub async fn write(round: &Round, number: u64, keys: u64, mut dice: Dice) -> Vec<Write> {
     let mut written = Vec::new();
-    let mut client = Client::new(round).await;
+    let mut client = Client::new(round, Wire::of(number)).await;
     while !round.stopped() {
         tokio::time::sleep(Duration::from_millis(dice.below(20))).await;
-        let key = format!("k{}", dice.below(keys));
-        let Some((status, body)) = client.ask(&Ask::get(path(&key))).await else {
-            continue;
+        let sort = Sort::ALL[dice.below(2) as usize];
+        let name = format!("k{}", dice.below(keys));
+        let ask = Ask::get(path(sort, &name));
+        let got = client.ask(Request::Get, ask, |wire, body| wire.read(sort, body));
+        let got = got.await;
+        let writer = Writer {
+            round,
+            number,
+            sort,
+            name: &name,
+            wire: client.wire,
         };
-        let (action, ask) = match (status, read(&body)) {
-            (StatusCode::OK, Ok((_, revision, state))) => {
-                change(round, (number, &key), (revision, state), &mut dice)
-            }
-            (StatusCode::NOT_FOUND, _) => {
-                let state: State = [
-                    (VALUE.to_owned(), round.value()),
-                    (HALF.to_owned(), half(&mut dice)),
-                ]
-                .into();
-                let ask = Ask::post(path(""), &object(&key, &state, None));
-                (Action::Create(state), ask)
-            }
+        let plan = match (got.answer, got.read) {
+            (_, Some(object)) => writer.change(object, &mut dice),
+            (Answer::Missing, _) => writer.begin(&mut dice),
             // A server that is about to be gone, or has just come.
             _ => continue,
         };
-        let invoked = round.now();
-        let answer = client.ask(&ask).await;
-        let completed = round.now();
-        let outcome = match answer {
-            Some((status, body)) if status.is_success() => {
-                let told = match action {
-                    Action::Delete(_) => None,
-                    _ => revision(&body).ok(),
-                };
+        let deletes = plan.request == Request::Delete;
+        let answered = client
+            .ask(plan.request, plan.ask, |wire, body| match deletes {
+                true => {
+                    let (word, _) = wire.status(body)?;
+                    anyhow::ensure!(word == "Success", "{word}");
+                    Ok(None)
+                }
+                false => Ok(Some(wire.read(sort, body)?.revision)),
+            })
+            .await;
+        let outcome = match (&answered.answer, answered.read) {
+            (_, Some(told)) => {
                 if let Some(told) = told {
                     round.saw(told);
                 }
@@ -162,14 +239,14 @@ pub async fn write(round: &Round, number: u64, keys: u64, mut dice: Dice) -> Vec
                 Outcome::Acknowledged(told)
             }
             // The server says that it is not done; of its own errors nobody knows.
-            Some((status, _)) if status.is_client_error() => Outcome::Refused,
+            (Answer::Missing | Answer::Conflict, _) => Outcome::Refused,
             _ => Outcome::Unknown,
         };
         written.push(Write {
-            key,
-            action,
-            invoked,
-            completed,
+            key: sort.key(&name),
+            action: plan.action,
+            invoked: answered.invoked,
+            completed: answered.completed,
             outcome,
         });
     }
@@ -180,42 +257,110 @@ fn half(dice: &mut Dice) -> String {
     [SELECTED, "b"][dice.below(2) as usize].to_owned()
 }
 
-/// What to do with an object that is there.
-fn change(
-    round: &Round,
-    (number, key): (u64, &str),
-    (revision, state): (Revision, State),
-    dice: &mut Dice,
-) -> (Action, Ask) {
-    match dice.below(10) {
-        0 | 1 => {
-            let body = json!({"preconditions": {"resourceVersion": revision.to_string()}});
-            let ask = Ask::send(Method::DELETE, path(key), JSON, body.to_string());
-            (Action::Delete(revision), ask)
+/// A writer at one object.
+struct Writer<'a> {
+    round: &'a Round,
+    number: u64,
+    sort: Sort,
+    name: &'a str,
+    wire: Wire,
+}
+
+impl Writer<'_> {
+    /// What to do where there is no object.
+    fn begin(&self, dice: &mut Dice) -> Plan {
+        if self.sort == Sort::Leases && dice.below(3) == 0 {
+            return self.patch();
         }
-        2..=4 => {
-            let (field, value) = (format!("w{number}"), round.value());
-            let body = json!({"data": {&field: &value}});
-            let ask = Ask::send(Method::PATCH, path(key), MERGE, body.to_string());
-            (Action::Patch(field, value), ask)
+        let state: State = [
+            (VALUE.to_owned(), self.round.value()),
+            (HALF.to_owned(), half(dice)),
+        ]
+        .into();
+        let body = self.wire.object(self.sort, self.name, &state, None);
+        let ask = self.send(Method::POST, "", self.wire.media(), body);
+        Plan {
+            request: Request::Create,
+            action: Action::Create(state),
+            ask,
         }
-        _ => {
-            let mut state = state;
-            state.insert(VALUE.to_owned(), round.value());
-            state.insert(HALF.to_owned(), half(dice));
-            let body = object(key, &state, Some(revision));
-            let ask = Ask::send(Method::PUT, path(key), JSON, body.to_string());
-            (Action::Update(revision, state), ask)
+    }
+
+    /// What to do with an object that is there.
+    fn change(&self, object: Object, dice: &mut Dice) -> Plan {
+        let Object {
+            revision,
+            mut state,
+            ..
+        } = object;
+        let media = self.wire.media();
+        match dice.below(10) {
+            0 | 1 => {
+                let body = self.wire.only_at(revision);
+                Plan {
+                    request: Request::Delete,
+                    action: Action::Delete(revision),
+                    ask: self.send(Method::DELETE, self.name, media, body),
+                }
+            }
+            2..=4 => self.patch(),
+            _ => {
+                state.insert(VALUE.to_owned(), self.round.value());
+                state.insert(HALF.to_owned(), half(dice));
+                let body = self
+                    .wire
+                    .object(self.sort, self.name, &state, Some(revision));
+                Plan {
+                    request: Request::Update,
+                    action: Action::Update(revision, state),
+                    ask: self.send(Method::PUT, self.name, media, body),
+                }
+            }
         }
+    }
+
+    /// One field of its own.
+    fn patch(&self) -> Plan {
+        let (field, value) = (format!("w{}", self.number), self.round.value());
+        match self.sort {
+            Sort::ConfigMaps => {
+                let body = json!({"data": {&field: &value}});
+                let ask = self.send(Method::PATCH, self.name, MERGE, body.to_string().into());
+                Plan {
+                    request: Request::Patch,
+                    action: Action::Patch(field, value),
+                    ask,
+                }
+            }
+            Sort::Leases => {
+                let (api_version, kind) = kind(self.sort);
+                let body = json!({
+                    "apiVersion": api_version, "kind": kind,
+                    "metadata": {"name": self.name, "annotations": {&field: &value}},
+                });
+                let query = format!("{}?force=true&fieldManager={field}", self.name);
+                let ask = self.send(Method::PATCH, &query, APPLY, body.to_string().into());
+                Plan {
+                    request: Request::Apply,
+                    action: Action::Apply(field, value),
+                    ask,
+                }
+            }
+        }
+    }
+
+    fn send(&self, method: Method, name: &str, media: &'static str, body: Bytes) -> Ask {
+        Ask::send(method, path(self.sort, name), media, body)
     }
 }
 
 /// Gets and lists, at every sort of revision.
-pub async fn look(round: &Round, keys: u64, mut dice: Dice) -> Vec<Read> {
+pub async fn look(round: &Round, number: u64, keys: u64, mut dice: Dice) -> Vec<Read> {
     let mut looked = Vec::new();
-    let mut client = Client::new(round).await;
+    let mut client = Client::new(round, Wire::of(number)).await;
     while !round.stopped() {
         tokio::time::sleep(Duration::from_millis(10 + dice.below(30))).await;
+        let sort = Sort::ALL[dice.below(2) as usize];
         let seen = round.seen.load(Ordering::Relaxed).max(round.start);
         let semantics = match dice.below(5) {
             0 | 1 => Semantics::Consistent,
@@ -223,61 +368,58 @@ pub async fn look(round: &Round, keys: u64, mut dice: Dice) -> Vec<Read> {
             3 => Semantics::NotOlderThan(seen),
             _ => Semantics::Exact(seen - dice.below(seen - round.start + 1)),
         };
-        let query = match semantics {
-            Semantics::Consistent => String::new(),
-            Semantics::NotOlderThan(0) => "?resourceVersion=0".into(),
+        let (request, query) = match semantics {
+            Semantics::Consistent => (Request::List, String::new()),
+            Semantics::NotOlderThan(0) => (Request::List, "?resourceVersion=0".into()),
             Semantics::NotOlderThan(revision) => {
-                format!("?resourceVersion={revision}&resourceVersionMatch=NotOlderThan")
+                let query =
+                    format!("?resourceVersion={revision}&resourceVersionMatch=NotOlderThan");
+                (Request::List, query)
             }
             Semantics::Exact(revision) => {
-                format!("?resourceVersion={revision}&resourceVersionMatch=Exact")
+                let query = format!("?resourceVersion={revision}&resourceVersionMatch=Exact");
+                (Request::Exact(revision), query)
             }
         };
-        let one = semantics == Semantics::Consistent && dice.below(2) == 0;
-        let key = format!("k{}", dice.below(keys));
-        let ask = Ask::get(path(if one { &key } else { "" }) + &query);
         let session = client.session;
-        let invoked = round.now();
-        let answer = client.ask(&ask).await;
-        let completed = round.now();
-        let Some((status, body)) = answer else {
-            continue;
-        };
-        let shown = match status {
-            StatusCode::OK if one => {
-                let Ok((_, revision, state)) = read(&body) else {
-                    continue;
-                };
-                Shown::Object(key, Some((revision, state)))
+        let name = format!("k{}", dice.below(keys));
+        let one = semantics == Semantics::Consistent && dice.below(2) == 0;
+        let answered = if one {
+            let key = sort.key(&name);
+            let ask = Ask::get(path(sort, &name));
+            let read = |wire: Wire, body: &[u8]| {
+                let object = wire.read(sort, body)?;
+                Ok(Shown::Object(
+                    object.key,
+                    Some((object.revision, object.state)),
+                ))
+            };
+            let mut answered = client.ask(Request::Get, ask, read).await;
+            if answered.answer == Answer::Missing {
+                answered.read = Some(Shown::Object(key, None));
             }
-            StatusCode::NOT_FOUND if one => Shown::Object(key, None),
-            StatusCode::OK => match list(&body) {
-                Ok(shown) => shown,
-                Err(_) => continue,
-            },
-            _ => continue,
+            answered
+        } else {
+            let ask = Ask::get(path(sort, "") + &query);
+            let read = |wire: Wire, body: &[u8]| wire.list(sort, body);
+            client.ask(request, ask, read).await
+        };
+        let Some(shown) = answered.read else {
+            continue;
         };
         if let Shown::List(revision, _) = &shown {
             round.saw(*revision);
         }
         looked.push(Read {
+            sort,
             session,
             semantics,
-            invoked,
-            completed,
+            invoked: answered.invoked,
+            completed: answered.completed,
             shown,
         });
     }
     looked
-}
-
-fn list(body: &Value) -> Result<Shown> {
-    let mut items = std::collections::BTreeMap::new();
-    for item in body["items"].as_array().into_iter().flatten() {
-        let (key, revision, state) = read(item)?;
-        items.insert(key, (revision, state));
-    }
-    Ok(Shown::List(revision(body)?, items))
 }
 
 /// How a watcher goes about it.
@@ -291,68 +433,90 @@ pub enum Manner {
     State,
 }
 
-/// How a watch ended.
-enum End {
-    /// The round's last event came.
-    Complete,
-    /// The connection broke, or the server had no time.
-    Broken,
-    /// The server no longer knows what was after the begin: the watcher has to list.
-    Expired,
-    /// Anything else is wrong.
-    Wrong(anyhow::Error),
+/// A watcher.
+#[derive(Debug, Clone, Copy)]
+pub struct Watcher {
+    pub manner: Manner,
+    pub sort: Sort,
+    /// Only objects with the label.
+    pub selected: bool,
+    pub wire: Wire,
 }
 
-/// Watches until it is told the round's last revision.
-pub async fn watch(
-    round: &Round,
-    name: String,
-    manner: Manner,
-    selected: bool,
-    mut dice: Dice,
-) -> Result<Vec<Watch>> {
+impl std::fmt::Display for Watcher {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self {
+            manner,
+            sort,
+            selected,
+            wire,
+        } = self;
+        let selected = if *selected { " selected" } else { "" };
+        write!(f, "{manner:?} {}{selected} {wire:?}", sort.plural())
+    }
+}
+
+/// Watches until it is told the round's last revision, or that does not come.
+pub async fn watch(round: &Round, watcher: Watcher, mut dice: Dice) -> Vec<Watch> {
     let mut watches = Vec::new();
+    let name = watcher.to_string();
     // Where it is, and the oldest revision that it may begin at.
     let (mut at, mut oldest) = (round.start, round.start);
+    let mut patience = std::pin::pin!(patience(round, watcher.sort));
     loop {
-        let from = match manner {
+        let from = match watcher.manner {
             Manner::Resume => From::Revision(at),
             Manner::Rewind => From::Revision(at - dice.below(at - oldest + 1)),
             Manner::State => From::State,
         };
         let mut watch = Watch {
             watcher: name.clone(),
-            selected,
+            sort: watcher.sort,
+            selected: watcher.selected,
             from,
             told: Vec::new(),
+            opened: false,
+            answer: Answer::Broken,
+            invoked: round.now(),
+            completed: 0,
             last: false,
         };
-        let end = follow(round, &mut watch).await.unwrap_or_else(End::Wrong);
+        let late = tokio::select! {
+            end = follow(round, watcher.wire, &mut watch) => {
+                watch.answer = end;
+                false
+            }
+            // A server that is alive and does not tell the last event is in the wrong.
+            () = &mut patience => true,
+        };
+        watch.completed = round.now();
         for told in &watch.told {
             at = at.max(told.revision());
         }
-        watch.last = matches!(end, End::Complete);
+        watch.last = watch.answer == Answer::Done;
+        let expired = watch.answer == Answer::Expired;
+        let last = watch.last || late;
         watches.push(watch);
-        match end {
-            End::Complete => return Ok(watches),
-            End::Broken => {}
-            End::Expired => {
-                round.expired.fetch_add(1, Ordering::Relaxed);
-                // As informers do.
-                let list = Client::new(round).await.ask(&Ask::get(path(""))).await;
-                if let Some((StatusCode::OK, body)) = list {
-                    at = revision(&body)?;
-                    oldest = at;
-                }
+        if last {
+            return watches;
+        }
+        if expired {
+            // As informers do.
+            let mut client = Client::new(round, watcher.wire).await;
+            let ask = Ask::get(path(watcher.sort, ""));
+            let read = |wire: Wire, body: &[u8]| wire.list(watcher.sort, body);
+            if let Some(Shown::List(revision, _)) = client.ask(Request::List, ask, read).await.read
+            {
+                at = revision;
+                oldest = at;
             }
-            End::Wrong(error) => bail!("watcher {name} from {from:?}: {error:#}"),
         }
         tokio::time::sleep(AGAIN).await;
     }
 }
 
-/// One watch until it ends.
-async fn follow(round: &Round, watch: &mut Watch) -> Result<End> {
+/// One watch until it ends, and how it did: [`Answer::Done`] when the round's last event came.
+async fn follow(round: &Round, wire: Wire, watch: &mut Watch) -> Answer {
     let begin = match watch.from {
         From::Revision(revision) => format!("resourceVersion={revision}"),
         From::State => "sendInitialEvents=true&resourceVersionMatch=NotOlderThan".into(),
@@ -362,92 +526,75 @@ async fn follow(round: &Round, watch: &mut Watch) -> Result<End> {
     } else {
         String::new()
     };
-    let path = path("") + &format!("?watch=true&allowWatchBookmarks=true&{begin}{selector}");
+    let path = path(watch.sort, "");
+    let path = format!("{path}?watch=true&allowWatchBookmarks=true&{begin}{selector}");
     let connection = round.connect().await;
-    let answer = tokio::time::timeout(LIMIT, connection.open(&Ask::get(path))).await;
+    // Nobody is asked before there is somebody.
+    watch.invoked = round.now();
+    let ask = Ask::get(path).accept(wire.stream());
+    let answer = tokio::time::timeout(LIMIT, connection.open(&ask)).await;
     let Ok(Ok(mut answer)) = answer else {
-        return Ok(End::Broken);
+        return Answer::Broken;
     };
-    match answer.status() {
-        status if status.is_success() => {}
-        StatusCode::GONE => return Ok(End::Expired),
-        status if status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS => {
-            return Ok(End::Broken);
+    let status = answer.status();
+    if !status.is_success() {
+        let mut body = Vec::new();
+        while let Ok(Some(chunk)) = next(answer.body_mut()).await {
+            body.extend_from_slice(&chunk);
         }
-        status => bail!("{status}"),
+        return refusal(wire, &ask, status, &body);
     }
     // With the state first, the last object may come before the state is complete.
     let mut begun = watch.from != From::State;
     let mut pending = Vec::new();
-    let mut patience = std::pin::pin!(patience(round));
     let mut known = false;
     loop {
         let chunk = tokio::select! {
             chunk = next(answer.body_mut()) => chunk,
-            () = ended(round), if !known => {
+            () = ended(round, watch.sort), if !known => {
                 // It may have come before it was known to be the last.
                 known = true;
-                let last = round.last.load(Ordering::Relaxed);
+                let last = round.last(watch.sort);
                 if begun && watch.told.iter().any(|told| told.revision() >= last) {
-                    return Ok(End::Complete);
+                    return Answer::Done;
                 }
                 continue;
             }
-            // A server that is alive and does not tell the last event is in the wrong.
-            () = &mut patience => bail!("the last event does not come"),
         };
         let Ok(Some(chunk)) = chunk else {
-            return Ok(End::Broken);
+            return Answer::Broken;
         };
         pending.extend_from_slice(&chunk);
-        while let Some(end) = pending.iter().position(|byte| *byte == b'\n') {
-            let line: Vec<_> = pending.drain(..=end).collect();
-            let event: Value = serde_json::from_slice(&line)?;
-            if event["type"] == "ERROR" {
-                return match event["object"]["code"].as_u64() {
-                    Some(410) => Ok(End::Expired),
-                    Some(500..) => Ok(End::Broken),
-                    _ => bail!("{event}"),
-                };
-            }
-            let told = told(&event)?;
+        while let Some(end) = wire.frame(&pending) {
+            let frame: Vec<_> = pending.drain(..end).collect();
+            let told = match wire.event(watch.sort, &frame) {
+                Ok(Event::Told(told)) => told,
+                Ok(Event::Error(410, _)) => return Answer::Expired,
+                Ok(Event::Error(code @ (429 | 500..), _)) => return Answer::Busy(code),
+                Ok(Event::Error(_, why)) => return Answer::Wrong(format!("{ask}: {why}")),
+                Err(error) => return wrong(&ask, status, &frame, &error),
+            };
             let revision = told.revision();
             begun |= matches!(told, Told::Bookmark(_, true));
+            watch.opened = true;
             watch.told.push(told);
-            let last = round.last.load(Ordering::Relaxed);
+            let last = round.last(watch.sort);
             if last > 0 && revision >= last && begun {
-                return Ok(End::Complete);
+                return Answer::Done;
             }
         }
     }
 }
 
 /// Returns when the last revision is known.
-async fn ended(round: &Round) {
-    while round.last.load(Ordering::Relaxed) == 0 {
+async fn ended(round: &Round, sort: Sort) {
+    while round.last(sort) == 0 {
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
 }
 
 /// Returns long after that.
-async fn patience(round: &Round) {
-    ended(round).await;
+async fn patience(round: &Round, sort: Sort) {
+    ended(round, sort).await;
     tokio::time::sleep(LIMIT).await;
-}
-
-fn told(event: &Value) -> Result<Told> {
-    const END: &str = "k8s.io/initial-events-end";
-    let object = &event["object"];
-    let kind = match event["type"].as_str().unwrap_or_default() {
-        "ADDED" => Kind::Added,
-        "MODIFIED" => Kind::Modified,
-        "DELETED" => Kind::Deleted,
-        "BOOKMARK" => {
-            let end = object["metadata"]["annotations"][END] == "true";
-            return Ok(Told::Bookmark(revision(object)?, end));
-        }
-        other => bail!("{other} {object}"),
-    };
-    let (key, revision, state) = read(object)?;
-    Ok(Told::Event(kind, key, revision, state))
 }

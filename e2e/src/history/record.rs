@@ -8,6 +8,39 @@ pub type Revision = u64;
 /// Nanoseconds.
 pub type Time = u64;
 
+/// The kinds of objects that are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Sort {
+    /// Patched by merge patches.
+    ConfigMaps,
+    /// Patched by server-side apply.
+    Leases,
+}
+
+impl Sort {
+    /// All of them.
+    pub const ALL: [Self; 2] = [Self::ConfigMaps, Self::Leases];
+
+    /// The resource's name.
+    pub fn plural(self) -> &'static str {
+        match self {
+            Self::ConfigMaps => "configmaps",
+            Self::Leases => "leases",
+        }
+    }
+
+    /// What tells an object of this name from all others.
+    pub fn key(self, name: &str) -> String {
+        format!("{}/{name}", self.plural())
+    }
+
+    /// Whether a key is of this sort.
+    pub fn has(self, key: &str) -> bool {
+        let rest = key.strip_prefix(self.plural());
+        rest.is_some_and(|rest| rest.starts_with('/'))
+    }
+}
+
 /// What an object holds: the fields of its data, and its label [`HALF`] under that name.
 pub type State = BTreeMap<String, String>;
 
@@ -23,7 +56,7 @@ pub const SELECTED: &str = "a";
 pub struct Change {
     /// Of this write.
     pub revision: Revision,
-    /// The object's name.
+    /// The object's, see [`Sort::key`].
     pub key: String,
     /// What it holds since then.
     pub state: Option<State>,
@@ -49,6 +82,8 @@ pub enum Action {
     Update(Revision, State),
     /// One field set to a value, whatever else there is.
     Patch(String, String),
+    /// The same by a manager that applies no other field; the object is made if there is none.
+    Apply(String, String),
     /// The object of a revision deleted.
     Delete(Revision),
 }
@@ -67,7 +102,7 @@ pub enum Outcome {
 /// One write, as its writer saw it.
 #[derive(Debug, Clone)]
 pub struct Write {
-    /// The object's name.
+    /// The object's, see [`Sort::key`].
     pub key: String,
     /// What was wanted.
     pub action: Action,
@@ -102,6 +137,8 @@ pub enum Shown {
 /// One read that was answered.
 #[derive(Debug, Clone)]
 pub struct Read {
+    /// Of which objects.
+    pub sort: Sort,
     /// Reads of one connection, hence of one server process, in their order.
     pub session: u64,
     /// What was asked for.
@@ -151,18 +188,94 @@ pub enum From {
     State,
 }
 
+/// What a request is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Request {
+    /// One object.
+    Get,
+    /// All of them, in a state that is not too old.
+    List,
+    /// All of them at a revision.
+    Exact(Revision),
+    /// See [`Action`].
+    Create,
+    /// See [`Action`].
+    Update,
+    /// See [`Action`].
+    Patch,
+    /// See [`Action`].
+    Apply,
+    /// See [`Action`].
+    Delete,
+    /// See [`Watch`].
+    Watch(From),
+}
+
+/// How a request was answered. Every one is in one of these classes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Answer {
+    /// With success, and what came could be read. For a watch: until its reader wanted no more.
+    Done,
+    /// 404 for an object.
+    Missing,
+    /// 409.
+    Conflict,
+    /// 410: that revision is forgotten.
+    Expired,
+    /// 429 or a status of the 500s: the server cannot, for now.
+    Busy(u16),
+    /// Not at all, or not to its end.
+    Broken,
+    /// With anything else, in words.
+    Wrong(String),
+}
+
+/// One request and its answer.
+#[derive(Debug, Clone)]
+pub struct Asked {
+    /// What for.
+    pub request: Request,
+    /// How it was answered.
+    pub answer: Answer,
+    /// When it was sent.
+    pub invoked: Time,
+    /// When the answer ended.
+    pub completed: Time,
+}
+
+/// What lies between two kills.
+#[derive(Debug, Clone, Copy)]
+pub struct Life {
+    /// When the kill was that it follows.
+    pub killed: Time,
+    /// When all was well again.
+    pub ready: Time,
+    /// The store's revision then: whoever came up cannot have begun to remember later.
+    pub revision: Revision,
+}
+
 /// One watch, from its request to its end. The watcher's next one begins where this
 /// one ended.
 #[derive(Debug, Clone)]
 pub struct Watch {
     /// For people.
     pub watcher: String,
+    /// Which objects are watched.
+    pub sort: Sort,
     /// Whether only objects with the label are watched.
     pub selected: bool,
     /// Its begin.
     pub from: From,
     /// All that came.
     pub told: Vec<Told>,
+    /// Whether it was answered with events at all.
+    pub opened: bool,
+    /// How it was answered, or ended.
+    pub answer: Answer,
+    /// When it was sent.
+    pub invoked: Time,
+    /// When it ended.
+    pub completed: Time,
     /// Whether it went on until the end of the round.
     pub last: bool,
 }
@@ -174,8 +287,23 @@ pub struct History {
     pub writes: Vec<Write>,
     /// Of all readers.
     pub reads: Vec<Read>,
-    /// Of all watchers.
+    /// Of all watchers, each one's in their order.
     pub watches: Vec<Watch>,
-    /// How many of them were told that their begin is forgotten, and had to list.
-    pub expired: u64,
+    /// Every request but the watches.
+    pub asked: Vec<Asked>,
+    /// In their order; the first begins with the round.
+    pub lives: Vec<Life>,
+}
+
+impl History {
+    /// Every request, watches too.
+    pub fn requests(&self) -> impl Iterator<Item = Asked> {
+        let watches = self.watches.iter().map(|watch| Asked {
+            request: Request::Watch(watch.from),
+            answer: watch.answer.clone(),
+            invoked: watch.invoked,
+            completed: watch.completed,
+        });
+        self.asked.iter().cloned().chain(watches)
+    }
 }

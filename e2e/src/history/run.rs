@@ -1,5 +1,6 @@
 //! Rounds: a server and an etcd, clients at work, kills, and the check at the end.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -13,9 +14,12 @@ use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
 use super::check;
-use super::clients::{Dice, Manner, Round, look, watch, write};
-use super::objects::{NAMESPACE, PREFIX, stored};
-use super::record::{Action, Change, History, Outcome, Revision, Time, Truth, Write};
+use super::clients::{Dice, Manner, Round, Watcher, look, watch, write};
+use super::objects::{NAMESPACE, prefix, stored};
+use super::record::{
+    Action, Answer, Change, History, Life, Outcome, Request, Revision, Sort, Truth, Write,
+};
+use super::wire::Wire;
 use crate::stand::etcd::Gateway;
 use crate::stand::http::Ask;
 use crate::stand::{Etcd, Stand};
@@ -24,6 +28,24 @@ use crate::stand::{Etcd, Stand};
 const BETWEEN: u64 = 20;
 /// How long these may take.
 const LIMIT: Duration = Duration::from_secs(120);
+
+/// Who watches in each round.
+const WATCHERS: [(Manner, Sort, bool, Wire); 9] = {
+    use Manner::{Resume, Rewind, State};
+    use Sort::{ConfigMaps, Leases};
+    use Wire::{Json, Protobuf};
+    [
+        (Resume, ConfigMaps, false, Json),
+        (Resume, ConfigMaps, false, Protobuf),
+        (Resume, Leases, false, Protobuf),
+        (Resume, Leases, true, Json),
+        (Rewind, ConfigMaps, false, Protobuf),
+        (Rewind, Leases, true, Json),
+        (State, Leases, false, Protobuf),
+        (State, ConfigMaps, true, Json),
+        (State, ConfigMaps, false, Protobuf),
+    ]
+};
 
 /// The command line of `e2e/history`.
 #[derive(Debug, Clone, Parser)]
@@ -96,19 +118,15 @@ pub async fn run(options: Options) -> Result<()> {
         let (truth, history) = round(&options, &mut stand, now, &mut values, kills).await?;
         kills += now.max(1);
         let broken = check(&truth, &history);
-        let count = |wanted: fn(&Outcome) -> bool| {
-            let outcomes = history.writes.iter().map(|write| &write.outcome);
-            outcomes.filter(|outcome| wanted(outcome)).count()
-        };
         let events: usize = history.watches.iter().map(|watch| watch.told.len()).sum();
-        let acknowledged = count(|outcome| matches!(outcome, Outcome::Acknowledged(_)));
+        let outcomes = history.writes.iter().map(|write| &write.outcome);
+        let acknowledged = outcomes
+            .filter(|outcome| matches!(outcome, Outcome::Acknowledged(_)))
+            .count();
         println!(
-            "{kills} kills: {acknowledged} acknowledged, {} refused, {} unknown, {} reads, {} watches ({} expired) with {events} events, {:.0} s: {}",
-            count(|outcome| *outcome == Outcome::Refused),
-            count(|outcome| *outcome == Outcome::Unknown),
+            "{kills} kills: {acknowledged} writes acknowledged, {} reads, {} watches with {events} events, {:.0} s: {}",
             history.reads.len(),
             history.watches.len(),
-            history.expired,
             start.elapsed().as_secs_f64(),
             if broken.is_empty() {
                 "ok".to_owned()
@@ -116,6 +134,9 @@ pub async fn run(options: Options) -> Result<()> {
                 format!("{} broken", broken.len())
             },
         );
+        for line in classes(&history) {
+            println!("  {line}");
+        }
         for (sum, more) in total.iter_mut().zip([
             acknowledged,
             history.reads.len(),
@@ -154,11 +175,11 @@ async fn round(
         endpoint: stand.endpoint.clone(),
         epoch: Instant::now(),
         stop: AtomicBool::new(false),
-        last: AtomicU64::new(0),
+        last: Default::default(),
         acknowledged: AtomicU64::new(0),
         values: AtomicU64::new(*values),
         sessions: AtomicU64::new(0),
-        expired: AtomicU64::new(0),
+        asked: Default::default(),
         seen: AtomicU64::new(start),
         start,
     });
@@ -169,27 +190,30 @@ async fn round(
         let (round, keys, dice) = (round.clone(), options.keys, fresh());
         writers.spawn(async move { write(&round, number, keys, dice).await });
     }
-    for _ in 0..options.readers {
+    for number in 0..options.readers {
         let (round, keys, dice) = (round.clone(), options.keys, fresh());
-        readers.spawn(async move { look(&round, keys, dice).await });
+        readers.spawn(async move { look(&round, number, keys, dice).await });
     }
-    for (manner, selected) in [
-        (Manner::Resume, false),
-        (Manner::Resume, false),
-        (Manner::Resume, true),
-        (Manner::Rewind, false),
-        (Manner::Rewind, true),
-        (Manner::State, false),
-        (Manner::State, true),
-    ] {
+    for (manner, sort, selected, wire) in WATCHERS {
         let (round, dice) = (round.clone(), fresh());
-        let name = format!("{manner:?}{}", if selected { " selected" } else { "" });
-        watchers.spawn(async move { watch(&round, name, manner, selected, dice).await });
+        let watcher = Watcher {
+            manner,
+            sort,
+            selected,
+            wire,
+        };
+        watchers.spawn(async move { watch(&round, watcher, dice).await });
     }
 
+    let mut lives = vec![Life {
+        killed: 0,
+        ready: 0,
+        revision: start,
+    }];
     for _ in 0..kills {
         progress(&round, stand).await?;
         tokio::time::sleep(Duration::from_millis(fresh().below(60))).await;
+        let killed = round.now();
         match options.victim {
             Victim::Apiserver => {
                 stand.api.kill();
@@ -204,15 +228,25 @@ async fn round(
                 stand.etcd.start_member(leader)?;
                 stand.etcd.ready(leader).await?;
             }
-            Victim::Nobody => {}
+            Victim::Nobody => continue,
         }
+        let ready = round.now();
+        let revision = alive(&stand.etcd).await?.revision().await?;
+        lives.push(Life {
+            killed,
+            ready,
+            revision,
+        });
     }
     for _ in 0..3 {
         progress(&round, stand).await?;
     }
 
     round.stop.store(true, Ordering::Relaxed);
-    let mut history = History::default();
+    let mut history = History {
+        lives,
+        ..History::default()
+    };
     while let Some(writes) = writers.join_next().await {
         history.writes.extend(writes?);
     }
@@ -221,16 +255,26 @@ async fn round(
     }
     history.reads.sort_by_key(|read| read.completed);
     *values = round.values.load(Ordering::Relaxed);
-    let last = end(&round, &mut history, values).await?;
-    round.last.store(last, Ordering::Relaxed);
-    while let Some(watches) = watchers.join_next().await {
-        history.watches.extend(watches??);
+    let mut last = 0;
+    for sort in Sort::ALL {
+        last = end(&round, sort, &mut history, values).await?;
+        round.last[sort as usize].store(last, Ordering::Relaxed);
     }
-    history.expired = round.expired.load(Ordering::Relaxed);
-    let gateway = alive(&stand.etcd).await?;
+    while let Some(watches) = watchers.join_next().await {
+        history.watches.extend(watches?);
+    }
+    history.asked = std::mem::take(&mut round.asked.lock().expect("no holder panics"));
+    let mut all = Vec::new();
+    for sort in Sort::ALL {
+        // A watch takes its connection with it.
+        let gateway = alive(&stand.etcd).await?;
+        let last = round.last[sort as usize].load(Ordering::Relaxed);
+        all.extend(changes(&gateway, sort, start, last).await?);
+    }
+    all.sort_by_key(|change| change.revision);
     let truth = Truth {
         initial,
-        changes: changes(&gateway, start, last).await?,
+        changes: all,
         last,
     };
     Ok((truth, history))
@@ -248,11 +292,16 @@ async fn progress(round: &Round, stand: &mut Stand) -> Result<()> {
     Ok(())
 }
 
-/// Writes the round's last object, one that every watcher is told of.
-async fn end(round: &Round, history: &mut History, values: &mut u64) -> Result<Revision> {
-    use super::objects::{object, path};
+/// Writes the round's last object of a sort, one that every watcher of it is told of.
+async fn end(
+    round: &Round,
+    sort: Sort,
+    history: &mut History,
+    values: &mut u64,
+) -> Result<Revision> {
+    use super::objects::{path, revision, to_json};
     use super::record::{HALF, SELECTED, State, VALUE};
-    let key = format!("end-{}", *values);
+    let name = format!("end-{}", *values);
     *values += 1;
     let state: State = [
         (VALUE.to_owned(), format!("v{}", *values - 1)),
@@ -260,15 +309,15 @@ async fn end(round: &Round, history: &mut History, values: &mut u64) -> Result<R
     ]
     .into();
     let connection = round.endpoint.connect().await?;
-    let invoked = round.epoch.elapsed().as_nanos() as Time;
-    let ask = Ask::post(path(""), &object(&key, &state, None));
+    let invoked = round.now();
+    let ask = Ask::post(path(sort, ""), &to_json(sort, &name, &state, None));
     let body = connection.json(&ask).await?;
-    let revision = super::objects::revision(&body)?;
+    let revision = revision(&body)?;
     history.writes.push(Write {
-        key,
+        key: sort.key(&name),
         action: Action::Create(state),
         invoked,
-        completed: round.epoch.elapsed().as_nanos() as Time,
+        completed: round.now(),
         outcome: Outcome::Acknowledged(Some(revision)),
     });
     Ok(revision)
@@ -296,7 +345,7 @@ async fn leader(etcd: &Etcd) -> Result<usize> {
     }
 }
 
-fn change(event: &Value) -> Result<Change> {
+fn change(sort: Sort, event: &Value) -> Result<Change> {
     let kv = &event["kv"];
     let key = BASE64.decode(kv["key"].as_str().context("a key")?)?;
     let key = String::from_utf8(key)?;
@@ -305,31 +354,43 @@ fn change(event: &Value) -> Result<Change> {
         None
     } else {
         let value = kv["value"].as_str().context("a value")?;
-        Some(stored(&BASE64.decode(value)?)?)
+        Some(stored(sort, &BASE64.decode(value)?)?)
     };
+    let name = key.strip_prefix(&prefix(sort)).context("its prefix")?;
     Ok(Change {
         revision: revision.parse()?,
-        key: key.strip_prefix(PREFIX).context("its prefix")?.to_owned(),
+        key: sort.key(name),
         state,
     })
 }
 
-fn range() -> Value {
-    let mut end = PREFIX.as_bytes().to_vec();
+fn range(sort: Sort) -> Value {
+    let begin = prefix(sort);
+    let mut end = begin.clone().into_bytes();
     *end.last_mut().expect("not empty") += 1;
-    json!({"key": BASE64.encode(PREFIX), "range_end": BASE64.encode(end)})
+    json!({"key": BASE64.encode(begin), "range_end": BASE64.encode(end)})
 }
 
 /// All objects that there are.
 async fn everything(gateway: &Gateway) -> Result<Vec<Change>> {
-    let answer = gateway.ask("/v3/kv/range", &range()).await?;
-    let items = answer["kvs"].as_array().into_iter().flatten();
-    items.map(|kv| change(&json!({"kv": kv}))).collect()
+    let mut all = Vec::new();
+    for sort in Sort::ALL {
+        let answer = gateway.ask("/v3/kv/range", &range(sort)).await?;
+        for kv in answer["kvs"].as_array().into_iter().flatten() {
+            all.push(change(sort, &json!({"kv": kv}))?);
+        }
+    }
+    Ok(all)
 }
 
-/// Every change after a revision, up to another.
-async fn changes(gateway: &Gateway, start: Revision, last: Revision) -> Result<Vec<Change>> {
-    let mut request = range();
+/// Every change of a sort after a revision, up to another.
+async fn changes(
+    gateway: &Gateway,
+    sort: Sort,
+    start: Revision,
+    last: Revision,
+) -> Result<Vec<Change>> {
+    let mut request = range(sort);
     request["start_revision"] = (start + 1).to_string().into();
     let mut changes: Vec<Change> = Vec::new();
     gateway
@@ -339,10 +400,42 @@ async fn changes(gateway: &Gateway, start: Revision, last: Revision) -> Result<V
                 "etcd cancels: {answer}"
             );
             for event in answer["result"]["events"].as_array().into_iter().flatten() {
-                changes.push(change(event)?);
+                changes.push(change(sort, event)?);
             }
             Ok(changes.last().is_some_and(|change| change.revision >= last))
         })
         .await?;
     Ok(changes)
+}
+
+/// How requests were answered: a line for each sort of them, with the classes of answers and
+/// how many there were of each.
+fn classes(history: &History) -> Vec<String> {
+    let mut counts: BTreeMap<&str, BTreeMap<String, u64>> = BTreeMap::new();
+    for asked in history.requests() {
+        let request = match asked.request {
+            Request::Get => "get",
+            Request::List => "list",
+            Request::Exact(_) => "list at a revision",
+            Request::Create => "create",
+            Request::Update => "update",
+            Request::Patch => "merge patch",
+            Request::Apply => "apply",
+            Request::Delete => "delete",
+            Request::Watch(_) => "watch",
+        };
+        let class = match asked.answer {
+            Answer::Wrong(_) => "wrong".to_owned(),
+            Answer::Busy(status) => status.to_string(),
+            other => format!("{other:?}").to_lowercase(),
+        };
+        *counts.entry(request).or_default().entry(class).or_default() += 1;
+    }
+    let line = |(request, classes): (&str, BTreeMap<String, u64>)| {
+        let classes = classes
+            .iter()
+            .map(|(class, count)| format!("{count} {class}"));
+        format!("{request}: {}", classes.collect::<Vec<_>>().join(", "))
+    };
+    counts.into_iter().map(line).collect()
 }

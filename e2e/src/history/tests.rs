@@ -2,9 +2,11 @@
 
 use super::check;
 use super::record::{
-    Action, Change, From, History, Kind, Outcome, Read, Revision, Semantics, Shown, State, Told,
-    Truth, Watch, Write,
+    Action, Answer, Asked, Change, From, History, Kind, Life, Outcome, Read, Request, Revision,
+    Semantics, Shown, Sort, State, Told, Truth, Watch, Write,
 };
+
+const SORT: Sort = Sort::ConfigMaps;
 
 fn state(fields: &[(&str, &str)]) -> State {
     let pairs = fields.iter();
@@ -16,14 +18,14 @@ fn state(fields: &[(&str, &str)]) -> State {
 fn change(revision: Revision, key: &str, state: Option<State>) -> Change {
     Change {
         revision,
-        key: key.into(),
+        key: SORT.key(key),
         state,
     }
 }
 
 fn write(key: &str, action: Action, at: u64, outcome: Outcome) -> Write {
     Write {
-        key: key.into(),
+        key: SORT.key(key),
         action,
         invoked: at,
         completed: at + 5,
@@ -32,7 +34,7 @@ fn write(key: &str, action: Action, at: u64, outcome: Outcome) -> Write {
 }
 
 fn event(kind: Kind, key: &str, revision: Revision, state: State) -> Told {
-    Told::Event(kind, key.into(), revision, state)
+    Told::Event(kind, SORT.key(key), revision, state)
 }
 
 fn first() -> State {
@@ -59,8 +61,9 @@ fn list(
 ) -> Read {
     let items = items
         .iter()
-        .map(|(key, revision, state)| ((*key).to_owned(), (*revision, state.clone())));
+        .map(|(key, revision, state)| (SORT.key(key), (*revision, state.clone())));
     Read {
+        sort: SORT,
         session: 1,
         semantics,
         invoked: at,
@@ -71,11 +74,24 @@ fn list(
 
 fn get(at: u64, key: &str, object: Option<(Revision, State)>) -> Read {
     Read {
+        sort: SORT,
         session: 2,
         semantics: Semantics::Consistent,
         invoked: at,
         completed: at + 1,
-        shown: Shown::Object(key.into(), object),
+        shown: Shown::Object(SORT.key(key), object),
+    }
+}
+
+const SECOND: u64 = 1_000_000_000;
+
+/// A request that took two seconds.
+fn asked(request: Request, answer: Answer, invoked: u64) -> Asked {
+    Asked {
+        request,
+        answer,
+        invoked,
+        completed: invoked + 2 * SECOND,
     }
 }
 
@@ -118,9 +134,14 @@ fn good() -> (Truth, History) {
     ];
     let watch = |selected, from, told, last| Watch {
         watcher: "w".into(),
+        sort: SORT,
         selected,
         from,
         told,
+        opened: true,
+        answer: if last { Answer::Done } else { Answer::Broken },
+        invoked: 9 * SECOND,
+        completed: 12 * SECOND,
         last,
     };
     let watches = vec![
@@ -171,7 +192,30 @@ fn good() -> (Truth, History) {
         writes,
         reads,
         watches,
-        expired: 0,
+        asked: vec![
+            asked(Request::Get, Answer::Missing, 2 * SECOND),
+            asked(Request::Apply, Answer::Conflict, 2 * SECOND),
+            asked(Request::Update, Answer::Busy(503), 9 * SECOND),
+            asked(Request::List, Answer::Broken, 11 * SECOND),
+            asked(
+                Request::Watch(From::Revision(8)),
+                Answer::Expired,
+                20 * SECOND,
+            ),
+            asked(Request::Exact(11), Answer::Expired, 100 * SECOND),
+        ],
+        lives: vec![
+            Life {
+                killed: 0,
+                ready: 0,
+                revision: 7,
+            },
+            Life {
+                killed: 10 * SECOND,
+                ready: 11 * SECOND,
+                revision: 9,
+            },
+        ],
     };
     (truth, history)
 }
@@ -241,8 +285,8 @@ fn writes_that_nobody_wanted() {
         "13 was deleted, and nobody wanted that",
     );
     expect(
-        |_, history| history.writes[4].key = "m".into(),
-        "which was for m",
+        |_, history| history.writes[4].key = SORT.key("m"),
+        "which was for configmaps/m",
     );
 }
 
@@ -337,11 +381,11 @@ fn reads_of_what_never_was() {
             let mixed = [("k", 11, second()), ("l", 14, other())];
             history.reads[3] = list(37, 14, Semantics::NotOlderThan(12), &mixed);
         },
-        "a list at 14 shows k as",
+        "a list at 14 shows configmaps/k as",
     );
     expect(
         |_, history| history.reads[5] = list(50, 15, Semantics::Consistent, &[]),
-        "a list at 15 shows l as None",
+        "a list at 15 shows configmaps/l as None",
     );
 }
 
@@ -375,16 +419,16 @@ fn events_that_are_skipped_repeated_or_out_of_order() {
 fn events_that_are_wrong() {
     expect(
         |_, history| history.watches[1].told[1] = event(Kind::Modified, "l", 14, other()),
-        "is Added l",
+        "is Added configmaps/l",
     );
     expect(
         |_, history| history.watches[1].told[1] = event(Kind::Added, "l", 14, first()),
-        "is Added l",
+        "is Added configmaps/l",
     );
     // No longer selected is gone.
     expect(
         |_, history| history.watches[2].told[1] = event(Kind::Modified, "k", 11, second()),
-        "is Deleted k",
+        "is Deleted configmaps/k",
     );
 }
 
@@ -404,14 +448,14 @@ fn bookmarks_that_run_ahead() {
 fn initial_events_that_are_not_the_state() {
     expect(
         |_, history| drop(history.watches[3].told.drain(..2)),
-        "the state at 13 has k as None",
+        "the state at 13 has configmaps/k as None",
     );
     expect(
         |_, history| {
             let never = event(Kind::Added, "l", 14, other());
             history.watches[3].told.insert(0, never);
         },
-        "the state at 13 has l as",
+        "the state at 13 has configmaps/l as",
     );
     expect(
         |_, history| history.watches[3].told.truncate(2),
@@ -429,4 +473,147 @@ fn watches_that_do_not_reach_the_end() {
         |_, history| drop(history.watches[2].told.pop()),
         "14 never came",
     );
+}
+
+#[test]
+fn answers_that_do_not_belong_to_their_requests() {
+    for (request, answer, reason) in [
+        (
+            Request::List,
+            Answer::Missing,
+            "List from 2000 to 4000 ms: Missing",
+        ),
+        (
+            Request::Apply,
+            Answer::Missing,
+            "Apply from 2000 to 4000 ms: Missing",
+        ),
+        (Request::Get, Answer::Conflict, "Conflict"),
+        (Request::List, Answer::Expired, "Expired"),
+        (Request::Watch(From::State), Answer::Expired, "Expired"),
+        (Request::Get, Answer::Wrong("garbled".into()), "garbled"),
+    ] {
+        expect(
+            |_, history| history.asked[0] = asked(request, answer, 2 * SECOND),
+            reason,
+        );
+    }
+}
+
+#[test]
+fn servers_that_are_busy_or_gone_without_a_reason() {
+    for at in [2, 14] {
+        expect(
+            |_, history| history.asked[2] = asked(Request::Update, Answer::Busy(503), at * SECOND),
+            "Busy(503), and nobody was killed",
+        );
+    }
+    expect(
+        |_, history| history.asked[3] = asked(Request::List, Answer::Broken, 2 * SECOND),
+        "Broken, and nobody was killed",
+    );
+    // A watch that ends by itself.
+    expect(
+        |_, history| {
+            let watch = &mut history.watches[0];
+            (watch.invoked, watch.completed) = (20 * SECOND, 30 * SECOND);
+        },
+        "Broken, and nobody was killed",
+    );
+}
+
+#[test]
+fn revisions_that_are_forgotten_too_soon() {
+    let watch = |revision| Request::Watch(From::Revision(revision));
+    // The second life begins at 9.
+    expect(
+        |_, history| history.asked[4].request = watch(9),
+        "the server remembers since 9",
+    );
+    // Asked while the first, of 7, was there.
+    expect(
+        |_, history| history.asked[4] = asked(watch(8), Answer::Expired, 2 * SECOND),
+        "the server remembers since 7",
+    );
+    expect(
+        |_, history| history.asked[5].completed = 50 * SECOND,
+        "Exact(11) from 100000 to 50000 ms: Expired",
+    );
+}
+
+#[test]
+fn watches_that_are_not_granted() {
+    let refused = |history: &mut History, times| {
+        let mut watch = history.watches[0].clone();
+        watch.from = From::Revision(8);
+        watch.told.clear();
+        (watch.opened, watch.answer) = (false, Answer::Expired);
+        (watch.invoked, watch.completed) = (20 * SECOND, 21 * SECOND);
+        history.watches.splice(0..0, vec![watch; times]);
+    };
+    // Three are granted.
+    let (truth, mut history) = good();
+    refused(&mut history, 6);
+    assert_eq!(check(&truth, &history), Vec::<String>::new());
+    expect(
+        |_, history| refused(history, 7),
+        "watcher w: 3 watches of 10 were granted",
+    );
+    expect(
+        |_, history| history.watches.truncate(1),
+        "watcher w never came to the end",
+    );
+}
+
+#[test]
+fn applied_fields_are_added_or_begin_an_object() {
+    let apply = |field: &str, value: &str| Action::Apply(field.into(), value.into());
+    let (truth, mut history) = good();
+    history.writes[3].action = apply("w0", "v3");
+    assert_eq!(check(&truth, &history), Vec::<String>::new());
+    // Another field than the one that was applied.
+    expect(
+        |_, history| history.writes[3].action = apply("w1", "v3"),
+        "an update is lost",
+    );
+}
+
+#[test]
+fn updates_make_leases_and_no_config_maps() {
+    let make = |sort: Sort| {
+        let (mut truth, mut history) = good();
+        let state = state(&[("value", "v5"), ("w0", "v3"), ("half", "a")]);
+        let mut made = change(16, "l", Some(state.clone()));
+        let mut update = write("l", Action::Update(3, state), 60, Outcome::Unknown);
+        (made.key, update.key) = (sort.key("n"), sort.key("n"));
+        truth.changes.push(made);
+        history.writes.push(update);
+        history
+            .watches
+            .iter_mut()
+            .for_each(|watch| watch.last = false);
+        let broken = check(&truth, &history);
+        broken.iter().any(|text| text.contains("an update is lost"))
+    };
+    assert!(!make(Sort::Leases));
+    assert!(make(Sort::ConfigMaps));
+}
+
+#[test]
+fn sorts_are_told_apart() {
+    // A list and a watch of others show nothing of these.
+    expect(
+        |_, history| history.reads[5].sort = Sort::Leases,
+        "a list at 15 shows configmaps/l",
+    );
+    expect(
+        |_, history| history.watches[1].sort = Sort::Leases,
+        "Modified configmaps/k at 13 never happened",
+    );
+    // Each sort may be behind by itself.
+    let (truth, mut history) = good();
+    let mut read = list(60, 12, Semantics::NotOlderThan(0), &[]);
+    read.sort = Sort::Leases;
+    history.reads.push(read);
+    assert_eq!(check(&truth, &history), Vec::<String>::new());
 }
