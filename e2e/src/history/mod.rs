@@ -4,7 +4,7 @@
 //! - [`record`] is what clients wrote down, and what etcd says really happened;
 //! - [`check`] compares the two, and `answers` says what may be answered at all. They are
 //!   pure: they can be, and are, given bad histories;
-//! - `clients` and `run` make histories.
+//! - `clients` and `run` make histories; `objects` and `wire` are what is sent and read.
 //!
 //! What must not be here: knowledge of whose binaries are tested.
 
