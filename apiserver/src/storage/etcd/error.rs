@@ -29,11 +29,19 @@ const UNDONE: &[&str] = &[
 pub(super) fn fate(status: &Status) -> Fate {
     if UNDONE.contains(&status.message()) || never_sent(status) {
         Fate::Undone
-    } else if matches!(status.code(), Code::Unavailable | Code::Cancelled) {
+    } else if matches!(status.code(), Code::Unavailable | Code::Cancelled) || broke_off(status) {
         Fate::Unknown
     } else {
         Fate::Final
     }
+}
+
+/// Whether the connection broke while the request was under way. tonic calls that `Unknown`
+/// where Go's gRPC says `Unavailable`; what etcd itself says has neither mark.
+fn broke_off(status: &Status) -> bool {
+    let of_transport = std::error::Error::source(status).is_some();
+    status.code() == Code::Unknown
+        && (of_transport || status.message().starts_with("h2 protocol error"))
 }
 
 fn never_sent(status: &Status) -> bool {
@@ -104,6 +112,17 @@ mod tests {
                 Status::unavailable("etcdserver: leader changed"),
                 Fate::Unknown,
             ),
+            (
+                Status::unknown("h2 protocol error: http2 error"),
+                Fate::Unknown,
+            ),
+            (
+                Status::from_error(Box::new(std::io::Error::from(
+                    std::io::ErrorKind::ConnectionReset,
+                ))),
+                Fate::Unknown,
+            ),
+            (Status::unknown("etcdserver: whatever"), Fate::Final),
             (
                 Status::invalid_argument("etcdserver: key not found"),
                 Fate::Final,
