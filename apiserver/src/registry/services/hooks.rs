@@ -204,8 +204,9 @@ impl ServiceHooks {
                 .take_any(wanted, service, dry_run)
                 .await
                 .map_err(|e| match e {
-                    // No address object can be made for this service: its own name is at fault.
-                    AllocationError::Failed(status) if status.is_invalid() => {
+                    // Whatever hinders an address object from being made, upstream says that the
+                    // Service is at fault.
+                    AllocationError::Failed(status) => {
                         let detail = format!("failed to allocate IP: {status}");
                         let path = spec().child("clusterIPs");
                         let value = go_strings(&[String::new()]);
