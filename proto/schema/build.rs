@@ -224,9 +224,10 @@ impl Tables {
         let _ = writeln!(
             self.code,
             "static M{i}: Message = Message {{ name: {name:?}, by_number: &{by_number:?}, by_json: &{by_json:?}, \
-             atomic: {}, unions: &[{unions}], holds_raw: {}, gvks: &[{}], fields: &[\n{}\n] }};",
+             atomic: {}, unions: &[{unions}], holds_raw: {}, holds_bytes: {}, gvks: &[{}], fields: &[\n{}\n] }};",
             self.is_set(&o, "atomic"),
             self.holds_raw(message, &mut BTreeSet::new()),
+            self.holds_bytes(message, &mut BTreeSet::new()),
             gvks.join(", "),
             literals.join(",\n"),
         );
@@ -495,6 +496,23 @@ impl Tables {
                     Some(special) => special == "RawExtension",
                     None => self.holds_raw(&held, seen),
                 },
+                _ => false,
+            })
+    }
+
+    /// Whether a field of bytes that may be left out is in the message, or in what it holds.
+    fn holds_bytes(&self, message: &MessageDescriptor, seen: &mut BTreeSet<String>) -> bool {
+        seen.insert(message.full_name().to_owned())
+            && message.fields().any(|field| match field.kind() {
+                Kind::Message(held) => {
+                    self.special(&held).is_none() && self.holds_bytes(&held, seen)
+                }
+                Kind::Bytes => {
+                    let o = field.options();
+                    !field.is_list()
+                        && !self.is_set(&o, "required")
+                        && self.choice(&o, "omit").is_none()
+                }
                 _ => false,
             })
     }

@@ -65,7 +65,8 @@ fn same_in(
         return true;
     }
     let told_apart = match field.cardinality {
-        Cardinality::One => field.pointer,
+        // Bytes are a list in Go.
+        Cardinality::One => field.pointer || (matches!(field.ty, Type::Bytes) && by == By::Value),
         Cardinality::List | Cardinality::Map => by == By::Value,
     };
     if told_apart && a.is_some() != b.is_some() {
@@ -161,6 +162,12 @@ mod tests {
             &json!({"name": "a", "env": []}),
             By::Value
         ));
+        let bundled = |by| {
+            let message = message("api.admissionregistration.v1.WebhookClientConfig");
+            let [none, empty] = [json!({}), json!({"caBundle": ""})];
+            same(message, Some(&none), Some(&empty), by)
+        };
+        assert!(bundled(By::Meaning) && !bundled(By::Value));
     }
 
     #[test]

@@ -41,6 +41,44 @@ pub fn expand_managed_fields(object: &mut Value) {
     }
 }
 
+/// Takes out bytes that are set and empty where JSON leaves them out: what has been printed
+/// and read again has none.
+pub fn drop_empty_bytes(msg: &'static Message, tree: &mut Value) {
+    if !msg.holds_bytes {
+        return;
+    }
+    for field in msg.fields {
+        let msg = match &field.ty {
+            Type::Message(inlined) if field.json.is_empty() => {
+                drop_empty_bytes(inlined, tree);
+                continue;
+            }
+            Type::Message(msg) => msg,
+            Type::Bytes if field.cardinality == Cardinality::One && field.omit == Omit::Empty => {
+                let members = tree.as_object_mut();
+                let members = members.filter(|m| m.get(field.json).is_some_and(|v| v == ""));
+                members.map(|members| members.remove(field.json));
+                continue;
+            }
+            _ => continue,
+        };
+        match (field.cardinality, tree.get_mut(field.json)) {
+            (Cardinality::List, Some(Value::Array(items))) => {
+                items
+                    .iter_mut()
+                    .for_each(|item| drop_empty_bytes(msg, item));
+            }
+            (Cardinality::Map, Some(Value::Object(entries))) => {
+                entries
+                    .values_mut()
+                    .for_each(|entry| drop_empty_bytes(msg, entry));
+            }
+            (Cardinality::One, Some(value)) => drop_empty_bytes(msg, value),
+            _ => {}
+        }
+    }
+}
+
 /// Makes JSON of the raw extensions in a tree, for those who show or change it as plain JSON.
 /// What is no JSON stays text.
 pub fn expand_raw(msg: &'static Message, tree: &mut Value) {

@@ -565,3 +565,19 @@ mod never_panics {
         }
     }
 }
+
+#[test]
+fn empty_bytes_go_where_json_leaves_them_out() {
+    let group = "admissionregistration.k8s.io";
+    let message = schema::kind(group, "v1", "MutatingWebhookConfiguration").unwrap();
+    let mut hooks = json!({"webhooks": [
+        {"name": "a", "clientConfig": {"url": "", "caBundle": ""}},
+        {"name": "b", "clientConfig": {"caBundle": "YQ=="}},
+    ]});
+    tree::drop_empty_bytes(message, &mut hooks);
+    assert_eq!(hooks["webhooks"][0]["clientConfig"], json!({"url": ""}));
+    assert_eq!(hooks["webhooks"][1]["clientConfig"]["caBundle"], "YQ==");
+    let mut secret = json!({"data": {"a": ""}});
+    tree::drop_empty_bytes(kind("Secret"), &mut secret);
+    assert_eq!(secret, json!({"data": {"a": ""}}));
+}

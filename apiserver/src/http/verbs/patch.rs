@@ -132,6 +132,7 @@ impl Patch {
         let mut object = current;
         let stored = message.holds_raw.then(|| object.clone());
         codec::tree::expand_raw(message, &mut object);
+        codec::tree::drop_empty_bytes(message, &mut object);
         let applied = match self.kind {
             PatchType::Json => {
                 codec::tree::complete(message, &mut object);

@@ -219,7 +219,8 @@ fn shown(field: &'static Field, raw: &[u8], slot: Slot) -> Result<bool> {
                 (Type::Special(special), Raw::Bytes(raw)) => is_null(*special, raw)?,
                 _ => false,
             };
-            !null && !transcode::omitted(field, value)?
+            // Empty bytes are left out of JSON, but they are not the same as none.
+            !null && (matches!(field.ty, Type::Bytes) || !transcode::omitted(field, value)?)
         }
     })
 }
