@@ -49,18 +49,31 @@ impl Item {
         match self {
             Item::Object => view.bare_json(object),
             // Unlike those of other lists, these items say what they are.
-            Item::Partial { beta } => {
-                let raw = view.partial(object)?;
-                encode::message_json(meta_version(beta), "PartialObjectMetadata", &raw)
-                    .map(Bytes::from)
+            Item::Partial { beta } => partial_json(view, object, beta).map(Bytes::from),
+            Item::Row(Include::Metadata { beta }) => {
+                // What managers own is the larger part of most metadata, and here no tree is
+                // made of it.
+                let none = row_json(view, object, Include::None)?;
+                let cells = none.strip_suffix(b"null}").ok_or_else(|| {
+                    codec::Error::Custom("a row does not end with its object".to_owned())
+                })?;
+                let metadata = partial_json(view, object, beta)?;
+                Ok([cells, &metadata, b"}"].concat().into())
             }
-            Item::Row(include) => {
-                let tree = view.tree(object)?;
-                let row = table::row(view.served, &tree, include, jiff::Timestamp::now());
-                encode::table_row(&row).map(Bytes::from)
-            }
+            Item::Row(include) => row_json(view, object, include).map(Bytes::from),
         }
     }
+}
+
+fn partial_json(view: View, object: &Arc<Object>, beta: bool) -> codec::Result<Vec<u8>> {
+    let raw = view.partial(object)?;
+    encode::message_json(meta_version(beta), "PartialObjectMetadata", &raw)
+}
+
+fn row_json(view: View, object: &Arc<Object>, include: Include) -> codec::Result<Vec<u8>> {
+    let tree = view.tree(object)?;
+    let row = table::row(view.served, &tree, include, jiff::Timestamp::now());
+    encode::table_row(&row)
 }
 
 /// An item of a sequence in YAML, of its JSON. A list's sequence stands as far to the left as one
