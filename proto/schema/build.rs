@@ -224,9 +224,10 @@ impl Tables {
         let _ = writeln!(
             self.code,
             "static M{i}: Message = Message {{ name: {name:?}, by_number: &{by_number:?}, by_json: &{by_json:?}, \
-             atomic: {}, unions: &[{unions}], holds_raw: {}, holds_bytes: {}, gvks: &[{}], fields: &[\n{}\n] }};",
+             atomic: {}, unions: &[{unions}], holds_raw: {}, holds_field_sets: {}, holds_bytes: {}, gvks: &[{}], fields: &[\n{}\n] }};",
             self.is_set(&o, "atomic"),
-            self.holds_raw(message, &mut BTreeSet::new()),
+            self.holds("RawExtension", message, &mut BTreeSet::new()),
+            self.holds("FieldsV1", message, &mut BTreeSet::new()),
             self.holds_bytes(message, &mut BTreeSet::new()),
             gvks.join(", "),
             literals.join(",\n"),
@@ -487,14 +488,19 @@ impl Tables {
         )
     }
 
-    /// Whether a `RawExtension` is in the message, or in what it holds. Messages may hold
-    /// themselves: those of `seen` are not looked into again.
-    fn holds_raw(&self, message: &MessageDescriptor, seen: &mut BTreeSet<String>) -> bool {
+    /// Whether a message with a form of its own is in the message, or in what it holds. Messages
+    /// may hold themselves: those of `seen` are not looked into again.
+    fn holds(
+        &self,
+        wanted: &str,
+        message: &MessageDescriptor,
+        seen: &mut BTreeSet<String>,
+    ) -> bool {
         seen.insert(message.full_name().to_owned())
             && message.fields().any(|field| match field.kind() {
                 Kind::Message(held) => match self.special(&held) {
-                    Some(special) => special == "RawExtension",
-                    None => self.holds_raw(&held, seen),
+                    Some(special) => special == wanted,
+                    None => self.holds(wanted, &held, seen),
                 },
                 _ => false,
             })

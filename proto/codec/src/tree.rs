@@ -30,8 +30,15 @@ pub fn from_proto_with_type_meta(
     serde_pb::tree_from_slice(msg, raw, Some((api_version, kind)))
 }
 
-/// Makes JSON of the field sets in an object's `managedFields`, for those who show or change a
-/// tree as plain JSON.
+/// Makes JSON of all field sets in a tree, those of templates' metadata too, for those who show
+/// or change it as plain JSON.
+pub fn expand_field_sets(msg: &'static Message, tree: &mut Value) {
+    each(Special::FieldsV1, msg, tree, None, &mut |fields, _| {
+        special::fields_v1::expand(fields);
+    });
+}
+
+/// Makes JSON of the field sets in an object's own `managedFields`.
 pub fn expand_managed_fields(object: &mut Value) {
     let list = object.pointer_mut("/metadata/managedFields");
     for entry in list.and_then(Value::as_array_mut).into_iter().flatten() {
@@ -82,7 +89,7 @@ pub fn drop_empty_bytes(msg: &'static Message, tree: &mut Value) {
 /// Makes JSON of the raw extensions in a tree, for those who show or change it as plain JSON.
 /// What is no JSON stays text.
 pub fn expand_raw(msg: &'static Message, tree: &mut Value) {
-    each_raw(msg, tree, None, &mut |raw, _| {
+    each(Special::RawExtension, msg, tree, None, &mut |raw, _| {
         let text = raw.as_str().map(str::as_bytes);
         if let Some(Ok(json)) = text.map(decode::untyped) {
             *raw = json;
@@ -94,63 +101,77 @@ pub fn expand_raw(msg: &'static Message, tree: &mut Value) {
 /// place the spelling back that they had. The text is compact then, as if it had been printed
 /// and read.
 pub fn keep_raw(msg: &'static Message, tree: &mut Value, before: &Value) {
-    each_raw(msg, tree, Some(before), &mut |raw, before| {
-        let (Some(text), Some(Value::String(old))) = (raw.as_str(), before) else {
-            return;
-        };
-        // However its numbers were printed on the way.
-        let [then, now] = [old.as_str(), text].map(|text| decode::untyped(text.as_bytes()).ok());
-        let (Some(then), Some(now)) = (then, now) else {
-            return;
-        };
-        let mut kept = Vec::with_capacity(old.len());
-        if then == now {
-            if write::compact(&mut kept, old.as_bytes()).is_err() {
+    let before = Some(before);
+    each(
+        Special::RawExtension,
+        msg,
+        tree,
+        before,
+        &mut |raw, before| {
+            let (Some(text), Some(Value::String(old))) = (raw.as_str(), before) else {
                 return;
+            };
+            // However its numbers were printed on the way.
+            let [then, now] =
+                [old.as_str(), text].map(|text| decode::untyped(text.as_bytes()).ok());
+            let (Some(then), Some(now)) = (then, now) else {
+                return;
+            };
+            let mut kept = Vec::with_capacity(old.len());
+            if then == now {
+                if write::compact(&mut kept, old.as_bytes()).is_err() {
+                    return;
+                }
+            } else {
+                spelling::spelled_as(&now, serde_json::from_str(old).ok(), &mut kept);
             }
-        } else {
-            spelling::spelled_as(&now, serde_json::from_str(old).ok(), &mut kept);
-        }
-        *raw = Value::String(String::from_utf8(kept).unwrap_or_default());
-    });
+            *raw = Value::String(String::from_utf8(kept).unwrap_or_default());
+        },
+    );
 }
 
-/// Calls `act` for each raw extension, with what `other` holds at the same place.
-fn each_raw(
+/// Calls `act` for each value of a special form, with what `other` holds at the same place.
+fn each(
+    wanted: Special,
     msg: &'static Message,
     tree: &mut Value,
     other: Option<&Value>,
     act: &mut impl FnMut(&mut Value, Option<&Value>),
 ) {
-    if !msg.holds_raw {
+    let holds = match wanted {
+        Special::RawExtension => msg.holds_raw,
+        Special::FieldsV1 => msg.holds_field_sets,
+        _ => true,
+    };
+    if !holds {
         return;
     }
     for field in msg.fields {
         if let (true, Type::Message(inlined)) = (field.json.is_empty(), &field.ty) {
-            each_raw(inlined, tree, other, act);
+            each(wanted, inlined, tree, other, act);
             continue;
         }
         let Some(value) = tree.get_mut(field.json) else {
             continue;
         };
         let other = other.and_then(|other| other.get(field.json));
-        let mut each = |value: &mut Value, other: Option<&Value>| match &field.ty {
-            Type::Message(msg) => each_raw(msg, value, other, act),
-            Type::Special(Special::RawExtension) => act(value, other),
+        let mut visit = |value: &mut Value, other: Option<&Value>| match &field.ty {
+            Type::Message(msg) => each(wanted, msg, value, other, act),
+            Type::Special(special) if *special == wanted => act(value, other),
             _ => {}
         };
         match (field.cardinality, value) {
             (Cardinality::List, Value::Array(items)) => {
                 for (i, item) in items.iter_mut().enumerate() {
-                    each(item, other.and_then(|other| other.get(i)));
+                    visit(item, other.and_then(|other| other.get(i)));
                 }
             }
             (Cardinality::Map, Value::Object(entries)) => {
                 for (key, entry) in entries {
-                    each(entry, other.and_then(|other| other.get(key)));
+                    visit(entry, other.and_then(|other| other.get(key)));
                 }
             }
-            (_, value) => each(value, other),
+            (_, value) => visit(value, other),
         }
     }
 }

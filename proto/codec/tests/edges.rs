@@ -581,3 +581,18 @@ fn empty_bytes_go_where_json_leaves_them_out() {
     tree::drop_empty_bytes(kind("Secret"), &mut secret);
     assert_eq!(secret, json!({"data": {"a": ""}}));
 }
+
+#[test]
+fn field_sets_of_templates_become_json_too() {
+    let entry = json!({"manager": "m", "fieldsV1": r#"{"f:a":{}}"#});
+    let expanded = json!({"manager": "m", "fieldsV1": {"f:a": {}}});
+    let tree_of = |entry: &Value| {
+        json!({
+            "metadata": {"managedFields": [entry]},
+            "spec": {"template": {"metadata": {"managedFields": [entry]}}},
+        })
+    };
+    let mut deployment = tree_of(&entry);
+    tree::expand_field_sets(kind("Deployment"), &mut deployment);
+    assert_eq!(deployment, tree_of(&expanded));
+}

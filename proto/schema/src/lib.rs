@@ -28,6 +28,8 @@ pub struct Message {
     pub unions: &'static [Union],
     /// Somewhere in it is a [`Special::RawExtension`].
     pub holds_raw: bool,
+    /// Somewhere in it is a [`Special::FieldsV1`].
+    pub holds_field_sets: bool,
     /// Somewhere in it is a field of bytes that JSON leaves out when they are empty.
     pub holds_bytes: bool,
     /// The kinds that this message is (`x-kubernetes-group-version-kind`); empty for a part of a kind.

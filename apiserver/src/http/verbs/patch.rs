@@ -102,9 +102,7 @@ impl Patch {
             return current.clone();
         };
         if self.names_managers {
-            let mut current = current.clone();
-            codec::tree::expand_managed_fields(&mut current);
-            return current;
+            return current.clone();
         }
         let without = |(key, value): (&String, &Value)| {
             let value = match (key.as_str(), value) {
@@ -132,6 +130,7 @@ impl Patch {
         let mut object = current;
         let stored = message.holds_raw.then(|| object.clone());
         codec::tree::expand_raw(message, &mut object);
+        codec::tree::expand_field_sets(message, &mut object);
         codec::tree::drop_empty_bytes(message, &mut object);
         let applied = match self.kind {
             PatchType::Json => {

@@ -108,7 +108,7 @@ fn partial(metadata: Value, beta: bool) -> Value {
 fn whole(message: &'static schema::Message, object: &Value) -> Value {
     let mut object = object.clone();
     codec::tree::complete(message, &mut object);
-    codec::tree::expand_managed_fields(&mut object);
+    codec::tree::expand_field_sets(message, &mut object);
     codec::tree::expand_raw(message, &mut object);
     object
 }

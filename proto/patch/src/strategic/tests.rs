@@ -41,6 +41,7 @@ fn message(name: &'static str, fields: Vec<Field>) -> &'static Message {
         atomic: false,
         unions: &[],
         holds_raw: false,
+        holds_field_sets: false,
         holds_bytes: false,
         gvks: &[],
     }))
