@@ -45,15 +45,7 @@ pub(super) async fn one(
 ) -> Result<Response<Body>, Status> {
     let accepted = negotiate::output(&request.headers, &request.query, Offer::Objects)?;
     let options = options(request).await?;
-    if view.stored.group == "batch"
-        && view.stored.plural == "jobs"
-        && options.propagation.is_none()
-        && options.orphan_dependents.is_none()
-    {
-        request.warnings.add(
-            "child pods are preserved by default when jobs are deleted; set propagationPolicy=Background to remove them or set propagationPolicy=Orphan to suppress this warning",
-        );
-    }
+    warn_of_orphans(view, &options, request);
     let deleted = store
         .delete(&write(view, request, &options), &options)
         .await?;
@@ -69,6 +61,19 @@ pub(super) async fn one(
     let mut answer = store.deleted_status(&deleted.object);
     answer.details_mut().group = view.served.group.to_owned();
     Ok(status(request, &accepted, answer, code))
+}
+
+/// Who deletes Jobs without a word about their pods may not know that these stay.
+fn warn_of_orphans(view: View, options: &DeleteOptions, request: &RequestContext) {
+    if view.stored.group == "batch"
+        && view.stored.plural == "jobs"
+        && options.propagation.is_none()
+        && options.orphan_dependents.is_none()
+    {
+        request.warnings.add(
+            "child pods are preserved by default when jobs are deleted; set propagationPolicy=Background to remove them or set propagationPolicy=Orphan to suppress this warning",
+        );
+    }
 }
 
 fn status(
@@ -90,6 +95,7 @@ pub(super) async fn collection(
     let accepted = negotiate::output(&request.headers, &request.query, Offer::Objects)?;
     let list = ListOptions::from_query(&request.query, false)?;
     let options = options(request).await?;
+    warn_of_orphans(view, &options, request);
     let selection = store.select(
         view.served,
         namespace(view, request),

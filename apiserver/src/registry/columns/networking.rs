@@ -71,9 +71,10 @@ fn ingress(row: &Row<'_>) -> String {
     given.join(",")
 }
 
-/// The first few of many.
+/// As many are shown of what may be many.
+const SHOWN: usize = 3;
+
 fn few(items: &[String], count: usize) -> String {
-    const SHOWN: usize = 3;
     let shown = items
         .iter()
         .take(SHOWN)
@@ -98,23 +99,32 @@ fn host_port(host: &str, port: &Value) -> String {
 const ENDPOINTS: &[Column] = &[
     NAME,
     column("Endpoints", "string", |row| {
-        let mut all = Vec::new();
-        for subset in row.list("/subsets") {
-            let addresses = subset["addresses"]
-                .as_array()
-                .map(Vec::as_slice)
-                .unwrap_or_default();
+        // Every address has every port: there may be many more pairs than an object has bytes.
+        let (mut shown, mut count) = (Vec::new(), 0);
+        let subsets = row.list("/subsets");
+        if subsets.is_empty() {
+            return NONE.into();
+        }
+        for subset in subsets {
+            let items = |field: &str| {
+                let items = subset[field].as_array().map(Vec::as_slice);
+                items.unwrap_or_default()
+            };
+            let (addresses, ports) = (items("addresses"), items("ports"));
             let ips = addresses.iter().filter_map(|a| a["ip"].as_str());
-            match subset["ports"].as_array().map(Vec::as_slice) {
-                None | Some([]) => all.extend(ips.map(str::to_owned)),
-                Some(ports) => {
-                    for port in ports {
-                        all.extend(ips.clone().map(|ip| host_port(ip, &port["port"])));
-                    }
-                }
+            count += ips.clone().count() * ports.len().max(1);
+            let missing = SHOWN.saturating_sub(shown.len());
+            if ports.is_empty() {
+                shown.extend(ips.map(str::to_owned).take(missing));
+            } else {
+                let pairs = ports.iter().flat_map(|port| {
+                    let ips = ips.clone();
+                    ips.map(move |ip| host_port(ip, &port["port"]))
+                });
+                shown.extend(pairs.take(missing));
             }
         }
-        format::or_none(few(&all, all.len())).into()
+        few(&shown, count).into()
     }),
     AGE,
 ];

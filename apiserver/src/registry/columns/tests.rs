@@ -30,6 +30,29 @@ fn ages_get_coarser() {
 }
 
 #[test]
+fn of_endpoints_only_those_that_are_shown_are_made() {
+    let many = |n: usize, item: fn(usize) -> Value| (0..n).map(item).collect::<Vec<_>>();
+    let shown = |subsets: Value| cells("", "Endpoints", json!({"subsets": subsets}))[1].clone();
+    let addresses = many(
+        20_000,
+        |i| json!({"ip": format!("10.1.{}.{}", i / 250, i % 250)}),
+    );
+    let ports = many(5_000, |i| json!({"port": i + 1}));
+    assert_eq!(
+        shown(json!([{"addresses": addresses, "ports": ports}])),
+        "10.1.0.0:1,10.1.0.1:1,10.1.0.2:1 + 99999997 more..."
+    );
+    let two = json!([{"addresses": [{"ip": "10.0.0.1"}]}, {"addresses": [{"ip": "fd00::1"}],
+        "ports": [{"port": 7}]}]);
+    assert_eq!(shown(two), "10.0.0.1,[fd00::1]:7");
+    assert_eq!(
+        shown(json!([{"notReadyAddresses": [{"ip": "10.0.0.1"}]}])),
+        ""
+    );
+    assert_eq!(shown(json!([])), "<none>");
+}
+
+#[test]
 fn a_pod_that_crashes_says_so() {
     let pod = json!({
         "metadata": {"name": "web", "creationTimestamp": "2026-01-01T00:00:00Z"},

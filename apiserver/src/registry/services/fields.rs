@@ -98,26 +98,22 @@ pub fn ports(service: &Value) -> &[Value] {
         .unwrap_or_default()
 }
 
-pub fn port_number(port: &Value) -> u16 {
-    port["nodePort"]
-        .as_u64()
-        .and_then(|n| u16::try_from(n).ok())
-        .unwrap_or(0)
+/// What is asked for, which need be no port number; 0 asks for any.
+pub fn port_number(port: &Value) -> i64 {
+    port["nodePort"].as_i64().unwrap_or(0)
 }
 
 pub fn protocol(port: &Value) -> String {
     port["protocol"].as_str().unwrap_or("TCP").to_owned()
 }
 
-pub fn health_check_port(service: &Value) -> u16 {
-    service["spec"]["healthCheckNodePort"]
-        .as_u64()
-        .and_then(|n| u16::try_from(n).ok())
-        .unwrap_or(0)
+/// As [`port_number`].
+pub fn health_check_port(service: &Value) -> i64 {
+    service["spec"]["healthCheckNodePort"].as_i64().unwrap_or(0)
 }
 
 /// The node ports of a Service's ports.
-fn port_numbers(service: &Value) -> BTreeSet<u16> {
+fn port_numbers(service: &Value) -> BTreeSet<i64> {
     let numbers = ports(service).iter().map(port_number);
     numbers.filter(|port| *port != 0).collect()
 }
@@ -126,7 +122,8 @@ fn port_numbers(service: &Value) -> BTreeSet<u16> {
 pub fn node_ports(service: &Value) -> BTreeSet<u16> {
     let mut all = port_numbers(service);
     all.extend(Some(health_check_port(service)).filter(|port| *port != 0));
-    all
+    let numbers = all.into_iter().map(u16::try_from);
+    numbers.filter_map(Result::ok).collect()
 }
 
 pub fn spec_mut(service: &mut Value) -> &mut Map<String, Value> {

@@ -139,27 +139,24 @@ impl ServiceHooks {
                 families.push(other.to_owned());
             }
         } else {
+            let dual = ["IPv4", "IPv6"];
+            if policy == "RequireDualStack" && !dual.iter().all(|f| self.addresses.has_family(f)) {
+                let path = spec().child("ipFamilyPolicy");
+                let detail = "this cluster is not configured for dual-stack services";
+                errors.push(FieldError::invalid(&path, policy.as_str(), detail));
+            }
             for (i, wanted) in families.iter().enumerate() {
                 if !self.addresses.has_family(wanted) {
                     let path = spec().child("ipFamilies").index(i);
                     let detail = "not configured on this cluster";
-                    return Err(invalid(
-                        service,
-                        FieldError::invalid(&path, wanted.as_str(), detail),
-                    ));
+                    errors.push(FieldError::invalid(&path, wanted.as_str(), detail));
                 }
             }
-            if !single && families.len() < 2 {
-                if self.addresses.has_family(other) {
-                    families.push(other.to_owned());
-                } else if policy == "RequireDualStack" {
-                    let error = FieldError::invalid(
-                        &spec().child("ipFamilyPolicy"),
-                        policy.as_str(),
-                        "this cluster is not configured for dual-stack services",
-                    );
-                    return Err(invalid(service, error));
-                }
+            if !errors.is_empty() {
+                return Err(all_invalid(service, errors));
+            }
+            if !single && families.len() < 2 && self.addresses.has_family(other) {
+                families.push(other.to_owned());
             }
         }
         fields::spec_mut(service).insert("ipFamilies".into(), json!(families));
@@ -246,17 +243,20 @@ impl ServiceHooks {
         wanted: Wanted,
         dry_run: bool,
         taken: &mut Taken,
-    ) -> Result<Option<u16>, Status> {
+    ) -> Result<Option<i64>, Status> {
         let number = match wanted {
             Wanted::Nothing => return Ok(None),
             Wanted::Share(number) => return Ok(Some(number)),
             Wanted::Number(number) => {
-                self.ports.take(number, dry_run).await.map_err(|e| {
+                let got = self.ports.take(number, dry_run).await.map_err(|e| {
                     let path = spec().child("ports").index(i).child("nodePort");
                     let value = BadValue::Raw(number.to_string());
                     invalid(service, FieldError::invalid(&path, value, e.to_string()))
                 })?;
-                number
+                match got {
+                    Some(number) => number,
+                    None => return Ok(Some(number)),
+                }
             }
             Wanted::Any => self
                 .any_port(dry_run, taken)
@@ -264,7 +264,7 @@ impl ServiceHooks {
                 .map_err(|e| Status::internal(format!("failed to allocate a nodePort: {e}")))?,
         };
         taken.ports.push(number);
-        Ok(Some(number))
+        Ok(Some(number.into()))
     }
 
     async fn node_ports(
@@ -278,7 +278,10 @@ impl ServiceHooks {
             for i in 0..fields::ports(service).len() {
                 let wanted = match old {
                     None => node_ports::on_create(service, i),
-                    Some(old) => node_ports::on_update(service, old, &taken.ports, i),
+                    Some(old) => {
+                        let taken: Vec<i64> = taken.ports.iter().map(|n| i64::from(*n)).collect();
+                        node_ports::on_update(service, old, &taken, i)
+                    }
                 };
                 let number = self.node_port(service, i, wanted, dry_run, taken).await?;
                 if let Some(number) = number {
@@ -298,13 +301,13 @@ impl ServiceHooks {
                 })?;
                 taken.ports.push(number);
                 fields::spec_mut(service).insert("healthCheckNodePort".into(), json!(number));
-            } else if !held.contains(&asked) {
-                self.ports.take(asked, dry_run).await.map_err(|e| {
+            } else if !held.iter().any(|held| i64::from(*held) == asked) {
+                let got = self.ports.take(asked, dry_run).await.map_err(|e| {
                     Status::internal(format!(
                         "failed to allocate requested HealthCheck NodePort {asked}: {e}"
                     ))
                 })?;
-                taken.ports.push(asked);
+                taken.ports.extend(got);
             }
         }
         Ok(())

@@ -12,9 +12,9 @@ use super::fields::{self, needs_node_ports, port_number, protocol};
 pub enum Wanted {
     Nothing,
     /// The number of an earlier port.
-    Share(u16),
+    Share(i64),
     /// This number, which must be free.
-    Number(u16),
+    Number(i64),
     Any,
 }
 
@@ -40,7 +40,7 @@ pub fn on_create(service: &Value, i: usize) -> Wanted {
 }
 
 /// `taken`: what has been taken for this write already.
-pub fn on_update(service: &Value, old: &Value, taken: &[u16], i: usize) -> Wanted {
+pub fn on_update(service: &Value, old: &Value, taken: &[i64], i: usize) -> Wanted {
     match port_number(&fields::ports(service)[i]) {
         0 if needs_node_ports(service) => Wanted::Any,
         0 => Wanted::Nothing,

@@ -152,12 +152,16 @@ impl NodePorts {
             .filter(|offset| *offset < self.range.size)
     }
 
-    pub async fn take(&self, port: u16, dry_run: bool) -> Result<(), PortError> {
-        let offset = match self.offset(port) {
-            Some(offset) => offset,
-            // Nobody can have it, which is all that upstream looks at then.
-            None if dry_run => return Ok(()),
-            None => return Err(PortError::OutOfRange(self.range.to_string())),
+    /// Takes a number that somebody asks for, whatever it is. In a dry run none is given back for
+    /// one outside of the range: nobody can have it, which is all that upstream looks at then.
+    pub async fn take(&self, port: i64, dry_run: bool) -> Result<Option<u16>, PortError> {
+        let asked = u16::try_from(port).ok();
+        let known = asked.and_then(|port| Some((port, self.offset(port)?)));
+        let Some((port, offset)) = known else {
+            return match dry_run {
+                true => Ok(None),
+                false => Err(PortError::OutOfRange(self.range.to_string())),
+            };
         };
         let taken = self
             .change(dry_run, |bitmap| match bitmap.0.insert(offset) {
@@ -168,7 +172,7 @@ impl NodePorts {
         if !dry_run {
             self.metrics.port(STATIC, taken.is_ok());
         }
-        taken
+        taken.map(|()| Some(port))
     }
 
     pub async fn take_any(&self) -> Result<u16, PortError> {

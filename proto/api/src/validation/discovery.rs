@@ -60,7 +60,7 @@ fn slice(slice: &At<'_>, errors: &mut ErrorList) {
         for address in addresses.items() {
             match kind.text() {
                 "FQDN" if address.text().is_empty() => address.required(errors, ""),
-                "FQDN" => address.check(errors, format::dns1123_subdomain(address.text())),
+                "FQDN" => address.check(errors, fully_qualified(address.text())),
                 family @ ("IPv4" | "IPv6") => ip_of_family(&address, &addresses, family, errors),
                 _ => {}
             }
@@ -117,6 +117,20 @@ fn hints(hints: &At<'_>, errors: &mut ErrorList) {
             name.check(errors, rule(name.text()));
         }
     }
+}
+
+/// A domain name of two labels or more; its trailing dot is no fault.
+fn fully_qualified(name: &str) -> Vec<String> {
+    let name = name.strip_suffix('.').unwrap_or(name);
+    let faults = format::dns1123_subdomain(name);
+    if !faults.is_empty() {
+        return faults;
+    }
+    if !name.contains('.') {
+        return vec!["should be a domain with at least two segments separated by dots".to_owned()];
+    }
+    let mut labels = name.split('.').map(format::dns1123_label);
+    labels.find(|faults| !faults.is_empty()).unwrap_or_default()
 }
 
 fn ip_of_family(address: &At<'_>, list: &At<'_>, family: &str, errors: &mut ErrorList) {

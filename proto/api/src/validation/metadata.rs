@@ -50,7 +50,11 @@ pub(super) fn create(
             _ => name(text),
         };
         // Upstream judges these by their schema, which does not know of prefixes.
-        if (group, kind) != ("resource.k8s.io", "DeviceClass") {
+        let by_schema = [
+            ("resource.k8s.io", "DeviceClass"),
+            ("", "ReplicationController"),
+        ];
+        if !by_schema.contains(&(group, kind)) {
             prefix.check(errors, messages);
         }
     }
@@ -108,8 +112,7 @@ pub(super) fn update(
     if generation.int().unwrap_or(0) < before.int().unwrap_or(0) {
         generation.invalid(errors, "must not be decremented");
     }
-    let domains = needs_domains(group, kind) && group != "events.k8s.io";
-    common(domains, new, errors);
+    common(needs_domains(group, kind), new, errors);
 }
 
 /// `[]string{"a", "b"}`, as Go's `%#v` writes it.

@@ -507,6 +507,7 @@ fn allocation(allocation: &At<'_>, names: &Names<'_>, errors: &mut ErrorList) {
             pool_name(&result.get("pool"), errors);
             label(&result.get("device"), errors);
             share_id(&result.get("shareID"), errors);
+            super::resource_slice::binding_conditions(result, errors);
         },
     );
     at_most(

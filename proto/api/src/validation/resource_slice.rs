@@ -430,7 +430,8 @@ fn on_nodes(device: &At<'_>, per_device: bool, errors: &mut ErrorList) {
     }
 }
 
-fn binding_conditions(device: &At<'_>, errors: &mut ErrorList) {
+/// Of a device, and of what it was allocated for.
+pub(super) fn binding_conditions(device: &At<'_>, errors: &mut ErrorList) {
     let (to, not) = (
         device.get("bindingConditions"),
         device.get("bindingFailureConditions"),

@@ -63,7 +63,7 @@ fn service(spec: &At<'_>, errors: &mut ErrorList) {
         }
         "ExternalName" => {
             for field in ["clusterIPs", "ipFamilies", "ipFamilyPolicy"] {
-                if spec.get(field).is_given() && !(field == "clusterIPs" && is_headless(spec)) {
+                if spec.get(field).is_given() {
                     spec.get(field)
                         .forbidden(errors, "may not be set for ExternalName services");
                 }
@@ -88,7 +88,10 @@ fn service(spec: &At<'_>, errors: &mut ErrorList) {
         affinity.required(errors, "");
     }
     session_timeout(spec, errors);
-    cluster_ips(spec, errors);
+    // Of those that have no addresses nothing more is asked.
+    if !external_name {
+        cluster_ips(spec, errors);
+    }
     for ip in spec.get("externalIPs").items() {
         if ip.ip(errors) {
             discovery::endpoint_ip(&ip, errors);
@@ -307,6 +310,10 @@ fn cluster_ips(spec: &At<'_>, errors: &mut ErrorList) {
     }
 }
 
+fn needs_health_check(spec: &At<'_>) -> bool {
+    spec.get("type").text() == "LoadBalancer" && spec.get("externalTrafficPolicy").text() == "Local"
+}
+
 fn traffic_policies(spec: &At<'_>, errors: &mut ErrorList) {
     let kind = spec.get("type").text();
     let external = spec.get("externalTrafficPolicy");
@@ -322,8 +329,7 @@ fn traffic_policies(spec: &At<'_>, errors: &mut ErrorList) {
         internal.one_of(errors, &["Cluster", "Local"]);
     }
     let health = spec.get("healthCheckNodePort");
-    let needs_health = kind == "LoadBalancer" && external.text() == "Local";
-    if health.is_given() && !needs_health {
+    if health.is_given() && !needs_health_check(spec) {
         health.invalid(
             errors,
             "may only be set when `type` is 'LoadBalancer' and `externalTrafficPolicy` is 'Local'",
@@ -377,7 +383,7 @@ fn update(new: &At<'_>, old: &At<'_>, errors: &mut ErrorList) {
         new.get("healthCheckNodePort"),
         old.get("healthCheckNodePort"),
     );
-    if was.is_given() && health.is_given() && health.int() != was.int() {
+    if needs_health_check(new) && needs_health_check(old) && health.int() != was.int() {
         errors.push(FieldError::forbidden(&health.path, "field is immutable"));
     }
 }
