@@ -11,6 +11,7 @@ use meta::Status;
 use schema::{Message, Resource};
 use serde_json::{Value, json};
 
+use super::indent::Indenter;
 use super::negotiate::Media;
 use crate::registry::as_read;
 use crate::registry::convert::{self, api_version, convert};
@@ -159,71 +160,15 @@ fn text(mut json: Vec<u8>, media: Media, pretty: bool) -> Result<Bytes> {
             Ok(yaml.into())
         }
         _ => {
-            if let Some(indented) = pretty.then(|| indent(&json)).flatten() {
+            if pretty {
+                let mut indented = Vec::with_capacity(json.len() * 2);
+                Indenter::default().feed(&json, &mut indented);
                 return Ok(indented.into());
             }
             json.push(b'\n');
             Ok(json.into())
         }
     }
-}
-
-/// Indents JSON text by two spaces, keeping the order of members; nothing where that would
-/// make it longer by more than a server can spare.
-fn indent(json: &[u8]) -> Option<Vec<u8>> {
-    const MOST: usize = 256 << 20;
-    let mut out = Vec::with_capacity(json.len() * 2);
-    let mut depth = 0usize;
-    let (mut in_string, mut escaped) = (false, false);
-    let newline = |out: &mut Vec<u8>, depth: usize| {
-        out.push(b'\n');
-        out.resize(out.len() + 2 * depth, b' ');
-    };
-    let mut bytes = json.iter().copied().peekable();
-    while let Some(byte) = bytes.next() {
-        if out.len() > json.len() + MOST {
-            return None;
-        }
-        if in_string {
-            out.push(byte);
-            match byte {
-                _ if escaped => escaped = false,
-                b'\\' => escaped = true,
-                b'"' => in_string = false,
-                _ => {}
-            }
-            continue;
-        }
-        match byte {
-            b'"' => {
-                in_string = true;
-                out.push(byte);
-            }
-            b'{' | b'[' => {
-                out.push(byte);
-                let closing = if byte == b'{' { b'}' } else { b']' };
-                if bytes.peek() == Some(&closing) {
-                    out.push(closing);
-                    bytes.next();
-                } else {
-                    depth += 1;
-                    newline(&mut out, depth);
-                }
-            }
-            b'}' | b']' => {
-                depth = depth.saturating_sub(1);
-                newline(&mut out, depth);
-                out.push(byte);
-            }
-            b',' => {
-                out.push(byte);
-                newline(&mut out, depth);
-            }
-            b':' => out.extend_from_slice(b": "),
-            other => out.push(other),
-        }
-    }
-    Some(out)
 }
 
 /// How objects of one resource are read and shown: as which version, stored as which.
@@ -502,13 +447,6 @@ fn first_field(raw: &[u8]) -> Option<&[u8]> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn indentation_is_gos() {
-        let json = br#"{"a":{},"b":[1,"x:{,}\""],"c":[]}"#;
-        let want = "{\n  \"a\": {},\n  \"b\": [\n    1,\n    \"x:{,}\\\"\"\n  ],\n  \"c\": []\n}";
-        assert_eq!(String::from_utf8(indent(json).unwrap()).unwrap(), want);
-    }
 
     #[test]
     fn lists_are_concatenated() {

@@ -12,6 +12,7 @@ pub mod debug;
 pub mod encode;
 pub mod impersonation;
 pub mod in_flight;
+mod indent;
 pub mod metrics;
 pub mod negotiate;
 pub mod pace;

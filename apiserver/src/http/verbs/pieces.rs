@@ -13,6 +13,7 @@ use serde_json::Value;
 
 use super::super::body::BoxError;
 use super::super::encode::{self, ListMeta, View};
+use super::super::indent::Indenter;
 use super::super::negotiate::Media;
 use super::meta_version;
 use super::table::{self, Include};
@@ -125,6 +126,7 @@ pub struct Pieces {
     tail: Vec<u8>,
     is_first: bool,
     ended: bool,
+    indented: Option<Indenter>,
     gzip: Option<GzEncoder<Vec<u8>>>,
 }
 
@@ -179,8 +181,15 @@ impl Pieces {
             tail,
             is_first: true,
             ended: false,
+            indented: None,
             gzip: None,
         })
+    }
+
+    /// As people read JSON; of other forms there is but one.
+    pub fn pretty(self) -> Pieces {
+        let indented = (self.media == Media::Json).then(Indenter::default);
+        Pieces { indented, ..self }
     }
 
     pub fn compressed(self) -> Pieces {
@@ -209,6 +218,10 @@ impl Pieces {
             }
             self.is_first = false;
             out.extend_from_slice(&item);
+        }
+        if let Some(indenter) = &mut self.indented {
+            let compact = std::mem::take(&mut out);
+            indenter.feed(&compact, &mut out);
         }
         let Some(gzip) = &mut self.gzip else {
             return Ok(out);

@@ -176,9 +176,12 @@ pub(super) async fn list(
     let shape = shape(&accepted, request, true)?;
     let meta = meta_of(&listed);
     let objects = listed.list.objects;
-    if let Some(item) = item_of(shape, &accepted)
-        && pieces::is_long(&objects)
-    {
+    if pieces::is_long(&objects) {
+        let item = match shape {
+            Shape::Objects => Item::Object,
+            Shape::Partial { beta } => Item::Partial { beta },
+            Shape::Table { include, .. } => Item::Row(include),
+        };
         let (version, kind) = match shape {
             Shape::Table { beta, .. } => (meta_version(beta).to_owned(), "Table".to_owned()),
             Shape::Partial { beta } => (
@@ -189,6 +192,11 @@ pub(super) async fn list(
         };
         let media = accepted.media;
         let pieces = Pieces::new(view, (&version, &kind), &meta, objects, item, media)?;
+        let pieces = if accepted.pretty {
+            pieces.pretty()
+        } else {
+            pieces
+        };
         let gzip = negotiate::accepts_gzip(&request.headers);
         let pieces = if gzip { pieces.compressed() } else { pieces };
         return Ok(body::pieces(media.name(), pieces, gzip));
@@ -200,15 +208,6 @@ pub(super) async fn list(
         bytes,
         &request.headers,
     ))
-}
-
-/// What stands for an object in a list, unless it has to be made as a whole.
-fn item_of(shape: Shape, accepted: &Accepted) -> Option<Item> {
-    (!accepted.pretty).then_some(match shape {
-        Shape::Objects => Item::Object,
-        Shape::Partial { beta } => Item::Partial { beta },
-        Shape::Table { include, .. } => Item::Row(include),
-    })
 }
 
 /// A list's body.
