@@ -32,6 +32,8 @@ pub enum Headline {
     Wall,
     /// The median operation's time.
     P50,
+    /// The time that one operation of a hundred exceeds.
+    P99,
     /// Resident memory.
     Resident,
 }
@@ -47,6 +49,8 @@ pub struct Case {
     pub headline: Headline,
     /// The wanted ratio of theirs to ours, when there is one.
     pub goal: Option<f64>,
+    /// What is wanted besides.
+    pub also: Option<(Headline, f64)>,
     /// Whether the first turn only warms up.
     pub warm_up: bool,
 }
@@ -59,7 +63,16 @@ impl Case {
             what: what.into(),
             headline: Headline::Cpu,
             goal: Some(goal),
+            also: None,
             warm_up: true,
+        }
+    }
+
+    /// A further ratio that is wanted.
+    pub fn also(self, what: Headline, goal: f64) -> Self {
+        Self {
+            also: Some((what, goal)),
+            ..self
         }
     }
 }

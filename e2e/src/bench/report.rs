@@ -58,24 +58,30 @@ impl Result {
         (ours > 0.0).then_some(theirs / ours)
     }
 
-    fn headline(&self, sample: &Sample) -> f64 {
-        match self.case.headline {
+    fn ratio_of(&self, what: Headline) -> Option<f64> {
+        self.ratio(|sample| match what {
             Headline::Cpu => sample.cpu.as_secs_f64(),
             Headline::Wall => sample.wall.as_secs_f64(),
             Headline::P50 => sample.p50.as_secs_f64(),
+            Headline::P99 => sample.p99.as_secs_f64(),
             Headline::Resident => sample.resident as f64,
-        }
+        })
     }
 
-    fn verdict(&self) -> &'static str {
-        let ratio = self.ratio(|sample| self.headline(sample));
-        match (&self.failed, ratio, self.case.goal) {
-            (Some(_), ..) => "FAILED",
-            (None, Some(ratio), Some(goal)) if ratio >= goal => "met",
-            (None, Some(ratio), Some(goal)) if ratio >= goal / 2.0 => "over half",
-            (None, Some(_), Some(_)) => "UNDER HALF",
-            _ => "-",
+    fn verdict(&self) -> String {
+        if self.failed.is_some() {
+            return "FAILED".to_owned();
         }
+        let goal = self.case.goal;
+        let ratio = goal.and(self.ratio_of(self.case.headline));
+        let mut verdict = ratio.zip(goal).map_or("-", judged).to_owned();
+        if let Some((what, goal)) = self.case.also
+            && let Some(ratio) = self.ratio_of(what)
+        {
+            let (what, judged) = (name(what), judged((ratio, goal)));
+            verdict += &format!("; {what} {ratio:.1} of {goal:.0}: {judged}");
+        }
+        verdict
     }
 
     fn cells(&self) -> Vec<String> {
@@ -87,12 +93,12 @@ impl Result {
         vec![
             self.case.row.to_owned(),
             self.case.what.clone(),
-            format!("{:?}", self.case.headline).to_lowercase(),
+            name(self.case.headline),
             self.case
                 .goal
                 .map_or("-".into(), |goal| format!("{goal:.0}")),
-            ratio(self.ratio(|sample| self.headline(sample))),
-            self.verdict().to_owned(),
+            ratio(self.ratio_of(self.case.headline)),
+            self.verdict(),
             both(&|side| self.median(side, |sample| sample.cpu).map(time)),
             ratio(self.ratio(|sample| sample.cpu.as_secs_f64())),
             both(&|side| self.median(side, |sample| sample.wall).map(time)),
@@ -115,9 +121,10 @@ impl Result {
         json!({
             "row": self.case.row,
             "what": self.case.what,
-            "headline": format!("{:?}", self.case.headline).to_lowercase(),
+            "headline": name(self.case.headline),
             "goal": self.case.goal,
-            "ratio": self.ratio(|sample| self.headline(sample)),
+            "ratio": self.ratio_of(self.case.headline),
+            "also": self.case.also.map(|(what, goal)| json!({"by": name(what), "goal": goal})),
             "cpuRatio": self.ratio(|sample| sample.cpu.as_secs_f64()),
             "wallRatio": self.ratio(|sample| sample.wall.as_secs_f64()),
             "p50Ratio": self.ratio(|sample| sample.p50.as_secs_f64()),
@@ -128,6 +135,18 @@ impl Result {
             "samples": samples,
         })
     }
+}
+
+fn judged((ratio, goal): (f64, f64)) -> &'static str {
+    match ratio / goal {
+        done if done >= 1.0 => "met",
+        done if done >= 0.5 => "over half",
+        _ => "UNDER HALF",
+    }
+}
+
+fn name(what: Headline) -> String {
+    format!("{what:?}").to_lowercase()
 }
 
 fn sample(sample: &Sample) -> Value {
@@ -288,6 +307,13 @@ mod tests {
         assert_eq!(result(6.0, &[40], &[10]).verdict(), "over half");
         assert_eq!(result(6.0, &[20], &[10]).verdict(), "UNDER HALF");
         assert_eq!(result(6.0, &[], &[10]).verdict(), "-");
+    }
+
+    #[test]
+    fn what_is_wanted_besides_is_judged_besides() {
+        let mut result = result(6.0, &[60], &[10]);
+        result.case.also = Some((Headline::Cpu, 20.0));
+        assert_eq!(result.verdict(), "met; cpu 6.0 of 20: UNDER HALF");
     }
 
     #[test]

@@ -8,7 +8,7 @@ use tokio::task::JoinSet;
 use crate::bench::measure::{Side, Work};
 use crate::bench::scan::{Kind, WatchScan};
 use crate::bench::seed::FANOUT_PODS;
-use crate::bench::{Bench, Case};
+use crate::bench::{Bench, Case, Headline};
 use crate::stand::http::{Ask, PROTOBUF, next};
 
 const PATH: &str = "/api/v1/pods?watch=true&sendInitialEvents=true\
@@ -23,11 +23,14 @@ pub async fn run(bench: &mut Bench) -> Result<()> {
     for clients in [1, 20] {
         let what = format!("{clients} informers start on {pods} pods; per informer");
         bench
-            .case(Case::cpu("11", what, 8.0), async |side, _| {
-                side.api.settle().await?;
-                side.measure(async || start(side, clients, pods).await)
-                    .await
-            })
+            .case(
+                Case::cpu("11", what, 8.0).also(Headline::Wall, 5.0),
+                async |side, _| {
+                    side.api.settle().await?;
+                    side.measure(async || start(side, clients, pods).await)
+                        .await
+                },
+            )
             .await?;
     }
     Ok(())

@@ -34,6 +34,7 @@ pub async fn run(bench: &mut Bench) -> Result<()> {
                 what: format!("{LISTS} LISTs of {pods} pods at once, {form}"),
                 headline: Headline::Resident,
                 goal: None,
+                also: None,
                 warm_up: false,
             };
             bench
@@ -59,8 +60,9 @@ pub async fn run(bench: &mut Bench) -> Result<()> {
         let case = |what: String| Case {
             row: "stalled",
             what,
-            headline: Headline::P50,
+            headline: Headline::P99,
             goal: None,
+            also: None,
             warm_up: true,
         };
         let cases = vec![

@@ -16,7 +16,7 @@ use crate::bench::measure::{Side, Work};
 use crate::bench::proto::{Message, envelope};
 use crate::bench::scan::json_string;
 use crate::bench::seed::{APPLIES, CREATES, NAMESPACES};
-use crate::bench::{Bench, Case};
+use crate::bench::{Bench, Case, Headline};
 use crate::stand::Connection;
 use crate::stand::http::{APPLY, Ask, JSON, PROTOBUF, STRATEGIC};
 
@@ -34,9 +34,10 @@ pub async fn run(bench: &mut Bench) -> Result<()> {
         }
         let what = format!("pod create, {IN_FLIGHT} in flight, {form}");
         bench
-            .case(Case::cpu("6", what, 7.0), async |side, pair| {
-                create(side, writes, kind, pair).await
-            })
+            .case(
+                Case::cpu("6", what, 7.0).also(Headline::Wall, 3.0),
+                async |side, pair| create(side, writes, kind, pair).await,
+            )
             .await?;
     }
     if !bench.options.wants("7") {
@@ -45,7 +46,7 @@ pub async fn run(bench: &mut Bench) -> Result<()> {
     let pods = bench.options.pods / NAMESPACES.len() as u64;
     bench
         .case(
-            Case::cpu("7", "pod status PATCH, strategic merge", 15.0),
+            Case::cpu("7", "pod status PATCH, strategic merge", 15.0).also(Headline::Wall, 4.0),
             async |side, pair| {
                 let ready = if pair % 2 == 0 { "True" } else { "False" };
                 let change = move |n: u64| {
@@ -67,7 +68,7 @@ pub async fn run(bench: &mut Bench) -> Result<()> {
         .await?;
     bench
         .case(
-            Case::cpu("7", "server-side apply of a Deployment", 15.0),
+            Case::cpu("7", "server-side apply of a Deployment", 15.0).also(Headline::Wall, 4.0),
             async |side, pair| {
                 let change = move |n: u64| {
                     let text = format!("turn {pair} write {n}");
