@@ -78,8 +78,9 @@ fn main() -> Result<(), Box<dyn Error>> {
 /// Where cargo keeps the crate's sources: in its registry, vendored, or wherever else.
 fn sources() -> Result<PathBuf, Box<dyn Error>> {
     let output = Command::new(env::var("CARGO")?)
-        .args(["metadata", "--format-version=1", "--offline", "--locked"])
-        // Without it, the packages of every other platform would have to be here too.
+        // Of the workspace, cargo has only got what is being built; the rest it gets now.
+        .args(["metadata", "--format-version=1", "--locked"])
+        // Without it, the packages of every other platform would be got too.
         .args(["--filter-platform", &env::var("TARGET")?])
         .arg("--manifest-path")
         .arg(Path::new(&env::var("CARGO_MANIFEST_DIR")?).join("Cargo.toml"))
