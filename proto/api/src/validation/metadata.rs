@@ -38,26 +38,7 @@ pub(super) fn create(
     name: NameRule,
     errors: &mut ErrorList,
 ) {
-    if meta.get("generateName").is_given() {
-        let prefix = meta.get("generateName");
-        // The suffix is yet to come, so a trailing dash is no fault.
-        let text = prefix.text();
-        let messages = match text.strip_suffix('-') {
-            Some(base) if !base.is_empty() => {
-                let before = base.char_indices().next_back().map_or(0, |(at, _)| at);
-                name(&format!("{}a", &base[..before]))
-            }
-            _ => name(text),
-        };
-        // Upstream judges these by their schema, which does not know of prefixes.
-        let by_schema = [
-            ("resource.k8s.io", "DeviceClass"),
-            ("", "ReplicationController"),
-        ];
-        if !by_schema.contains(&(group, kind)) {
-            prefix.check(errors, messages);
-        }
-    }
+    prefix((group, kind), meta, name, errors);
     let own = meta.get("name");
     if own.is_given() {
         own.check(errors, name(own.text()));
@@ -74,7 +55,75 @@ pub(super) fn create(
     common(needs_domains(group, kind), meta, errors);
 }
 
+/// `metadata.generateName`: names that begin so must look as `name` says.
+pub(super) fn prefix(of: (&str, &str), meta: &At<'_>, name: NameRule, errors: &mut ErrorList) {
+    let prefix = meta.get("generateName");
+    if !prefix.is_given() {
+        return;
+    }
+    // Their rules are for whole names only.
+    let whole = [
+        ("networking.k8s.io", "IPAddress"),
+        ("apiregistration.k8s.io", "APIService"),
+    ];
+    // The suffix is yet to come, so a trailing dash is no fault.
+    let text = prefix.text();
+    let messages = match text.strip_suffix('-') {
+        Some(base) if !base.is_empty() && !whole.contains(&of) => {
+            let before = base.char_indices().next_back().map_or(0, |(at, _)| at);
+            name(&format!("{}a", &base[..before]))
+        }
+        _ => name(text),
+    };
+    // Upstream judges these by their schema, which does not know of prefixes.
+    let by_schema = [
+        ("resource.k8s.io", "DeviceClass"),
+        ("", "ReplicationController"),
+    ];
+    if !by_schema.contains(&of) {
+        prefix.check(errors, messages);
+    }
+}
+
+/// Whether an update's prefix is looked at, which names nothing any more: upstream does so where it
+/// checks an update like a new object.
+fn has_prefix_checked((group, kind): (&str, &str)) -> bool {
+    match group {
+        "" => !matches!(
+            kind,
+            "Event" | "PodTemplate" | "ReplicationController" | "ResourceQuota" | "Service"
+        ),
+        "apps" => kind == "ControllerRevision",
+        "batch" => kind == "Job",
+        "networking.k8s.io" => !matches!(kind, "NetworkPolicy" | "ServiceCIDR"),
+        "resource.k8s.io" => matches!(kind, "ResourceClaim" | "ResourceClaimTemplate"),
+        "storage.k8s.io" => kind != "CSIDriver",
+        "admissionregistration.k8s.io"
+        | "apiextensions.k8s.io"
+        | "apiregistration.k8s.io"
+        | "discovery.k8s.io"
+        | "flowcontrol.apiserver.k8s.io"
+        | "node.k8s.io" => true,
+        _ => false,
+    }
+}
+
+/// `name` is as for [`create`].
 pub(super) fn update(
+    of: (&str, &str),
+    new: &At<'_>,
+    old: &At<'_>,
+    name: NameRule,
+    errors: &mut ErrorList,
+) {
+    persistent(of, new, old, errors);
+    if has_prefix_checked(of) {
+        prefix(of, new, name, errors);
+    }
+}
+
+/// What an update of a subresource, too, must leave as it is.
+pub(super) fn persistent(
     (group, kind): (&str, &str),
     new: &At<'_>,
     old: &At<'_>,

@@ -180,12 +180,16 @@ fn rules(group: &str, kind: &str) -> Option<&'static Rules> {
         .find(|r| r.group == group && r.kind == kind)
 }
 
+fn name_rule(rules: Option<&Rules>) -> NameRule {
+    rules.map_or(format::path_segment_name, |rules| rules.name)
+}
+
 /// Checks an object that is about to be created. `metadata.name` is set by now.
 pub fn create(group: &str, kind: &str, namespaced: bool, object: &Value) -> ErrorList {
     let mut errors = ErrorList::new();
     let at = At::root(object);
     let rules = rules(group, kind);
-    let name = rules.map_or(format::path_segment_name as NameRule, |r| r.name);
+    let name = name_rule(rules);
     let of = (group, kind);
     let metadata = |errors: &mut ErrorList| {
         metadata::create(of, &at.get("metadata"), namespaced, name, errors);
@@ -213,8 +217,10 @@ pub fn update(group: &str, kind: &str, new: &Value, old: &Value) -> ErrorList {
     let mut errors = ErrorList::new();
     let (new, old) = (At::root(new), At::root(old));
     let metas = [&new, &old].map(|at| at.get("metadata"));
-    metadata::update((group, kind), &metas[0], &metas[1], &mut errors);
-    if let Some(rules) = rules(group, kind) {
+    let rules = rules(group, kind);
+    let name = name_rule(rules);
+    metadata::update((group, kind), &metas[0], &metas[1], name, &mut errors);
+    if let Some(rules) = rules {
         (rules.object)(&new, &mut errors);
         if errors.iter().any(is_about_an_address) {
             let mut before = ErrorList::new();
@@ -238,8 +244,13 @@ pub fn update_status(group: &str, kind: &str, new: &Value, old: &Value) -> Error
     let mut errors = ErrorList::new();
     let (new, old) = (At::root(new), At::root(old));
     let metas = [&new, &old].map(|at| at.get("metadata"));
-    metadata::update((group, kind), &metas[0], &metas[1], &mut errors);
-    if let Some(rules) = rules(group, kind) {
+    metadata::persistent((group, kind), &metas[0], &metas[1], &mut errors);
+    let rules = rules(group, kind);
+    // Alone among them it is checked as a whole.
+    if (group, kind) == ("storage.k8s.io", "VolumeAttachment") {
+        metadata::prefix((group, kind), &metas[0], name_rule(rules), &mut errors);
+    }
+    if let Some(rules) = rules {
         (rules.status)(&new, &old, &mut errors);
     }
     errors
@@ -256,7 +267,7 @@ pub fn update_part(
     let mut errors = ErrorList::new();
     let (new, old) = (At::root(new), At::root(old));
     let metas = [&new, &old].map(|at| at.get("metadata"));
-    metadata::update((group, kind), &metas[0], &metas[1], &mut errors);
+    metadata::persistent((group, kind), &metas[0], &metas[1], &mut errors);
     if let Some(rules) = rules(group, kind) {
         (rules.object)(&new, &mut errors);
     }
