@@ -23,7 +23,8 @@ const PER_WATCHER: Duration = Duration::from_micros(400);
 /// Where the pauses would be shorter, none is made: with a dozen who watch, gathering saves
 /// little and is most of an event's delay.
 const SHORTEST: Duration = Duration::from_millis(5);
-const LONGEST: Duration = Duration::from_millis(30);
+/// Longer pauses save next to nothing, and are the most of an event's delay.
+const LONGEST: Duration = Duration::from_millis(24);
 
 /// The bursts of all who watch one resource.
 #[derive(Debug, Default)]
