@@ -112,13 +112,24 @@ pub struct KubeletConfiguration {
     pub max_parallel_image_pulls: Option<usize>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub eviction_hard: Option<BTreeMap<String, String>>,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub eviction_soft: BTreeMap<String, String>,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub eviction_soft_grace_period: BTreeMap<String, String>,
     pub eviction_pressure_transition_period: GoDuration,
+    #[serde(skip_serializing_if = "is_none")]
+    pub eviction_max_pod_grace_period: i32,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub eviction_minimum_reclaim: BTreeMap<String, String>,
+    pub merge_default_eviction_settings: bool,
     pub enable_controller_attach_detach: bool,
     pub protect_kernel_defaults: bool,
     #[serde(rename = "makeIPTablesUtilChains")]
     pub make_iptables_util_chains: bool,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub feature_gates: BTreeMap<String, bool>,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub kernel_memcg_notification: bool,
     pub fail_swap_on: bool,
     pub memory_swap: MemorySwap,
     pub container_log_max_size: String,
@@ -165,6 +176,10 @@ pub struct KubeletConfiguration {
 
 fn is_zero(port: &u16) -> bool {
     *port == 0
+}
+
+fn is_none(number: &i32) -> bool {
+    *number == 0
 }
 
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
@@ -326,11 +341,17 @@ impl Default for KubeletConfiguration {
             serialize_image_pulls: None,
             max_parallel_image_pulls: None,
             eviction_hard: None,
+            eviction_soft: BTreeMap::new(),
+            eviction_soft_grace_period: BTreeMap::new(),
             eviction_pressure_transition_period: seconds(300),
+            eviction_max_pod_grace_period: 0,
+            eviction_minimum_reclaim: BTreeMap::new(),
+            merge_default_eviction_settings: false,
             enable_controller_attach_detach: true,
             protect_kernel_defaults: false,
             make_iptables_util_chains: true,
             feature_gates: BTreeMap::new(),
+            kernel_memcg_notification: false,
             fail_swap_on: true,
             memory_swap: MemorySwap::default(),
             container_log_max_size: "10Mi".into(),
@@ -406,6 +427,14 @@ impl KubeletConfiguration {
                 defaults.streaming_connection_idle_timeout,
             ),
             (
+                &mut self.eviction_pressure_transition_period,
+                defaults.eviction_pressure_transition_period,
+            ),
+            (
+                &mut self.volume_stats_agg_period,
+                defaults.volume_stats_agg_period,
+            ),
+            (
                 &mut self.cpu_cfs_quota_period,
                 defaults.cpu_cfs_quota_period,
             ),
@@ -447,11 +476,14 @@ impl KubeletConfiguration {
         }
         self.serialize_image_pulls
             .get_or_insert(self.max_parallel_image_pulls.is_none_or(|n| n < 2));
-        self.eviction_hard.get_or_insert_with(|| {
-            DEFAULT_EVICTION_HARD
-                .map(|(k, v)| (k.to_owned(), v.to_owned()))
-                .into()
-        });
+        let unset = self.eviction_hard.is_none();
+        let thresholds = self.eviction_hard.get_or_insert_default();
+        if unset || self.merge_default_eviction_settings {
+            for (signal, value) in DEFAULT_EVICTION_HARD {
+                let entry = thresholds.entry(signal.to_owned());
+                entry.or_insert_with(|| value.to_owned());
+            }
+        }
         self
     }
 
@@ -499,5 +531,26 @@ evictionHard:
         let shown = serde_json::to_value(&config).unwrap();
         assert_eq!(shown["runtimeRequestTimeout"], "2m0s");
         assert_eq!(shown["clusterDNS"][0], "10.96.0.10");
+    }
+
+    #[test]
+    fn thresholds_over_defaults() {
+        let hard = |config: serde_json::Value| {
+            let config = serde_json::from_value::<KubeletConfiguration>(config).unwrap();
+            let hard = config.complete().eviction_hard.unwrap();
+            let pairs = hard
+                .iter()
+                .map(|(signal, value)| format!("{signal}<{value}"));
+            pairs.collect::<Vec<_>>().join(",")
+        };
+        let defaults = "imagefs.available<15%,imagefs.inodesFree<5%,memory.available<100Mi,\
+                        nodefs.available<10%,nodefs.inodesFree<5%";
+        assert_eq!(hard(serde_json::json!({})), defaults);
+        assert_eq!(hard(serde_json::json!({"evictionHard": {}})), "");
+        let own = serde_json::json!({"nodefs.available": "1Gi"});
+        let merged = serde_json::json!({"evictionHard": own, "mergeDefaultEvictionSettings": true});
+        assert_eq!(hard(merged), defaults.replace("10%", "1Gi"));
+        let alone = serde_json::json!({"evictionHard": own});
+        assert_eq!(hard(alone), "nodefs.available<1Gi");
     }
 }

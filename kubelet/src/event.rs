@@ -3,10 +3,12 @@
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::Pod;
+use tokio::sync::{oneshot, watch};
 
 use crate::cri::plan::Health;
 use crate::pods::pod::PodUid;
-use crate::pods::worker::Outcome;
+use crate::pods::worker::{Outcome, Phase};
+use crate::status::Eviction;
 
 /// Where pods come from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -48,6 +50,16 @@ pub enum Event {
     Objects(Vec<PodUid>),
     /// A pod's worker has done what it was asked to.
     Done(PodUid, Outcome),
+    /// The node is short of something, and this pod is to end within so many seconds. How far it
+    /// is with that is told until nothing of it is left.
+    Evict {
+        uid: PodUid,
+        eviction: Eviction,
+        grace: i64,
+        ended: watch::Sender<Phase>,
+    },
+    /// The node is short of something: whatever has ended is to be cleared away now.
+    CollectDead(oneshot::Sender<()>),
     /// The runtime's or its network's condition changed: whether pods can start.
     Ready { runtime: bool, network: bool },
 }

@@ -1,5 +1,7 @@
 //! Events as people see them with `kubectl describe`: whom they are about, and how they are sent.
 
+use std::collections::BTreeMap;
+
 use k8s_openapi::api::core::v1::{ObjectReference, Pod};
 
 use crate::pods::pod::PodExt;
@@ -11,8 +13,11 @@ pub enum Kind {
     Warning,
 }
 
+/// What an event carries beside its message.
+pub type Annotations = BTreeMap<String, String>;
+
 /// Where events go: about what, of which type, reason, message. Must be quick.
-pub type Sink = Box<dyn Fn(&ObjectReference, Kind, &str, &str) + Send + Sync>;
+pub type Sink = Box<dyn Fn(&ObjectReference, Kind, &str, &str, Option<Annotations>) + Send + Sync>;
 
 /// Records events about this node and its pods. Without a sink they are only logged.
 pub struct Events {
@@ -34,7 +39,20 @@ impl Events {
     }
 
     pub fn pod(&self, pod: &Pod, kind: Kind, reason: &str, message: &str) {
-        self.record(reference(pod, None), kind, reason, message);
+        self.record(reference(pod, None), kind, reason, message, None);
+    }
+
+    /// As [`Events::pod`], with annotations for programs to read.
+    pub fn annotated(
+        &self,
+        pod: &Pod,
+        kind: Kind,
+        reason: &str,
+        message: &str,
+        annotations: Annotations,
+    ) {
+        let annotations = Some(annotations).filter(|all| !all.is_empty());
+        self.record(reference(pod, None), kind, reason, message, annotations);
     }
 
     /// About one container of a pod.
@@ -55,17 +73,25 @@ impl Events {
             kind,
             reason,
             message,
+            None,
         );
     }
 
     pub fn node(&self, kind: Kind, reason: &str, message: &str) {
-        self.record(self.node.clone(), kind, reason, message);
+        self.record(self.node.clone(), kind, reason, message, None);
     }
 
-    fn record(&self, about: ObjectReference, kind: Kind, reason: &str, message: &str) {
+    fn record(
+        &self,
+        about: ObjectReference,
+        kind: Kind,
+        reason: &str,
+        message: &str,
+        annotations: Option<Annotations>,
+    ) {
         match &self.sink {
             // It logs what it records.
-            Some(sink) => sink(&about, kind, reason, message),
+            Some(sink) => sink(&about, kind, reason, message, annotations),
             None => {
                 let name = about.name.as_deref().unwrap_or_default();
                 tracing::info!(name, reason, message, "event");

@@ -8,6 +8,7 @@ mod cri;
 mod dra;
 mod event;
 mod events;
+mod eviction;
 mod images;
 mod metrics;
 mod node_status;

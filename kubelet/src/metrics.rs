@@ -42,6 +42,9 @@ pub struct Metrics {
     pub run_sandbox_errors: IntCounterVec,
     /// By the resource that was lacking.
     pub preemptions: IntCounterVec,
+    /// By the signal that fell below its threshold, or the limit that was exceeded.
+    pub evictions: IntCounterVec,
+    pub eviction_stats_age: HistogramVec,
     pub images_collected: IntCounterVec,
     /// Of drivers and the like.
     pub plugins: PluginMetrics,
@@ -341,6 +344,17 @@ impl Metrics {
                 "kubelet_preemptions",
                 "Number of pods that were ended to make room for critical ones, by the resource that was lacking.",
                 &["preemption_signal"],
+            )?,
+            evictions: add.counters(
+                "kubelet_evictions",
+                "Number of pods that the kubelet evicted, by the signal that told it to.",
+                &["eviction_signal"],
+            )?,
+            eviction_stats_age: add.histograms(
+                "kubelet_eviction_stats_age_seconds",
+                "Seconds from a measurement until a pod was chosen because of it, by the signal.",
+                DEFAULT_BUCKETS,
+                &["eviction_signal"],
             )?,
             images_collected: add.counters(
                 "kubelet_image_garbage_collected_total",

@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 use thiserror::Error;
 
 use crate::config::KubeletConfiguration;
+use crate::eviction;
 
 /// Why the kubelet cannot start with these options.
 #[derive(Debug, Error)]
@@ -50,6 +51,7 @@ pub struct Options {
     pub max_dead_containers: Option<usize>,
     pub logs: component::logs::Options,
     pub config: KubeletConfiguration,
+    pub eviction: eviction::Policy,
 }
 
 /// How a flag's text becomes a field's value.
@@ -235,6 +237,27 @@ const CONFIG_FLAGS: &[(&str, &str, Kind)] = &[
         "evictionPressureTransitionPeriod",
         Kind::Text,
     ),
+    ("eviction-soft", "evictionSoft", Kind::Thresholds),
+    (
+        "eviction-soft-grace-period",
+        "evictionSoftGracePeriod",
+        Kind::Map,
+    ),
+    (
+        "eviction-max-pod-grace-period",
+        "evictionMaxPodGracePeriod",
+        Kind::Int,
+    ),
+    (
+        "eviction-minimum-reclaim",
+        "evictionMinimumReclaim",
+        Kind::Map,
+    ),
+    (
+        "kernel-memcg-notification",
+        "kernelMemcgNotification",
+        Kind::Bool,
+    ),
     (
         "protect-kernel-defaults",
         "protectKernelDefaults",
@@ -267,6 +290,7 @@ const OWN_FLAGS: &[(&str, &str)] = &[
     ("maximum-dead-containers-per-container", "1"),
     ("maximum-dead-containers", "-1"),
     ("minimum-container-ttl-duration", "0s"),
+    ("experimental-allocatable-ignore-eviction", "false"),
     ("runtime-cgroups", ""),
     ("kubelet-cgroups", ""),
 ];
@@ -276,6 +300,13 @@ fn command() -> Command {
     let mut command = component::logs::Options::augment_args(Command::new("kubelet").about(about));
     for (name, default) in OWN_FLAGS {
         let arg = Arg::new(*name).long(*name).default_value(*default);
+        let arg = match *default {
+            "false" => arg
+                .num_args(0..=1)
+                .require_equals(true)
+                .default_missing_value("true"),
+            _ => arg,
+        };
         command = command.arg(arg.action(ArgAction::Set));
     }
     for (name, path, kind) in CONFIG_FLAGS {
@@ -353,7 +384,25 @@ impl Options {
                 why: error.to_string(),
             })?;
 
+        // The flag says it all; only what the file says is merged with defaults.
+        let flagged = is_set(matches, "eviction-hard").then(|| config.eviction_hard.clone());
+        let mut config = config.complete();
+        if let Some(flagged) = flagged {
+            config.eviction_hard = flagged;
+        }
+        let eviction = eviction::Policy::new(&config);
+        let mut eviction = eviction.map_err(|error| OptionsError::Invalid(error.to_string()))?;
+        let flag = "experimental-allocatable-ignore-eviction";
+        let ignored = parse_bool(&text(flag)).ok_or_else(|| OptionsError::Flag {
+            flag,
+            value: text(flag),
+            why: "not a boolean".into(),
+        })?;
+        if ignored {
+            eviction.leave_allocatable();
+        }
         let options = Self {
+            eviction,
             kubeconfig: path("kubeconfig"),
             bootstrap_kubeconfig: path("bootstrap-kubeconfig"),
             hostname_override: text("hostname-override"),
@@ -370,7 +419,7 @@ impl Options {
             max_dead_containers: number("maximum-dead-containers")?.try_into().ok(),
             logs: component::logs::Options::from_arg_matches(matches)
                 .map_err(|e| OptionsError::Invalid(e.to_string()))?,
-            config: config.complete(),
+            config,
         };
         options.validate()?;
         Ok(options)
@@ -552,7 +601,7 @@ mod tests {
     #[test]
     fn flags_win_over_the_file() {
         let mut file = tempfile::NamedTempFile::new().unwrap();
-        write!(file, "apiVersion: kubelet.config.k8s.io/v1beta1\nkind: KubeletConfiguration\nmaxPods: 5\nclusterDNS: [1.1.1.1]\nevictionHard:\n").unwrap();
+        write!(file, "apiVersion: kubelet.config.k8s.io/v1beta1\nkind: KubeletConfiguration\nmergeDefaultEvictionSettings: true\nmaxPods: 5\nclusterDNS: [1.1.1.1]\nevictionHard:\n").unwrap();
         let config = format!("--config={}", file.path().display());
         let options = parse(&[
             &config,
@@ -561,6 +610,10 @@ mod tests {
             "--register-with-taints=a=b:NoSchedule,c:NoExecute",
             "--node-labels=x=y",
             "--eviction-hard=memory.available<1Gi",
+            "--eviction-soft=memory.available<2Gi,nodefs.available<20%",
+            "--eviction-soft-grace-period=memory.available=1m30s,nodefs.available=2m",
+            "--eviction-minimum-reclaim=nodefs.available=1Gi",
+            "--eviction-max-pod-grace-period=-1",
             "--fail-swap-on=false",
             "--cloud-provider=external",
             "--feature-gates=A=true",
@@ -574,11 +627,25 @@ mod tests {
             options.config.eviction_hard.as_ref().unwrap()["memory.available"],
             "1Gi"
         );
+        assert_eq!(options.eviction.thresholds.len(), 4);
+        assert_eq!(options.eviction.max_pod_grace, -1);
         assert!(!options.config.fail_swap_on && options.external_cloud_provider);
         assert_eq!(options.node_ips[0].to_string(), "10.0.0.1");
         assert_eq!(options.node_labels["x"], "y");
         assert_eq!(options.logs.verbosity, 2);
         assert!(options.kubeconfig.is_none());
+    }
+
+    #[test]
+    fn evictions_may_leave_allocatable_alone() {
+        let kept = |args: &[&str]| {
+            let policy = parse(args).unwrap().eviction;
+            (policy.kept.memory.is_some(), policy.thresholds.len())
+        };
+        assert_eq!(kept(&[]), (true, 6));
+        let flag = "--experimental-allocatable-ignore-eviction";
+        assert_eq!(kept(&[flag]), (false, 5));
+        assert_eq!(kept(&[&format!("{flag}=false")]), (true, 6));
     }
 
     #[test]
@@ -590,6 +657,10 @@ mod tests {
             &["--tls-cert-file=x"],
             &["--config=/does/not/exist"],
             &["--register-with-taints=a"],
+            &["--experimental-allocatable-ignore-eviction=maybe"],
+            &["--eviction-hard=memory<1Gi"],
+            &["--eviction-soft=memory.available<1Gi"],
+            &["--eviction-max-pod-grace-period=long"],
         ] {
             assert!(parse(args).is_err(), "{args:?}");
         }

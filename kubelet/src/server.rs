@@ -44,6 +44,7 @@ use crate::cri::{gc, log_rotation};
 use crate::dra::{self, Claims, Dra, Drivers, Health};
 use crate::event::{Event, Source};
 use crate::events::{Events, Kind};
+use crate::eviction;
 use crate::images::{GcPolicy, ImageGc, Images};
 use crate::metrics::Metrics;
 use crate::node_status::facts::{Facts, NodeFacts};
@@ -231,6 +232,7 @@ pub async fn run(options: Options, stop: CancellationToken) -> anyhow::Result<()
         &status,
         &volumes,
         &checks,
+        &hierarchy,
         metrics.clone(),
         &stop,
     )
@@ -255,7 +257,6 @@ pub async fn run(options: Options, stop: CancellationToken) -> anyhow::Result<()
             register: config.register_node,
             facts: facts.clone(),
             events: events.clone(),
-            root_dir: options.root_dir.clone(),
             wake: node_changed.clone(),
             update_every: config.node_status_update_frequency.get(),
             report_every: config.node_status_report_frequency.get(),
@@ -289,7 +290,20 @@ pub async fn run(options: Options, stop: CancellationToken) -> anyhow::Result<()
     };
     let logs_root = PathBuf::from(&config.pod_logs_dir);
     let every = config.container_log_monitor_interval.get();
-    tokio::spawn(image_gc(config, &runtime, &events, &metrics).run(stop.clone()));
+    let images = Arc::new(image_gc(config, &runtime, &events, &metrics));
+    tokio::spawn(images.clone().run(stop.clone()));
+    if config.kernel_memcg_notification {
+        warn!("kernelMemcgNotification is not implemented: memory is looked at every ten seconds");
+    }
+    let evictions = eviction::Manager {
+        syncer: syncer.clone(),
+        policy: options.eviction.clone(),
+        images,
+        root,
+        told: told.clone(),
+        node_changed: node_changed.clone(),
+    };
+    tokio::spawn(evictions.run(stop.clone()));
     tokio::spawn(log_rotation::run(
         runtime,
         logs_root.clone(),
@@ -337,17 +351,14 @@ fn image_gc(
     metrics: &Arc<Metrics>,
 ) -> ImageGc {
     let percent = |percent: i32| u64::try_from(percent).unwrap_or_default();
-    ImageGc {
-        client: runtime.clone(),
-        events: events.clone(),
-        metrics: metrics.clone(),
-        policy: GcPolicy {
-            high: percent(config.image_gc_high_threshold_percent),
-            low: percent(config.image_gc_low_threshold_percent),
-            min_age: config.image_minimum_gc_age.get(),
-            max_age: config.image_maximum_gc_age.get(),
-        },
-    }
+    let policy = GcPolicy {
+        high: percent(config.image_gc_high_threshold_percent),
+        low: percent(config.image_gc_low_threshold_percent),
+        min_age: config.image_minimum_gc_age.get(),
+        max_age: config.image_maximum_gc_age.get(),
+    };
+    let (runtime, events) = (runtime.clone(), events.clone());
+    ImageGc::new(runtime, events, metrics.clone(), policy)
 }
 
 /// The claims of pods and the drivers that know what they mean.
@@ -461,7 +472,7 @@ fn node_settings(options: &Options, machine: &Machine, gates: &FeatureGates) -> 
         max_images: config.node_status_max_images,
         system_reserved: list(&config.system_reserved),
         kube_reserved: list(&config.kube_reserved),
-        eviction_hard: config.eviction_hard.clone().unwrap_or_default(),
+        kept: options.eviction.kept.clone(),
         declared_features: declared::features(gates),
     }
 }
@@ -486,12 +497,12 @@ async fn connect(path: &Path, options: &Options, metrics: &Metrics) -> anyhow::R
 }
 
 fn sink(recorder: Recorder) -> crate::events::Sink {
-    Box::new(move |about, kind, reason, message| {
+    Box::new(move |about, kind, reason, message, annotations| {
         let kind = match kind {
             Kind::Normal => EventType::Normal,
             Kind::Warning => EventType::Warning,
         };
-        recorder.event(about, kind, reason, message);
+        recorder.annotated(about, kind, reason, message, annotations);
     })
 }
 
@@ -634,6 +645,7 @@ async fn serve(
     status: &Arc<StatusManager>,
     volumes: &Arc<Volumes>,
     checks: &Checks,
+    hierarchy: &Hierarchy,
     metrics: Arc<Metrics>,
     stop: &CancellationToken,
 ) -> anyhow::Result<Vec<tokio::task::JoinHandle<()>>> {
@@ -690,6 +702,7 @@ async fn serve(
         status: status.clone(),
         stats: Stats::new(
             runtime.clone(),
+            hierarchy.clone(),
             index.clone(),
             volumes.clone(),
             node.name.clone(),
@@ -750,7 +763,6 @@ struct NodeTask {
     register: bool,
     facts: Arc<NodeFacts>,
     events: Arc<Events>,
-    root_dir: PathBuf,
     wake: Arc<Notify>,
     update_every: Duration,
     report_every: Duration,
@@ -822,7 +834,6 @@ impl NodeTask {
             facts: self.facts,
             events: self.events,
             node,
-            root_dir: self.root_dir,
             wake: self.wake,
             update_every: self.update_every,
             report_every: self.report_every,

@@ -1,6 +1,7 @@
 //! The loop: one event after the other, each changing which pods there are and what their workers
 //! are to do. It waits for nothing itself; work is done in tasks that answer with an event.
 
+mod eviction;
 mod preemption;
 mod resize;
 mod second_look;
@@ -12,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use client::Api;
 use k8s_openapi::api::core::v1::{Node, Pod};
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
@@ -66,6 +67,8 @@ pub struct SyncLoop {
     waiting: HashMap<PodUid, Arc<Pod>>,
     /// Critical pods that room is being made for.
     preemptors: HashMap<PodUid, Preemptor>,
+    /// Who waits for evicted pods to end.
+    evicted: HashMap<PodUid, watch::Sender<Phase>>,
     /// Pods that could not run on the node as it is known, until it is known better.
     doubted: HashMap<PodUid, Arc<Pod>>,
     events: mpsc::UnboundedReceiver<Event>,
@@ -92,6 +95,7 @@ impl SyncLoop {
             ready: HashSet::new(),
             waiting: HashMap::new(),
             preemptors: HashMap::new(),
+            evicted: HashMap::new(),
             doubted: HashMap::new(),
             events,
             told,
@@ -202,6 +206,7 @@ impl SyncLoop {
                     worker.done(&outcome, &times, Instant::now(), rand::random());
                     let (phase, runs) = (worker.phase(), worker.may_run());
                     self.syncer.index.set_may_run(&uid, runs);
+                    self.tell_evictor(&uid, phase);
                     if phase == Phase::Finished {
                         self.finished(&uid);
                     }
@@ -211,6 +216,13 @@ impl SyncLoop {
                     }
                 }
             }
+            Event::Evict {
+                uid,
+                eviction,
+                grace,
+                ended,
+            } => self.evict(uid, eviction, grace, ended),
+            Event::CollectDead(done) => self.collect_dead(done),
             Event::Ready { runtime, network } => {
                 self.node_changed.notify_one();
                 if runtime && network {
@@ -295,7 +307,12 @@ impl SyncLoop {
                 true => Ok(Room::default()),
                 false => self.judge(&granted),
             };
-            if judged.is_err() && view == View::Known && self.look_again(&uid, &pod) {
+            // What the node is short of, it knows best itself.
+            let doubtful = |rejection: &Rejection| rejection.reason != crate::eviction::REASON;
+            if judged.as_ref().is_err_and(doubtful)
+                && view == View::Known
+                && self.look_again(&uid, &pod)
+            {
                 return;
             }
             if let Err(rejection) = &judged {
@@ -350,6 +367,7 @@ impl SyncLoop {
                 taints: spec
                     .and_then(|spec| spec.taints.as_deref())
                     .unwrap_or_default(),
+                pressure: node.pressure,
                 strict_groups: features.is_some_and(|f| f.supplemental_groups_policy == Some(true)),
                 labels: &labels.unwrap_or_default(),
                 allocatable: &node.allocatable,
@@ -442,6 +460,7 @@ impl SyncLoop {
         self.syncer.status.forget(&uid);
         self.syncer.prober.remove_pod(&uid);
         self.syncer.evictions.lock().remove(&uid);
+        self.evicted.remove(&uid);
         self.syncer.allocations.forget(&uid);
         self.syncer.runtime.given.remove(&uid);
         self.retry_resizes(Trigger::PodsRemoved);
@@ -455,14 +474,9 @@ impl SyncLoop {
                 warn!(%uid, %error, "cannot remove a pod's directory yet");
                 let _ = told.send(Event::Runtime(uid));
             }
-            if let Err(error) = gc::collect(
-                &syncer.runtime.client,
-                &logs,
-                |uid| known.contains(uid),
-                policy,
-            )
-            .await
-            {
+            let client = &syncer.runtime.client;
+            let need = |uid: &str| known.need(uid);
+            if let Err(error) = gc::collect(client, &logs, need, policy).await {
                 warn!(%error, "cannot clear dead containers away");
             }
         });
@@ -481,6 +495,7 @@ impl SyncLoop {
     fn known(&self) -> Known {
         Known {
             workers: self.workers.keys().cloned().collect(),
+            evicted: self.syncer.evictions.lock().keys().cloned().collect(),
             index: self.syncer.index.clone(),
         }
     }
@@ -565,7 +580,11 @@ impl SyncLoop {
                 let _ = told.send(Event::Orphan(Arc::new(orphan)));
             }
             let exists = |uid: &str| known.contains(uid) || ending.contains(uid);
-            if let Err(error) = gc::collect(&syncer.runtime.client, &logs, exists, policy).await {
+            let need = |uid: &str| match ending.contains(uid) {
+                true => gc::Need::All,
+                false => known.need(uid),
+            };
+            if let Err(error) = gc::collect(&syncer.runtime.client, &logs, need, policy).await {
                 warn!(%error, "cannot clear dead containers away");
             }
             for uid in syncer
@@ -600,12 +619,28 @@ impl SyncLoop {
 /// takes its time, and those that are there now, whose containers it may come upon.
 struct Known {
     workers: HashSet<PodUid>,
+    evicted: HashSet<PodUid>,
     index: Arc<PodIndex>,
 }
 
 impl Known {
     fn contains(&self, uid: &str) -> bool {
         self.workers.contains(uid) || self.index.get(uid).is_some() || self.index.may_run(uid)
+    }
+
+    /// What is needed of what the runtime has of a pod. Of one that was evicted nothing is, once it
+    /// has ended: there was no room for it.
+    fn need(&self, uid: &str) -> gc::Need {
+        let known = self.index.get(uid);
+        let told = known
+            .as_ref()
+            .and_then(|pod| pod.status.as_ref()?.reason.as_deref());
+        let evicted = self.evicted.contains(uid) || told == Some(crate::eviction::REASON);
+        if !self.contains(uid) || evicted && !self.index.may_run(uid) {
+            gc::Need::Nothing
+        } else {
+            gc::Need::All
+        }
     }
 }
 
@@ -687,6 +722,7 @@ mod tests {
         };
         let known = Known {
             workers: [PodUid::from("ending")].into(),
+            evicted: [PodUid::from("running"), "ending".into()].into(),
             index: Arc::default(),
         };
         known.index.set(pod("new"));
@@ -696,6 +732,9 @@ mod tests {
             uids.map(|uid| known.contains(uid)),
             [true, true, true, false]
         );
+        use gc::Need::{All, Nothing};
+        let needed = uids.map(|uid| known.need(uid));
+        assert_eq!(needed, [Nothing, All, All, Nothing]);
     }
 
     #[test]

@@ -7,6 +7,7 @@ mod bad_requests;
 mod chaos;
 mod controllers;
 mod corpus;
+mod eviction;
 mod interop;
 mod kubectl;
 mod old_kubectl;

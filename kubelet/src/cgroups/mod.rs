@@ -251,6 +251,30 @@ impl Hierarchy {
         read(&path).ok()?.trim().parse().ok()
     }
 
+    /// Bytes of a group's working set: what it uses but for the files that nobody has touched for
+    /// long. `None` where that cannot be told.
+    pub fn working_set(&self, group: &str) -> Option<u64> {
+        let directory = self.directory("memory", group)?;
+        memory::working_set(&directory, self.is_v2())
+    }
+
+    /// The machine's memory, and the working set of everything on it, in bytes.
+    pub fn node_memory(&self) -> Option<(u64, u64)> {
+        let meminfo = crate::sys::node::MemInfo::read();
+        let own = self.working_set("/");
+        // The root of version 2 has no number of its own.
+        let used = own.unwrap_or_else(|| meminfo.used.saturating_sub(meminfo.inactive_files));
+        (meminfo.total > 0).then_some((meminfo.total, used))
+    }
+
+    /// Processes and threads in the group and below it.
+    pub fn tasks(&self, group: &str) -> u64 {
+        let counted = self.directory("pids", group);
+        let counted = counted.and_then(|path| read(&path.join("pids.current")).ok());
+        let counted = counted.and_then(|text| text.trim().parse().ok());
+        counted.unwrap_or_else(|| self.processes(group).len() as u64)
+    }
+
     /// Processes in the group and below it.
     pub fn processes(&self, group: &str) -> Vec<i32> {
         let mut pids = BTreeSet::new();

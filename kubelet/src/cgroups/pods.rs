@@ -173,6 +173,30 @@ impl PodCgroups {
             .then(|| self.hierarchy.memory_usage(&self.parent(pod)))?
     }
 
+    /// Bytes of a pod's working set; `None` where that cannot be told.
+    pub fn working_set(&self, pod: &Pod) -> Option<u64> {
+        self.per_qos
+            .then(|| self.hierarchy.working_set(&self.parent(pod)))?
+    }
+
+    /// Processes and threads of a pod; none where pods have no groups.
+    pub fn tasks(&self, pod: &Pod) -> u64 {
+        match self.per_qos {
+            true => self.hierarchy.tasks(&self.parent(pod)),
+            false => 0,
+        }
+    }
+
+    /// The memory that all pods together may have, and the working set of all, in bytes; `None`
+    /// where they are not limited.
+    pub fn memory_of_all(&self) -> Option<(u64, u64)> {
+        let group = self.per_qos.then(|| self.names.all())?;
+        let limit = self.hierarchy.limits(group).ok()?.memory?;
+        // Without a limit it is negative.
+        let limit = u64::try_from(limit).ok()?;
+        Some((limit, self.hierarchy.working_set(group)?))
+    }
+
     /// Removes a pod's group, and first kills what the runtime left running in it.
     ///
     /// # Errors

@@ -56,6 +56,14 @@ pub struct CriClient {
     timeout: Duration,
 }
 
+/// Where the runtime keeps its files: paths of file systems, or in them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FilesAt {
+    pub images: String,
+    /// Writable layers of containers.
+    pub containers: String,
+}
+
 /// Which sandboxes or containers to list.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Of<'a> {
@@ -472,12 +480,21 @@ impl CriClient {
         Ok(self.images.clone().remove_image(request).await.map(drop)?)
     }
 
-    /// Where images are kept; `None` where the runtime does not say.
-    pub async fn image_fs(&self) -> Result<Option<String>> {
+    /// Where images and layers are kept; `None` where the runtime does not say.
+    pub async fn image_fs(&self) -> Result<Option<FilesAt>> {
         let request = self.within(cri::ImageFsInfoRequest::default());
         let answer = self.images.clone().image_fs_info(request).await?;
-        let first = answer.into_inner().image_filesystems.into_iter().next();
-        Ok(first.and_then(|fs| fs.fs_id).map(|id| id.mountpoint))
+        let answer = answer.into_inner();
+        let first = |list: Vec<cri::FilesystemUsage>| {
+            let first = list.into_iter().next().and_then(|fs| fs.fs_id);
+            first.map(|id| id.mountpoint)
+        };
+        let containers = first(answer.container_filesystems);
+        Ok(first(answer.image_filesystems).map(|images| FilesAt {
+            // Only newer runtimes tell them apart.
+            containers: containers.unwrap_or_else(|| images.clone()),
+            images,
+        }))
     }
 
     /// `None`: it is not on this node.

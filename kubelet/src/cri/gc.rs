@@ -19,14 +19,25 @@ pub struct Policy {
     pub total: Option<usize>,
 }
 
-/// What to remove, by id. Pure. Both lists are the newest first; `exists` says whether the node
-/// still has to do with a pod.
+/// What is needed of what the runtime has of a pod.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Need {
+    /// It runs, or people may look at what is left of it.
+    All,
+    /// It has ended, and there is no room for more than its logs.
+    Logs,
+    /// The node has nothing to do with it any more.
+    Nothing,
+}
+
+/// What to remove, by id. Pure. Both lists are the newest first.
 fn plan(
     containers: &[cri::Container],
     sandboxes: &[cri::PodSandbox],
-    exists: impl Fn(&str) -> bool,
+    need: impl Fn(&str) -> Need,
     policy: Policy,
 ) -> (Vec<String>, Vec<String>) {
+    let exists = |uid: &str| need(uid) == Need::All;
     let uid = |labels: &std::collections::BTreeMap<String, String>| {
         labels.get(labels::POD_UID).cloned().unwrap_or_default()
     };
@@ -90,14 +101,14 @@ fn plan(
 pub async fn collect(
     client: &CriClient,
     logs_root: &Path,
-    exists: impl Fn(&str) -> bool,
+    need: impl Fn(&str) -> Need,
     policy: Policy,
 ) -> Result<(), CriError> {
     let (containers, sandboxes) = futures::try_join!(
         client.list_containers(Of::default()),
         client.list_sandboxes(Of::default())
     )?;
-    let (dead, idle) = plan(&containers, &sandboxes, &exists, policy);
+    let (dead, idle) = plan(&containers, &sandboxes, &need, policy);
     for id in &dead {
         debug!(container = id, "removing a dead container");
         if let Err(error) = client.remove_container(id).await {
@@ -120,7 +131,7 @@ pub async fn collect(
         .filter_map(|c| c.labels.get(labels::POD_UID))
         .collect();
     remove_logs(logs_root, |uid| {
-        exists(uid) || left.contains(&uid.to_owned())
+        need(uid) != Need::Nothing || left.contains(&uid.to_owned())
     });
     Ok(())
 }
@@ -190,11 +201,14 @@ mod tests {
             sandbox("sb-other", "other", NotReady),
             sandbox("done", "done", NotReady),
         ];
-        let exists = |uid: &str| matches!(uid, "a" | "other" | "done");
+        let need = |uid: &str| match uid {
+            "a" | "other" | "done" => Need::All,
+            _ => Need::Nothing,
+        };
         let (mut dead, mut idle) = plan(
             &containers,
             &sandboxes,
-            exists,
+            need,
             Policy {
                 per_container: 1,
                 total: None,
@@ -207,12 +221,26 @@ mod tests {
         let (dead, _) = plan(
             &containers,
             &sandboxes,
-            exists,
+            need,
             Policy {
                 per_container: 1,
                 total: Some(1),
             },
         );
         assert!(dead.contains(&"o1".to_owned()));
+        // Where there is no room, what has ended leaves no more than its logs.
+        let scarce = |uid: &str| match uid {
+            "a" => Need::All,
+            _ => Need::Logs,
+        };
+        let policy = Policy {
+            per_container: 1,
+            total: None,
+        };
+        let (mut dead, mut idle) = plan(&containers, &sandboxes, scarce, policy);
+        dead.sort();
+        idle.sort();
+        assert_eq!(dead, ["a1", "g1", "o1"]);
+        assert_eq!(idle, ["done", "old-a", "sb-gone", "sb-other"]);
     }
 }

@@ -1,6 +1,6 @@
 //! Images that nobody uses go: those that have not been used for long, and, once the disk is fuller
-//! than it should be, those used longest ago until it is not. Never one that a container has, ran
-//! or not, or that the runtime has pinned.
+//! than it should be, those used longest ago until it is not; all of them before a pod is evicted.
+//! Never one that a container has, ran or not, or that the runtime has pinned.
 //!
 //! What is to go is decided by [`Records`], purely.
 
@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use grpc::cri;
 use thiserror::Error;
+use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
@@ -168,21 +169,45 @@ fn size(bytes: u64) -> String {
 
 /// Sees to it.
 pub struct ImageGc {
-    pub client: CriClient,
-    pub events: Arc<Events>,
-    pub metrics: Arc<Metrics>,
-    pub policy: Policy,
+    client: CriClient,
+    events: Arc<Events>,
+    metrics: Arc<Metrics>,
+    policy: Policy,
+    began: Instant,
+    /// Held while images are removed: once at a time.
+    records: Mutex<Records>,
 }
 
 impl ImageGc {
-    /// Runs until `stop`; not at all where nothing would ever go.
-    pub async fn run(self, stop: CancellationToken) {
-        if self.policy.high >= 100 && self.policy.max_age.is_zero() {
-            return;
+    pub fn new(
+        client: CriClient,
+        events: Arc<Events>,
+        metrics: Arc<Metrics>,
+        policy: Policy,
+    ) -> Self {
+        Self {
+            client,
+            events,
+            metrics,
+            policy,
+            began: Instant::now(),
+            records: Mutex::default(),
         }
-        let (mut records, began, mut failed) = (Records::default(), Instant::now(), false);
+    }
+
+    /// Runs until `stop`.
+    pub async fn run(self: Arc<Self>, stop: CancellationToken) {
+        // Where nothing would ever go by itself, it is still to be known what is young.
+        let watches_only = self.policy.high >= 100 && self.policy.max_age.is_zero();
+        let mut failed = false;
         loop {
-            match self.collect(&mut records, began).await {
+            let mut records = self.records.lock().await;
+            let result = match watches_only {
+                true => self.watch(&mut records).await,
+                false => self.collect(&mut records).await,
+            };
+            drop(records);
+            match result {
                 Ok(()) => failed = false,
                 Err(error) => {
                     warn!(%error, "cannot collect images");
@@ -209,13 +234,63 @@ impl ImageGc {
         }
     }
 
-    async fn collect(&self, records: &mut Records, began: Instant) -> Result<(), ImageGcError> {
+    /// Removes every image that nobody uses, but for those that are about to be used.
+    ///
+    /// # Errors
+    /// When the runtime cannot be asked, or does not remove one.
+    pub async fn delete_unused(&self) -> Result<(), ImageGcError> {
+        let mut records = self.records.lock().await;
+        let (candidates, now) = self.candidates(&mut records).await?;
+        let all = i64::MAX.unsigned_abs();
+        let (freed, errors) = self.free(candidates, all, now).await;
+        failures(errors, all, freed)
+    }
+
+    /// Takes in which images there are, and no more.
+    async fn watch(&self, records: &mut Records) -> Result<(), ImageGcError> {
+        let images = self.client.list_images().await?;
+        records.observe(&images, &HashSet::new(), Instant::now());
+        Ok(())
+    }
+
+    /// What may go as of now.
+    async fn candidates(
+        &self,
+        records: &mut Records,
+    ) -> Result<(Vec<Candidate>, Instant), ImageGcError> {
         let images = self.client.list_images().await?;
         let in_use = self.in_use(&images).await?;
         let now = Instant::now();
-        let mut candidates = records.observe(&images, &in_use, now);
+        Ok((records.observe(&images, &in_use, now), now))
+    }
+
+    /// Removes images until so many bytes are free. How many are, and what went wrong.
+    async fn free(
+        &self,
+        candidates: Vec<Candidate>,
+        wanted: u64,
+        now: Instant,
+    ) -> (u64, Vec<String>) {
+        let (mut freed, mut errors) = (0, Vec::new());
+        for candidate in candidates {
+            if freed >= wanted {
+                break;
+            }
+            if candidate.is_young(self.policy.min_age, now) {
+                continue;
+            }
+            match self.remove(&candidate, "space").await {
+                Ok(()) => freed += candidate.size,
+                Err(error) => errors.push(error.to_string()),
+            }
+        }
+        (freed, errors)
+    }
+
+    async fn collect(&self, records: &mut Records) -> Result<(), ImageGcError> {
+        let (mut candidates, now) = self.candidates(records).await?;
         let mut errors = Vec::new();
-        let old = |candidate: &Candidate| candidate.is_old(self.policy.max_age, began, now);
+        let old = |candidate: &Candidate| candidate.is_old(self.policy.max_age, self.began, now);
         let (aged, rest): (Vec<_>, Vec<_>) = candidates.drain(..).partition(old);
         for candidate in aged {
             if let Err(error) = self.remove(&candidate, "age").await {
@@ -230,19 +305,8 @@ impl ImageGc {
             return failures(errors, 0, 0);
         };
         info!(used, wanted, "the images' disk is fuller than it should be");
-        let mut freed = 0;
-        for candidate in rest {
-            if freed >= wanted {
-                break;
-            }
-            if candidate.is_young(self.policy.min_age, now) {
-                continue;
-            }
-            match self.remove(&candidate, "space").await {
-                Ok(()) => freed += candidate.size,
-                Err(error) => errors.push(error.to_string()),
-            }
-        }
+        let (freed, more) = self.free(rest, wanted, now).await;
+        errors.extend(more);
         failures(errors, wanted, freed)?;
         if freed < wanted {
             let capacity = size(capacity);
@@ -299,7 +363,8 @@ impl ImageGc {
 
     /// Capacity and available bytes of the disk that images lie on.
     async fn room(&self) -> Result<(u64, u64), ImageGcError> {
-        let path = self.client.image_fs().await?.ok_or(ImageGcError::Unknown)?;
+        let paths = self.client.image_fs().await?;
+        let path = paths.ok_or(ImageGcError::Unknown)?.images;
         let usage = sys::fs::usage(Path::new(&path));
         let usage = usage.map_err(|error| ImageGcError::Disk(path, error))?;
         Ok((usage.capacity, usage.available))

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use k8s_openapi::api::core::v1::{Node, NodeFeatures, NodeRuntimeHandler};
 
+use crate::eviction::Pressure;
 use crate::resources::requests::ResourceList;
 
 /// One moment's facts.
@@ -24,6 +25,8 @@ pub struct Facts {
     /// Why the runtime, or pods' network, is not ready. Both are before the first look.
     pub runtime_error: Option<String>,
     pub network_error: Option<String>,
+    /// What the node is short of.
+    pub pressure: Pressure,
     /// Attached volumes that are in use, or may be.
     pub volumes_in_use: Vec<String>,
     /// The node as the API server has it.

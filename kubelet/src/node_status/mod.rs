@@ -5,7 +5,6 @@ pub mod facts;
 pub mod lease;
 mod news;
 mod patch;
-pub mod pressure;
 pub mod register;
 pub mod runtime_state;
 pub mod setters;

@@ -172,7 +172,7 @@ mod tests {
             max_images: 50,
             system_reserved: ResourceList::new(),
             kube_reserved: ResourceList::new(),
-            eviction_hard: Default::default(),
+            kept: Default::default(),
             declared_features: None,
         }
     }

@@ -13,7 +13,7 @@ use k8s_openapi::api::core::v1::{
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::facts::Facts;
-use super::pressure::{Pressure, reserved};
+use crate::eviction::thresholds::{Kept, Value};
 use crate::resources::requests::{ResourceList, amounts, quantity};
 use crate::sys::node::Machine;
 
@@ -32,7 +32,8 @@ pub struct NodeSettings {
     pub max_images: i32,
     pub system_reserved: ResourceList,
     pub kube_reserved: ResourceList,
-    pub eviction_hard: BTreeMap<String, String>,
+    /// What evictions keep free.
+    pub kept: Kept,
     /// See [`declared`](super::declared).
     pub declared_features: Option<Vec<String>>,
 }
@@ -40,7 +41,6 @@ pub struct NodeSettings {
 /// What was seen just now.
 pub struct Seen<'a> {
     pub facts: &'a Facts,
-    pub pressure: Pressure,
     pub images: &'a [cri::Image],
     pub now: Timestamp,
 }
@@ -82,12 +82,15 @@ pub fn resources(
                 .and_modify(|amount| *amount -= reserved);
         }
     }
-    let keep = |signal, of| signed(reserved(&settings.eviction_hard, signal, of));
-    let memory = keep("memory.available", machine.memory) + huge_bytes;
+    let keep = |value: &Option<Value>, of| {
+        let value = value.as_ref();
+        value.map_or(0, |value| value.of(signed(of)).value())
+    };
+    let memory = keep(&settings.kept.memory, machine.memory) + huge_bytes;
     allocatable
         .entry("memory".into())
         .and_modify(|amount| *amount -= memory);
-    let disk = keep("nodefs.available", root_fs_bytes);
+    let disk = keep(&settings.kept.node_fs, root_fs_bytes);
     allocatable
         .entry("ephemeral-storage".into())
         .and_modify(|amount| *amount -= disk);
@@ -156,7 +159,7 @@ pub fn status(
     status.declared_features = settings.declared_features.clone();
     let in_use = &facts.volumes_in_use;
     status.volumes_in_use = (!in_use.is_empty()).then(|| in_use.clone());
-    conditions(&mut status, facts, seen.pressure, seen.now);
+    conditions(&mut status, facts, seen.now);
     status
 }
 
@@ -211,7 +214,8 @@ fn images(images: &[cri::Image], max: i32) -> Option<Vec<ContainerImage>> {
     (!list.is_empty()).then_some(list)
 }
 
-fn conditions(status: &mut NodeStatus, facts: &Facts, pressure: Pressure, now: Timestamp) {
+fn conditions(status: &mut NodeStatus, facts: &Facts, now: Timestamp) {
+    let pressure = facts.pressure;
     let mut errors: Vec<String> = [&facts.runtime_error, &facts.network_error]
         .into_iter()
         .flatten()
@@ -417,9 +421,10 @@ mod tests {
             max_images: 1,
             system_reserved: [("cpu".to_owned(), Quantity("500m".into()))].into(),
             kube_reserved: ResourceList::new(),
-            eviction_hard: [("memory.available", "100Mi"), ("nodefs.available", "10%")]
-                .map(|(k, v)| (k.into(), v.into()))
-                .into(),
+            kept: Kept {
+                memory: Some(Value::Quantity("100Mi".parse().unwrap())),
+                node_fs: Some(Value::Share(0.1)),
+            },
             declared_features: None,
         }
     }
@@ -450,7 +455,8 @@ mod tests {
                 text(&capacity, "ephemeral-storage"),
                 text(&allocatable, "ephemeral-storage")
             ],
-            ["1000Mi", "900Mi"]
+            // To the byte what upstream's nodes show.
+            ["1000Mi", "943718399"]
         );
         assert_eq!(text(&allocatable, "pods"), "110");
     }
@@ -486,7 +492,6 @@ mod tests {
                 &settings(),
                 &Seen {
                     facts,
-                    pressure: Pressure::default(),
                     images: &images,
                     now: at(now),
                 },

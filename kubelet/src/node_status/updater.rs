@@ -1,7 +1,6 @@
 //! Keeps the node's status in the API server true: at once when it changes, and now and then even
 //! if it does not.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -14,12 +13,10 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
 use super::facts::NodeFacts;
-use super::pressure::{self, Pressure};
 use super::setters::{self, NodeSettings, Seen};
-use super::{news, patch, pressure::Observed};
+use super::{news, patch};
 use crate::cri::client::CriClient;
 use crate::events::{Events, Kind};
-use crate::sys;
 use crate::sys::node::Machine;
 
 /// The list of images changes seldom, and is large.
@@ -34,7 +31,6 @@ pub struct Updater {
     pub facts: Arc<NodeFacts>,
     pub events: Arc<Events>,
     pub node: Informer<Node>,
-    pub root_dir: PathBuf,
     /// Wakes the updater: something of the node changed.
     pub wake: Arc<Notify>,
     /// `nodeStatusUpdateFrequency`, `nodeStatusReportFrequency`.
@@ -47,7 +43,6 @@ struct State {
     images: Vec<cri::Image>,
     images_at: Option<Instant>,
     reported: Option<Instant>,
-    pressure: Pressure,
     reboot_told: bool,
     pod_cidr: String,
     /// The last status that was sent, or meant to be.
@@ -102,13 +97,11 @@ impl Updater {
             state.images = images;
             state.images_at = Some(Instant::now());
         }
-        self.look_for_pressure(state);
 
         let facts = self.facts.get();
         let shown = node.status.clone().unwrap_or_default();
         let seen = Seen {
             facts: &facts,
-            pressure: state.pressure,
             images: &state.images,
             now: Timestamp::now(),
         };
@@ -133,18 +126,6 @@ impl Updater {
         }
         state.reported = Some(Instant::now());
         Ok(())
-    }
-
-    fn look_for_pressure(&self, state: &mut State) {
-        let (total, available) = sys::node::memory_available();
-        let nodefs = sys::fs::usage(&self.root_dir).unwrap_or_default();
-        let observed = Observed {
-            memory: (available, total),
-            nodefs,
-            imagefs: nodefs,
-            pids: sys::node::processes(),
-        };
-        state.pressure = pressure::pressure(&self.settings.eviction_hard, &observed);
     }
 
     fn once_per_boot(&self, state: &mut State, node: &Node) {

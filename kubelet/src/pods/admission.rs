@@ -8,6 +8,8 @@ use k8s_openapi::api::core::v1::{Pod, Taint};
 use super::node_fit;
 use super::pod::{PodExt, PodUid};
 use super::preemption::{self, Shortage};
+use crate::eviction::{self, Pressure};
+use crate::resources::qos::{QosClass, qos_class};
 use crate::resources::requests::{Amounts, ResourceList, amounts, pod_requests};
 
 /// Why a pod is not taken: the reason and message of its failure.
@@ -21,6 +23,8 @@ pub struct Rejection {
 pub struct Input<'a> {
     pub node_name: &'a str,
     pub taints: &'a [Taint],
+    /// What the node is short of.
+    pub pressure: Pressure,
     /// The runtime can confine a process to the groups that its pod names.
     pub strict_groups: bool,
     pub labels: &'a BTreeMap<String, String>,
@@ -62,6 +66,7 @@ pub struct Room {
 /// # Errors
 /// When it cannot.
 pub fn admit(pod: &Pod, input: &Input<'_>) -> Result<Room, Rejection> {
+    pressure(pod, input.pressure)?;
     sysctls(pod, input)?;
     let rejected = |reason: &str, message: &str| {
         Err(Rejection {
@@ -126,6 +131,24 @@ pub fn admit(pod: &Pod, input: &Input<'_>) -> Result<Room, Rejection> {
         );
     }
     make_room(pod, input, &lacking)
+}
+
+/// A node that is short of something takes critical pods only; and one that is short of memory
+/// alone, those that have asked for theirs, which others must make room for.
+fn pressure(pod: &Pod, pressure: Pressure) -> Result<(), Rejection> {
+    let conditions = pressure.conditions();
+    if conditions.is_empty() || pod.is_critical() {
+        return Ok(());
+    }
+    let of_memory = conditions == ["MemoryPressure"];
+    let asked = qos_class(pod) != QosClass::BestEffort;
+    if of_memory && (asked || node_fit::tolerates_memory_pressure(pod)) {
+        return Ok(());
+    }
+    Err(Rejection {
+        reason: eviction::REASON.into(),
+        message: format!("The node had condition: [{}]. ", conditions.join(" ")),
+    })
 }
 
 fn make_room(pod: &Pod, input: &Input<'_>, lacking: &[Lacking]) -> Result<Room, Rejection> {
@@ -309,6 +332,7 @@ mod tests {
         let input = Input {
             node_name: "n1",
             taints: if tainted { &taints } else { &[] },
+            pressure: Pressure::default(),
             strict_groups: false,
             labels: &labels,
             allocatable: &allocatable,
@@ -319,6 +343,60 @@ mod tests {
             .err()
             .map(|r| r.reason)
             .unwrap_or_default()
+    }
+
+    #[test]
+    fn under_pressure() {
+        let memory = Pressure {
+            memory: true,
+            ..Pressure::default()
+        };
+        let disk = Pressure {
+            disk: true,
+            ..Pressure::default()
+        };
+        let both = Pressure {
+            disk: true,
+            ..memory
+        };
+        let away = |spec: &serde_json::Value, short| {
+            let verdict = pressure(&pod(spec.clone()), short);
+            verdict.err().map_or_else(String::new, |r| r.message)
+        };
+        let c = json!([{"name": "c"}]);
+        let best_effort = json!({"containers": c});
+        let burstable =
+            json!({"containers": [{"name": "c", "resources": {"requests": {"memory": "1"}}}]});
+        let critical = json!({"priority": 2_000_000_000, "containers": c});
+        let tolerating = |what: &str| {
+            let key = format!("node.kubernetes.io/{what}-pressure");
+            json!({"tolerations": [{"key": key, "operator": "Exists"}], "containers": c})
+        };
+        let (of_memory, of_disk) = (tolerating("memory"), tolerating("disk"));
+        let because = |of: &str| format!("The node had condition: [{of}]. ");
+        for (spec, when_memory, when_disk) in [
+            (
+                &best_effort,
+                because("MemoryPressure"),
+                because("DiskPressure"),
+            ),
+            (&burstable, String::new(), because("DiskPressure")),
+            (&of_memory, String::new(), because("DiskPressure")),
+            (&of_disk, because("MemoryPressure"), because("DiskPressure")),
+            (&critical, String::new(), String::new()),
+        ] {
+            assert_eq!(away(spec, Pressure::default()), "");
+            assert_eq!(away(spec, memory), when_memory, "{spec}");
+            assert_eq!(away(spec, disk), when_disk, "{spec}");
+        }
+        assert_eq!(
+            away(&of_memory, both),
+            because("MemoryPressure DiskPressure")
+        );
+        assert_eq!(
+            away(&burstable, both),
+            because("MemoryPressure DiskPressure")
+        );
     }
 
     #[test]

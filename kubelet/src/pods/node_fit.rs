@@ -28,6 +28,13 @@ pub fn drives_away(pod: &Pod, taints: &[Taint]) -> bool {
         .any(|taint| !tolerations.iter().any(|t| tolerates(t, taint)))
 }
 
+/// Whether the pod does not mind memory being short.
+pub fn tolerates_memory_pressure(pod: &Pod) -> bool {
+    let mut tolerations = pod.pod_spec().tolerations.iter().flatten();
+    let key = "node.kubernetes.io/memory-pressure";
+    tolerations.any(|own| placement::tolerates(own, key, "", "NoSchedule"))
+}
+
 fn tolerates(toleration: &Toleration, taint: &Taint) -> bool {
     let value = taint.value.as_deref().unwrap_or_default();
     placement::tolerates(toleration, &taint.key, value, &taint.effect)

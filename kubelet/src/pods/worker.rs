@@ -131,7 +131,11 @@ impl Worker {
         if self.pod.is_deleting() || is_terminal_phase(self.pod.phase()) && !self.pod.is_static() {
             self.terminate(None);
         }
-        // A shorter grace takes effect at once; a longer one never does.
+        self.hurry();
+    }
+
+    /// A shorter grace takes effect at once; a longer one never does.
+    fn hurry(&self) {
         if let (Phase::Terminating, Some(busy), Some(in_use)) =
             (self.phase, &self.busy, self.grace_in_use)
             && self.effective_grace() < in_use
@@ -158,6 +162,7 @@ impl Worker {
                 busy.cancel();
             }
         }
+        self.hurry();
     }
 
     /// The source does not have the pod any more.
@@ -167,12 +172,19 @@ impl Worker {
     }
 
     fn effective_grace(&self) -> i64 {
-        let own = self
-            .pod
-            .metadata
-            .deletion_grace_period_seconds
-            .or(self.pod.pod_spec().termination_grace_period_seconds);
-        self.grace.or(own).unwrap_or_default()
+        let own = self.pod.pod_spec().termination_grace_period_seconds;
+        let given = self.given_grace().or(self.deletion_grace()).or(own);
+        given.unwrap_or_default()
+    }
+
+    fn deletion_grace(&self) -> Option<i64> {
+        self.pod.metadata.deletion_grace_period_seconds
+    }
+
+    /// What counts instead of the pod's own, unless it is to be deleted sooner.
+    fn given_grace(&self) -> Option<i64> {
+        let sooner = |given: i64| self.deletion_grace().map_or(given, |own| own.min(given));
+        self.grace.map(sooner)
     }
 
     /// What to do now, if anything. The token ends the work early.
@@ -187,7 +199,9 @@ impl Worker {
             Phase::Syncing => Work::Sync,
             Phase::Terminating => {
                 self.grace_in_use = Some(self.effective_grace());
-                Work::Terminate { grace: self.grace }
+                Work::Terminate {
+                    grace: self.given_grace(),
+                }
             }
             Phase::Terminated => Work::Finish,
             Phase::Finished => return None,
@@ -328,6 +342,25 @@ mod tests {
         assert!(!token.is_cancelled());
         w.update(deleted(1));
         assert!(token.is_cancelled());
+    }
+
+    #[test]
+    fn what_is_to_end_soon_ends_at_once_when_told_so() {
+        let now = Instant::now();
+        let mut w = Worker::new(deleted(30));
+        let (_, token) = w.next(now).unwrap();
+        w.terminate(Some(60));
+        assert!(!token.is_cancelled());
+        w.terminate(Some(1));
+        assert!(token.is_cancelled());
+        w.done(&Outcome::Cancelled, &TIMES, now, 0.0);
+        assert_eq!(work(&mut w, now), Some(Work::Terminate { grace: Some(1) }));
+        let mut later = Worker::new(deleted(5));
+        later.terminate(Some(60));
+        assert_eq!(
+            work(&mut later, now),
+            Some(Work::Terminate { grace: Some(5) })
+        );
     }
 
     #[test]

@@ -11,6 +11,7 @@ use jiff::Timestamp;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 
+use crate::cgroups::Hierarchy;
 use crate::cri::client::{CriClient, CriError};
 use crate::cri::labels;
 use crate::pods::index::PodIndex;
@@ -21,6 +22,7 @@ use crate::volumes::{VolumeStats, Volumes};
 /// Reads usage when it is asked for; nothing is polled.
 pub struct Stats {
     pub runtime: CriClient,
+    pub cgroups: Hierarchy,
     pub index: Arc<PodIndex>,
     pub volumes: Arc<Volumes>,
     pub node_name: String,
@@ -53,6 +55,7 @@ fn time(nanoseconds: i64) -> String {
 impl Stats {
     pub fn new(
         runtime: CriClient,
+        cgroups: Hierarchy,
         index: Arc<PodIndex>,
         volumes: Arc<Volumes>,
         node_name: String,
@@ -60,6 +63,7 @@ impl Stats {
     ) -> Self {
         Self {
             runtime,
+            cgroups,
             index,
             volumes,
             node_name,
@@ -130,11 +134,11 @@ impl Stats {
         let containers = self.containers().await?;
         let now = time(i64::try_from(Timestamp::now().as_nanosecond()).unwrap_or_default());
         let (cpu, rate) = self.node_cpu();
-        let (total, available) = sys::node::memory_available();
+        let (total, working_set) = self.cgroups.node_memory().unwrap_or_default();
         let fs = sys::fs::usage(&self.root_dir).unwrap_or_default();
         let fs = json!({"time": now, "availableBytes": fs.available, "capacityBytes": fs.capacity, "usedBytes": fs.used,
             "inodesFree": fs.inodes_free, "inodes": fs.inodes, "inodesUsed": fs.inodes - fs.inodes_free.min(fs.inodes)});
-        let working_set = total - available.min(total);
+        let available = total.saturating_sub(working_set);
         let mut node = json!({
             "nodeName": self.node_name,
             "startTime": time(i64::try_from(self.started.as_nanosecond()).unwrap_or_default()),
@@ -219,7 +223,7 @@ impl Stats {
     pub async fn resource_metrics(&self) -> Result<String, CriError> {
         let containers = self.containers().await?;
         let (cpu, _) = self.node_cpu();
-        let (total, available) = sys::node::memory_available();
+        let (_, working_set) = self.cgroups.node_memory().unwrap_or_default();
         let now = Timestamp::now().as_millisecond();
         let mut text = String::new();
         let mut family = |name: &str, help: &str, kind: &str, samples: Vec<(String, f64, i64)>| {
@@ -296,7 +300,7 @@ impl Stats {
             "node_memory_working_set_bytes",
             "Current working set of the node in bytes",
             "gauge",
-            vec![(String::new(), (total - available.min(total)) as f64, now)],
+            vec![(String::new(), working_set as f64, now)],
         );
         family(
             "pod_cpu_usage_seconds_total",

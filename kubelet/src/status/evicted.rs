@@ -1,17 +1,20 @@
 //! What a pod shows that the node has ended for others' sake. Pure.
 
+use std::borrow::Cow;
+
 use k8s_openapi::api::core::v1::{Pod, PodStatus};
 
 use super::conditions::{DISRUPTION_TARGET, condition};
+use crate::eviction;
 
 /// Why a pod was ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Eviction {
     /// Of its status.
     pub reason: &'static str,
-    pub message: &'static str,
-    /// Message of the condition that says it was no fault of the pod's.
-    pub disruption: &'static str,
+    pub message: Cow<'static, str>,
+    /// Message of the condition that says it was no fault of the pod's; none where it was.
+    pub disruption: Option<Cow<'static, str>>,
 }
 
 impl Eviction {
@@ -19,8 +22,17 @@ impl Eviction {
     pub fn preempted() -> Self {
         Self {
             reason: "Preempting",
-            message: "Preempted in order to admit critical pod",
-            disruption: "Pod was preempted by Kubelet to accommodate a critical pod.",
+            message: "Preempted in order to admit critical pod".into(),
+            disruption: Some("Pod was preempted by Kubelet to accommodate a critical pod.".into()),
+        }
+    }
+
+    /// The node is short of something; `disrupted` unless it is the pod that took too much.
+    pub fn evicted(message: String, disrupted: bool) -> Self {
+        Self {
+            reason: eviction::REASON,
+            disruption: disrupted.then(|| message.clone().into()),
+            message: message.into(),
         }
     }
 
@@ -28,10 +40,13 @@ impl Eviction {
     pub fn show(&self, pod: &Pod, status: &mut PodStatus) {
         status.phase = Some("Failed".into());
         status.reason = Some(self.reason.into());
-        status.message = Some(self.message.into());
+        status.message = Some(self.message.clone().into_owned());
+        let Some(disruption) = &self.disruption else {
+            return;
+        };
         let conditions = status.conditions.get_or_insert_default();
         conditions.retain(|condition| condition.type_ != DISRUPTION_TARGET);
-        let message = self.disruption.to_owned();
+        let message = disruption.clone().into_owned();
         conditions.push(condition(
             pod,
             DISRUPTION_TARGET,
@@ -53,6 +68,10 @@ mod tests {
         let mut status: PodStatus = serde_json::from_value(json!({"phase": "Running",
             "conditions": [{"type": "DisruptionTarget", "status": "False"}]}))
         .unwrap();
+        Eviction::evicted("too much".into(), false).show(&Pod::default(), &mut status);
+        assert_eq!(status.reason.as_deref(), Some("Evicted"));
+        assert_eq!(status.message.as_deref(), Some("too much"));
+        assert_eq!(status.conditions.as_ref().unwrap()[0].status, "False");
         Eviction::preempted().show(&Pod::default(), &mut status);
         let conditions = status.conditions.unwrap();
         assert_eq!(

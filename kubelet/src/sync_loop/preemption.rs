@@ -27,7 +27,7 @@ impl SyncLoop {
             let Some(worker) = self.workers.get_mut(&victim) else {
                 // It waits itself for room, and has not begun.
                 if let Some(waiting) = self.preemptors.remove(&victim) {
-                    let (reason, message) = (eviction.reason, eviction.message);
+                    let (reason, message) = (eviction.reason, &eviction.message);
                     self.syncer.reject(&waiting.pod, reason, message);
                 }
                 continue;
@@ -38,7 +38,7 @@ impl SyncLoop {
                 &worker.pod,
                 Kind::Warning,
                 eviction.reason,
-                eviction.message,
+                &eviction.message,
             );
             let mut evictions = self.syncer.evictions.lock();
             evictions.insert(victim.clone(), eviction.clone());

@@ -1,8 +1,10 @@
 //! File systems: usage, ownership, device numbers, safe descent into a directory.
 
+use std::collections::HashSet;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Component, Path, PathBuf};
 
 use nix::fcntl::{OFlag, open, openat};
@@ -32,6 +34,45 @@ pub fn usage(path: &Path) -> io::Result<FsUsage> {
         inodes: stat.files(),
         inodes_free: stat.files_free(),
     })
+}
+
+/// Bytes and inodes that a file, or a directory and everything below it, takes of its file system.
+/// What is linked twice counts once, and what is mounted there does not count. What vanishes on the
+/// way is left out.
+///
+/// # Errors
+/// When `path` itself cannot be looked at.
+pub fn taken(path: &Path) -> io::Result<(u64, u64)> {
+    /// Of `stat(2)`, whatever the file system's own blocks are.
+    const BLOCK: u64 = 512;
+    let top = path.symlink_metadata()?;
+    let (mut bytes, mut inodes) = (top.blocks() * BLOCK, 1);
+    let mut seen = HashSet::new();
+    let mut left = if top.is_dir() {
+        vec![path.to_owned()]
+    } else {
+        Vec::new()
+    };
+    while let Some(directory) = left.pop() {
+        let Ok(entries) = std::fs::read_dir(&directory) else {
+            continue;
+        };
+        for entry in entries.flatten() {
+            let Ok(metadata) = entry.metadata() else {
+                continue;
+            };
+            let again = metadata.nlink() > 1 && !metadata.is_dir() && !seen.insert(metadata.ino());
+            if again || metadata.dev() != top.dev() {
+                continue;
+            }
+            bytes += metadata.blocks() * BLOCK;
+            inodes += 1;
+            if metadata.is_dir() {
+                left.push(entry.path());
+            }
+        }
+    }
+    Ok((bytes, inodes))
 }
 
 /// # Errors
@@ -99,6 +140,23 @@ pub fn fd_path(fd: &OwnedFd) -> PathBuf {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_a_tree_takes() {
+        let root = tempfile::tempdir().unwrap();
+        let blocks = |path: &Path| path.symlink_metadata().unwrap().blocks() * 512;
+        let (sub, file) = (root.path().join("sub"), root.path().join("sub/file"));
+        std::fs::create_dir(&sub).unwrap();
+        std::fs::write(&file, vec![1; 10_000]).unwrap();
+        std::fs::hard_link(&file, root.path().join("again")).unwrap();
+        std::os::unix::fs::symlink("/", root.path().join("link")).unwrap();
+        let link = blocks(&root.path().join("link"));
+        let all = blocks(root.path()) + blocks(&sub) + blocks(&file) + link;
+        assert_eq!(taken(root.path()).unwrap(), (all, 4));
+        assert_eq!(taken(&file).unwrap(), (blocks(&file), 1));
+        assert!(blocks(&file) >= 10_000);
+        assert!(taken(&root.path().join("none")).is_err());
+    }
 
     #[test]
     fn nothing_outside_is_opened() {

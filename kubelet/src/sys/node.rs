@@ -165,13 +165,30 @@ pub fn thermal_throttle_paths() -> impl Iterator<Item = String> {
         .filter(|path| Path::new(path).exists())
 }
 
-/// Memory as the eviction and stats code counts it, in bytes: total and available.
-pub fn memory_available() -> (u64, u64) {
-    let meminfo = fs::read_to_string("/proc/meminfo").unwrap_or_default();
-    (
-        meminfo_kib(&meminfo, "MemTotal") * 1024,
-        meminfo_kib(&meminfo, "MemAvailable") * 1024,
-    )
+/// The machine's memory, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MemInfo {
+    pub total: u64,
+    /// By anything, be it only to keep files at hand.
+    pub used: u64,
+    /// Files at hand that nobody has touched for long.
+    pub inactive_files: u64,
+}
+
+impl MemInfo {
+    pub fn read() -> Self {
+        Self::parse(&fs::read_to_string("/proc/meminfo").unwrap_or_default())
+    }
+
+    fn parse(text: &str) -> Self {
+        let bytes = |key| meminfo_kib(text, key) * 1024;
+        let total = bytes("MemTotal");
+        Self {
+            total,
+            used: total.saturating_sub(bytes("MemFree")),
+            inactive_files: bytes("Inactive(file)"),
+        }
+    }
 }
 
 /// CPU time that the machine has spent on work since its start, in nanoseconds.
@@ -268,6 +285,13 @@ mod tests {
             meminfo_kib("MemTotal:       100 kB\nSwapTotal: 7 kB", "SwapTotal"),
             7
         );
+        let text = "MemTotal: 10 kB\nMemFree: 4 kB\nInactive(file): 2 kB\n";
+        let parsed = MemInfo {
+            total: 10 << 10,
+            used: 6 << 10,
+            inactive_files: 2 << 10,
+        };
+        assert_eq!(MemInfo::parse(text), parsed);
         assert_eq!(
             os_image("ID=debian\nPRETTY_NAME=\"Debian GNU/Linux 12\"\n"),
             "Debian GNU/Linux 12"
