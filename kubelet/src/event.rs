@@ -58,8 +58,9 @@ pub enum Event {
         grace: i64,
         ended: watch::Sender<Phase>,
     },
-    /// The node is short of something: whatever has ended is to be cleared away now.
-    CollectDead(oneshot::Sender<()>),
+    /// The node is short of something: whatever has ended is to be cleared away now. How many
+    /// containers were is answered.
+    CollectDead(oneshot::Sender<usize>),
     /// The runtime's or its network's condition changed: whether pods can start.
     Ready { runtime: bool, network: bool },
 }

@@ -94,7 +94,7 @@ fn plan(
     (removed.into_iter().map(str::to_owned).collect(), idle)
 }
 
-/// Removes what no one needs any more.
+/// Removes what no one needs any more. How many containers went.
 ///
 /// # Errors
 /// When the runtime cannot be asked.
@@ -103,16 +103,18 @@ pub async fn collect(
     logs_root: &Path,
     need: impl Fn(&str) -> Need,
     policy: Policy,
-) -> Result<(), CriError> {
+) -> Result<usize, CriError> {
     let (containers, sandboxes) = futures::try_join!(
         client.list_containers(Of::default()),
         client.list_sandboxes(Of::default())
     )?;
     let (dead, idle) = plan(&containers, &sandboxes, &need, policy);
+    let mut removed = 0;
     for id in &dead {
         debug!(container = id, "removing a dead container");
-        if let Err(error) = client.remove_container(id).await {
-            warn!(container = id, %error, "cannot remove a dead container");
+        match client.remove_container(id).await {
+            Ok(()) => removed += 1,
+            Err(error) => warn!(container = id, %error, "cannot remove a dead container"),
         }
     }
     for id in &idle {
@@ -133,7 +135,7 @@ pub async fn collect(
     remove_logs(logs_root, |uid| {
         need(uid) != Need::Nothing || left.contains(&uid.to_owned())
     });
-    Ok(())
+    Ok(removed)
 }
 
 /// Removes logs of pods that are gone, and links to logs that are.

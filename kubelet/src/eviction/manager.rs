@@ -37,6 +37,10 @@ const IMMEDIATE: i64 = 1;
 /// How long a pod that has been stopped may take to be cleared away before another one is chosen.
 const CLEAN_UP: Duration = Duration::from_secs(30);
 
+/// The runtime says that a container is removed before its layer is: it would be a pity to evict a
+/// pod for want of a moment.
+const SETTLE: Duration = Duration::from_secs(3);
+
 /// Evicts pods.
 pub struct Manager {
     pub syncer: Arc<Syncer>,
@@ -116,7 +120,7 @@ impl Manager {
         let events = &self.syncer.runtime.events;
         events.node(Kind::Warning, "EvictionThresholdMet", &message);
         let spare = memory.meter.disks().spare(threshold.signal);
-        if self.give_up(spare).await && memory.state.is_relieved(&memory.meter.node().await) {
+        if self.give_up(spare, memory).await {
             info!(resource, "there is enough again without a pod having to go");
             return Vec::new();
         }
@@ -136,20 +140,35 @@ impl Manager {
         }
     }
 
-    /// Gives up what no pod needs. False where there is no such thing.
-    async fn give_up(&self, spare: Spare) -> bool {
+    /// Gives up what no pod needs. Whether that is enough.
+    async fn give_up(&self, spare: Spare, memory: &Memory) -> bool {
+        if !spare.containers && !spare.images {
+            return false;
+        }
+        let mut patience = Duration::ZERO;
         if spare.containers {
-            let (done, wait) = oneshot::channel();
+            let (done, removed) = oneshot::channel();
             // The loop is gone only when the process is about to be.
             let _ = self.told.send(Event::CollectDead(done));
-            let _ = wait.await;
+            if removed.await.is_ok_and(|removed| removed > 0) {
+                patience = SETTLE;
+            }
         }
         if spare.images
             && let Err(error) = self.images.delete_unused().await
         {
             warn!(%error, "cannot remove all images that nobody uses");
         }
-        spare.containers || spare.images
+        let begun = Instant::now();
+        loop {
+            if memory.state.is_relieved(&memory.meter.node().await) {
+                return true;
+            }
+            if begun.elapsed() >= patience {
+                return false;
+            }
+            tokio::time::sleep(SETTLE / 10).await;
+        }
     }
 
     /// The pods that may have containers running.

@@ -42,7 +42,7 @@ impl SyncLoop {
     }
 
     /// Nothing that has ended is kept for people to look at, but for its logs.
-    pub(super) fn collect_dead(&self, done: oneshot::Sender<()>) {
+    pub(super) fn collect_dead(&self, done: oneshot::Sender<usize>) {
         if !self.sources_ready() {
             return;
         }
@@ -53,11 +53,11 @@ impl SyncLoop {
                 gc::Need::All if !known.index.may_run(uid) => gc::Need::Logs,
                 need => need,
             };
-            if let Err(error) = gc::collect(&client, &logs, need, policy).await {
-                warn!(%error, "cannot clear dead containers away");
+            match gc::collect(&client, &logs, need, policy).await {
+                // Whoever asked may be gone.
+                Ok(removed) => drop(done.send(removed)),
+                Err(error) => warn!(%error, "cannot clear dead containers away"),
             }
-            // Whoever asked may be gone.
-            let _ = done.send(());
         });
     }
 }
