@@ -258,6 +258,19 @@ impl Hierarchy {
         memory::working_set(&directory, self.is_v2())
     }
 
+    /// Bytes of memory that a group may have; `None` where it has no limit.
+    pub fn memory_limit(&self, group: &str) -> Option<u64> {
+        let directory = self.directory("memory", group)?;
+        let mut limits = Limits::default();
+        let read = match self {
+            Self::V1 { .. } => memory::Memory.read_v1(&directory, &mut limits),
+            Self::V2 { .. } => memory::Memory.read_v2(&directory, &mut limits),
+        };
+        read.ok()?;
+        // Without a limit it is negative.
+        u64::try_from(limits.memory?).ok()
+    }
+
     /// The machine's memory, and the working set of everything on it, in bytes.
     pub fn node_memory(&self) -> Option<(u64, u64)> {
         let meminfo = crate::sys::node::MemInfo::read();
@@ -436,6 +449,34 @@ cgroup /elsewhere/memory cgroup rw,memory 0 0
             Hierarchy::from_mount_table("tmpfs / tmpfs rw 0 0\n"),
             Err(MountError::None)
         ));
+    }
+
+    #[test]
+    fn what_a_group_uses() {
+        let root = tempfile::tempdir().unwrap();
+        let hierarchy = Hierarchy::V2 {
+            root: root.path().to_owned(),
+        };
+        fs::create_dir(root.path().join("a")).unwrap();
+        let file = |name: &str, text: &str| fs::write(root.path().join("a").join(name), text);
+        for (name, text) in [
+            ("memory.max", "max\n"),
+            ("memory.current", "5000\n"),
+            ("memory.stat", "anon 1\ninactive_file 1000\n"),
+            ("cgroup.procs", "1\n2\n"),
+        ] {
+            file(name, text).unwrap();
+        }
+        assert_eq!(hierarchy.memory_limit("/a"), None);
+        file("memory.max", "8000\n").unwrap();
+        assert_eq!(hierarchy.memory_limit("/a"), Some(8000));
+        assert_eq!(hierarchy.working_set("/a"), Some(4000));
+        // Threads count where they are counted.
+        assert_eq!(hierarchy.tasks("/a"), 2);
+        file("pids.current", "7\n").unwrap();
+        assert_eq!(hierarchy.tasks("/a"), 7);
+        let (total, used) = hierarchy.node_memory().unwrap();
+        assert!(used > 0 && used < total);
     }
 
     #[test]

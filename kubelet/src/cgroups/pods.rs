@@ -191,9 +191,7 @@ impl PodCgroups {
     /// where they are not limited.
     pub fn memory_of_all(&self) -> Option<(u64, u64)> {
         let group = self.per_qos.then(|| self.names.all())?;
-        let limit = self.hierarchy.limits(group).ok()?.memory?;
-        // Without a limit it is negative.
-        let limit = u64::try_from(limit).ok()?;
+        let limit = self.hierarchy.memory_limit(group)?;
         Some((limit, self.hierarchy.working_set(group)?))
     }
 
