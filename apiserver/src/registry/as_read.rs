@@ -1,17 +1,73 @@
 //! How an object looks to those who read it, where that is not what is stored: protobuf cannot
-//! tell an empty list from none, and some defaults are only given to readers.
+//! tell an empty list from none, some defaults are only given to readers, and an earlier release
+//! may have stored another version of the kind, or known fewer defaults.
 //!
-//! What must not be here: versions (`convert`), defaults that are stored.
+//! What must not be here: what the versions differ by (`convert`), the defaults themselves
+//! (`api::defaults`).
+
+use std::borrow::Cow;
 
 use schema::{Cardinality, Message, Resource, Type};
+use serde::Deserialize;
 use serde_json::{Value, json};
 
+use super::convert::{api_version, convert};
 use super::object_meta::{child_mut, meta, meta_mut};
+use super::store;
+
+/// Reads what etcd holds as if this release had stored it.
+pub fn read(stored: &'static Resource, value: &[u8]) -> codec::Result<Value> {
+    let written = written_as(stored, value)?;
+    let mut object = store::decode(written, value)?;
+    defaults(written, &mut object);
+    Ok(convert(object, written, stored))
+}
+
+/// What this release would have stored instead; `None` where it is what is stored.
+pub fn renewed(stored: &'static Resource, value: &[u8]) -> codec::Result<Option<Vec<u8>>> {
+    let written = written_as(stored, value)?;
+    let mut object = store::decode(written, value)?;
+    let lacked = defaults(written, &mut object);
+    if !lacked && std::ptr::eq(written, stored) {
+        return Ok(None);
+    }
+    store::encode(stored, &convert(object, written, stored)).map(Some)
+}
+
+/// The version of the resource in which it was written; the one in which it would be today, if
+/// the API does not have that version any more.
+fn written_as(stored: &'static Resource, value: &[u8]) -> codec::Result<&'static Resource> {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct TypeMeta<'a> {
+        #[serde(borrow, default)]
+        api_version: Cow<'a, str>,
+    }
+    if stored.storage_json {
+        return Ok(stored);
+    }
+    let version = match codec::envelope::is_enveloped(value) {
+        true => Cow::Borrowed(codec::envelope::decode(value)?.api_version),
+        false => {
+            serde_json::from_slice::<TypeMeta<'_>>(value)
+                .map_err(|e| codec::Error::Syntax(e.to_string()))?
+                .api_version
+        }
+    };
+    if version == stored.storage_version {
+        return Ok(stored);
+    }
+    let same = |r: &&Resource| r.kind == stored.kind && r.plural == stored.plural;
+    let mut versions = schema::resources().iter().filter(same);
+    Ok(versions
+        .find(|r| version == api_version(r))
+        .unwrap_or(stored))
+}
 
 /// Makes of an object that has just been written what reading it back would give.
 pub fn settle(stored: &'static Resource, object: &mut Value) {
     drop_empty(stored.message, object);
-    defaults(stored, object);
+    defaults_for_readers(stored, object);
     if says_more(stored) {
         say_more(object);
     }
@@ -32,8 +88,16 @@ pub fn say_more(object: &mut Value) {
     }
 }
 
-/// Gives readers what the writer left out. Says whether there was anything to do.
-pub fn defaults(stored: &Resource, object: &mut Value) -> bool {
+/// Gives readers what the writer left out, or could not know of. Says whether there was anything
+/// to do.
+fn defaults(written: &Resource, object: &mut Value) -> bool {
+    let before = object.clone();
+    api::defaults::apply(written.message, object);
+    defaults_for_readers(written, object) || *object != before
+}
+
+/// The defaults that are not stored. Says whether there was anything to do.
+fn defaults_for_readers(stored: &Resource, object: &mut Value) -> bool {
     match (stored.group, stored.plural) {
         ("", "persistentvolumeclaims") => {
             let status = child_mut(object, "status");
@@ -58,19 +122,56 @@ pub fn defaults(stored: &Resource, object: &mut Value) -> bool {
     }
 }
 
-/// The objects of a resource that [`defaults`] may have anything to say about.
+/// Which objects of a resource may lack something that readers have to be given. Fields are named
+/// by their paths.
 pub enum Lacking<Path> {
     Nothing,
+    /// To be found out by looking for it.
     Anything,
-    /// Those that have the field with this path, a message.
-    Where(Path),
+    /// Those for which one of these does not hold: there are many objects, and they are whole.
+    Unless {
+        /// Fields that are always given; of lists, in each item.
+        given: Vec<Path>,
+        /// Fields from which others follow.
+        absent: Vec<Path>,
+        /// The second is given where the first is.
+        together: Vec<(Path, Path)>,
+    },
+}
+
+impl Lacking<&'static str> {
+    fn unless(given: &[&'static str]) -> Self {
+        Lacking::Unless {
+            given: given.to_vec(),
+            absent: Vec::new(),
+            together: Vec::new(),
+        }
+    }
 }
 
 pub fn lacking(stored: &Resource) -> Lacking<&'static str> {
     match (stored.group, stored.plural) {
-        ("", "persistentvolumeclaims" | "services") | ("batch", "jobs") => Lacking::Anything,
-        // There are many pods, and few ask for anything as a whole.
-        ("", "pods") => Lacking::Where("spec.resources"),
+        ("", "pods") => Lacking::Unless {
+            given: vec![
+                "spec.restartPolicy",
+                "spec.terminationGracePeriodSeconds",
+                "spec.dnsPolicy",
+                "spec.securityContext",
+                "spec.schedulerName",
+                "spec.enableServiceLinks",
+                "spec.containers.imagePullPolicy",
+                "spec.containers.terminationMessagePath",
+                "spec.containers.terminationMessagePolicy",
+            ],
+            absent: vec!["spec.resources"],
+            together: vec![("status.podIP", "status.podIPs")],
+        },
+        ("", "secrets") => Lacking::unless(&["type"]),
+        ("discovery.k8s.io", "endpointslices") => {
+            Lacking::unless(&["ports.name", "ports.protocol"])
+        }
+        ("batch", "jobs") => Lacking::Anything,
+        _ if api::defaults::has_any(stored.message) => Lacking::Anything,
         _ => Lacking::Nothing,
     }
 }
@@ -170,7 +271,7 @@ mod tests {
             "spec": {"template": {"metadata": {"labels": {"a": "b"}}}}});
         settle(resource("jobs"), &mut job);
         assert_eq!(job["metadata"]["labels"], json!({"a": "b"}));
-        assert!(!defaults(resource("jobs"), &mut job));
+        assert!(!defaults_for_readers(resource("jobs"), &mut job));
         let mut pod = json!({"metadata": {}, "spec": {
             "resources": {"limits": {"cpu": "1"}, "requests": {"cpu": "1"}},
             "containers": [{"name": "a", "resources": {"requests": {"memory": "1Gi"}}}]}});

@@ -11,7 +11,6 @@ use serde_json::Value;
 
 use super::as_read::{self, Lacking};
 use super::object_meta::{meta, meta_mut};
-use super::store;
 use crate::storage::Revision;
 use crate::storage::cache::{Ingest, Ingested, SelectableField};
 
@@ -47,6 +46,8 @@ struct Path {
     /// What the field selector compares with when the field is absent.
     absent: &'static str,
     boolean: bool,
+    /// The field is always written: it is given when it says something.
+    text: bool,
     /// What is compared instead when the field is empty.
     fallback: Option<Box<Path>>,
 }
@@ -58,23 +59,84 @@ impl BuiltIn {
             fields: resource
                 .selectable_fields
                 .iter()
-                .map(|name| Path::new(resource, name))
+                .map(|name| Path::selectable(resource, name))
                 .collect(),
             lacking: match as_read::lacking(resource) {
-                Lacking::Where(path) => Lacking::Where(Path::new(resource, path)),
+                Lacking::Unless {
+                    given,
+                    absent,
+                    together,
+                } => {
+                    let path = |name| Path::new(resource, name);
+                    Lacking::Unless {
+                        given: given.into_iter().map(path).collect(),
+                        absent: absent.into_iter().map(path).collect(),
+                        together: (together.into_iter())
+                            .map(|(one, other)| (path(one), path(other)))
+                            .collect(),
+                    }
+                }
                 Lacking::Anything => Lacking::Anything,
                 Lacking::Nothing => Lacking::Nothing,
             },
         }
     }
 
-    /// Whether readers may have to be told more than is stored.
-    fn may_lack(&self, raw: &[u8]) -> Result<bool, String> {
+    /// Whether readers may have to be shown something else than what is stored.
+    fn may_differ(&self, value: &[u8]) -> Result<bool, String> {
+        if !envelope::is_enveloped(value) {
+            return Ok(!self.resource.storage_json);
+        }
+        let unknown = envelope::decode(value).map_err(|e| e.to_string())?;
+        if unknown.api_version != self.resource.storage_version {
+            return Ok(true);
+        }
+        let raw = unknown.raw;
         match &self.lacking {
             Lacking::Nothing => Ok(false),
             Lacking::Anything => Ok(true),
-            Lacking::Where(path) => path.is_there(raw),
+            Lacking::Unless {
+                given,
+                absent,
+                together,
+            } => {
+                for path in given {
+                    if !path.is_given(raw)? {
+                        return Ok(true);
+                    }
+                }
+                for path in absent {
+                    if path.is_there(raw)? {
+                        return Ok(true);
+                    }
+                }
+                for (one, other) in together {
+                    if one.is_given(raw)? && !other.is_there(raw)? {
+                        return Ok(true);
+                    }
+                }
+                Ok(false)
+            }
         }
+    }
+
+    /// Reads bytes that say what readers are to see.
+    fn ingest_settled(&self, value: &[u8], revision: Revision) -> Result<Ingested, String> {
+        if !envelope::is_enveloped(value) {
+            return self.ingest_json(value, revision);
+        }
+        let unknown = envelope::decode(value).map_err(|e| e.to_string())?;
+        let mut ingested = Ingested::default();
+        let meta = ObjectMeta::of(unknown.raw).map_err(|e| e.to_string())?;
+        for label in meta.labels() {
+            let (key, value) = label.map_err(|e| e.to_string())?;
+            ingested.labels.push((key.to_owned(), value.to_owned()));
+        }
+        for path in &self.fields {
+            ingested.fields.push(path.pick(unknown.raw)?);
+        }
+        ingested.bytes = stamp(value, revision)?;
+        Ok(ingested)
     }
 
     pub fn selectable(resource: &'static Resource) -> Vec<SelectableField> {
@@ -114,7 +176,8 @@ impl BuiltIn {
 }
 
 impl Path {
-    fn new(resource: &'static Resource, name: &str) -> Path {
+    /// That of a selectable field.
+    fn selectable(resource: &'static Resource, name: &str) -> Path {
         let stored = ALIASES
             .iter()
             .find(|(plural, alias, _)| *plural == resource.plural && *alias == name)
@@ -123,12 +186,20 @@ impl Path {
             .iter()
             .find(|(plural, field, _)| *plural == resource.plural && *field == name)
             .map(|(_, _, other)| Box::new(Path::new(resource, other)));
+        Path {
+            fallback,
+            ..Path::new(resource, stored)
+        }
+    }
+
+    fn new(resource: &'static Resource, stored: &str) -> Path {
         let mut path = Path {
             numbers: Vec::new(),
             names: stored.split('.').map(str::to_owned).collect(),
             absent: "",
             boolean: false,
-            fallback,
+            text: false,
+            fallback: None,
         };
         let mut message: &'static Message = resource.message;
         for name in &path.names {
@@ -138,8 +209,9 @@ impl Path {
                 return path;
             };
             path.numbers.extend(numbers);
+            path.text = matches!(field.ty, Type::String) && !field.pointer;
             match (field.ty, field.cardinality) {
-                (Type::Message(inner), Cardinality::One) => message = inner,
+                (Type::Message(inner), Cardinality::One | Cardinality::List) => message = inner,
                 (Type::Bool, _) => {
                     path.boolean = true;
                     path.absent = "false";
@@ -180,38 +252,13 @@ fn json_text(value: &Value) -> String {
 
 impl Ingest for BuiltIn {
     fn ingest(&self, value: &[u8], revision: Revision) -> Result<Ingested, String> {
-        if !envelope::is_enveloped(value) {
-            return self.ingest_json(value, revision);
-        }
-        let unknown = envelope::decode(value).map_err(|e| e.to_string())?;
-        let mut ingested = Ingested::default();
-        let meta = ObjectMeta::of(unknown.raw).map_err(|e| e.to_string())?;
-        for label in meta.labels() {
-            let (key, value) = label.map_err(|e| e.to_string())?;
-            ingested.labels.push((key.to_owned(), value.to_owned()));
-        }
-        for path in &self.fields {
-            ingested.fields.push(path.pick(unknown.raw)?);
-        }
-        if self.may_lack(unknown.raw)? {
-            let mut object = store::decode(self.resource, value).map_err(|e| e.to_string())?;
-            if as_read::defaults(self.resource, &mut object) {
-                let value = store::encode(self.resource, &object).map_err(|e| e.to_string())?;
-                let labels = super::object_meta::meta(&object).get("labels").cloned();
-                let labels = labels
-                    .as_ref()
-                    .and_then(Value::as_object)
-                    .into_iter()
-                    .flatten();
-                ingested.labels = labels
-                    .map(|(k, v)| (k.clone(), v.as_str().unwrap_or_default().to_owned()))
-                    .collect();
-                ingested.bytes = stamp(&value, revision)?;
-                return Ok(ingested);
+        if self.may_differ(value)? {
+            let renewed = as_read::renewed(self.resource, value).map_err(|e| e.to_string())?;
+            if let Some(value) = renewed {
+                return self.ingest_settled(&value, revision);
             }
         }
-        ingested.bytes = stamp(value, revision)?;
-        Ok(ingested)
+        self.ingest_settled(value, revision)
     }
 
     fn restamp(&self, bytes: &[u8], revision: Revision) -> Result<Bytes, String> {
@@ -241,6 +288,32 @@ impl Path {
             }
         }
         Ok(true)
+    }
+
+    /// Whether the field is given wherever it has a place: in each item of a list.
+    fn is_given(&self, raw: &[u8]) -> Result<bool, String> {
+        self.is_given_below(&self.numbers, raw)
+    }
+
+    fn is_given_below(&self, numbers: &[u32], raw: &[u8]) -> Result<bool, String> {
+        let Some((number, below)) = numbers.split_first() else {
+            return Ok(!(self.text && raw.is_empty()));
+        };
+        let mut found = false;
+        for field in wire::fields(raw) {
+            match field? {
+                (n, wire::Value::Bytes(bytes)) if n == *number => {
+                    if !self.is_given_below(below, bytes)? {
+                        return Ok(false);
+                    }
+                    found = true;
+                }
+                (n, _) if n == *number => found = true,
+                _ => {}
+            }
+        }
+        // What is not there has no fields to give.
+        Ok(found || !below.is_empty())
     }
 
     fn pick_json(&self, object: &Value) -> String {
@@ -375,6 +448,7 @@ pub fn definition(resource: &'static Resource) -> crate::storage::cache::Definit
 mod tests {
     use serde_json::json;
 
+    use super::super::store;
     use super::*;
 
     fn pods() -> &'static Resource {
@@ -421,6 +495,85 @@ mod tests {
         assert_eq!(back["status"]["phase"], "Running");
     }
 
+    fn resource(group: &str, version: &str, plural: &str) -> &'static Resource {
+        schema::resources()
+            .iter()
+            .find(|r| (r.group, r.version, r.plural) == (group, version, plural))
+            .unwrap()
+    }
+
+    /// What a reader gets of an object that was stored so.
+    fn read(stored: &'static Resource, value: &[u8]) -> Value {
+        let got = BuiltIn::new(stored).ingest(value, 7).unwrap();
+        store::decode(stored, &got.bytes).unwrap()
+    }
+
+    #[test]
+    fn what_is_stored_in_another_version_is_converted() {
+        let old = resource("autoscaling", "v1", "horizontalpodautoscalers");
+        let hpa = json!({
+            "apiVersion": "autoscaling/v1", "kind": "HorizontalPodAutoscaler",
+            "metadata": {"name": "a", "namespace": "ns", "labels": {"x": "1"}},
+            "spec": {"scaleTargetRef": {"kind": "Deployment", "name": "d"}, "maxReplicas": 3,
+                     "targetCPUUtilizationPercentage": 70},
+        });
+        let mut raw = Vec::new();
+        codec::tree::to_proto(old.message, &hpa, &mut raw).unwrap();
+        let protobuf = envelope::encode("autoscaling/v1", old.kind, &raw);
+        let stored = resource("autoscaling", "v2", "horizontalpodautoscalers");
+        for value in [protobuf, serde_json::to_vec(&hpa).unwrap()] {
+            let got = read(stored, &value);
+            assert_eq!(got["apiVersion"], "autoscaling/v2");
+            assert_eq!(got["metadata"]["resourceVersion"], "7");
+            assert_eq!(got["metadata"]["labels"], json!({"x": "1"}));
+            assert_eq!(got["spec"]["minReplicas"], 1);
+            let target = &got["spec"]["metrics"][0]["resource"]["target"];
+            assert_eq!(target["averageUtilization"], 70);
+        }
+    }
+
+    #[test]
+    fn what_was_stored_before_a_default_was_known_gets_it() {
+        let jobs = resource("batch", "v1", "jobs");
+        let job = json!({
+            "apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": "a", "namespace": "ns"},
+            "spec": {"completions": 1, "template": {"spec": {"containers": []}}},
+        });
+        for value in [
+            store::encode(jobs, &job).unwrap(),
+            serde_json::to_vec(&job).unwrap(),
+        ] {
+            assert_eq!(read(jobs, &value)["spec"]["completionMode"], "NonIndexed");
+        }
+    }
+
+    #[test]
+    fn a_pod_is_looked_at_closely_only_if_it_lacks_something() {
+        let mut pod = json!({
+            "apiVersion": "v1", "kind": "Pod", "metadata": {"name": "a", "namespace": "ns"},
+            "spec": {"containers": [{"name": "a", "image": "a"}, {"name": "b", "image": "b"}]},
+            "status": {"podIP": "10.0.0.1"},
+        });
+        api::defaults::apply(pods().message, &mut pod);
+        let ingest = BuiltIn::new(pods());
+        let differs = |pod: &Value| ingest.may_differ(&store::encode(pods(), pod).unwrap());
+        assert_eq!(differs(&pod), Ok(false));
+        for (lacking, field) in [
+            ("/spec", "enableServiceLinks"),
+            ("/spec", "schedulerName"),
+            ("/spec", "securityContext"),
+            ("/spec/containers/1", "imagePullPolicy"),
+            ("/status", "podIPs"),
+        ] {
+            let mut lacks = pod.clone();
+            let given = lacks.pointer_mut(lacking).unwrap().as_object_mut().unwrap();
+            let value = given.remove(field).unwrap();
+            assert_eq!(differs(&lacks), Ok(true), "{field}");
+            let got = read(pods(), &store::encode(pods(), &lacks).unwrap());
+            assert_eq!(got.pointer(lacking).unwrap()[field], value);
+        }
+    }
+
     #[test]
     fn every_selectable_field_is_found() {
         for resource in schema::resources() {
@@ -428,7 +581,7 @@ mod tests {
                 if resource.group == "events.k8s.io" {
                     continue; // read as core's event
                 }
-                let path = Path::new(resource, name);
+                let path = Path::selectable(resource, name);
                 assert!(!path.numbers.is_empty(), "{} {name}", resource.plural);
             }
         }

@@ -1,6 +1,6 @@
 //! The API server as a store at its limits: an etcd that is full, history that is
 //! compacted under a list, requests that are made to be expensive; and before it two of one
-//! daemon, and what cannot be done.
+//! daemon, what cannot be done, and what earlier releases have stored.
 //!
 //! Each test has an etcd and a server of its own. The daemons are those in
 //! `$FERROKUBE_BIN`, by default those of the cluster at `$FERROKUBE_STATE`. The tests
@@ -12,6 +12,7 @@ mod compaction;
 mod daemons;
 mod full;
 mod leaders;
+mod upgrade;
 
 use std::path::{Path, PathBuf};
 

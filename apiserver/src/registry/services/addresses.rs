@@ -72,7 +72,7 @@ impl Addresses {
         self.ranges.iter().any(|r| family_of(r) == wanted)
     }
 
-    /// The ranges of a family: the flag's and those of ServiceCIDRs that are ready.
+    /// The ranges of a family: the flag's and those of ServiceCIDRs that are not known not to be ready.
     async fn ranges(&self, wanted: &str) -> Vec<IpNet> {
         let mut ranges: Vec<IpNet> = self
             .ranges
@@ -81,7 +81,9 @@ impl Addresses {
             .copied()
             .collect();
         for cidr in list(&self.cidrs, &Selector::default()).await {
-            if meta(&cidr).is_deleting() || conditions::status(&cidr, "Ready") != "True" {
+            // Until the controller has looked at one, it counts as ready.
+            let ready = matches!(conditions::status(&cidr, "Ready"), "True" | "");
+            if meta(&cidr).is_deleting() || !ready {
                 continue;
             }
             for text in cidr["spec"]["cidrs"].as_array().into_iter().flatten() {

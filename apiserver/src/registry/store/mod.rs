@@ -27,6 +27,7 @@ use serde_json::{Value, json};
 pub use list::Listed;
 pub use update::{Change, Update};
 
+use super::as_read;
 use super::managed::FieldManager;
 use super::object_meta::{meta, meta_mut, set};
 use super::strategy::{Context, Hooks, Strategy};
@@ -262,10 +263,11 @@ impl Store {
     }
 
     fn current_of(&self, kv: KeyValue) -> Result<Current, StorageError> {
+        let mut object = as_read::read(self.resource, &kv.value)
+            .map_err(|e| StorageError::Internal(e.to_string()))?;
+        set_resource_version(&mut object, kv.mod_revision);
         Ok(Current {
-            object: self
-                .tree(&kv.value, kv.mod_revision)
-                .map_err(|e| StorageError::Internal(e.message))?,
+            object,
             bytes: kv.value,
             revision: kv.mod_revision,
             fresh: true,

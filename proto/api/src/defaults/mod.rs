@@ -57,10 +57,16 @@ pub fn apply(message: &'static Message, object: &mut Value) {
     }
 }
 
+/// Whether there is anything to default in a `message`, or below it.
+pub fn has_any(message: &'static Message) -> bool {
+    plan(message).is_some()
+}
+
 /// What there is to do in one message.
 struct Plan {
     own: Option<Defaulter>,
-    statics: Vec<(&'static str, Value)>,
+    /// The field, whether it is a pointer, and its value.
+    statics: Vec<(&'static str, bool, Value)>,
     /// Fields whose messages have something to default. The name is empty for an
     /// inlined message, whose fields are the parent's.
     below: Vec<(&'static Field, &'static Message)>,
@@ -71,8 +77,13 @@ impl Plan {
         if let Some(own) = self.own {
             own(fields);
         }
-        for (name, value) in &self.statics {
-            if !is_set(fields, name) {
+        for (name, pointer, value) in &self.statics {
+            let there = if *pointer {
+                is_set(fields, name)
+            } else {
+                is_given(fields, name)
+            };
+            if !there {
                 fields.insert((*name).to_owned(), value.clone());
             }
         }
@@ -145,7 +156,7 @@ fn compile(message: &'static Message, plans: &mut Plans) -> Option<&'static Plan
         .filter_map(|field| {
             let value = serde_json::from_str(field.default?).ok()?;
             // `""`, `0`, `{}`: what an unset field means anyway, if it is no pointer.
-            (!is_zero(&value) || field.pointer).then_some((field.json, value))
+            (!is_zero(&value) || field.pointer).then_some((field.json, field.pointer, value))
         })
         .collect();
     let own = DEFAULTERS

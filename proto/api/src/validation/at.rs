@@ -181,9 +181,16 @@ impl<'a> At<'a> {
 
     /// A network, as strictly as v1.36 reads one.
     pub fn cidr(&self, errors: &mut ErrorList) {
-        let found =
-            format::ip::valid_cidr_for_legacy_field(&self.path, self.text().trim(), true, &[]);
-        errors.extend(found.0);
+        self.cidr_in(self.text(), errors);
+    }
+
+    /// A network with blanks around it, perhaps.
+    pub fn padded_cidr(&self, errors: &mut ErrorList) {
+        self.cidr_in(self.text().trim(), errors);
+    }
+
+    fn cidr_in(&self, text: &str, errors: &mut ErrorList) {
+        errors.extend(format::ip::valid_cidr_for_legacy_field(&self.path, text, true, &[]).0);
     }
 
     pub fn bad_value(&self) -> BadValue {

@@ -118,7 +118,7 @@ fn service(spec: &At<'_>, errors: &mut ErrorList) {
         ranges.forbidden(errors, "may only be used when `type` is 'LoadBalancer'");
     }
     for range in ranges.items() {
-        range.cidr(errors);
+        range.padded_cidr(errors);
     }
 }
 
@@ -149,7 +149,7 @@ pub(super) fn created(at: &At<'_>, errors: &mut ErrorList) {
     let ranges = ranges.trim();
     for range in ranges.split(',').filter(|_| !ranges.is_empty()) {
         let range = Value::from(range.trim());
-        At::new(path.clone(), &range).cidr(errors);
+        At::new(path.clone(), &range).padded_cidr(errors);
     }
 }
 

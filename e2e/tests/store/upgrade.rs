@@ -1,0 +1,94 @@
+//! What earlier releases have stored: other versions of a kind, and objects from before some
+//! default was known. Readers see what this release would have stored, and changes are changes
+//! of that.
+
+use e2e::stand::http::Ask;
+use serde_json::{Value, json};
+
+use super::stand;
+
+const HPAS: &str = "/apis/autoscaling/v2/namespaces/default/horizontalpodautoscalers";
+const JOBS: &str = "/apis/batch/v1/namespaces/default/jobs";
+const MERGE: &str = "application/merge-patch+json";
+
+fn metadata(name: &str, uid: &str) -> Value {
+    json!({"name": name, "namespace": "default", "uid": uid, "generation": 1,
+           "creationTimestamp": "2020-01-02T03:04:05Z"})
+}
+
+/// As JSON, which every release reads.
+fn stored() -> [(&'static str, Value); 2] {
+    let hpa = json!({
+        "apiVersion": "autoscaling/v1", "kind": "HorizontalPodAutoscaler",
+        "metadata": metadata("old", "0c7d1ee4-8d0c-4a4b-9d8b-6a1f2a6f3a01"),
+        "spec": {"scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": "d"},
+                 "minReplicas": 1, "maxReplicas": 3, "targetCPUUtilizationPercentage": 70},
+        "status": {"currentReplicas": 0, "desiredReplicas": 0},
+    });
+    let labels =
+        json!({"controller-uid": "0c7d1ee4-8d0c-4a4b-9d8b-6a1f2a6f3a02", "job-name": "old"});
+    let job = json!({
+        "apiVersion": "batch/v1", "kind": "Job",
+        "metadata": metadata("old", "0c7d1ee4-8d0c-4a4b-9d8b-6a1f2a6f3a02"),
+        "spec": {
+            "parallelism": 1, "completions": 1, "backoffLimit": 6,
+            "selector": {"matchLabels": {"controller-uid": labels["controller-uid"]}},
+            "template": {"metadata": {"labels": labels}, "spec": {
+                "containers": [{"name": "a", "image": "a", "resources": {},
+                    "terminationMessagePath": "/dev/termination-log",
+                    "terminationMessagePolicy": "File", "imagePullPolicy": "Always"}],
+                "restartPolicy": "Never", "terminationGracePeriodSeconds": 30,
+                "dnsPolicy": "ClusterFirst", "securityContext": {},
+                "schedulerName": "default-scheduler"}},
+        },
+        "status": {},
+    });
+    [
+        ("/registry/horizontalpodautoscalers/default/old", hpa),
+        ("/registry/jobs/default/old", job),
+    ]
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn objects_of_earlier_releases_are_served_and_changed() {
+    let stand = stand(&[], &[]).await;
+    let connection = stand.endpoint.connect().await.unwrap();
+    let gateway = stand.etcd.gateway(0).await.unwrap();
+    for (key, value) in stored() {
+        gateway
+            .put(key, value.to_string().as_bytes())
+            .await
+            .unwrap();
+    }
+
+    let all = connection.json(&Ask::get(HPAS)).await.unwrap();
+    let metric = &all["items"][0]["spec"]["metrics"][0]["resource"];
+    assert_eq!(metric["target"]["averageUtilization"], 70, "{all}");
+    let job = connection
+        .json(&Ask::get(format!("{JOBS}/old")))
+        .await
+        .unwrap();
+    assert_eq!(job["spec"]["completionMode"], "NonIndexed", "{job}");
+    assert_eq!(job["spec"]["suspend"], false);
+
+    for path in [HPAS, JOBS] {
+        let path = format!("{path}/old");
+        let patch = json!({"metadata": {"annotations": {"a": "b"}}}).to_string();
+        let patch = Ask::send(http::Method::PATCH, &*path, MERGE, patch);
+        let patched = connection.json(&patch).await.unwrap();
+        assert_eq!(patched["metadata"]["generation"], 1, "{patched}");
+        let read = connection.json(&Ask::get(&*path)).await.unwrap();
+        assert_eq!(read["metadata"], patched["metadata"]);
+        assert_eq!(read["spec"], patched["spec"]);
+    }
+    // Written again, they are as any other.
+    for (key, _) in stored() {
+        assert!(
+            gateway.get(key).await.unwrap().starts_with(b"k8s\0"),
+            "{key}"
+        );
+    }
+
+    let gone = Ask::delete(format!("{HPAS}/old"));
+    connection.success(&gone).await.unwrap();
+}
