@@ -62,14 +62,32 @@ pub fn row(
     let shown = registry::stored_version(served)
         .filter(|stored| stored.group == served.group && stored.version != served.version)
         .map(|stored| convert(object.clone(), served, stored));
-    json!({
+    let mut row = json!({
         "cells": cells(columns::of(served), shown.as_ref().unwrap_or(object), now),
         "object": match include {
             Include::None => Value::Null,
             Include::Metadata { beta } => partial(bare_metadata(served, object), beta),
             Include::Object => whole(served.message, object),
         },
-    })
+    });
+    if let Some(completed) = completed(served, object) {
+        row["conditions"] = json!([completed]);
+    }
+    row
+}
+
+/// The condition by which clients may tell rows of pods that have ended.
+fn completed(served: &Resource, object: &Value) -> Option<Value> {
+    if (served.group, served.plural) != ("", "pods") {
+        return None;
+    }
+    let reason = object["status"]["phase"].as_str()?;
+    let message = match reason {
+        "Succeeded" => "The containers of the pod have all ended without a failure.",
+        "Failed" => "The pod has ended with a failure.",
+        _ => return None,
+    };
+    Some(json!({"type": "Completed", "status": "True", "reason": reason, "message": message}))
 }
 
 /// The row of an object whose kind is no resource's own (`Scale`).

@@ -284,7 +284,7 @@ impl Store {
             let kind = GroupKind::new(self.resource.group, self.resource.plural);
             return Err(Status::invalid(&kind, write.name, &errs));
         }
-        if asked.parse::<u64>().is_err() {
+        if asked.starts_with('+') || asked.parse::<u64>().is_err() {
             // An error that upstream gives no reason.
             return Err(Status {
                 code: 500,

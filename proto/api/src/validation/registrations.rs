@@ -43,13 +43,15 @@ pub(super) const RULES: &[Rules] = &[
 ];
 
 fn api_service(at: &At<'_>, errors: &mut ErrorList) {
-    let (name, spec) = (at.get("metadata").get("name"), at.get("spec"));
+    let (metadata, spec) = (at.get("metadata"), at.get("spec"));
     let (group, version) = (spec.get("group"), spec.get("version"));
     let wanted = format!("{}.{}", version.text(), group.text());
-    if name.is_given() && name.text() != wanted && format::path_segment_name(name.text()).is_empty()
-    {
-        let detail = format!("must be `spec.version+\".\"+spec.group`: {wanted:?}");
-        name.invalid(errors, detail);
+    for name in [metadata.get("name"), metadata.get("generateName")] {
+        let other = name.is_given() && name.text() != wanted;
+        if other && format::path_segment_name(name.text()).is_empty() {
+            let detail = format!("must be `spec.version+\".\"+spec.group`: {wanted:?}");
+            name.invalid(errors, detail);
+        }
     }
     if group.is_given() {
         group.check(errors, format::dns1123_subdomain(group.text()));
