@@ -14,5 +14,6 @@ fuzz_target!(|data: &[u8]| {
         meta.owner_references().for_each(drop);
         meta.finalizers().for_each(drop);
     }
-    let _ = codec::meta_splice::set_enveloped_resource_version(data, "123", &mut Vec::new());
+    let enveloped = codec::envelope::encode("v1", "Pod", data);
+    let _ = codec::meta_splice::set_enveloped_resource_version(&enveloped, "123", &mut Vec::new());
 });
