@@ -23,7 +23,7 @@ const PER_WATCHER: Duration = Duration::from_micros(400);
 /// Where the pauses would be shorter, none is made: with a dozen who watch, gathering saves
 /// little and is most of an event's delay.
 const SHORTEST: Duration = Duration::from_millis(5);
-/// Longer pauses save next to nothing, and are the most of an event's delay.
+/// Longer pauses save next to nothing, and are most of an event's delay.
 const LONGEST: Duration = Duration::from_millis(24);
 
 /// The bursts of all who watch one resource.
