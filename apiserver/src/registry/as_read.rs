@@ -170,7 +170,6 @@ pub fn lacking(stored: &Resource) -> Lacking<&'static str> {
         ("discovery.k8s.io", "endpointslices") => {
             Lacking::unless(&["ports.name", "ports.protocol"])
         }
-        ("batch", "jobs") => Lacking::Anything,
         _ if api::defaults::has_any(stored.message) => Lacking::Anything,
         _ => Lacking::Nothing,
     }
