@@ -166,6 +166,10 @@ pub async fn run(options: Options, stop: CancellationToken) -> anyhow::Result<()
         storage: main.storage.clone(),
         keys: keys.clone(),
         media,
+        primary_family: match service_ranges.first() {
+            Some(IpNet::V6(_)) => "IPv6",
+            _ => "IPv4",
+        },
         admission: Arc::new(admission::Admission::new(
             plugins(&admission, &deps, &authorizer)?,
             &metrics,

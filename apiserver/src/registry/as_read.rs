@@ -11,57 +11,126 @@ use schema::{Cardinality, Message, Resource, Type};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::convert::{api_version, convert};
+use super::convert::{api_version, convert, retired};
 use super::object_meta::{child_mut, meta, meta_mut};
+use super::services::fields;
 use super::store;
 
-/// Reads what etcd holds as if this release had stored it.
-pub fn read(stored: &'static Resource, value: &[u8]) -> codec::Result<Value> {
-    let written = written_as(stored, value)?;
-    let mut object = store::decode(written, value)?;
-    defaults(written, &mut object);
-    Ok(convert(object, written, stored))
+/// Reads what etcd holds as if this release had stored it. `family`: the first that Services have
+/// addresses of.
+pub fn read(stored: &'static Resource, family: &'static str, value: &[u8]) -> codec::Result<Value> {
+    let written = Written::of(stored, value)?;
+    let mut object = store::decode_as(written.message, value)?;
+    api::defaults::apply(written.message, &mut object);
+    match written.resource {
+        Some(resource) => object = convert(object, resource, stored),
+        None => {
+            retired::renew(written.message, stored, &mut object);
+            // What the older version has no defaults for.
+            api::defaults::apply(stored.message, &mut object);
+        }
+    }
+    defaults_for_readers(stored, &mut object);
+    if (stored.group, stored.plural) == ("", "services") {
+        addresses_in_the_plural(&mut object, family);
+    }
+    Ok(object)
 }
 
 /// What this release would have stored instead; `None` where it is what is stored.
-pub fn renewed(stored: &'static Resource, value: &[u8]) -> codec::Result<Option<Vec<u8>>> {
-    let written = written_as(stored, value)?;
-    let mut object = store::decode(written, value)?;
-    let lacked = defaults(written, &mut object);
-    if !lacked && std::ptr::eq(written, stored) {
-        return Ok(None);
-    }
-    store::encode(stored, &convert(object, written, stored)).map(Some)
+pub fn renewed(
+    stored: &'static Resource,
+    family: &'static str,
+    value: &[u8],
+) -> codec::Result<Option<Vec<u8>>> {
+    let renewed = store::encode(stored, &read(stored, family, value)?)?;
+    Ok((renewed != value).then_some(renewed))
 }
 
-/// The version of the resource in which it was written; the one in which it would be today, if
-/// the API does not have that version any more.
-fn written_as(stored: &'static Resource, value: &[u8]) -> codec::Result<&'static Resource> {
-    #[derive(Deserialize)]
-    #[serde(rename_all = "camelCase")]
-    struct TypeMeta<'a> {
-        #[serde(borrow, default)]
-        api_version: Cow<'a, str>,
-    }
-    if stored.storage_json {
-        return Ok(stored);
-    }
-    let version = match codec::envelope::is_enveloped(value) {
-        true => Cow::Borrowed(codec::envelope::decode(value)?.api_version),
-        false => {
-            serde_json::from_slice::<TypeMeta<'_>>(value)
-                .map_err(|e| codec::Error::Syntax(e.to_string()))?
-                .api_version
+/// The form in which an object was written.
+struct Written {
+    message: &'static Message,
+    /// `None` for a version that the API does not have any more.
+    resource: Option<&'static Resource>,
+}
+
+impl Written {
+    /// Of what nobody knows any more, it is taken that it is as it would be today.
+    fn of(stored: &'static Resource, value: &[u8]) -> codec::Result<Written> {
+        #[derive(Deserialize)]
+        #[serde(rename_all = "camelCase")]
+        struct TypeMeta<'a> {
+            #[serde(borrow, default)]
+            api_version: Cow<'a, str>,
         }
-    };
-    if version == stored.storage_version {
-        return Ok(stored);
+        let by = |resource: &'static Resource| Written {
+            message: resource.message,
+            resource: Some(resource),
+        };
+        if stored.storage_json {
+            return Ok(by(stored));
+        }
+        let version = match codec::envelope::is_enveloped(value) {
+            true => Cow::Borrowed(codec::envelope::decode(value)?.api_version),
+            false => {
+                serde_json::from_slice::<TypeMeta<'_>>(value)
+                    .map_err(|e| codec::Error::Syntax(e.to_string()))?
+                    .api_version
+            }
+        };
+        if version == stored.storage_version {
+            return Ok(by(stored));
+        }
+        let mut versions = schema::resources().iter();
+        let served = versions.find(|r| {
+            r.kind == stored.kind && r.plural == stored.plural && version == api_version(r)
+        });
+        if let Some(resource) = served {
+            return Ok(by(resource));
+        }
+        let (group, short) = version.split_once('/').unwrap_or(("", &version));
+        Ok(match schema::kind(group, short, stored.kind) {
+            Some(message) => Written {
+                message,
+                resource: None,
+            },
+            None => by(stored),
+        })
     }
-    let same = |r: &&Resource| r.kind == stored.kind && r.plural == stored.plural;
-    let mut versions = schema::resources().iter().filter(same);
-    Ok(versions
-        .find(|r| version == api_version(r))
-        .unwrap_or(stored))
+}
+
+/// Of Services from before `clusterIPs` became plural: what was one address is the first of
+/// several, and from them follow the families.
+fn addresses_in_the_plural(service: &mut Value, family: &'static str) {
+    if !fields::needs_cluster_ip(service) {
+        return;
+    }
+    let one = service["spec"]["clusterIP"].clone();
+    if fields::cluster_ips(service).is_empty() && one.as_str().is_some_and(|ip| !ip.is_empty()) {
+        child_mut(service, "spec").insert("clusterIPs".into(), json!([one]));
+    }
+    if !fields::families(service).is_empty() {
+        return;
+    }
+    let families: Vec<&str> = if !fields::is_headless(service) {
+        let addresses = fields::cluster_ips(service);
+        let six = |ip: &String| if ip.contains(':') { "IPv6" } else { "IPv4" };
+        addresses.iter().map(six).collect()
+    } else if fields::has_selector(service) {
+        vec![family]
+    } else {
+        // Its endpoints are somebody's own, of whichever family.
+        let other = if family == "IPv6" { "IPv4" } else { "IPv6" };
+        vec![family, other]
+    };
+    let policy = match families.len() {
+        0 => return,
+        1 => "SingleStack",
+        _ => "RequireDualStack",
+    };
+    let spec = child_mut(service, "spec");
+    spec.insert("ipFamilies".into(), json!(families));
+    spec.insert("ipFamilyPolicy".into(), json!(policy));
 }
 
 /// Makes of an object that has just been written what reading it back would give.
@@ -88,37 +157,26 @@ pub fn say_more(object: &mut Value) {
     }
 }
 
-/// Gives readers what the writer left out, or could not know of. Says whether there was anything
-/// to do.
-fn defaults(written: &Resource, object: &mut Value) -> bool {
-    let before = object.clone();
-    api::defaults::apply(written.message, object);
-    defaults_for_readers(written, object) || *object != before
-}
-
-/// The defaults that are not stored. Says whether there was anything to do.
-fn defaults_for_readers(stored: &Resource, object: &mut Value) -> bool {
+/// The defaults that are not stored.
+fn defaults_for_readers(stored: &Resource, object: &mut Value) {
     match (stored.group, stored.plural) {
         ("", "persistentvolumeclaims") => {
             let status = child_mut(object, "status");
-            let unset = status.get("phase").is_none_or(|phase| phase == "");
-            if unset {
+            if status.get("phase").is_none_or(|phase| phase == "") {
                 status.insert("phase".into(), json!("Pending"));
             }
-            unset
         }
-        ("batch", "jobs") => label_like_the_template(object),
-        ("", "pods") => {
-            let asks = object["spec"]["resources"].is_object();
-            asks && api::defaults::pod_level_requests(object)
+        ("batch", "jobs") => {
+            label_like_the_template(object);
         }
-        ("", "services") => {
-            // A name has no traffic to route; older servers kept the field.
-            let named = object["spec"]["type"] == "ExternalName";
-            let spec = object["spec"].as_object_mut().filter(|_| named);
-            spec.is_some_and(|spec| spec.remove("internalTrafficPolicy").is_some())
+        ("", "pods") if object["spec"]["resources"].is_object() => {
+            api::defaults::pod_level_requests(object);
         }
-        _ => false,
+        // A name has no traffic to route; older servers kept the field.
+        ("", "services") if object["spec"]["type"] == "ExternalName" => {
+            child_mut(object, "spec").remove("internalTrafficPolicy");
+        }
+        _ => {}
     }
 }
 
@@ -270,7 +328,6 @@ mod tests {
             "spec": {"template": {"metadata": {"labels": {"a": "b"}}}}});
         settle(resource("jobs"), &mut job);
         assert_eq!(job["metadata"]["labels"], json!({"a": "b"}));
-        assert!(!defaults_for_readers(resource("jobs"), &mut job));
         let mut pod = json!({"metadata": {}, "spec": {
             "resources": {"limits": {"cpu": "1"}, "requests": {"cpu": "1"}},
             "containers": [{"name": "a", "resources": {"requests": {"memory": "1Gi"}}}]}});
@@ -279,5 +336,73 @@ mod tests {
             pod["spec"]["resources"]["requests"],
             json!({"cpu": "1", "memory": "1Gi"})
         );
+    }
+
+    #[test]
+    fn services_from_before_addresses_were_several() {
+        let spec = |spec: Value| {
+            let mut service = json!({"spec": spec});
+            addresses_in_the_plural(&mut service, "IPv6");
+            service["spec"].take()
+        };
+        let own = spec(json!({"clusterIP": "10.96.0.9"}));
+        let wanted = json!({"clusterIP": "10.96.0.9", "clusterIPs": ["10.96.0.9"],
+            "ipFamilies": ["IPv4"], "ipFamilyPolicy": "SingleStack"});
+        assert_eq!(own, wanted);
+        assert_eq!(spec(wanted.clone()), wanted);
+        let headless = spec(json!({"clusterIP": "None", "selector": {"a": "b"}}));
+        assert_eq!(headless["ipFamilies"], json!(["IPv6"]));
+        let alone = spec(json!({"clusterIP": "None"}));
+        assert_eq!(alone["ipFamilies"], json!(["IPv6", "IPv4"]));
+        assert_eq!(alone["ipFamilyPolicy"], "RequireDualStack");
+        let name = json!({"type": "ExternalName", "externalName": "a.b"});
+        assert_eq!(spec(name.clone()), name);
+    }
+
+    #[test]
+    fn versions_that_are_no_more_are_read() {
+        let stored = |group: &str, plural: &str| {
+            let mut all = schema::resources().iter();
+            all.find(|r| r.group == group && r.version == "v1" && r.plural == plural)
+                .unwrap()
+        };
+        let labels = json!({"a": "b"});
+        let old = json!({"apiVersion": "extensions/v1beta1", "kind": "Deployment",
+            "metadata": {"name": "d"},
+            "spec": {"rollbackTo": {"revision": 3}, "template": {"metadata": {"labels": labels},
+                "spec": {"containers": [{"name": "a", "image": "a"}]}}}});
+        let message = schema::kind("extensions", "v1beta1", "Deployment").unwrap();
+        let mut raw = Vec::new();
+        codec::tree::to_proto(message, &old, &mut raw).unwrap();
+        let enveloped = codec::envelope::encode("extensions/v1beta1", "Deployment", &raw);
+        let deployments = stored("apps", "deployments");
+        for bytes in [old.to_string().into_bytes(), enveloped] {
+            let new = read(deployments, "IPv4", &bytes).unwrap();
+            assert_eq!(new["apiVersion"], "apps/v1");
+            assert_eq!(new["spec"]["selector"]["matchLabels"], labels);
+            assert_eq!(new["spec"]["strategy"]["rollingUpdate"]["maxSurge"], 1);
+            assert_eq!(new["metadata"]["labels"], labels);
+            let annotation = &new["metadata"]["annotations"]["deprecated.deployment.rollback.to"];
+            assert_eq!(annotation, "3");
+            let renewed = renewed(deployments, "IPv4", &bytes).unwrap().unwrap();
+            assert_eq!(renewed, store::encode(deployments, &new).unwrap());
+            assert_eq!(super::renewed(deployments, "IPv4", &renewed).unwrap(), None);
+        }
+
+        let level = |version: &str, field: &str, shares: i64| {
+            let old = json!({"metadata": {"name": "p"}, "kind": "PriorityLevelConfiguration",
+                "apiVersion": format!("flowcontrol.apiserver.k8s.io/{version}"),
+                "spec": {"type": "Limited", "limited": {field: shares}}});
+            let levels = stored(
+                "flowcontrol.apiserver.k8s.io",
+                "prioritylevelconfigurations",
+            );
+            let new = read(levels, "IPv4", old.to_string().as_bytes()).unwrap();
+            new["spec"]["limited"]["nominalConcurrencyShares"].clone()
+        };
+        assert_eq!(level("v1beta2", "assuredConcurrencyShares", 7), 7);
+        assert_eq!(level("v1beta2", "assuredConcurrencyShares", 0), 30);
+        assert_eq!(level("v1beta3", "nominalConcurrencyShares", 0), 30);
+        assert_eq!(level("v1", "nominalConcurrencyShares", 0), 0);
     }
 }

@@ -9,6 +9,7 @@
 mod autoscaling;
 mod events;
 mod resource;
+pub mod retired;
 
 use schema::Resource;
 use serde_json::{Value, json};

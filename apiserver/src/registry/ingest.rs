@@ -19,6 +19,8 @@ pub struct BuiltIn {
     resource: &'static Resource,
     fields: Vec<Path>,
     lacking: Lacking<Path>,
+    /// The first that Services have addresses of.
+    primary_family: &'static str,
 }
 
 /// Fields that are looked up often enough for an index: every kubelet asks for its pods.
@@ -53,9 +55,10 @@ struct Path {
 }
 
 impl BuiltIn {
-    pub fn new(resource: &'static Resource) -> BuiltIn {
+    pub fn new(resource: &'static Resource, primary_family: &'static str) -> BuiltIn {
         BuiltIn {
             resource,
+            primary_family,
             fields: resource
                 .selectable_fields
                 .iter()
@@ -253,7 +256,8 @@ fn json_text(value: &Value) -> String {
 impl Ingest for BuiltIn {
     fn ingest(&self, value: &[u8], revision: Revision) -> Result<Ingested, String> {
         if self.may_differ(value)? {
-            let renewed = as_read::renewed(self.resource, value).map_err(|e| e.to_string())?;
+            let renewed = as_read::renewed(self.resource, self.primary_family, value)
+                .map_err(|e| e.to_string())?;
             if let Some(value) = renewed {
                 return self.ingest_settled(&value, revision);
             }
@@ -433,14 +437,17 @@ mod wire {
 }
 
 /// The definition under which the cache keeps a resource.
-pub fn definition(resource: &'static Resource) -> crate::storage::cache::Definition {
+pub fn definition(
+    resource: &'static Resource,
+    primary_family: &'static str,
+) -> crate::storage::cache::Definition {
     crate::storage::cache::Definition {
         group: resource.group.to_owned(),
         resource: resource.plural.to_owned(),
         storage_prefix: resource.storage_prefix.to_owned(),
         namespaced: resource.namespaced,
         fields: BuiltIn::selectable(resource),
-        ingest: std::sync::Arc::new(BuiltIn::new(resource)),
+        ingest: std::sync::Arc::new(BuiltIn::new(resource, primary_family)),
     }
 }
 
@@ -468,7 +475,7 @@ mod tests {
             "status": {"phase": "Running"},
         });
         let bytes = store::encode(pods(), &pod).unwrap();
-        let ingest = BuiltIn::new(pods());
+        let ingest = BuiltIn::new(pods(), "IPv4");
         let got = ingest.ingest(&bytes, 42).unwrap();
         assert_eq!(
             got.labels,
@@ -504,7 +511,7 @@ mod tests {
 
     /// What a reader gets of an object that was stored so.
     fn read(stored: &'static Resource, value: &[u8]) -> Value {
-        let got = BuiltIn::new(stored).ingest(value, 7).unwrap();
+        let got = BuiltIn::new(stored, "IPv4").ingest(value, 7).unwrap();
         store::decode(stored, &got.bytes).unwrap()
     }
 
@@ -555,7 +562,7 @@ mod tests {
             "status": {"podIP": "10.0.0.1"},
         });
         api::defaults::apply(pods().message, &mut pod);
-        let ingest = BuiltIn::new(pods());
+        let ingest = BuiltIn::new(pods(), "IPv4");
         let differs = |pod: &Value| ingest.may_differ(&store::encode(pods(), pod).unwrap());
         assert_eq!(differs(&pod), Ok(false));
         for (lacking, field) in [

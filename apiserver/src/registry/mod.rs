@@ -128,7 +128,7 @@ impl Registry {
                 .unwrap_or_else(|| Box::new(generic::Generic::new(stored)));
             let strategy = gated::dropping(strategy, key, gates);
             let (cache, env) = places.of(stored);
-            let cached = cache.register(ingest::definition(stored));
+            let cached = cache.register(ingest::definition(stored, env.primary_family));
             let store = Store::new(stored, cached, strategy, env.clone());
             store_index.insert(key, stores.len());
             stores.push(Arc::new(store));

@@ -9,6 +9,8 @@ use super::stand;
 
 const HPAS: &str = "/apis/autoscaling/v2/namespaces/default/horizontalpodautoscalers";
 const JOBS: &str = "/apis/batch/v1/namespaces/default/jobs";
+const INGRESSES: &str = "/apis/networking.k8s.io/v1/namespaces/default/ingresses";
+const SERVICES: &str = "/api/v1/namespaces/default/services";
 const MERGE: &str = "application/merge-patch+json";
 
 fn metadata(name: &str, uid: &str) -> Value {
@@ -17,7 +19,7 @@ fn metadata(name: &str, uid: &str) -> Value {
 }
 
 /// As JSON, which every release reads.
-fn stored() -> [(&'static str, Value); 2] {
+fn stored() -> [(&'static str, Value); 4] {
     let hpa = json!({
         "apiVersion": "autoscaling/v1", "kind": "HorizontalPodAutoscaler",
         "metadata": metadata("old", "0c7d1ee4-8d0c-4a4b-9d8b-6a1f2a6f3a01"),
@@ -43,7 +45,25 @@ fn stored() -> [(&'static str, Value); 2] {
         },
         "status": {},
     });
+    // A version that the API does not have any more.
+    let ingress = json!({
+        "apiVersion": "extensions/v1beta1", "kind": "Ingress",
+        "metadata": metadata("old", "0c7d1ee4-8d0c-4a4b-9d8b-6a1f2a6f3a03"),
+        "spec": {"backend": {"serviceName": "s", "servicePort": 80}},
+        "status": {"loadBalancer": {}},
+    });
+    // From before addresses were several.
+    let service = json!({
+        "apiVersion": "v1", "kind": "Service",
+        "metadata": metadata("old", "0c7d1ee4-8d0c-4a4b-9d8b-6a1f2a6f3a04"),
+        "spec": {"type": "ClusterIP", "clusterIP": "None", "selector": {"a": "b"},
+                 "sessionAffinity": "None",
+                 "ports": [{"port": 80, "protocol": "TCP", "targetPort": 80}]},
+        "status": {"loadBalancer": {}},
+    });
     [
+        ("/registry/ingress/default/old", ingress),
+        ("/registry/services/specs/default/old", service),
         ("/registry/horizontalpodautoscalers/default/old", hpa),
         ("/registry/jobs/default/old", job),
     ]
@@ -71,7 +91,20 @@ async fn objects_of_earlier_releases_are_served_and_changed() {
     assert_eq!(job["spec"]["completionMode"], "NonIndexed", "{job}");
     assert_eq!(job["spec"]["suspend"], false);
 
-    for path in [HPAS, JOBS] {
+    let ingress = connection
+        .json(&Ask::get(format!("{INGRESSES}/old")))
+        .await
+        .unwrap();
+    let service = json!({"name": "s", "port": {"number": 80}});
+    assert_eq!(ingress["spec"]["defaultBackend"]["service"], service);
+    let service = connection
+        .json(&Ask::get(format!("{SERVICES}/old")))
+        .await
+        .unwrap();
+    assert_eq!(service["spec"]["clusterIPs"], json!(["None"]), "{service}");
+    assert_eq!(service["spec"]["ipFamilyPolicy"], "SingleStack");
+
+    for path in [HPAS, JOBS, INGRESSES] {
         let path = format!("{path}/old");
         let patch = json!({"metadata": {"annotations": {"a": "b"}}}).to_string();
         let patch = Ask::send(http::Method::PATCH, &*path, MERGE, patch);
@@ -81,6 +114,10 @@ async fn objects_of_earlier_releases_are_served_and_changed() {
         assert_eq!(read["metadata"], patched["metadata"]);
         assert_eq!(read["spec"], patched["spec"]);
     }
+    // Services have no generation.
+    let patch = json!({"metadata": {"annotations": {"a": "b"}}}).to_string();
+    let patch = Ask::send(http::Method::PATCH, format!("{SERVICES}/old"), MERGE, patch);
+    connection.success(&patch).await.unwrap();
     // Written again, they are as any other.
     for (key, _) in stored() {
         assert!(

@@ -1,7 +1,7 @@
 //! Services: their strategy, and the addresses and ports that the server gives them.
 
 mod addresses;
-mod fields;
+pub mod fields;
 mod hooks;
 pub mod metrics;
 mod node_ports;

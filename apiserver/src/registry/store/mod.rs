@@ -21,7 +21,7 @@ use bytes::Bytes;
 use jiff::Timestamp;
 use meta::{GroupResource, Status};
 use parking_lot::Mutex;
-use schema::Resource;
+use schema::{Message, Resource};
 use serde_json::{Value, json};
 
 pub use list::Listed;
@@ -46,6 +46,8 @@ pub struct Env {
     /// The form in which objects are written; both are read.
     pub media: StorageMedia,
     pub admission: Arc<admission::Admission>,
+    /// `IPv4` or `IPv6`: the first that Services have addresses of.
+    pub primary_family: &'static str,
     pub now: fn() -> Timestamp,
     pub random: fn() -> u64,
 }
@@ -263,7 +265,7 @@ impl Store {
     }
 
     fn current_of(&self, kv: KeyValue) -> Result<Current, StorageError> {
-        let mut object = as_read::read(self.resource, &kv.value)
+        let mut object = as_read::read(self.resource, self.env.primary_family, &kv.value)
             .map_err(|e| StorageError::Internal(e.to_string()))?;
         set_resource_version(&mut object, kv.mod_revision);
         Ok(Current {
@@ -358,16 +360,21 @@ impl Store {
 
 /// Reads stored bytes as a tree of the resource's storage version.
 pub fn decode(resource: &'static Resource, bytes: &[u8]) -> codec::Result<Value> {
+    decode_as(resource.message, bytes)
+}
+
+/// [`decode`], of any version of a kind.
+pub fn decode_as(message: &'static Message, bytes: &[u8]) -> codec::Result<Value> {
     if codec::envelope::is_enveloped(bytes) {
         let unknown = codec::envelope::decode(bytes)?;
         return codec::tree::from_proto_with_type_meta(
-            resource.message,
+            message,
             unknown.raw,
             unknown.api_version,
             unknown.kind,
         );
     }
-    let decoded = codec::decode::json(resource.message, bytes, codec::decode::Strictness::Ignore)?;
+    let decoded = codec::decode::json(message, bytes, codec::decode::Strictness::Ignore)?;
     Ok(decoded.value)
 }
 

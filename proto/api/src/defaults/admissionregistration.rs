@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use super::{Defaulter, Fields, set_unset};
+use super::{Defaulter, Fields, set_empty, set_unset};
 
 pub(super) const DEFAULTERS: &[(&str, Defaulter)] = &[
     (
@@ -50,7 +50,24 @@ pub(super) const DEFAULTERS: &[(&str, Defaulter)] = &[
         "io.k8s.api.admissionregistration.v1.ValidatingWebhook",
         webhook,
     ),
+    (
+        "io.k8s.api.admissionregistration.v1beta1.MutatingWebhook",
+        lenient_webhook,
+    ),
+    (
+        "io.k8s.api.admissionregistration.v1beta1.ValidatingWebhook",
+        lenient_webhook,
+    ),
 ];
+
+/// Before `v1`, what it defaults otherwise.
+fn lenient_webhook(webhook: &mut Fields) {
+    set_unset(webhook, "failurePolicy", "Ignore");
+    set_unset(webhook, "matchPolicy", "Exact");
+    set_unset(webhook, "sideEffects", "Unknown");
+    set_unset(webhook, "timeoutSeconds", 30);
+    set_empty(webhook, "admissionReviewVersions", json!(["v1beta1"]));
+}
 
 fn match_resources(resources: &mut Fields) {
     set_unset(resources, "matchPolicy", "Equivalent");

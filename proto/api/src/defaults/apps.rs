@@ -9,7 +9,68 @@ pub(super) const DEFAULTERS: &[(&str, Defaulter)] = &[
     ("io.k8s.api.apps.v1.DeploymentSpec", deployment),
     ("io.k8s.api.apps.v1.ReplicaSetSpec", replica_set),
     ("io.k8s.api.apps.v1.StatefulSetSpec", stateful_set),
+    ("io.k8s.api.apps.v1beta1.Deployment", like_the_template),
+    (
+        "io.k8s.api.apps.v1beta1.DeploymentSpec",
+        deployment_of_two_revisions,
+    ),
+    ("io.k8s.api.apps.v1beta1.StatefulSet", like_the_template),
+    ("io.k8s.api.apps.v1beta1.StatefulSetSpec", updates_on_delete),
+    ("io.k8s.api.extensions.v1beta1.DaemonSet", like_the_template),
+    (
+        "io.k8s.api.extensions.v1beta1.DaemonSetSpec",
+        updates_on_delete,
+    ),
+    (
+        "io.k8s.api.extensions.v1beta1.Deployment",
+        like_the_template,
+    ),
+    (
+        "io.k8s.api.extensions.v1beta1.DeploymentSpec",
+        deployment_without_limits,
+    ),
+    (
+        "io.k8s.api.extensions.v1beta1.ReplicaSet",
+        like_the_template,
+    ),
 ];
+
+// Of the versions that the API does not have any more, only what they default otherwise than
+// `apps/v1`, whose defaults come after.
+
+/// The selector and the labels are those of the pods.
+fn like_the_template(workload: &mut Fields) {
+    let labels = workload.get("spec").and_then(|spec| {
+        let labels = spec.get("template")?.get("metadata")?.get("labels")?;
+        labels.as_object().cloned()
+    });
+    let Some(labels) = labels else { return };
+    let spec = object(workload, "spec");
+    set_unset(spec, "selector", json!({"matchLabels": labels}));
+    let metadata = object(workload, "metadata");
+    set_empty(metadata, "labels", labels);
+}
+
+fn deployment_of_two_revisions(spec: &mut Fields) {
+    set_unset(spec, "revisionHistoryLimit", 2);
+}
+
+/// Limits that mean none.
+fn deployment_without_limits(spec: &mut Fields) {
+    let strategy = object(spec, "strategy");
+    set_empty(strategy, "type", "RollingUpdate");
+    if text(strategy, "type") == "RollingUpdate" {
+        let rolling = object(strategy, "rollingUpdate");
+        set_unset(rolling, "maxUnavailable", 1);
+        set_unset(rolling, "maxSurge", 1);
+    }
+    set_unset(spec, "revisionHistoryLimit", i32::MAX);
+    set_unset(spec, "progressDeadlineSeconds", i32::MAX);
+}
+
+fn updates_on_delete(spec: &mut Fields) {
+    set_empty(object(spec, "updateStrategy"), "type", "OnDelete");
+}
 
 fn deployment(spec: &mut Fields) {
     set_unset(spec, "replicas", 1);

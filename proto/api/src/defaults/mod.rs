@@ -25,6 +25,7 @@ use std::collections::HashMap;
 use std::sync::{OnceLock, RwLock};
 
 pub use self::core::pod_level_requests;
+pub use self::flowcontrol::PRESERVE_ZERO_SHARES;
 use schema::{Cardinality, Field, Message, Type};
 use serde_json::{Map, Value};
 

@@ -6,6 +6,14 @@ use super::{Defaulter, Fields, is_given, set_empty, set_unset};
 
 pub(super) const DEFAULTERS: &[(&str, Defaulter)] = &[
     (
+        "io.k8s.api.extensions.v1beta1.HTTPIngressPath",
+        ingress_path,
+    ),
+    (
+        "io.k8s.api.networking.v1beta1.HTTPIngressPath",
+        ingress_path,
+    ),
+    (
         "io.k8s.api.networking.v1.IngressClassParametersReference",
         class_parameters,
     ),
@@ -15,6 +23,11 @@ pub(super) const DEFAULTERS: &[(&str, Defaulter)] = &[
 
 fn class_parameters(parameters: &mut Fields) {
     set_unset(parameters, "scope", "Cluster");
+}
+
+/// Only before `networking.k8s.io/v1`, which wants it said.
+fn ingress_path(path: &mut Fields) {
+    set_unset(path, "pathType", "ImplementationSpecific");
 }
 
 fn policy_port(port: &mut Fields) {
