@@ -111,10 +111,12 @@ impl Addresses {
             let all: Vec<String> = ranges.iter().map(ToString::to_string).collect();
             return Err(AllocationError::OutOfRange(ip, all.join(", ")));
         };
-        let taken = self.create(ip, service, dry_run).await;
-        if !dry_run {
-            self.count_one(range, STATIC, taken.is_ok(), started);
+        if dry_run {
+            // Upstream does not look whether it is free either.
+            return Ok(());
         }
+        let taken = self.create(ip, service).await;
+        self.count_one(range, STATIC, taken.is_ok(), started);
         taken
     }
 
@@ -151,7 +153,7 @@ impl Addresses {
                 if self.is_known(ip).await {
                     continue;
                 }
-                match self.create(ip, service, false).await {
+                match self.create(ip, service).await {
                     Ok(()) => {
                         self.count_one(net, DYNAMIC, true, started);
                         return Ok(ip);
@@ -170,12 +172,7 @@ impl Addresses {
         matches!(found, Ok(Some(_)))
     }
 
-    pub async fn create(
-        &self,
-        ip: IpAddr,
-        service: &Value,
-        dry_run: bool,
-    ) -> Result<(), AllocationError> {
+    pub async fn create(&self, ip: IpAddr, service: &Value) -> Result<(), AllocationError> {
         let m = meta(service);
         let object = json!({
             "apiVersion": "networking.k8s.io/v1",
@@ -198,15 +195,13 @@ impl Addresses {
             namespace: "",
             name: "",
             subresource: "",
-            dry_run,
+            dry_run: false,
             warnings: &warnings,
             fields: Some(FieldManager::server(self.objects.resource)),
         };
         match self.objects.create(&write, object).await {
             Ok(_) => Ok(()),
             Err(e) if e.is_already_exists() => Err(AllocationError::Taken),
-            // Whose the address would be is not looked at when nothing is written.
-            Err(e) if dry_run && e.is_invalid() => Ok(()),
             Err(e) => Err(e.into()),
         }
     }

@@ -248,7 +248,13 @@ impl ServiceHooks {
             Wanted::Nothing => return Ok(None),
             Wanted::Share(number) => return Ok(Some(number)),
             Wanted::Number(number) => {
-                let got = self.ports.take(number, dry_run).await.map_err(|e| {
+                let taken = taken.ports.iter().any(|port| i64::from(*port) == number);
+                let got = match dry_run && taken {
+                    // Not even this write's own ports are in the bitmap then.
+                    true => Err(PortError::Taken),
+                    false => self.ports.take(number, dry_run).await,
+                };
+                let got = got.map_err(|e| {
                     let path = spec().child("ports").index(i).child("nodePort");
                     let value = BadValue::Raw(number.to_string());
                     invalid(service, FieldError::invalid(&path, value, e.to_string()))

@@ -110,7 +110,7 @@ async fn restore(services: &[Value], addresses: &Addresses) {
             if known.contains(&ip.to_string()) {
                 continue;
             }
-            match addresses.create(ip, service, false).await {
+            match addresses.create(ip, service).await {
                 Ok(()) => addresses.metrics.address_repaired("repair"),
                 Err(AllocationError::Taken) => {}
                 Err(e) => {
