@@ -165,21 +165,36 @@ impl Local {
         change: &(dyn Fn(&mut Value) -> Result<(), Status> + Send + Sync),
     ) -> Result<Value, Status> {
         let store = self.store(group, plural)?;
-        store.modify(namespace, name, false, change).await
+        let manager = FieldManager::server(store.resource);
+        store
+            .modify_as(&manager, namespace, name, false, change)
+            .await
     }
 
-    /// Sets a condition of a cluster-scoped object to true.
-    pub async fn set_condition(
+    /// Applies a status to a cluster-scoped object, as one of the server's controllers.
+    pub async fn apply_status(
         &self,
         (group, plural): (&str, &str),
         name: &str,
-        ty: &str,
-        message: &str,
+        manager: &str,
+        status: &Value,
     ) -> Result<(), Status> {
+        let store = self.store(group, plural)?;
+        let applied = json!({
+            "apiVersion": api_version(store.resource),
+            "kind": store.resource.kind,
+            "metadata": {"name": name},
+            "status": status,
+        });
+        let fields = FieldManager {
+            subresource: "status",
+            manager,
+            ..FieldManager::server(store.resource)
+        };
         let now = jiff::Timestamp::now();
-        self.store(group, plural)?
+        store
             .modify("", name, false, &|object| {
-                crate::registry::conditions::set(object, ty, "True", "", message, now);
+                *object = fields.apply(Some(object), &applied, true, now)?;
                 Ok(())
             })
             .await

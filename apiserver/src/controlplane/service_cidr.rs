@@ -2,13 +2,17 @@
 
 use std::sync::Arc;
 
+use jiff::Timestamp;
 use meta::Status;
 use serde_json::json;
 
 use super::ControlPlane;
 use crate::registry::conditions;
+use crate::registry::object_meta::time;
 
 const GROUP: &str = "networking.k8s.io";
+/// Who applies its status, which upstream does in a controller of that name.
+const MANAGER: &str = "kubernetes-service-cidr-controller";
 
 pub(super) async fn ensure(cp: Arc<ControlPlane>) -> Result<(), Status> {
     if cp.service_ranges.is_empty() {
@@ -27,12 +31,13 @@ pub(super) async fn ensure(cp: Arc<ControlPlane>) -> Result<(), Status> {
     if conditions::status(&found, "Ready") == "True" {
         return Ok(());
     }
+    let status = json!({"conditions": [{
+        "type": "Ready",
+        "status": "True",
+        "message": "Kubernetes default Service CIDR is ready",
+        "lastTransitionTime": time(Timestamp::now()),
+    }]});
     cp.local
-        .set_condition(
-            (GROUP, "servicecidrs"),
-            "kubernetes",
-            "Ready",
-            "Kubernetes default Service CIDR is ready",
-        )
+        .apply_status((GROUP, "servicecidrs"), "kubernetes", MANAGER, &status)
         .await
 }

@@ -10,6 +10,7 @@ use meta::{GroupResource, Status, labels};
 use serde_json::{Value, json};
 
 use super::super::conditions;
+use super::super::managed::FieldManager;
 use super::super::object_meta::{child_mut, meta, time};
 use super::super::options::DeleteOptions;
 use super::super::rest::{Reply, Rest, Target};
@@ -245,10 +246,13 @@ impl Evictions {
             } else {
                 let now = Timestamp::now();
                 let name = meta(budget).name();
+                let manager = FieldManager {
+                    subresource: "status",
+                    ..FieldManager::server(self.budgets.resource)
+                };
+                let take = |budget: &mut Value| take(budget, write.name, now);
                 self.budgets
-                    .modify(write.namespace, name, write.dry_run, &|budget| {
-                        take(budget, write.name, now)
-                    })
+                    .modify_as(&manager, write.namespace, name, write.dry_run, &take)
                     .await?;
             }
         }

@@ -6,19 +6,50 @@
 use meta::Status;
 use serde_json::Value;
 
+use super::super::managed::FieldManager;
 use super::errors::{self, During};
 use super::{Store, set_resource_version};
 use crate::storage::StorageError;
 
 impl Store {
     /// Writes what `change` makes of the object, again and again until nobody wrote in
-    /// between. In a dry run nothing is written.
+    /// between. In a dry run nothing is written. Nobody becomes a manager of what is changed.
     pub async fn modify(
         &self,
         namespace: &str,
         name: &str,
         dry_run: bool,
         change: &(dyn Fn(&mut Value) -> Result<(), Status> + Send + Sync),
+    ) -> Result<Value, Status> {
+        let change = |object: &mut Value, _: &Value| change(object);
+        self.change(namespace, name, dry_run, &change).await
+    }
+
+    /// [`Store::modify`], on behalf of a manager of fields.
+    pub async fn modify_as(
+        &self,
+        manager: &FieldManager<'_>,
+        namespace: &str,
+        name: &str,
+        dry_run: bool,
+        change: &(dyn Fn(&mut Value) -> Result<(), Status> + Send + Sync),
+    ) -> Result<Value, Status> {
+        let now = (self.env.now)();
+        let change = |object: &mut Value, before: &Value| {
+            change(object)?;
+            manager.note(Some(before), object, now);
+            Ok(())
+        };
+        self.change(namespace, name, dry_run, &change).await
+    }
+
+    /// `change` is given the object twice, the second time to compare with.
+    async fn change(
+        &self,
+        namespace: &str,
+        name: &str,
+        dry_run: bool,
+        change: &(dyn Fn(&mut Value, &Value) -> Result<(), Status> + Send + Sync),
     ) -> Result<Value, Status> {
         let failed = |e| errors::status(e, &self.group_resource(), name, During::Update);
         let mut fresh = false;
@@ -31,7 +62,7 @@ impl Store {
                 continue;
             };
             let mut object = current.object.clone();
-            match change(&mut object) {
+            match change(&mut object, &current.object) {
                 Ok(()) => {}
                 Err(e) if fresh => return Err(e),
                 // It may look different by now.
