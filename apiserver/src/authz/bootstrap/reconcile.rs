@@ -5,8 +5,6 @@
 //! [`plan`] decides about one object; [`run`] does it.
 //! What must not be here: the roles themselves.
 
-use std::collections::BTreeMap;
-
 use futures::future::BoxFuture;
 use meta::Status;
 use serde::Deserialize;
@@ -157,32 +155,6 @@ fn add_rules(role: &mut Value, expected: &Value) -> bool {
     true
 }
 
-/// The rules of an aggregated role, as kube-controller-manager's
-/// clusterrole-aggregation-controller writes them: those of the selected roles in the order
-/// of their names, equal ones once.
-fn aggregate(role: &Value, by_name: &BTreeMap<String, Value>) -> Vec<PolicyRule> {
-    let mut all: Vec<PolicyRule> = Vec::new();
-    let selectors = role["aggregationRule"]["clusterRoleSelectors"].as_array();
-    for selector in selectors.into_iter().flatten() {
-        let Some(wanted) = selector["matchLabels"].as_object() else {
-            continue;
-        };
-        for (name, other) in by_name {
-            let labels = &other["metadata"]["labels"];
-            let selected = wanted.iter().all(|(key, value)| labels[key] == *value);
-            if !selected || role["metadata"]["name"] == name.as_str() {
-                continue;
-            }
-            for rule in rules(other) {
-                if !all.contains(&rule) {
-                    all.push(rule);
-                }
-            }
-        }
-    }
-    all
-}
-
 /// Reconciles everything once. The errors are those of single objects: the rest has been
 /// done; try again.
 pub async fn run(cluster: &dyn Objects) -> Result<(), Vec<Status>> {
@@ -204,9 +176,6 @@ pub async fn run(cluster: &dyn Objects) -> Result<(), Vec<Status>> {
                 errors.push(error);
             }
         }
-    }
-    if let Err(error) = fill_aggregated(cluster, &wanted.cluster_roles).await {
-        errors.push(error);
     }
     if errors.is_empty() {
         Ok(())
@@ -266,37 +235,4 @@ async fn reconcile(cluster: &dyn Objects, resource: &str, wanted: &Value) -> Res
             cluster.create(GROUP, resource, namespace, object).await
         }
     }
-}
-
-/// Gives aggregated default roles that have no rules theirs, so that `admin`, `edit` and
-/// `view` are good before kube-controller-manager has run, or without it. Later changes are
-/// its work.
-async fn fill_aggregated(cluster: &dyn Objects, wanted: &[Value]) -> Result<(), Status> {
-    let mut by_name = BTreeMap::new();
-    for role in wanted {
-        let name = text(role, "name");
-        if let Some(found) = cluster.get(GROUP, "clusterroles", "", name).await? {
-            by_name.insert(name.to_owned(), found);
-        }
-    }
-    let empty: Vec<String> = by_name
-        .iter()
-        .filter(|(_, role)| role["aggregationRule"].is_object() && rules(role).is_empty())
-        .map(|(name, _)| name.clone())
-        .collect();
-    // One aggregates another: view goes into edit, edit into admin. Each round completes one.
-    for _ in &empty {
-        for name in &empty {
-            let all = aggregate(&by_name[name], &by_name);
-            if let Some(role) = by_name.get_mut(name) {
-                role["rules"] = json!(all);
-            }
-        }
-    }
-    for name in &empty {
-        if let Some(role) = by_name.remove(name) {
-            cluster.update(GROUP, "clusterroles", "", role).await?;
-        }
-    }
-    Ok(())
 }

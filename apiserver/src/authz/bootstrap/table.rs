@@ -108,7 +108,7 @@ impl Role {
             let label = format!("{LABEL_PREFIX}{}", self.label);
             object["metadata"]["labels"][label] = "true".into();
         }
-        // An aggregated role starts without rules, as upstream's; see `reconcile.rs`.
+        // An aggregated role starts without rules: they come from kube-controller-manager.
         object["rules"] = if self.aggregates.is_empty() {
             json!(self.policy_rules())
         } else {

@@ -72,10 +72,6 @@ fn key(resource: &str, namespace: &str, name: &str) -> String {
 }
 
 impl Map {
-    fn role(&self, name: &str) -> Value {
-        self.0.lock()[&key("clusterroles", "", name)].clone()
-    }
-
     fn write(&self, resource: &str, namespace: &str, object: Value) {
         let name = object["metadata"]["name"].as_str().unwrap().to_owned();
         *self.1.lock() += 1;
@@ -152,20 +148,6 @@ fn an_empty_cluster_is_filled_once() {
     assert!(map.writes() > 100);
     run(&map).now_or_never().unwrap().unwrap();
     assert_eq!(map.writes(), 0, "the second run finds nothing to do");
-}
-
-#[test]
-fn aggregated_roles_get_their_rules() {
-    let map = Map::default();
-    run(&map).now_or_never().unwrap().unwrap();
-    let rules = |name: &str| map.role(name)["rules"].as_array().unwrap().clone();
-    assert_eq!(rules("view"), rules("system:aggregate-to-view"));
-    // admin: its own, then what edit has, which is its own and what view has.
-    for rule in rules("view").iter().chain(&rules("edit")) {
-        assert!(rules("admin").contains(rule));
-    }
-    assert!(rules("admin").len() > rules("edit").len());
-    assert!(rules("edit").len() > rules("view").len());
 }
 
 #[test]
