@@ -468,6 +468,13 @@ impl Strategy for Generic {
         if self.has_status {
             keep(object, old, "status");
         }
+        // Upstream's controller notices that it has become local; nobody else has to be asked.
+        if self.traits.on_create == OnCreate::AvailableIfLocal
+            && object["spec"]["service"].is_null()
+            && !old["spec"]["service"].is_null()
+        {
+            available(object, cx.now);
+        }
         if self.traits.also == Also::DataSource {
             claims::settle_source(object, Some(old));
         }
@@ -614,6 +621,18 @@ mod tests {
             json!({"metadata": {"labels": {"a": "b"}, "resourceVersion": "2"},
                    "status": {"attached": true}})
         );
+    }
+
+    #[test]
+    fn an_api_that_becomes_local_is_available() {
+        let (services, user) = (generic("apiregistration.k8s.io", "apiservices"), user());
+        let old = json!({"metadata": {}, "spec": {"service": {"name": "a"}}});
+        let mut new = json!({"metadata": {}, "spec": {}});
+        services.prepare_update(&context(&user, ""), &mut new, &old);
+        assert_eq!(conditions::status(&new, "Available"), "True");
+        let mut same = old.clone();
+        services.prepare_update(&context(&user, ""), &mut same, &old);
+        assert_eq!(same, old);
     }
 
     #[test]
