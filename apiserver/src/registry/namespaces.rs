@@ -53,6 +53,7 @@ impl Strategy for Namespaces {
     fn validate_update(&self, cx: &Context<'_>, namespace: &Value, old: &Value) -> ErrorList {
         match cx.subresource {
             "status" => validation::update_status("", "Namespace", namespace, old),
+            "finalize" => validation::update_part("", "Namespace", "finalize", namespace, old),
             _ => validation::update("", "Namespace", namespace, old),
         }
     }

@@ -164,6 +164,9 @@ impl Rest for AccessReviews {
     ) -> BoxFuture<'a, Result<Reply, Status>> {
         Box::pin(async move {
             let spec = review["spec"].clone();
+            if self.scope == Scope::Local {
+                target.check_namespace(&review)?;
+            }
             let namespace = match meta(&review).namespace() {
                 "" => target.namespace,
                 own => own,
@@ -175,21 +178,6 @@ impl Rest for AccessReviews {
             if !errs.is_empty() {
                 let kind = GroupKind::new("authorization.k8s.io", "");
                 return Err(Status::invalid(&kind, "", &errs));
-            }
-            if self.scope == Scope::Local {
-                let own = meta(&review).namespace();
-                if !own.is_empty() && own != target.namespace {
-                    return Err(Status::bad_request(format!(
-                        "metadata.namespace must match the request namespace: {}",
-                        target.namespace
-                    )));
-                }
-                if text(&spec["resourceAttributes"], "namespace") != target.namespace {
-                    return Err(Status::bad_request(format!(
-                        "spec.resourceAttributes.namespace must match namespace: {}",
-                        target.namespace
-                    )));
-                }
             }
             if self.scope == Scope::Local {
                 review["metadata"]["namespace"] = target.namespace.into();

@@ -89,7 +89,11 @@ fn slice(slice: &At<'_>, errors: &mut ErrorList) {
         if !names.insert(name.text()) {
             name.duplicate(errors);
         }
-        container::protocol(&port.get("protocol"), errors);
+        let protocol = port.get("protocol");
+        match protocol.is_set() {
+            true => protocol.one_of(errors, &["SCTP", "TCP", "UDP"]),
+            false => protocol.required(errors, ""),
+        }
         let application = port.get("appProtocol");
         if application.is_set() {
             application.check(errors, format::qualified_name(application.text()));

@@ -74,10 +74,10 @@ fn generated_selector(meta: &At<'_>, spec: &At<'_>, prefixed: bool, errors: &mut
     for &(key, value) in expected {
         let path = labels.path.key(key);
         match labels.raw(key).and_then(Value::as_str) {
-            None => errors.push(FieldError::required(&labels.path, "must be set")),
+            None => errors.push(FieldError::required(&path, format!("must be '{value}'"))),
             Some(found) if found != value => {
                 let detail = format!("must be '{value}'");
-                errors.push(FieldError::invalid(&path, found, detail));
+                errors.push(FieldError::invalid(&path, labels.bad_value(), detail));
             }
             Some(_) => {}
         }

@@ -349,6 +349,23 @@ fn owners(owners: &At<'_>, errors: &mut ErrorList) {
     }
 }
 
+/// `spec.finalizers` of a namespace, whose faults are those of one finalizer each.
+pub(super) fn namespace_finalizers(finalizers: &At<'_>, errors: &mut ErrorList) {
+    for finalizer in finalizers.items() {
+        let name = finalizer.text();
+        finalizer.check(errors, format::qualified_name(name));
+        if !name.contains('/') && !is_standard(name) {
+            finalizer.invalid(errors, NOT_QUALIFIED);
+        }
+    }
+}
+
+const NOT_QUALIFIED: &str = "name is neither a standard finalizer name nor is it fully qualified";
+
+fn is_standard(finalizer: &str) -> bool {
+    matches!(finalizer, "orphan" | "foregroundDeletion" | "kubernetes")
+}
+
 fn finalizers(domains: bool, finalizers: &At<'_>, errors: &mut ErrorList) {
     let mut orphan = false;
     let mut foreground = false;
@@ -359,12 +376,8 @@ fn finalizers(domains: bool, finalizers: &At<'_>, errors: &mut ErrorList) {
         }
         orphan |= name == "orphan";
         foreground |= name == "foregroundDeletion";
-        let standard = matches!(name, "orphan" | "foregroundDeletion" | "kubernetes");
-        if domains && !name.contains('/') && !standard {
-            finalizer.invalid(
-                errors,
-                "name is neither a standard finalizer name nor is it fully qualified",
-            );
+        if domains && !name.contains('/') && !is_standard(name) {
+            finalizer.invalid(errors, NOT_QUALIFIED);
         }
     }
     if orphan && foreground {

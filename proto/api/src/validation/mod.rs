@@ -21,6 +21,7 @@ mod discovery;
 mod env;
 mod event;
 mod flowcontrol;
+mod go_url;
 mod job;
 mod job_status;
 mod metadata;
@@ -274,6 +275,9 @@ pub fn update_part(
     match (group, kind, subresource) {
         ("", "Pod", "ephemeralcontainers") => {
             pod_parts::ephemeral_containers(&new, &old, &mut errors);
+        }
+        ("", "Namespace", "finalize") => {
+            metadata::namespace_finalizers(&new.get("spec").get("finalizers"), &mut errors);
         }
         ("", "Pod", "resize") => pod_parts::resize(&new, &old, &mut errors),
         ("certificates.k8s.io", "CertificateSigningRequest", "approval") => {

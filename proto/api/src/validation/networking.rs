@@ -82,6 +82,7 @@ pub(super) const RULES: &[Rules] = &[
             let grown = before.len() == 1 && now.len() == 2;
             if now.len() != before.len() && !grown {
                 now.invalid(errors, IMMUTABLE);
+                return;
             }
             for (now, before) in now.items().zip(before.items()) {
                 if now.text() != before.text() {

@@ -132,12 +132,15 @@ fn spec(spec: &At<'_>, is_pod: bool, errors: &mut ErrorList) {
         ("hostname", format::dns1123_label),
         ("subdomain", format::dns1123_label),
         ("priorityClassName", format::dns1123_subdomain),
-        ("runtimeClassName", format::dns1123_subdomain),
     ] {
         let name = spec.get(field);
         if name.is_given() {
             name.check(errors, rule(name.text()));
         }
+    }
+    let class = spec.get("runtimeClassName");
+    if class.is_set() {
+        class.check(errors, format::dns1123_subdomain(class.text()));
     }
     let deadline = spec.get("activeDeadlineSeconds");
     if deadline

@@ -83,6 +83,10 @@ pub(super) fn status(new: &At<'_>, old: &At<'_>, errors: &mut ErrorList) {
     let (spec, was_spec) = (new.get("spec"), old.get("spec"));
     let (said, before) = (new.get("status"), old.get("status"));
     for condition in said.get("conditions").items() {
+        let generation = condition.get("observedGeneration");
+        if generation.int().is_some_and(|g| g < 0) {
+            generation.invalid(errors, "must be a non-negative integer");
+        }
         // Upstream names the Go field here.
         let kind = condition.get("type").renamed("Type");
         if !SYSTEM_CONDITIONS.contains(&kind.text()) {

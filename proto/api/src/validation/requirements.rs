@@ -29,7 +29,7 @@ pub(super) fn amount(name: &str, quantity: &At<'_>, errors: &mut ErrorList) {
     if amount.is_negative() {
         invalid(NOT_NEGATIVE);
     }
-    if quota::is_integer(name) && amount.milli_value() % 1000 != 0 {
+    if quota::is_integer(name) && !amount.is_whole() {
         invalid(NOT_INTEGER);
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use meta::field::{ErrorList, FieldError};
-use meta::quantity::Quantity;
+use meta::quantity::{Format, Quantity};
 use meta::validation as format;
 
 use super::at::At;
@@ -259,7 +259,8 @@ fn request_policy(all: &At<'_>, policy: &At<'_>, errors: &mut ErrorList) {
         (false, true) => (&range, "required when validRange is defined"),
     };
     let quantity = |at: &At<'_>| requirements::parse(at.value());
-    let Some(all) = quantity(all) else { return };
+    // What nothing is said of is none.
+    let all = quantity(all).unwrap_or(Quantity::new(0, Format::DecimalSI));
     let Some(default) = quantity(&default) else {
         default.required(errors, detail);
         return;

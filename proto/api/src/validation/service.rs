@@ -354,6 +354,10 @@ fn agree(spec: &At<'_>) -> bool {
 
 fn update(new: &At<'_>, old: &At<'_>, errors: &mut ErrorList) {
     let external_name = |spec: &At<'_>| spec.get("type").text() == "ExternalName";
+    let is_headless = |spec: &At<'_>| {
+        let ips = spec.get("clusterIPs");
+        ips.len() == 1 && ips.items().all(|ip| ip.text() == "None")
+    };
     // The address stays for as long as the service has one.
     if !external_name(new) && !external_name(old) {
         for (field, what) in [
@@ -367,8 +371,10 @@ fn update(new: &At<'_>, old: &At<'_>, errors: &mut ErrorList) {
                 }
                 continue;
             };
-            // Addresses of the wrong family have been told of already.
-            let told = field == "ipFamilies" && !agree(new);
+            // Addresses of the wrong family have been told of already; without any, families may
+            // change.
+            let told =
+                field == "ipFamilies" && (!agree(new) || is_headless(new) || is_headless(old));
             if first.text() != was.text() && !told {
                 first.invalid(errors, "may not change once set");
             }

@@ -120,6 +120,36 @@ fn a_service_keeps_its_address() {
 }
 
 #[test]
+fn finalizers_of_a_namespace_are_judged_where_they_are_written() {
+    let old = json!({"metadata": {"name": "a"}, "spec": {"finalizers": ["kubernetes"]}});
+    let mut new = old.clone();
+    new["spec"]["finalizers"] = json!(["kubernetes", "a.b/c", "bad"]);
+    let finalize =
+        |new: &Value| messages(super::update_part("", "Namespace", "finalize", new, &old));
+    assert_eq!(
+        finalize(&new),
+        [
+            "spec.finalizers[2]: Invalid value: \"bad\": name is neither a standard finalizer name nor is it fully qualified"
+        ]
+    );
+    assert_eq!(finalize(&old), [""; 0]);
+}
+
+#[test]
+fn whole_amounts_may_be_large() {
+    let mut pod = pod();
+    let mut limited = |amount: &str| {
+        let amounts = json!({"example.com/a": amount});
+        let resources = json!({"limits": amounts, "requests": amounts});
+        pod["spec"]["containers"][0]["resources"] = resources;
+        create("Pod", &pod).len()
+    };
+    assert_eq!(limited("9223372036854775807"), 0);
+    assert_eq!(limited("10E"), 0);
+    assert_eq!(limited("9223372036854775807m"), 2);
+}
+
+#[test]
 fn an_immutable_config_map_stays_as_it_is() {
     let old =
         json!({"metadata": {"name": "a", "namespace": "b"}, "immutable": true, "data": {"k": "1"}});

@@ -9,7 +9,7 @@ use meta::field::{ErrorList, FieldError};
 use meta::validation as format;
 
 use super::at::At;
-use super::{Rules, any_update, pod, required};
+use super::{Rules, any_update, go_url, pod, required};
 
 const GROUP: &str = "admissionregistration.k8s.io";
 
@@ -123,6 +123,11 @@ fn review_versions(versions: &At<'_>, errors: &mut ErrorList) {
 pub(super) fn webhook_url(url: &At<'_>, errors: &mut ErrorList) {
     const FORM: &str = "; desired format: https://host[/path]";
     let text = url.text();
+    if let Err(fault) = go_url::check(text) {
+        let detail = format!("url must be a valid URL: parse {text:?}: {fault}{FORM}");
+        errors.push(FieldError::required(&url.path, detail));
+        return;
+    }
     let invalid = |errors: &mut ErrorList, value: &str, detail: String| {
         errors.push(FieldError::invalid(&url.path, value, detail));
     };

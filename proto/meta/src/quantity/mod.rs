@@ -131,6 +131,11 @@ impl Quantity {
         })
     }
 
+    /// Whether it has no fraction.
+    pub fn is_whole(&self) -> bool {
+        self.amount.decimal().round_up(0)
+    }
+
     /// Units, if the quantity is a whole number that fits.
     pub fn as_i64(&self) -> Option<i64> {
         match &self.amount {
