@@ -33,6 +33,9 @@ const JSON: &str = "application/json";
 const V2_PROTO: &str = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
 /// Not a valid media type, but what kubectl has always asked for.
 const V2_PROTO_OLD: &str = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf";
+const V3_PROTO: &str = "application/com.github.proto-openapi.spec.v3.v1.0+protobuf";
+/// As [`V2_PROTO_OLD`].
+const V3_PROTO_OLD: &str = "application/com.github.proto-openapi.spec.v3@v1.0+protobuf";
 const YEAR: SignedDuration = SignedDuration::from_hours(365 * 24);
 
 /// Answers requests for OpenAPI documents.
@@ -98,7 +101,7 @@ const PLAIN: [(&str, Describe); 3] = [
 ];
 
 impl Document<'_> {
-    fn render(&self) -> Vec<u8> {
+    fn render<S: v3::Sink>(&self) -> Vec<u8> {
         let (paths, version) = match self {
             Document::Core => (vec![operations::document("/api/", Some(""), None)], None),
             Document::Groups => (vec![operations::document("/apis/", None, None)], None),
@@ -112,7 +115,7 @@ impl Document<'_> {
             ),
             Document::Plain(path) => (vec![path()], None),
         };
-        v3::render(&paths, version)
+        v3::render::<S>(&paths, version)
     }
 }
 
@@ -186,7 +189,7 @@ impl OpenApi {
             .into_iter()
             .filter_map(|name| {
                 let document = self.document(&name)?;
-                let tag = self.tag(&name, || document.render());
+                let tag = self.tag(&name, || document.render::<writer::JsonV3>());
                 let url = url(&name, &tag);
                 Some((name, json!({"serverRelativeURL": url})))
             })
@@ -203,11 +206,13 @@ impl OpenApi {
         query: &str,
         headers: &HeaderMap,
     ) -> Response<Bytes> {
-        if accepted(headers, &[JSON]).is_none() {
+        let Some(media) = accepted(headers, &[JSON, V3_PROTO_OLD, V3_PROTO]) else {
             return status(StatusCode::NOT_ACCEPTABLE);
-        }
+        };
+        // Both forms carry the hash of the JSON, as the index has it.
+        let json = || document.render::<writer::JsonV3>();
         let mut rendered = None;
-        let tag = self.tag(name, || rendered.insert(document.render()).clone());
+        let tag = self.tag(name, || rendered.insert(json()).clone());
         let asked = query.split('&').find_map(|p| p.strip_prefix("hash="));
         let asked = asked.filter(|hash| !hash.is_empty());
         if asked.is_some_and(|hash| hash != tag) {
@@ -217,8 +222,10 @@ impl OpenApi {
             }
             return response;
         }
-        let mut response = not_modified(&tag, headers)
-            .unwrap_or_else(|| content(JSON, &tag, rendered.unwrap_or_else(|| document.render())));
+        let mut response = not_modified(&tag, headers).unwrap_or_else(|| match media {
+            JSON => content(JSON, &tag, rendered.unwrap_or_else(json)),
+            _ => content(V3_PROTO, &tag, document.render::<gnostic::v3::ProtoSink>()),
+        });
         if asked.is_some() {
             let out = response.headers_mut();
             out.insert(CACHE_CONTROL, HeaderValue::from_static("public, immutable"));
@@ -247,11 +254,11 @@ impl OpenApi {
 
     fn render_v2(&self, media: &str) -> Vec<u8> {
         if media == JSON {
-            let mut sink = writer::JsonSink::default();
+            let mut sink = writer::JsonV2::default();
             self.write_v2(&mut sink);
             sink.finish()
         } else {
-            let mut sink = gnostic::ProtoSink::default();
+            let mut sink = gnostic::v2::ProtoSink::default();
             self.write_v2(&mut sink);
             sink.finish()
         }
@@ -281,7 +288,12 @@ fn url(name: &str, tag: &str) -> String {
 }
 
 fn info() -> Value {
-    json!({"title": "Kubernetes", "version": component::version::GIT_VERSION})
+    let version = format!(
+        "{}.{}",
+        component::version::MAJOR,
+        component::version::MINOR
+    );
+    json!({"title": "Kubernetes", "version": version})
 }
 
 fn security_schemes() -> Value {

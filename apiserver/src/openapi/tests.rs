@@ -213,6 +213,25 @@ fn old_clients_get_protobuf() {
 }
 
 #[test]
+fn versions_are_had_as_protobuf_under_the_hash_of_their_json() {
+    let openapi = openapi(false);
+    let of = |accept| get(&openapi, "/openapi/v3/version", &[(ACCEPT, accept)]);
+    let (json, proto) = (of(JSON), of(V3_PROTO_OLD));
+    assert_eq!(proto.headers()[CONTENT_TYPE], V3_PROTO);
+    assert_eq!(proto.headers()[ETAG], json.headers()[ETAG]);
+    assert_eq!(proto.body(), of(V3_PROTO).body());
+    // Document { openapi = 1, info = 2 { title = 1 } }.
+    assert!(proto.body().starts_with(b"\x0a\x053.0.0\x12"));
+    let has = |part: &[u8]| proto.body().windows(part.len()).any(|w| w == part);
+    // NamedSchemaOrReference { name = 1, value = 2 { schema = 1 {
+    // type = 25, default = 33 { string = 3 } } } }.
+    assert!(has(
+        b"\x0a\x08compiler\x12\x10\x0a\x0e\xca\x01\x06string\x8a\x02\x02\x1a\x00"
+    ));
+    assert_eq!(of("text/html").status(), StatusCode::NOT_ACCEPTABLE);
+}
+
+#[test]
 fn schemas_say_what_kubectl_needs() {
     let openapi = openapi(false);
     let core = json_of(&get(&openapi, "/openapi/v3/api/v1", &[]));

@@ -10,10 +10,22 @@ use super::descriptions::Descriptions;
 use super::models::{Dialect, closure, schema_of};
 use super::operations::{Answer, Operation, PathItem};
 use super::parameters::Parameter;
-use super::writer::ObjectWriter;
 
-/// Renders a document of these paths.
-pub fn render(paths: &[PathItem], group_version: Option<(&'static str, &'static str)>) -> Vec<u8> {
+/// Receives a document piece by piece.
+pub trait Sink: Default {
+    /// `openapi` and `info`.
+    fn head(&mut self, version: &str, info: &Value);
+    fn path(&mut self, path: &str, item: &Value);
+    fn schema(&mut self, model: &str, schema: &Value);
+    fn security_schemes(&mut self, schemes: &Value);
+    fn finish(self) -> Vec<u8>;
+}
+
+/// Renders a document of these paths, never holding more than one piece as a tree.
+pub fn render<S: Sink>(
+    paths: &[PathItem],
+    group_version: Option<(&'static str, &'static str)>,
+) -> Vec<u8> {
     let mut descriptions = Descriptions::default();
     let mut roots = BTreeSet::new();
     for operation in paths.iter().flat_map(|p| &p.operations) {
@@ -24,30 +36,17 @@ pub fn render(paths: &[PathItem], group_version: Option<(&'static str, &'static 
             roots.insert(body.model);
         }
     }
-    let models = closure(roots);
-
-    let mut out = Vec::new();
-    let mut document = ObjectWriter::new(&mut out);
-    document.member("openapi", &"3.0.0".into());
-    document.member("info", &super::info());
-    let mut written = document.object("paths");
+    let mut sink = S::default();
+    sink.head("3.0.0", &super::info());
     for path in paths {
-        written.member(&path.path, &path_item(path));
+        sink.path(&path.path, &path_item(path));
     }
-    written.end();
-    let mut components = document.object("components");
-    if !models.is_empty() {
-        let mut schemas = components.object("schemas");
-        for model in models {
-            let schema = schema_of(model, Dialect::V3, &mut descriptions, group_version);
-            schemas.member(model, &schema);
-        }
-        schemas.end();
+    for model in closure(roots) {
+        let schema = schema_of(model, Dialect::V3, &mut descriptions, group_version);
+        sink.schema(model, &schema);
     }
-    components.member("securitySchemes", &super::security_schemes());
-    components.end();
-    document.end();
-    out
+    sink.security_schemes(&super::security_schemes());
+    sink.finish()
 }
 
 fn path_item(path: &PathItem) -> Value {

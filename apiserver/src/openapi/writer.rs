@@ -1,101 +1,116 @@
-//! Writes a large JSON object member by member, so that only one member is ever a tree.
+//! The documents as JSON text, of which only one member is ever a tree.
 //!
 //! What must not be here: what is written.
 
 use serde_json::Value;
 
-use super::v2::Sink;
-
-/// An object that is being written.
-pub struct ObjectWriter<'a> {
-    out: &'a mut Vec<u8>,
-    first: bool,
-}
-
-impl<'a> ObjectWriter<'a> {
-    pub fn new(out: &'a mut Vec<u8>) -> Self {
-        out.push(b'{');
-        Self { out, first: true }
-    }
-
-    fn name(&mut self, name: &str) {
-        if !std::mem::take(&mut self.first) {
-            self.out.push(b',');
-        }
-        append(self.out, &name.into());
-        self.out.push(b':');
-    }
-
-    pub fn member(&mut self, name: &str, value: &Value) {
-        self.name(name);
-        append(self.out, value);
-    }
-
-    /// Begins a member that is an object itself.
-    pub fn object(&mut self, name: &str) -> ObjectWriter<'_> {
-        self.name(name);
-        ObjectWriter::new(self.out)
-    }
-
-    pub fn end(self) {
-        self.out.push(b'}');
-    }
-}
+use super::{v2, v3};
 
 fn append(out: &mut Vec<u8>, value: &Value) {
     // A tree without floats or odd keys, written to memory, cannot fail.
     let _ = serde_json::to_writer(out, value);
 }
 
+/// An object that is being written; nothing is an object without entries.
+#[derive(Default)]
+struct Object(Vec<u8>);
+
+impl Object {
+    fn name(&mut self, name: &str) -> &mut Vec<u8> {
+        self.0.push(if self.0.is_empty() { b'{' } else { b',' });
+        append(&mut self.0, &name.into());
+        self.0.push(b':');
+        &mut self.0
+    }
+
+    fn entry(&mut self, name: &str, value: &Value) {
+        append(self.name(name), value);
+    }
+
+    /// An object that has been written apart; left out when it has no entries.
+    fn object(&mut self, name: &str, object: Object) {
+        if !object.0.is_empty() {
+            let object = object.end();
+            self.name(name).extend_from_slice(&object);
+        }
+    }
+
+    fn end(mut self) -> Vec<u8> {
+        self.0.push(b'}');
+        self.0
+    }
+}
+
 /// The v2 document as JSON text.
 #[derive(Default)]
-pub struct JsonSink {
-    members: Vec<u8>,
-    paths: Vec<u8>,
-    definitions: Vec<u8>,
-    parameters: Vec<u8>,
+pub struct JsonV2 {
+    members: Object,
+    paths: Object,
+    definitions: Object,
+    parameters: Object,
 }
 
-fn entry(out: &mut Vec<u8>, name: &str, value: &Value) {
-    out.push(if out.is_empty() { b'{' } else { b',' });
-    append(out, &name.into());
-    out.push(b':');
-    append(out, value);
-}
-
-impl Sink for JsonSink {
+impl v2::Sink for JsonV2 {
     fn member(&mut self, name: &str, value: &Value) {
-        entry(&mut self.members, name, value);
+        self.members.entry(name, value);
     }
 
     fn path(&mut self, path: &str, item: &Value) {
-        entry(&mut self.paths, path, item);
+        self.paths.entry(path, item);
     }
 
     fn definition(&mut self, model: &str, schema: &Value) {
-        entry(&mut self.definitions, model, schema);
+        self.definitions.entry(model, schema);
     }
 
     fn parameter(&mut self, name: &str, parameter: &Value) {
-        entry(&mut self.parameters, name, parameter);
+        self.parameters.entry(name, parameter);
     }
 }
 
-impl JsonSink {
+impl JsonV2 {
     pub fn finish(self) -> Vec<u8> {
         let mut out = self.members;
-        for (name, part) in [
-            ("paths", self.paths),
-            ("definitions", self.definitions),
-            ("parameters", self.parameters),
-        ] {
-            if !part.is_empty() {
-                out.extend_from_slice(format!(",\"{name}\":").as_bytes());
-                out.extend_from_slice(&part);
-                out.push(b'}');
-            }
-        }
-        out.push(b'}');
-        out
+        out.object("paths", self.paths);
+        out.object("definitions", self.definitions);
+        out.object("parameters", self.parameters);
+        out.end()
+    }
+}
+
+/// A v3 document as JSON text.
+#[derive(Default)]
+pub struct JsonV3 {
+    head: Object,
+    paths: Object,
+    schemas: Object,
+    components: Object,
+}
+
+impl v3::Sink for JsonV3 {
+    fn head(&mut self, version: &str, info: &Value) {
+        self.head.entry("openapi", &version.into());
+        self.head.entry("info", info);
+    }
+
+    fn path(&mut self, path: &str, item: &Value) {
+        self.paths.entry(path, item);
+    }
+
+    fn schema(&mut self, model: &str, schema: &Value) {
+        self.schemas.entry(model, schema);
+    }
+
+    fn security_schemes(&mut self, schemes: &Value) {
+        self.components.entry("securitySchemes", schemes);
+    }
+
+    fn finish(self) -> Vec<u8> {
+        let mut components = self.components;
+        components.object("schemas", self.schemas);
+        let mut out = self.head;
+        out.object("paths", self.paths);
+        out.object("components", components);
+        out.end()
     }
 }
