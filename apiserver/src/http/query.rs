@@ -18,14 +18,15 @@ pub struct BadNumber {
 }
 
 impl Query {
+    /// Pairs that are malformed (`%zz`, a semicolon) are left out, as by Go's `net/url`.
     pub fn parse(query: &str) -> Query {
+        let pairs = query.split('&').filter(|pair| !pair.is_empty());
         Query(
-            query
-                .split('&')
-                .filter(|pair| !pair.is_empty())
-                .map(|pair| {
+            pairs
+                .filter(|pair| !pair.contains(';'))
+                .filter_map(|pair| {
                     let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
-                    (decode(key), decode(value))
+                    Some((decode(key)?, decode(value)?))
                 })
                 .collect(),
         )
@@ -78,13 +79,21 @@ impl Query {
     }
 }
 
-fn decode(text: &str) -> String {
+/// `None` when a percent sign begins no escape.
+fn decode(text: &str) -> Option<String> {
     if !text.contains(['+', '%']) {
-        return text.to_owned();
+        return Some(text.to_owned());
     }
-    percent_decode_str(&text.replace('+', " "))
-        .decode_utf8_lossy()
-        .into_owned()
+    let mut escapes = text.split('%').skip(1);
+    let is_escape = |rest: &str| {
+        let digits = rest.as_bytes().get(..2);
+        digits.is_some_and(|d| d.iter().all(u8::is_ascii_hexdigit))
+    };
+    escapes.all(is_escape).then(|| {
+        percent_decode_str(&text.replace('+', " "))
+            .decode_utf8_lossy()
+            .into_owned()
+    })
 }
 
 #[cfg(test)]
@@ -105,5 +114,11 @@ mod tests {
             "strconv.ParseInt: parsing \"ten\": invalid syntax"
         );
         assert_eq!(q.all("dryRun").collect::<Vec<_>>(), ["All", "None"]);
+    }
+
+    #[test]
+    fn malformed_pairs_are_left_out() {
+        let q = Query::parse("a=%zz&b=1%&%g1=x&c=1;d=2&e=%4&f=%41");
+        assert_eq!(q.iter().collect::<Vec<_>>(), [("f", "A")]);
     }
 }
