@@ -441,3 +441,34 @@ fn bearer(header: &str) -> Option<&str> {
     let token = parts.next()?;
     (scheme.eq_ignore_ascii_case("bearer") && !token.is_empty()).then_some(token)
 }
+
+/// What a client is told whose token is passed over.
+pub const MISPLACED_TOKEN: &str = "the provided Authorization header contains extra space before the bearer token, and is ignored";
+
+/// Whether blanks stand where the bearer token begins, so that it is none.
+pub fn is_token_misplaced(headers: &HeaderMap) -> bool {
+    let header = headers.get(AUTHORIZATION).and_then(|v| v.to_str().ok());
+    let mut parts = header.unwrap_or_default().trim().splitn(3, ' ');
+    let is_bearer = |scheme: &str| scheme.eq_ignore_ascii_case("bearer");
+    parts.next().is_some_and(is_bearer) && parts.next() == Some("")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_behind_two_blanks_is_none() {
+        let misplaced = |value: &str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(AUTHORIZATION, value.parse().unwrap());
+            let misplaced = is_token_misplaced(&headers);
+            assert!(!misplaced || token(&headers).unwrap().is_none());
+            misplaced
+        };
+        assert!(misplaced("Bearer  tok") && misplaced("BEARER  tok x"));
+        for fine in ["Bearer tok", "Bearer ", "Bearer   ", "Basic  tok"] {
+            assert!(!misplaced(fine), "{fine}");
+        }
+    }
+}

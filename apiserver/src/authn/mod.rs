@@ -19,7 +19,7 @@ mod token_file;
 pub mod token_issuer;
 pub mod x509;
 
-pub use chain::{Authn, Config, ServiceAccounts, build};
+pub use chain::{Authn, Config, MISPLACED_TOKEN, ServiceAccounts, build, is_token_misplaced};
 pub use metrics::Metrics;
 pub use service_account::{LAST_USED_LABEL, UsedSecret};
 

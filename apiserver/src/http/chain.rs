@@ -18,7 +18,7 @@ use super::metrics::{Attempt, Fate, Metrics};
 use super::query::Query;
 use super::request_info::RequestInfo;
 use super::{authorization, debug, impersonation, negotiate, verbs, warnings};
-use crate::authn::{ANONYMOUS, Authenticator, Credentials, User};
+use crate::authn::{self, ANONYMOUS, Authenticator, Credentials, User};
 use crate::authz::Authorizer;
 use crate::registry::Registry;
 use crate::registry::store::Env;
@@ -107,7 +107,7 @@ impl Chain {
                 })
             }
         };
-        let mut response = outcome.unwrap_or_else(|status| self.failed(&status, &request));
+        let mut response = outcome.unwrap_or_else(|status| self.failed(&status, &request, &fate));
         let headers = response.headers_mut();
         headers.insert(AUDIT_ID, audit_id);
         headers
@@ -203,6 +203,10 @@ impl Chain {
             Err(_) => Attempt::Error,
         };
         self.metrics.access.authentication(attempt, started);
+        let known = matches!(&outcome, Ok(Some(user)) if user.name != ANONYMOUS);
+        if !known && authn::is_token_misplaced(&request.headers) {
+            request.warnings.add(authn::MISPLACED_TOKEN.to_owned());
+        }
         match outcome {
             Ok(Some(user)) => Ok(user),
             Ok(None) => Err(Status::unauthorized("Unauthorized")),
@@ -213,7 +217,7 @@ impl Chain {
         }
     }
 
-    fn failed(&self, status: &Status, request: &RequestContext) -> Response<Body> {
+    fn failed(&self, status: &Status, request: &RequestContext, fate: &Fate) -> Response<Body> {
         if status.code >= 500 && status.reason == Reason::InternalError {
             tracing::error!(path = request.info.path, error = %status, "request failed");
         }
@@ -222,7 +226,8 @@ impl Chain {
             &request.headers,
             negotiate::is_pretty(&request.headers, &request.query),
         );
-        if status.reason == Reason::Forbidden {
+        // Said by a filter, not by a plugin of admission.
+        if status.reason == Reason::Forbidden && matches!(fate, Fate::Filtered) {
             response.headers_mut().insert(
                 header::X_CONTENT_TYPE_OPTIONS,
                 HeaderValue::from_static("nosniff"),
@@ -272,8 +277,14 @@ fn deadline(request: &RequestContext, most: Duration) -> Result<Option<Duration>
     }))
 }
 
-/// A Go duration of the units that clients use: `30s`, `1m30s`, `1.5h`, `0`.
+/// A Go duration of the units that clients use: `30s`, `1m30s`, `1.5h`, `0`. One below zero asks
+/// for no less than zero does.
 fn parse_duration(text: &str) -> Option<Duration> {
+    if let Some(negated) = text.strip_prefix('-') {
+        let is_duration = !negated.starts_with(['-', '+']) && parse_duration(negated).is_some();
+        return is_duration.then_some(Duration::ZERO);
+    }
+    let text = text.strip_prefix('+').unwrap_or(text);
     if text == "0" {
         return Some(Duration::ZERO);
     }
@@ -328,7 +339,9 @@ mod tests {
         assert_eq!(parse_duration("1.5h"), Some(Duration::from_secs(5400)));
         assert_eq!(parse_duration("250ms"), Some(Duration::from_millis(250)));
         assert_eq!(parse_duration("0"), Some(Duration::ZERO));
-        for bad in ["", "10", "s", "1x", "-1s"] {
+        assert_eq!(parse_duration("-5s"), Some(Duration::ZERO));
+        assert_eq!(parse_duration("+5s"), Some(Duration::from_secs(5)));
+        for bad in ["", "10", "s", "1x", "-", "--1s", "-1"] {
             assert_eq!(parse_duration(bad), None, "{bad}");
         }
     }
