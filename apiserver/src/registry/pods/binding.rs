@@ -82,6 +82,12 @@ impl Rest for Bindings {
                     "name in URL does not match name in Binding object",
                 ));
             }
+            if target.name.is_empty() {
+                // What is created has no uid yet, and `bindings` are created.
+                if let Some(metadata) = binding["metadata"].as_object_mut() {
+                    metadata.remove("uid");
+                }
+            }
             target.check_namespace(&binding)?;
             validate(&binding)?;
             if name.is_empty() {

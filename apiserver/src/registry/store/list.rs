@@ -199,7 +199,7 @@ impl Store {
             at,
             // Whatever state there is comes whole, as from upstream's cache: clients that ask
             // for it do not go on to a second page.
-            limit: if at == At::Any || options.resource_version == "0" {
+            limit: if options.resource_version == "0" {
                 0
             } else {
                 options.limit
@@ -283,6 +283,8 @@ fn place(selection: &Selection, options: &ListOptions) -> Result<(At, String), S
     })?;
     let at = match (options.version_match, version) {
         (_, 0) if options.resource_version.is_empty() => At::Latest,
+        // Another zero than "0" (`00`) is paged through like no version at all.
+        (_, 0) if options.limit > 0 && options.resource_version != "0" => At::Latest,
         (_, 0) => At::Any,
         (Some(Match::Exact), n) => At::Exact(n),
         (Some(Match::NotOlderThan), n) => At::NotOlderThan(n),
@@ -397,6 +399,8 @@ mod tests {
         assert_eq!(at("", None, 0), At::Latest);
         assert_eq!(at("0", None, 0), At::Any);
         assert_eq!(at("0", Some(Match::NotOlderThan), 5), At::Any);
+        assert_eq!(at("00", None, 5), At::Latest);
+        assert_eq!(at("00", None, 0), At::Any);
         assert_eq!(at("7", None, 0), At::NotOlderThan(7));
         assert_eq!(at("7", None, 5), At::Exact(7));
         assert_eq!(at("7", Some(Match::Exact), 0), At::Exact(7));
