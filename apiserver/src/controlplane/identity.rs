@@ -1,6 +1,7 @@
 //! The server's own lease in `kube-system`, by which others know that it lives
 //! (KEP-1965).
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use jiff::Timestamp;
@@ -9,12 +10,14 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use super::ControlPlane;
-use crate::registry::object_meta::meta;
+use crate::registry::object_meta::{child_mut, meta};
 
 const GROUP: &str = "coordination.k8s.io";
 const NAMESPACE: &str = "kube-system";
 /// Of the leases of these servers.
 const LABEL: &str = "apiserver.kubernetes.io/identity=kube-apiserver";
+/// Where other servers reach the one that holds the lease (KEP-4020).
+const PEER_ADDRESS: &str = "kubernetes.io/peer-advertise-address";
 /// Seconds.
 const DURATION: i64 = 3600;
 
@@ -45,7 +48,10 @@ fn micro(at: Timestamp) -> Value {
 pub(super) async fn renew(cp: Arc<ControlPlane>) -> Result<(), Status> {
     let name = name(&cp.hostname);
     let now = Timestamp::now();
+    let address = SocketAddr::new(cp.advertise, cp.secure_port).to_string();
     if let Some(mut lease) = cp.local.get(GROUP, "leases", NAMESPACE, &name).await? {
+        child_mut(&mut lease["metadata"], "annotations")
+            .insert(PEER_ADDRESS.into(), address.into());
         lease["spec"]["renewTime"] = micro(now);
         cp.local.update(GROUP, "leases", NAMESPACE, lease).await?;
         return Ok(());
@@ -53,6 +59,7 @@ pub(super) async fn renew(cp: Arc<ControlPlane>) -> Result<(), Status> {
     let lease = json!({
         "metadata": {
             "name": name, "namespace": NAMESPACE,
+            "annotations": {PEER_ADDRESS: address},
             "labels": {
                 "apiserver.kubernetes.io/identity": "kube-apiserver",
                 "kubernetes.io/hostname": cp.hostname,
