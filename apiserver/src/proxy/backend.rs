@@ -1,6 +1,7 @@
 //! One request to one backend over a connection of its own, and its answer back: as a
 //! stream, or as a tunnel when both sides agree to upgrade.
 
+use std::io::ErrorKind;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -132,7 +133,7 @@ impl Backend {
         let stream = tokio::time::timeout(CONNECT_TIMEOUT, connect)
             .await
             .map_err(|_| unreachable(&"i/o timeout"))?
-            .map_err(|e| unreachable(&e))?;
+            .map_err(|e| unreachable(&refusal(&e)))?;
         let _ = stream.set_nodelay(true);
         let Some(tls) = &self.tls else {
             return self.over(stream, outgoing, upgrading).await;
@@ -217,6 +218,16 @@ async fn tunnel(client: OnUpgrade, backend: OnUpgrade) {
     let (mut client, mut backend) = (TokioIo::new(client), TokioIo::new(backend));
     if let Err(e) = tokio::io::copy_bidirectional(&mut client, &mut backend).await {
         tracing::debug!(error = %e, "a tunnel ended");
+    }
+}
+
+/// Why there is no connection, in the words that Go's clients print.
+fn refusal(error: &std::io::Error) -> String {
+    match error.kind() {
+        ErrorKind::ConnectionRefused => "connect: connection refused".to_owned(),
+        ErrorKind::HostUnreachable => "connect: no route to host".to_owned(),
+        ErrorKind::NetworkUnreachable => "connect: network is unreachable".to_owned(),
+        _ => error.to_string(),
     }
 }
 
