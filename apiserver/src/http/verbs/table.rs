@@ -139,18 +139,18 @@ pub fn table(served: &Resource, meta: &ListMeta, rows: Vec<Value>, headers: bool
 
 /// A table of rows that have these columns.
 pub fn table_of(columns: &[Column], meta: &ListMeta, rows: Vec<Value>) -> Value {
-    let definitions: Vec<Value> = columns
-        .iter()
-        .map(|c| {
-            json!({
-                "name": c.name, "type": c.kind, "format": c.format,
-                "description": c.description, "priority": c.priority,
-            })
+    let definitions = columns.iter().filter(|c| !c.name.is_empty()).map(|c| {
+        json!({
+            "name": c.name, "type": c.kind, "format": c.format,
+            "description": c.description, "priority": c.priority,
         })
-        .collect();
+    });
     json!({
         "metadata": meta.to_value(),
-        "columnDefinitions": definitions,
+        "columnDefinitions": match columns {
+            [] => Value::Null,
+            _ => definitions.collect(),
+        },
         "rows": rows,
     })
 }

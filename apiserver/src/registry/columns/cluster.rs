@@ -219,8 +219,12 @@ const POLICY_BINDING: &[Column] = &[
     }),
     column("ParamRef", "string", |row| {
         let name = row.text("/spec/paramRef/name");
-        if row.at("/spec/paramRef").is_null() {
-            return UNSET.into();
+        let selector = row.at("/spec/paramRef/selector");
+        if name.is_empty() {
+            return match selector {
+                Value::Null => UNSET.into(),
+                selector => format::go_selector(selector).into(),
+            };
         }
         match row.text("/spec/paramRef/namespace") {
             "" => format!("*/{name}").into(),

@@ -55,6 +55,35 @@ pub fn labels(labels: &Value) -> String {
     or_none(pairs.join(","))
 }
 
+/// A `metav1.LabelSelector` in the notation of Go's generated code, which upstream prints where
+/// a selector takes the place of a name.
+pub fn go_selector(selector: &Value) -> String {
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let labels = selector["matchLabels"].as_object().into_iter().flatten();
+    let labels: String = labels
+        .map(|(key, value)| format!("{key}: {},", text(value)))
+        .collect();
+    let expressions = selector["matchExpressions"]
+        .as_array()
+        .into_iter()
+        .flatten();
+    let expressions: String = expressions
+        .map(|e| {
+            let values = e["values"].as_array().into_iter().flatten();
+            let values: Vec<String> = values.map(text).collect();
+            format!(
+                "LabelSelectorRequirement{{Key:{},Operator:{},Values:[{}],}},",
+                text(&e["key"]),
+                text(&e["operator"]),
+                values.join(" ")
+            )
+        })
+        .collect();
+    format!(
+        "&LabelSelector{{MatchLabels:map[string]string{{{labels}}},MatchExpressions:[]LabelSelectorRequirement{{{expressions}}},}}"
+    )
+}
+
 /// A `metav1.LabelSelector` as a selector string.
 pub fn selector(selector: &Value) -> String {
     if selector.is_null() {

@@ -21,6 +21,7 @@ use serde_json::Value;
 /// A column of a Table (`metav1.TableColumnDefinition`).
 #[derive(Debug)]
 pub struct Column {
+    /// Empty for a cell that no column is defined for.
     pub name: &'static str,
     /// OpenAPI type of the cells.
     pub kind: &'static str,

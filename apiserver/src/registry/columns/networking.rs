@@ -139,7 +139,7 @@ const SLICE: &[Column] = &[
             .list("/ports")
             .iter()
             .map(|port| match (&port["port"], port["name"].as_str()) {
-                (Value::Null, _) => "*".to_owned(),
+                (Value::Null, name) => name.unwrap_or("*").to_owned(),
                 (number, _) => number.to_string(),
             })
             .collect();
@@ -262,5 +262,6 @@ const IP_ADDRESS: &[Column] = &[
             .join("/")
             .into()
     }),
-    AGE,
+    // Upstream has the cell and forgets to define its column.
+    Column { name: "", ..AGE },
 ];

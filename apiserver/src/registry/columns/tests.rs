@@ -137,3 +137,29 @@ fn a_kind_without_columns_of_its_own_shows_when_it_was_made() {
         ["a", "2026-01-01T00:00:00Z"]
     );
 }
+
+#[test]
+fn a_slices_ports_without_a_number_go_by_their_names() {
+    let slice = json!({"ports": [{"port": 80}, {"name": "a"}, {"protocol": "TCP"}]});
+    assert_eq!(
+        cells("discovery.k8s.io", "EndpointSlice", slice)[2],
+        "80,a,*"
+    );
+}
+
+#[test]
+fn a_policy_binding_shows_its_parameters() {
+    let shown = |reference: Value| {
+        let binding = json!({"spec": {"policyName": "p", "paramRef": reference}});
+        let group = "admissionregistration.k8s.io";
+        cells(group, "MutatingAdmissionPolicyBinding", binding)[2].clone()
+    };
+    assert_eq!(shown(Value::Null), "<unset>");
+    assert_eq!(shown(json!({"name": "a"})), "*/a");
+    assert_eq!(shown(json!({"name": "a", "namespace": "n"})), "n/a");
+    let expression = json!({"key": "k", "operator": "In", "values": ["x", "y"]});
+    assert_eq!(
+        shown(json!({"selector": {"matchLabels": {"a": "b"}, "matchExpressions": [expression]}})),
+        "&LabelSelector{MatchLabels:map[string]string{a: b,},MatchExpressions:[]LabelSelectorRequirement{LabelSelectorRequirement{Key:k,Operator:In,Values:[x y],},},}"
+    );
+}
