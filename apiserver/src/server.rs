@@ -107,7 +107,9 @@ pub async fn run(options: Options, stop: CancellationToken) -> anyhow::Result<()
     });
     let AuthorizationOptions { authorization_mode } = authorization;
     let modes = authz::Mode::parse_list(&authorization_mode.0)?;
-    let authorizer = Arc::new(authz::build(&modes, &decisions(&metrics)?));
+    let graph_actions = authz::graph_actions()?;
+    metrics.register(graph_actions.clone());
+    let authorizer = Arc::new(authz::build(&modes, &decisions(&metrics)?, &graph_actions));
 
     let ServiceOptions {
         service_cluster_ip_range,

@@ -82,6 +82,7 @@ fn deps(objects: &Arc<Objects>) -> Deps {
         authorizer: Arc::new(authz::build(
             &[Mode::Rbac],
             &IntCounterVec::new(Opts::new("d", "d"), &["type", "name", "decision"]).unwrap(),
+            &authz::graph_actions().unwrap(),
         )),
         clock,
         random: Arc::new(|| 7),

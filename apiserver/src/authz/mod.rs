@@ -9,6 +9,7 @@ pub mod node;
 pub mod rbac;
 
 pub use modes::{Authz, Mode, build};
+pub use node::graph_actions;
 
 use crate::authn::User;
 

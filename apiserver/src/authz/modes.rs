@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use prometheus::{IntCounter, IntCounterVec};
+use prometheus::{HistogramVec, IntCounter, IntCounterVec};
 
 use super::node::NodeAuthorizer;
 use super::rbac::Rbac;
@@ -83,8 +83,9 @@ enum Step {
     Ask(Arc<dyn Authorizer>),
 }
 
-/// Joins the modes. `decisions` is labelled with type, name and decision. Feed [`Authz::observers`] from the watch cache before serving.
-pub fn build(modes: &[Mode], decisions: &IntCounterVec) -> Authz {
+/// Joins the modes. `decisions` is labelled with type, name and decision, `graph_actions` (seconds)
+/// with the operation. Feed [`Authz::observers`] from the watch cache before serving.
+pub fn build(modes: &[Mode], decisions: &IntCounterVec, graph_actions: &HistogramVec) -> Authz {
     let mut authz = Authz {
         modes: Vec::new(),
         rbac: None,
@@ -98,7 +99,8 @@ pub fn build(modes: &[Mode], decisions: &IntCounterVec) -> Authz {
             Mode::AlwaysDeny => Step::Deny,
             Mode::Rbac => Step::Ask(authz.rbac.insert(Arc::default()).clone()),
             Mode::Node => {
-                let node = Arc::new(NodeAuthorizer::new(bootstrap::node_rules()));
+                let rules = bootstrap::node_rules();
+                let node = Arc::new(NodeAuthorizer::new(rules, graph_actions));
                 Step::Ask(authz.node.insert(node).clone())
             }
         };
@@ -220,7 +222,11 @@ mod tests {
                 prometheus::Opts::new("decisions", "x"),
                 &["type", "name", "decision"],
             );
-            let authz = build(&[mode], &decisions.unwrap());
+            let authz = build(
+                &[mode],
+                &decisions.unwrap(),
+                &crate::authz::graph_actions().unwrap(),
+            );
             assert!(matches!(authz.authorize(&ask(&root)), Decision::Allow(_)));
             let nobody = User::default();
             assert!(!matches!(

@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use codec::serde_pb::Part;
 use parking_lot::RwLock;
+use prometheus::{Histogram, HistogramOpts, HistogramVec};
 use serde_json::Value;
 
 use super::rbac::rules::PolicyRule;
@@ -165,14 +166,52 @@ pub struct NodeAuthorizer {
     graph: RwLock<Graph>,
     /// What every node may do alike.
     rules: Vec<PolicyRule>,
+    actions: HashMap<&'static str, Actions>,
 }
 
+/// How long the graph takes over objects of one resource, in seconds.
+struct Actions {
+    add: Histogram,
+    delete: Histogram,
+}
+
+/// The metric of the graph's operations.
+///
+/// # Errors
+/// None that the name and the label make.
+pub fn graph_actions() -> prometheus::Result<HistogramVec> {
+    let options = HistogramOpts::new(
+        "node_authorizer_graph_actions_duration_seconds",
+        "Seconds that the node authorizer's index took over a change.",
+    );
+    let buckets = prometheus::exponential_buckets(0.0001, 2.0, 12)?;
+    HistogramVec::new(options.buckets(buckets), &["operation"])
+}
+
+/// The resources that the graph is made of, as its operations call them.
+const OPERATIONS: [(&str, &str); 4] = [
+    ("pods", "Pod"),
+    ("persistentvolumes", "PV"),
+    ("volumeattachments", "VolumeAttachment"),
+    ("resourceslices", "ResourceSlice"),
+];
+
 impl NodeAuthorizer {
-    /// `rules` are those of the cluster role `system:node`.
-    pub fn new(rules: Vec<PolicyRule>) -> Self {
+    /// `rules` are those of the cluster role `system:node`; `actions` is labelled with the
+    /// operation.
+    pub fn new(rules: Vec<PolicyRule>, actions: &HistogramVec) -> Self {
+        let of = |(resource, name)| {
+            let operation = |verb| actions.with_label_values(&[&format!("{verb}{name}")]);
+            let actions = Actions {
+                add: operation("Add"),
+                delete: operation("Delete"),
+            };
+            (resource, actions)
+        };
         Self {
             graph: RwLock::default(),
             rules,
+            actions: OPERATIONS.map(of).into(),
         }
     }
 
@@ -420,6 +459,7 @@ impl Observer for NodeAuthorizer {
         let name = text("/metadata/name").unwrap_or_default();
         let namespace = text("/metadata/namespace").unwrap_or_default();
         let node = text("/spec/nodeName").unwrap_or_default();
+        let _timer = self.actions.get(resource).map(|a| a.add.start_timer());
         let mut graph = self.graph.write();
         match resource {
             "pods" => {
@@ -458,6 +498,7 @@ impl Observer for NodeAuthorizer {
     }
 
     fn delete(&self, _group: &str, resource: &str, namespace: &str, name: &str) {
+        let _timer = self.actions.get(resource).map(|a| a.delete.start_timer());
         let mut graph = self.graph.write();
         let kind = match resource {
             "pods" => Kind::Pod,
@@ -618,6 +659,10 @@ mod tests {
     use super::*;
     use serde_json::json;
 
+    fn authorizer() -> NodeAuthorizer {
+        NodeAuthorizer::new(Vec::new(), &graph_actions().unwrap())
+    }
+
     fn node_user(name: &str) -> User {
         User {
             name: format!("system:node:{name}"),
@@ -730,7 +775,7 @@ mod tests {
 
     #[test]
     fn a_node_reads_what_its_pods_use() {
-        let node = NodeAuthorizer::new(Vec::new());
+        let node = authorizer();
         let (n1, n2) = (node_user("n1"), node_user("n2"));
         let secret = || Ask("get", "", "secrets", "ns", "env");
         assert!(!allowed(&node, &n1, secret()));
@@ -779,7 +824,7 @@ mod tests {
 
     #[test]
     fn two_pods_that_use_a_secret_count_twice() {
-        let node = NodeAuthorizer::new(Vec::new());
+        let node = authorizer();
         let n1 = node_user("n1");
         node.put("", "pods", &pod(json!({})));
         node.put("", "pods", &pod(json!({"name": "q"})));
@@ -790,7 +835,7 @@ mod tests {
 
     #[test]
     fn mirror_pods_lead_nowhere() {
-        let node = NodeAuthorizer::new(Vec::new());
+        let node = authorizer();
         let n1 = node_user("n1");
         node.put(
             "",
@@ -803,7 +848,7 @@ mod tests {
 
     #[test]
     fn volumes_are_reached_through_claims() {
-        let node = NodeAuthorizer::new(Vec::new());
+        let node = authorizer();
         let n1 = node_user("n1");
         node.put("", "pods", &pod(json!({})));
         let volume = json!({
@@ -834,7 +879,7 @@ mod tests {
 
     #[test]
     fn pods_are_listed_by_node_only() {
-        let node = NodeAuthorizer::new(Vec::new());
+        let node = authorizer();
         let n1 = node_user("n1");
         let list = || Ask("list", "", "pods", "", "");
         assert!(allowed_with(&node, &n1, list(), "spec.nodeName=n1"));
@@ -845,7 +890,7 @@ mod tests {
 
     #[test]
     fn a_node_owns_its_node_lease_and_csinode() {
-        let node = NodeAuthorizer::new(Vec::new());
+        let node = authorizer();
         let n1 = node_user("n1");
         let leases = "coordination.k8s.io";
         assert!(allowed(

@@ -38,6 +38,7 @@ pub struct Metrics {
     lease_objects: Histogram,
     size: IntGaugeVec,
     events_received: IntCounterVec,
+    bookmarks: IntCounterVec,
     decode_errors: IntCounterVec,
     storage_objects: IntGaugeVec,
     resource_objects: IntGaugeVec,
@@ -126,6 +127,11 @@ impl Metrics {
             events_received: counter(
                 "apiserver_storage_events_received_total",
                 "Changes received from etcd.",
+                RESOURCE,
+            )?,
+            bookmarks: counter(
+                "etcd_bookmark_total",
+                "Times that etcd told how far it was without a change; its one watch tells it of every resource.",
                 RESOURCE,
             )?,
             decode_errors: counter(
@@ -241,6 +247,7 @@ impl Metrics {
         };
         ResourceMetrics {
             events_received: self.events_received.with_label_values(labels),
+            bookmarks: self.bookmarks.with_label_values(labels),
             decode_errors: self.decode_errors.with_label_values(labels),
             objects: self.counts_objects.then(|| {
                 let full = self.storage_objects.with_label_values(&[full]);
@@ -319,6 +326,7 @@ impl Metrics {
 /// One resource's counters, looked up once.
 pub(super) struct ResourceMetrics {
     pub(super) events_received: IntCounter,
+    pub(super) bookmarks: IntCounter,
     pub(super) decode_errors: IntCounter,
     /// Under both names, unless they are not counted.
     objects: Option<(IntGauge, IntGauge)>,

@@ -229,6 +229,11 @@ impl ResourceCache {
         }
     }
 
+    /// etcd has told how far it is, without a change.
+    pub(super) fn note_bookmark(&self) {
+        self.metrics.bookmarks.inc();
+    }
+
     /// Waits until the cache can answer, or finds that etcd must.
     async fn freshen(&self, at: At) -> Result<Fresh> {
         let freshness = &self.shared.freshness;

@@ -336,7 +336,12 @@ impl Cache {
 
     /// Applies whole revisions, up to `revision`.
     fn apply(&self, batch: Vec<Change>, revision: Revision) {
-        if !batch.is_empty() {
+        if batch.is_empty() {
+            let resources = self.resources.read();
+            for resource in resources.claimed.values() {
+                resource.note_bookmark();
+            }
+        } else {
             self.apply_changes(batch);
             self.shrink();
         }
