@@ -106,7 +106,7 @@ fn validate(query: &Query, split_streams: bool) -> Result<ErrorList, Status> {
 
 impl Logs {
     async fn serve(&self, request: &mut RequestContext) -> Result<Response<Body>, Status> {
-        if !matches!(request.method, Method::GET | Method::HEAD) {
+        if request.method != Method::GET {
             return Err(verbs::method_not_allowed());
         }
         negotiate::output_text(&request.headers)?;

@@ -163,6 +163,43 @@ async fn a_name_that_is_taken_is_refused() {
     );
 }
 
+/// Events are of two groups, and each speaks of its own.
+#[tokio::test]
+async fn an_event_that_is_taken_is_refused_in_the_group_that_was_asked() {
+    let namespace = Namespace::new("taken-event");
+    let event = json!({
+        "metadata": {"name": "one"},
+        "eventTime": "2026-01-01T00:00:00.000000Z",
+        "type": "Normal",
+        "reason": "Testing",
+        "action": "Test",
+        "reportingController": "example.com/test",
+        "reportingInstance": "one",
+        "regarding": {"kind": "Pod", "namespace": namespace.name, "name": "p"},
+    });
+    let group = "events.k8s.io";
+    let uri = format!("/apis/{group}/v1/namespaces/{}/events", namespace.name);
+    let client = client().await;
+    let create = || post(&uri, "application/json", event.to_string());
+    assert_eq!(send(&client, create()).await.0, 201);
+    let answer = send(&client, create()).await;
+    let words = r#"events.events.k8s.io "one" already exists"#;
+    assert_status(&answer, 409, "AlreadyExists", &[words]);
+    assert_eq!(answer.1["details"]["group"], group);
+}
+
+/// Go's `net/url` passes over what it cannot read.
+#[tokio::test]
+async fn malformed_parameters_are_passed_over() {
+    let (_namespace, uri) = config_maps("malformed").await;
+    let client = client().await;
+    for query in ["limit=%zz", "labelSelector=a;b", "fieldSelector=%"] {
+        let uri = format!("{uri}?{query}");
+        let answer = send(&client, Request::get(&uri).body(Vec::new()).unwrap()).await;
+        assert_eq!(answer.0, 200, "{query}: {}", answer.1);
+    }
+}
+
 #[tokio::test]
 async fn a_body_too_large_is_refused() {
     let (_namespace, uri) = config_maps("large").await;
@@ -267,6 +304,9 @@ async fn what_is_not_there_is_not_found() {
         &["the server could not find the requested resource"],
     );
     assert_eq!(send(&client, get("/no/such/path")).await.0, 404);
+    // What is only created has no path of one.
+    let one = "/apis/authentication.k8s.io/v1/tokenreviews/one";
+    assert_eq!(send(&client, get(one)).await.0, 404);
     let uri = "/api/v1/namespaces/absent-altogether/configmaps";
     let answer = send(
         &client,

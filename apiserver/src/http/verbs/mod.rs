@@ -161,6 +161,11 @@ fn check_verb(
     let verbs = subresource.map_or(resource.verbs, |s| s.verbs);
     // What is created has no name yet in its path, what is written over has one.
     let named = info.parts.len() > 1;
+    // Of what is only created no path leads to one.
+    let is_kept = |verb: &&&str| matches!(**verb, "get" | "update" | "patch" | "delete");
+    if named && subresource.is_none() && verbs.iter().find(is_kept).is_none() {
+        return Err(Status::path_not_found());
+    }
     let misplaced = match verb {
         "create" => named && subresource.is_none(),
         "update" | "patch" => !named,
@@ -215,17 +220,21 @@ async fn stored(
     }
 }
 
-/// What is not there is told of in the group that was asked: events are of two groups.
-fn as_asked(view: View, status: Status) -> Status {
-    let stored = GroupResource::new(view.stored.group, view.stored.plural);
-    match &status.details {
-        Some(details)
-            if view.served.group != view.stored.group
-                && status == Status::not_found(&stored, &details.name) =>
-        {
-            let asked = GroupResource::new(view.served.group, view.served.plural);
-            Status::not_found(&asked, &details.name)
-        }
-        _ => status,
+/// A refusal speaks of the resource that was asked for: events are of two groups.
+fn as_asked(view: View, mut status: Status) -> Status {
+    let (stored, served) = (view.stored, view.served);
+    let Some(details) = &mut status.details else {
+        return status;
+    };
+    let spoken = (details.group.as_str(), details.kind.as_str());
+    if stored.group == served.group || spoken != (stored.group, stored.plural) {
+        return status;
     }
+    details.group = served.group.to_owned();
+    let named = |of: &Resource| {
+        let resource = GroupResource::new(of.group, of.plural);
+        format!("{resource} {:?}", details.name)
+    };
+    status.message = status.message.replacen(&named(stored), &named(served), 1);
+    status
 }
