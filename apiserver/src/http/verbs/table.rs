@@ -14,6 +14,9 @@ use crate::registry::columns::{self, Column, Row};
 use crate::registry::convert::{bare_metadata, convert};
 use crate::storage::cache::Object;
 
+/// The annotation of the bookmark after a watch's initial events (KEP-3157).
+const INITIAL_EVENTS_END: &str = "k8s.io/initial-events-end";
+
 /// `includeObject`: what a row carries besides its cells.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Include {
@@ -65,6 +68,10 @@ pub fn row(
     let mut row = json!({
         "cells": cells(columns::of(served), shown.as_ref().unwrap_or(object), now),
         "object": match include {
+            // The mark is in the metadata: without it nobody would know.
+            Include::None if ends_initial_events(object) => {
+                partial(bare_metadata(served, object), false)
+            }
             Include::None => Value::Null,
             Include::Metadata { beta } => partial(bare_metadata(served, object), beta),
             Include::Object => whole(served.message, object),
@@ -74,6 +81,12 @@ pub fn row(
         row["conditions"] = json!([completed]);
     }
     row
+}
+
+/// Whether this is no object but the bookmark after a watch's initial events.
+fn ends_initial_events(object: &Value) -> bool {
+    let metadata = &object["metadata"];
+    metadata["name"].is_null() && metadata["annotations"][INITIAL_EVENTS_END] == "true"
 }
 
 /// The condition by which clients may tell rows of pods that have ended.
@@ -153,4 +166,36 @@ pub fn table_of(columns: &[Column], meta: &ListMeta, rows: Vec<Value>) -> Value 
         },
         "rows": rows,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config_maps() -> &'static Resource {
+        let all = schema::resources().iter();
+        let mut named = all.filter(|r| (r.group, r.plural) == ("", "configmaps"));
+        named.next().unwrap()
+    }
+
+    #[test]
+    fn the_end_of_the_initial_events_is_told_in_rows_without_objects() {
+        let now = jiff::Timestamp::UNIX_EPOCH;
+        let shown =
+            |object: Value| row(config_maps(), &object, Include::None, now)["object"].take();
+        let mark = json!({INITIAL_EVENTS_END: "true"});
+        let bookmark = json!({"metadata": {"resourceVersion": "7", "annotations": mark}});
+        let annotations = &shown(bookmark)["metadata"]["annotations"];
+        assert_eq!(annotations[INITIAL_EVENTS_END], "true");
+        let object = json!({"metadata": {"name": "a", "annotations": mark}});
+        assert_eq!(shown(object), Value::Null);
+    }
+
+    #[test]
+    fn a_watch_states_its_columns_once() {
+        let table = |headers| table(config_maps(), &ListMeta::default(), Vec::new(), headers);
+        assert_eq!(table(false)["columnDefinitions"], Value::Null);
+        let columns = table(true)["columnDefinitions"].take();
+        assert_eq!(columns.as_array().unwrap().len(), 3);
+    }
 }
