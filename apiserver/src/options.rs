@@ -238,7 +238,8 @@ pub struct ApiOptions {
     pub enable_aggregator_routing: bool,
 }
 
-/// Flags that tune how upstream is built inside. They are accepted so that a command line carries over, and change nothing.
+/// Flags that tune how upstream is built inside. They are accepted so that a command line carries over; of them
+/// `profiling` and `disabled_metrics` mean something here.
 #[derive(Debug, Clone, Args)]
 pub struct TuningOptions {
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value_t = true)]

@@ -75,6 +75,7 @@ pub async fn run(options: Options, stop: CancellationToken) -> anyhow::Result<()
         bail!("not supported yet: {}", refused.join(", "));
     }
     let metrics = Arc::new(Metrics::new());
+    metrics.disable(tuning.disabled_metrics.0);
     let Backends {
         main,
         others,

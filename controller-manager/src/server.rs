@@ -30,6 +30,7 @@ pub async fn run(options: Options, stop: CancellationToken) -> anyhow::Result<()
     let (qps, burst) = options.rate_limit();
     let config = options.client.config(NAME, qps, burst)?;
     let metrics = Registry::new();
+    metrics.disable(options.generic.disabled_metrics.0.clone());
     let requests = ClientMetrics::register(metrics.inner())?;
     let client = Client::new(config)?.with_metrics(&requests);
     metrics.report_features(&options.generic.feature_gates);

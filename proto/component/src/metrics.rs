@@ -1,9 +1,11 @@
 //! Metrics: one registry per daemon, passed in, rendered at `/metrics`.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use parking_lot::RwLock;
 use prometheus::core::Collector;
+use prometheus::proto::MetricFamily;
 use prometheus::{Encoder, IntCounterVec, IntGauge, IntGaugeVec, Opts, TextEncoder};
 
 use crate::features::{FeatureGates, GATES, Stage};
@@ -16,6 +18,7 @@ type Hook = Box<dyn Fn() + Send + Sync>;
 pub struct Registry {
     inner: prometheus::Registry,
     hooks: Arc<RwLock<Vec<Hook>>>,
+    disabled: Arc<RwLock<BTreeSet<String>>>,
 }
 
 impl Registry {
@@ -24,9 +27,11 @@ impl Registry {
         let registry = Self {
             inner: prometheus::Registry::new(),
             hooks: Arc::default(),
+            disabled: Arc::default(),
         };
         registry.register(prometheus::process_collector::ProcessCollector::for_self());
         registry.report_process();
+        registry.report_disabled();
         let info = &version::INFO;
         let opts = Opts::new(
             "kubernetes_build_info",
@@ -149,7 +154,32 @@ impl Registry {
         for hook in self.hooks.read().iter() {
             hook();
         }
-        text(&self.inner)
+        let mut families = self.inner.gather();
+        let disabled = self.disabled.read();
+        families.retain(|family| !disabled.contains(family.name()));
+        text(&families)
+    }
+
+    /// Leaves metrics out of `/metrics`, by their names (`--disabled-metrics`).
+    pub fn disable(&self, names: impl IntoIterator<Item = String>) {
+        let names = names.into_iter().filter(|name| !name.is_empty());
+        self.disabled.write().extend(names);
+    }
+
+    /// Tells how many are left out.
+    fn report_disabled(&self) {
+        let total = prometheus::IntCounter::new(
+            "disabled_metrics_total",
+            "Metrics that are disabled by a flag.",
+        );
+        if let Ok(total) = total {
+            self.register(total.clone());
+            let disabled = self.disabled.clone();
+            self.before_gathering(move || {
+                let count = disabled.read().len() as u64;
+                total.inc_by(count.saturating_sub(total.get()));
+            });
+        }
     }
 }
 
@@ -191,13 +221,13 @@ impl Slis {
 
     /// The body of `/metrics/slis`, and its content type.
     pub fn render(&self) -> (String, &'static str) {
-        text(&self.registry)
+        text(&self.registry.gather())
     }
 }
 
-fn text(registry: &prometheus::Registry) -> (String, &'static str) {
+fn text(families: &[MetricFamily]) -> (String, &'static str) {
     let mut body = Vec::new();
-    if let Err(error) = TextEncoder::new().encode(&registry.gather(), &mut body) {
+    if let Err(error) = TextEncoder::new().encode(families, &mut body) {
         tracing::error!("metrics cannot be rendered: {error}");
     }
     let body = String::from_utf8_lossy(&body).into_owned();
@@ -258,6 +288,11 @@ mod tests {
         registry.render();
         let (text, _) = registry.render();
         assert!(text.contains("\nx 2\n"), "{text}");
+        assert!(text.contains("\ndisabled_metrics_total 0\n"), "{text}");
+        registry.disable(["x".to_owned(), String::new()]);
+        let (text, _) = registry.render();
+        assert!(!text.contains("\nx "), "{text}");
+        assert!(text.contains("\ndisabled_metrics_total 1\n"), "{text}");
         assert!(
             text.contains(
                 "kubernetes_feature_enabled{name=\"APIServerIdentity\",stage=\"BETA\"} 1"
