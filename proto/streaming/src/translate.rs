@@ -7,6 +7,7 @@
 //!
 //! What must not be here: how the other side is reached.
 
+use std::future::ready;
 use std::io;
 use std::time::Duration;
 
@@ -16,7 +17,8 @@ use futures::{Sink, SinkExt, Stream, StreamExt};
 use meta::Status;
 use serde_json::{Value, json};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::{self, Message};
 
@@ -42,6 +44,8 @@ const END_OF: u8 = 255;
 
 /// The connection behind is kept alive, and found dead, by a ping this often; as upstream.
 const PING_INTERVAL: Duration = Duration::from_secs(5);
+/// A client that neither sends nor is sent anything for so long has gone; as upstream.
+const IDLE: Duration = Duration::from_secs(4 * 3600);
 /// How long an outcome may take to be sent; as upstream.
 const WRITE_OUTCOME: Duration = Duration::from_secs(10);
 /// Messages on their way to the command. Few: what a command does not read must not pile up.
@@ -218,14 +222,31 @@ where
         }
         Ok(())
     };
+    let (heard, last) = watch::channel(Instant::now());
+    let mut to_client = to_client.with(|message| {
+        heard.send_replace(Instant::now());
+        ready(Ok::<_, tungstenite::Error>(message))
+    });
+    let from_client = from_client.inspect(|_| {
+        heard.send_replace(Instant::now());
+    });
     let reads = outward(
         spdy::Reader::new(from_backend),
-        to_client,
+        &mut to_client,
         &queue,
         streams.stdout,
         stderr,
     );
     let client = inward(from_client, &queue, streams);
+    let idle = async {
+        loop {
+            let until = *last.borrow() + IDLE;
+            if until <= Instant::now() {
+                return;
+            }
+            tokio::time::sleep_until(until).await;
+        }
+    };
     let pings = async {
         let mut tick = tokio::time::interval(PING_INTERVAL);
         tick.tick().await;
@@ -245,6 +266,7 @@ where
         gone = client => gone.map(|()| Vec::new()),
         broken = writes => broken.map(|()| Vec::new()),
         () = pings => Ok(Vec::new()),
+        () = idle => Err(io::ErrorKind::TimedOut.into()),
     };
     match ended {
         Ok(message) => outcome(&message),
@@ -450,6 +472,26 @@ mod tests {
         assert_eq!(told["status"], "Failure");
         drop(client);
         assert_eq!(code.await.unwrap(), 500);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_is_silent_for_hours_has_gone() {
+        let (mut client, mut runtime, code) = served(ALL).await;
+        let started = Instant::now();
+        let read = tokio::spawn(async move {
+            let mut pings = Vec::new();
+            let _ = tokio::io::AsyncReadExt::read_to_end(&mut runtime, &mut pings).await;
+        });
+        assert_eq!(next(&mut client).await, [STDOUT]);
+        tokio::time::sleep(IDLE / 2).await;
+        client.send(message(STDIN, b"abc")).await.unwrap();
+        let told = next(&mut client).await;
+        let told: Value = serde_json::from_slice(&told[1..]).unwrap();
+        assert_eq!(told["status"], "Failure");
+        assert!(started.elapsed() >= IDLE / 2 * 3);
+        drop(client);
+        assert_eq!(code.await.unwrap(), 500);
+        read.await.unwrap();
     }
 
     #[test]
