@@ -177,6 +177,19 @@ mod tests {
 
     use super::*;
 
+    fn pod() -> Value {
+        json!({
+            "metadata": {"name": "p", "uid": "u"},
+            "spec": {
+                "nodeName": "n",
+                "hostNetwork": true,
+                "containers": [{"name": "c", "env": [{"name": "A", "value": "1"}]}, {"name": "d"}],
+                "volumes": [{"name": "v", "hostPath": {"path": "/a"}}],
+            },
+            "status": {"phase": "Running"},
+        })
+    }
+
     #[test]
     fn parts_are_the_same_while_what_they_read_is() {
         const PART: Part = Part::Of(&[
@@ -192,16 +205,7 @@ mod tests {
             ),
         ]);
         let message = schema::kind("", "v1", "Pod").unwrap();
-        let pod = json!({
-            "metadata": {"name": "p", "uid": "u"},
-            "spec": {
-                "nodeName": "n",
-                "hostNetwork": true,
-                "containers": [{"name": "c", "env": [{"name": "A", "value": "1"}]}],
-                "volumes": [{"name": "v", "hostPath": {"path": "/a"}}],
-            },
-            "status": {"phase": "Running"},
-        });
+        let pod = pod();
         let same = |pointer: &str, value: Value| {
             let mut other = pod.clone();
             *other.pointer_mut(pointer).unwrap() = value;
@@ -231,15 +235,7 @@ mod tests {
             ),
         ]);
         let message = schema::kind("", "v1", "Pod").unwrap();
-        let pod = json!({
-            "metadata": {"name": "p", "uid": "u"},
-            "spec": {
-                "nodeName": "n",
-                "hostNetwork": true,
-                "containers": [{"name": "c", "env": [{"name": "A", "value": "1"}]}, {"name": "d"}],
-            },
-            "status": {"phase": "Running"},
-        });
+        let pod = pod();
         let raw = crate::serde_pb::to_vec(message, &pod).unwrap();
         assert_eq!(
             crate::serde_pb::part_from_slice(message, &raw, WANTED).unwrap(),
