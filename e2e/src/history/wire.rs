@@ -11,13 +11,11 @@ use super::objects::{
 };
 use super::record::{Kind, Revision, Shown, Sort, State, Told};
 use crate::bench::proto::{Message, envelope};
-use crate::bench::scan::proto::{field, fields, unwrap};
+use crate::bench::scan::proto::{self, field, fields, unwrap};
 use crate::stand::http::{JSON, PROTOBUF};
 
 /// The annotation of the bookmark after the initial events.
 const END: &str = "k8s.io/initial-events-end";
-/// The length in front of a protobuf frame.
-const PREFIX: usize = 4;
 
 /// Which form a client speaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -163,10 +161,7 @@ impl Wire {
                 .iter()
                 .position(|byte| *byte == b'\n')
                 .map(|at| at + 1),
-            Self::Protobuf => {
-                let length = PREFIX + u32::from_be_bytes(*bytes.first_chunk()?) as usize;
-                (bytes.len() >= length).then_some(length)
-            }
+            Self::Protobuf => proto::frame(bytes),
         }
     }
 
@@ -178,7 +173,7 @@ impl Wire {
     pub fn event(self, sort: Sort, frame: &[u8]) -> Result<Event> {
         match self {
             Self::Json => json_event(sort, &serde_json::from_slice(frame)?),
-            Self::Protobuf => proto_event(sort, &frame[PREFIX..]),
+            Self::Protobuf => proto_event(sort, frame),
         }
     }
 }
@@ -212,17 +207,11 @@ fn json_event(sort: Sort, event: &Value) -> Result<Event> {
     }
 }
 
-fn proto_event(sort: Sort, event: &[u8]) -> Result<Event> {
-    const TYPE: u64 = 1;
-    const OBJECT: u64 = 2;
-    const RAW: u64 = 1;
-    const METADATA: u64 = 1;
-    const RESOURCE_VERSION: u64 = 6;
+fn proto_event(sort: Sort, frame: &[u8]) -> Result<Event> {
     const ANNOTATIONS: u64 = 12;
-    let object = field(event, OBJECT)?.context("no object")?;
-    let object = field(object, RAW)?.context("no object")?;
+    let (kind, object) = proto::event(frame)?;
     let object = unwrap(object)?;
-    match text(event, TYPE)?.unwrap_or_default().as_str() {
+    match kind {
         "ERROR" => {
             const MESSAGE: u64 = 3;
             const REASON: u64 = 4;
@@ -240,12 +229,11 @@ fn proto_event(sort: Sort, event: &[u8]) -> Result<Event> {
             Ok(Event::Error(code, why))
         }
         "BOOKMARK" => {
-            let metadata = field(object, METADATA)?.context("no metadata")?;
-            let revision = text(metadata, RESOURCE_VERSION)?.context("no resourceVersion")?;
+            let (metadata, revision) = proto::metadata(object)?;
             let end = entries(metadata, ANNOTATIONS)?
                 .get(END)
                 .is_some_and(|end| end == "true");
-            Ok(Event::Told(Told::Bookmark(revision.parse()?, end)))
+            Ok(Event::Told(Told::Bookmark(revision, end)))
         }
         kind => told(kind, from_proto(sort, object)?),
     }

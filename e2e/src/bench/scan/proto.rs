@@ -193,6 +193,44 @@ pub fn unwrap(enveloped: &[u8]) -> Result<&[u8]> {
     field(unknown, RAW)?.context("an empty envelope")
 }
 
+/// The length in front of a frame of a watch.
+const PREFIX: usize = 4;
+
+/// The size of the first frame of a watch, its length included, when it is whole.
+pub fn frame(bytes: &[u8]) -> Option<usize> {
+    let length = PREFIX + u32::from_be_bytes(*bytes.first_chunk()?) as usize;
+    (bytes.len() >= length).then_some(length)
+}
+
+/// The type of an event (`ADDED`) and its object, in its envelope, of a whole frame.
+///
+/// # Errors
+///
+/// When it is none.
+pub fn event(frame: &[u8]) -> Result<(&str, &[u8])> {
+    const TYPE: u64 = 1;
+    const OBJECT: u64 = 2;
+    const RAW: u64 = 1;
+    let event = frame.get(PREFIX..).context("no frame")?;
+    let kind = field(event, TYPE)?.context("no type")?;
+    let object = field(event, OBJECT)?.context("no object")?;
+    let object = field(object, RAW)?.context("no object")?;
+    Ok((std::str::from_utf8(kind)?, object))
+}
+
+/// An object's metadata, and the revision there.
+///
+/// # Errors
+///
+/// When it has none.
+pub fn metadata(object: &[u8]) -> Result<(&[u8], u64)> {
+    const METADATA: u64 = 1;
+    const RESOURCE_VERSION: u64 = 6;
+    let metadata = field(object, METADATA)?.context("no metadata")?;
+    let revision = field(metadata, RESOURCE_VERSION)?.context("no resourceVersion")?;
+    Ok((metadata, std::str::from_utf8(revision)?.parse()?))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

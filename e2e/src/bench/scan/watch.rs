@@ -3,8 +3,7 @@
 
 use anyhow::{Context as _, Result, bail, ensure};
 
-use super::proto::{field, unwrap};
-use super::{find, json_string};
+use super::{find, json_string, proto};
 
 /// The type of an event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -32,8 +31,6 @@ pub struct Event<'a> {
 
 /// What marks the bookmark after the initial events.
 const END: &[u8] = b"k8s.io/initial-events-end";
-/// The length in front of a protobuf frame.
-const PREFIX: usize = 4;
 
 /// The scan.
 #[derive(Debug)]
@@ -71,7 +68,7 @@ impl WatchScan {
         let mut rest = joined;
         while let Some(length) = self.frame(rest)? {
             let event = if self.proto {
-                proto(&rest[PREFIX..length])?
+                proto_event(&rest[..length])?
             } else {
                 json(&rest[..length])?
             };
@@ -90,12 +87,12 @@ impl WatchScan {
                 .position(|byte| *byte == b'\n')
                 .map(|at| at + 1));
         }
-        let Some(prefix) = bytes.first_chunk::<PREFIX>() else {
-            return Ok(None);
-        };
-        let length = PREFIX + u32::from_be_bytes(*prefix) as usize;
-        ensure!(length < 64 << 20, "a frame of {length} bytes");
-        Ok((bytes.len() >= length).then_some(length))
+        let frame = proto::frame(bytes);
+        ensure!(
+            frame.is_some() || bytes.len() < 64 << 20,
+            "a frame without an end"
+        );
+        Ok(frame)
     }
 }
 
@@ -127,21 +124,13 @@ fn json(line: &[u8]) -> Result<Event<'_>> {
     })
 }
 
-fn proto(event: &[u8]) -> Result<Event<'_>> {
-    const TYPE: u64 = 1;
-    const OBJECT: u64 = 2;
-    const RAW: u64 = 1;
-    const METADATA: u64 = 1;
-    const RESOURCE_VERSION: u64 = 6;
-    let text = field(event, TYPE)?.context("no type")?;
-    let object = field(event, OBJECT)?.context("no object")?;
-    let object = field(object, RAW)?.context("no object")?;
-    let kind = kind(text, object)?;
-    let metadata = field(unwrap(object)?, METADATA)?.context("no metadata")?;
-    let revision = field(metadata, RESOURCE_VERSION)?.context("no resourceVersion")?;
+fn proto_event(frame: &[u8]) -> Result<Event<'_>> {
+    let (text, object) = proto::event(frame)?;
+    let kind = kind(text.as_bytes(), object)?;
+    let (_, revision) = proto::metadata(proto::unwrap(object)?)?;
     Ok(Event {
         kind,
-        revision: std::str::from_utf8(revision)?.parse()?,
+        revision,
         object,
     })
 }
