@@ -91,6 +91,12 @@ pub struct ServingOptions {
     /// What `kubernetes.default` leads to; the bind address by default.
     #[arg(long)]
     pub advertise_address: Option<IpAddr>,
+    /// Where other API servers reach this one (KEP-4020), together with the port; the advertised
+    /// address by default.
+    #[arg(long)]
+    pub peer_advertise_ip: Option<IpAddr>,
+    #[arg(long)]
+    pub peer_advertise_port: Option<u16>,
     #[arg(long)]
     pub external_hostname: Option<String>,
     #[arg(long, default_value = "/var/run/kubernetes")]

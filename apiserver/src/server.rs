@@ -281,6 +281,7 @@ pub async fn run(options: Options, stop: CancellationToken) -> anyhow::Result<()
         });
     }
     let advertise = serving.advertise_address.unwrap_or(serving.bind_address);
+    let peer = serving.peer_advertise_ip.zip(serving.peer_advertise_port);
     let control_plane = ControlPlane {
         local: Arc::new(Local::new(registry.clone())),
         caches: caches.clone(),
@@ -291,6 +292,7 @@ pub async fn run(options: Options, stop: CancellationToken) -> anyhow::Result<()
         },
         advertise,
         secure_port: serving.secure_port,
+        peer: peer.unwrap_or((advertise, serving.secure_port)).into(),
         service_ranges,
         service_node_port: kubernetes_service_node_port,
         reconcile_endpoints: endpoint_reconciler_type != "none",
@@ -653,6 +655,8 @@ async fn serve(
         bind_address,
         secure_port,
         advertise_address: _,
+        peer_advertise_ip: _,
+        peer_advertise_port: _,
         external_hostname: _,
         cert_dir,
         tls_cert_file,

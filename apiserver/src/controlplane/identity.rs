@@ -1,7 +1,6 @@
 //! The server's own lease in `kube-system`, by which others know that it lives
 //! (KEP-1965).
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use jiff::Timestamp;
@@ -48,7 +47,7 @@ fn micro(at: Timestamp) -> Value {
 pub(super) async fn renew(cp: Arc<ControlPlane>) -> Result<(), Status> {
     let name = name(&cp.hostname);
     let now = Timestamp::now();
-    let address = SocketAddr::new(cp.advertise, cp.secure_port).to_string();
+    let address = cp.peer.to_string();
     if let Some(mut lease) = cp.local.get(GROUP, "leases", NAMESPACE, &name).await? {
         child_mut(&mut lease["metadata"], "annotations")
             .insert(PEER_ADDRESS.into(), address.into());

@@ -18,7 +18,7 @@ mod service;
 mod service_cidr;
 
 use std::future::Future;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -50,6 +50,8 @@ pub struct ControlPlane {
     /// `--advertise-address`
     pub advertise: IpAddr,
     pub secure_port: u16,
+    /// Where other API servers reach this one.
+    pub peer: SocketAddr,
     /// `--service-cluster-ip-range`
     pub service_ranges: Vec<IpNet>,
     /// `--kubernetes-service-node-port`; 0: none.
