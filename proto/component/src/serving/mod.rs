@@ -28,7 +28,7 @@ use rustls_pki_types::CertificateDer;
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 
-use gathered::Gathered;
+use gathered::{Corked, Gathered};
 pub use tls::{ServingCertificate, TlsError, TlsFiles, TlsOptions};
 
 /// A response's body.
@@ -226,7 +226,7 @@ async fn connection<S>(
 }
 
 /// The stream type that a TLS handshake yields.
-pub(crate) type TlsStream = tokio_rustls::server::TlsStream<TcpStream>;
+type TlsStream = tokio_rustls::server::TlsStream<Corked<TcpStream>>;
 
 #[cfg(test)]
 mod tests;

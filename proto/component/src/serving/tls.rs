@@ -18,6 +18,7 @@ use tokio_rustls::TlsAcceptor;
 
 use super::TlsStream;
 use super::client_cert::RequestClientCert;
+use super::gathered::Corked;
 
 /// How often files are looked at. Rotated certificates overlap by far more.
 const RELOAD_PERIOD: Duration = Duration::from_secs(10);
@@ -172,7 +173,8 @@ impl ServingCertificate {
         &self,
         stream: TcpStream,
     ) -> std::io::Result<(TlsStream, Arc<[CertificateDer<'static>]>)> {
-        let stream = TlsAcceptor::from(self.0.load_full()).accept(stream).await?;
+        let acceptor = TlsAcceptor::from(self.0.load_full());
+        let stream = acceptor.accept(Corked::new(stream)).await?;
         let certificates = stream.get_ref().1.peer_certificates().unwrap_or_default();
         let certificates = certificates.iter().cloned().collect();
         Ok((stream, certificates))
