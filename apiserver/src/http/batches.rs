@@ -26,8 +26,8 @@ struct Batch {
 
 impl Batches {
     /// Frames put together up to [`BATCH`]; one that stands alone is passed on as it is.
-    pub fn joined(&self, frames: &[Bytes], shared: bool) -> Vec<Bytes> {
-        let mut chunks = Vec::new();
+    pub fn joined(&self, frames: &[Bytes], shared: bool) -> VecDeque<Bytes> {
+        let mut chunks = VecDeque::new();
         let mut rest = frames;
         while !rest.is_empty() {
             let mut size = 0;
@@ -36,7 +36,7 @@ impl Batches {
                 size <= BATCH
             });
             let (group, others) = rest.split_at(fitting.count().max(1));
-            chunks.push(match group {
+            chunks.push_back(match group {
                 [only] => only.clone(),
                 several if shared => self.shared(several),
                 several => several.concat().into(),

@@ -1,17 +1,17 @@
 //! WATCH: an event per line (JSON) or per frame (protobuf) for as long as the client and
 //! the server want.
 
-use std::collections::HashMap;
+use std::collections::VecDeque;
+use std::future::Future;
+use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Duration;
+use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use futures::{Stream, StreamExt};
+use futures::{FutureExt, Stream, StreamExt};
 use http::header::{self, HeaderValue};
 use http::{Response, StatusCode};
 use meta::Status;
-use parking_lot::Mutex;
-use schema::Resource;
 use serde_json::{Value, json};
 use streaming::Message;
 
@@ -22,7 +22,7 @@ use super::super::context::RequestContext;
 use super::super::encode::{self, EventType, ListMeta, View};
 use super::super::metrics::WatchMetrics;
 use super::super::negotiate::{self, Media, Offer};
-use super::super::pace::{Bursts, Paced};
+use super::super::pace::{Paced, Phases};
 use super::super::websocket;
 use super::read::{self, Shape, meta_version};
 use super::table;
@@ -31,6 +31,9 @@ use crate::registry::store::Store;
 use crate::registry::store::errors::{During, status};
 use crate::storage;
 use crate::storage::cache::{Object, WatchItem, Watcher};
+
+/// A watcher gives way to others after so many events.
+const MOST_AT_ONCE: usize = 256;
 
 pub(super) async fn watch(
     chain: &Chain,
@@ -74,29 +77,23 @@ pub(super) async fn watch(
         headers_sent: false,
     };
     let stopping = chain.stopping.clone();
-    let stopped = async move { stopping.cancelled().await };
+    let over = async move {
+        // The server stops, or the watch has lasted long enough.
+        let _ = tokio::time::timeout(timeout, stopping.cancelled()).await;
+    };
     if websocket::is_asked_for(&request.headers) {
-        let events = messages(watcher, writer, timeout).take_until(stopped);
+        let events = messages(watcher, writer).take_until(over);
         return Ok(websocket::watch(request, events));
     }
-    let fan_out = chain.fan_out.clone();
-    let events = frames(watcher, writer, &fan_out, timeout).take_until(stopped);
+    let events = frames(watcher, writer, chain.fan_out.clone(), over);
     Ok(streamed(events, accepted.media))
 }
 
 /// What the watches of one server share.
 #[derive(Default)]
 pub struct FanOut {
-    /// By the address of the resource that is watched.
-    bursts: Mutex<HashMap<usize, Arc<Bursts>>>,
+    phases: Phases,
     batches: Batches,
-}
-
-impl FanOut {
-    fn bursts(&self, resource: &'static Resource) -> Arc<Bursts> {
-        let place = std::ptr::from_ref(resource) as usize;
-        self.bursts.lock().entry(place).or_default().clone()
-    }
 }
 
 fn streamed(
@@ -136,41 +133,66 @@ fn message(frame: Bytes, media: Media) -> Message {
 }
 
 /// The watch as chunks of a body, until it ends or its time is over.
+struct Frames<F> {
+    events: Paced<Watcher, fn(&Watcher) -> usize>,
+    writer: Writer,
+    fan_out: Arc<FanOut>,
+    /// What is ready to go out together. Here for its memory: it is empty between polls.
+    ready: Vec<Bytes>,
+    /// What goes out next.
+    chunks: VecDeque<Bytes>,
+    over: F,
+    ended: bool,
+}
+
 fn frames(
     watcher: Watcher,
-    mut writer: Writer,
-    fan_out: &Arc<FanOut>,
-    timeout: Duration,
-) -> impl Stream<Item = Result<Bytes, BoxError>> + Send + use<> {
-    let deadline = tokio::time::sleep(timeout);
-    let bursts = fan_out.bursts(writer.view.stored);
-    let fan_out = fan_out.clone();
-    Paced::new(watcher, Watcher::fan_out, bursts)
-        .ready_chunks(256)
-        .flat_map(move |items| {
-            let frames: Vec<_> = items
-                .into_iter()
-                .filter_map(|item| writer.frame_or_error(item))
-                .collect();
-            let chunks = fan_out.batches.joined(&frames, writer.is_shared());
-            futures::stream::iter(chunks.into_iter().map(Ok))
-        })
-        .take_until(deadline)
+    writer: Writer,
+    fan_out: Arc<FanOut>,
+    over: impl Future<Output = ()> + Send,
+) -> impl Stream<Item = Result<Bytes, BoxError>> + Send {
+    Frames {
+        events: Paced::new(watcher, Watcher::fan_out, &fan_out.phases),
+        writer,
+        fan_out,
+        ready: Vec::new(),
+        chunks: VecDeque::new(),
+        over: Box::pin(over),
+        ended: false,
+    }
+}
+
+impl<F: Future<Output = ()> + Unpin> Stream for Frames<F> {
+    type Item = Result<Bytes, BoxError>;
+
+    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let this = self.get_mut();
+        if let Some(chunk) = this.chunks.pop_front() {
+            return Poll::Ready(Some(Ok(chunk)));
+        }
+        this.ended = this.ended || this.over.poll_unpin(cx).is_ready();
+        while !this.ended && this.ready.len() < MOST_AT_ONCE {
+            match this.events.poll_next_unpin(cx) {
+                Poll::Ready(Some(item)) => this.ready.extend(this.writer.frame_or_error(item)),
+                Poll::Ready(None) => this.ended = true,
+                Poll::Pending if this.ready.is_empty() => return Poll::Pending,
+                Poll::Pending => break,
+            }
+        }
+        let shared = this.writer.is_shared();
+        this.chunks = this.fan_out.batches.joined(&this.ready, shared);
+        this.ready.clear();
+        Poll::Ready(this.chunks.pop_front().map(Ok))
+    }
 }
 
 /// The watch as messages of a WebSocket, one for each event.
-fn messages(
-    watcher: Watcher,
-    mut writer: Writer,
-    timeout: Duration,
-) -> impl Stream<Item = Message> + Send {
-    let deadline = tokio::time::sleep(timeout);
+fn messages(watcher: Watcher, mut writer: Writer) -> impl Stream<Item = Message> + Send {
     let media = writer.media;
-    let messages = watcher.filter_map(move |item| {
+    watcher.filter_map(move |item| {
         let frame = writer.frame_or_error(item);
         std::future::ready(frame.map(|frame| message(frame, media)))
-    });
-    messages.take_until(deadline)
+    })
 }
 
 /// Makes frames of a watch's items.
