@@ -226,10 +226,7 @@ pub async fn run(options: Options, stop: CancellationToken) -> anyhow::Result<()
         pods: store(&registry, "pods")?.clone(),
         nodes: store(&registry, "nodes")?.clone(),
         services: store(&registry, "services")?.clone(),
-        slices: registry
-            .store("discovery.k8s.io", "endpointslices")
-            .cloned()
-            .context("endpointslices must be served")?,
+        endpoints: store(&registry, "endpoints")?.clone(),
     };
     let kubelets = Arc::new(proxy::Kubelets::new(stores.nodes.clone(), kubelet));
     let mut endpoints = Endpoints {

@@ -21,6 +21,7 @@ use super::tls::ClientTls;
 use crate::http::body::{Body, BoxError};
 use crate::http::websocket;
 
+/// For the connection, and again for the TLS handshake.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// An address, and how to speak to it.
@@ -140,9 +141,10 @@ impl Backend {
         };
         let config = tls.config().map_err(Status::internal)?;
         let name = ServerName::try_from(self.host.clone()).map_err(Status::internal)?;
-        let stream = tokio_rustls::TlsConnector::from(config)
-            .connect(name, stream)
+        let handshake = tokio_rustls::TlsConnector::from(config).connect(name, stream);
+        let stream = tokio::time::timeout(CONNECT_TIMEOUT, handshake)
             .await
+            .map_err(|_| unreachable(&"TLS handshake timeout"))?
             .inspect_err(|e| self.count(e))
             .map_err(|e| unreachable(&e))?;
         self.over(stream, outgoing, upgrading).await
@@ -197,7 +199,16 @@ impl Backend {
         *request.method_mut() = method;
         *request.uri_mut() = target.parse().map_err(Status::internal)?;
         *request.headers_mut() = headers;
-        sender.send_request(request).await.map_err(|e| failed(&e))
+        let response = sender.send_request(request).await.map_err(|e| failed(&e))?;
+        match response.status() {
+            // Above all no redirect: it would lead the client, and what it sends, to wherever the
+            // backend likes (CVE-2020-8559).
+            code if upgrading && code != StatusCode::SWITCHING_PROTOCOLS && code.as_u16() < 400 => {
+                let message = format!("invalid upgrade response: status code {}", code.as_u16());
+                Err(Status::unknown(message))
+            }
+            _ => Ok(response),
+        }
     }
 }
 
@@ -233,6 +244,8 @@ fn refusal(error: &std::io::Error) -> String {
 
 #[cfg(test)]
 mod tests {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
     use super::*;
 
     #[test]
@@ -247,5 +260,37 @@ mod tests {
         assert!(wants_upgrade(&headers));
         strip(&mut headers, false);
         assert!(headers.is_empty());
+    }
+
+    /// What becomes of a request for an upgrade that is answered so.
+    async fn upgrade_answered(answer: &'static str) -> Result<StatusCode, i32> {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let backend = Backend {
+            host: "127.0.0.1".to_owned(),
+            port: listener.local_addr().unwrap().port(),
+            tls: None,
+            unverified: None,
+        };
+        let answering = async {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let _ = stream.read(&mut [0; 4096]).await.unwrap();
+            stream.write_all(answer.as_bytes()).await.unwrap();
+            stream
+        };
+        let asked = backend.upgrade("/exec".to_owned(), HeaderMap::new());
+        let (answer, _stream) = tokio::join!(asked, answering);
+        answer
+            .map(|answer| answer.status())
+            .map_err(|status| status.code)
+    }
+
+    #[tokio::test]
+    async fn who_asks_for_an_upgrade_is_not_led_elsewhere() {
+        let redirect = "HTTP/1.1 302 Found\r\nlocation: https://198.51.100.1/\r\n\r\n";
+        assert_eq!(upgrade_answered(redirect).await, Err(500));
+        let content = "HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n";
+        assert_eq!(upgrade_answered(content).await, Err(500));
+        let refusal = "HTTP/1.1 403 Forbidden\r\ncontent-length: 0\r\n\r\n";
+        assert_eq!(upgrade_answered(refusal).await, Ok(StatusCode::FORBIDDEN));
     }
 }

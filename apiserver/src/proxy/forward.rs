@@ -18,7 +18,6 @@ use crate::http::body::Body;
 use crate::http::context::RequestContext;
 use crate::http::verbs::Connect;
 use crate::registry::store::Store;
-use crate::storage::cache::{At, ListQuery, Selector};
 
 pub struct NodeProxy {
     pub kubelets: Arc<Kubelets>,
@@ -30,7 +29,8 @@ pub struct PodProxy {
 
 pub struct ServiceProxy {
     pub services: Arc<Store>,
-    pub slices: Arc<Store>,
+    pub endpoints: Arc<Store>,
+    pub pods: Arc<Store>,
 }
 
 /// `[<scheme>:]<name>[:<port>]`, as the name part of a proxy path may be.
@@ -256,13 +256,7 @@ impl Connect for ServiceProxy {
             let address = Address::parse(&name)
                 .ok_or_else(|| Status::bad_request(format!("invalid service request {name:?}")))?;
             let namespace = request.info.namespace.clone();
-            let service = self.services.get_tree(&namespace, address.name).await?;
-            let port_name = service_port(&service, address.port).ok_or_else(|| {
-                Status::service_unavailable(format!(
-                    "no service port {:?} found for service {:?}",
-                    address.port, address.name
-                ))
-            })?;
+            let port_name = self.port_name(&namespace, &address).await?;
             let (host, port) = self
                 .endpoint(&namespace, address.name, &port_name)
                 .await?
@@ -283,85 +277,79 @@ impl Connect for ServiceProxy {
     }
 }
 
-/// The name of the port that is asked for: by name, by number, or the only one.
-fn service_port(service: &Value, asked: &str) -> Option<String> {
-    let ports = service["spec"]["ports"].as_array()?;
-    let found = match asked {
-        "" if ports.len() == 1 => ports.first(),
-        "" => ports
-            .iter()
-            .find(|p| p["name"].as_str().is_none_or(str::is_empty)),
-        asked => ports.iter().find(|p| {
-            p["name"] == asked || p["port"].as_u64().is_some_and(|n| n.to_string() == asked)
-        }),
-    }?;
-    Some(found["name"].as_str().unwrap_or_default().to_owned())
-}
+/// Addresses that serve a port, and the port's number.
+type Serving<'a> = (Vec<&'a Value>, u16);
 
 impl ServiceProxy {
-    /// A ready endpoint, another one each time.
+    /// What the port that is asked for is called: numbers are those of the Service.
+    async fn port_name(&self, namespace: &str, address: &Address<'_>) -> Result<String, Status> {
+        let Ok(number) = address.port.parse::<i64>() else {
+            return Ok(address.port.to_owned());
+        };
+        let service = self.services.get_tree(namespace, address.name).await?;
+        let ports = service["spec"]["ports"].as_array();
+        let found = ports.into_iter().flatten().find(|p| p["port"] == number);
+        let found = found.ok_or_else(|| {
+            Status::service_unavailable(format!(
+                "no service port {number} found for service {:?}",
+                address.name
+            ))
+        })?;
+        Ok(found["name"].as_str().unwrap_or_default().to_owned())
+    }
+
+    /// A ready address of a pod, another one each time.
+    ///
+    /// Endpoints are written by users too: were they believed, the server would connect to any
+    /// address for them. So there must be a pod that has the address.
     async fn endpoint(
         &self,
         namespace: &str,
         service: &str,
         port_name: &str,
     ) -> Result<Option<(String, u16)>, Status> {
-        let selector = Selector {
-            namespace: namespace.to_owned(),
-            labels: meta::labels::Selector::parse(&format!("kubernetes.io/service-name={service}"))
-                .map_err(Status::internal)?,
-            ..Selector::default()
-        };
-        let query = ListQuery {
-            selector: &selector,
-            at: At::Any,
-            limit: 0,
-            start: "",
-        };
-        let list = self
-            .slices
-            .cache
-            .list(&query)
-            .await
-            .map_err(Status::internal)?;
-        if list.objects.is_empty() {
-            return Err(Status::not_found(
-                &GroupResource::new("", "services"),
-                service,
-            ));
+        let endpoints = self.endpoints.get_tree(namespace, service).await;
+        let endpoints = endpoints.map_err(|status| match status.code {
+            404 => Status::not_found(&GroupResource::new("", "services"), service),
+            _ => status,
+        })?;
+        for (mut addresses, port) in serving(&endpoints, port_name) {
+            while !addresses.is_empty() {
+                let at = rand::random::<u64>() as usize % addresses.len();
+                if let Some(ip) = self.of_pod(namespace, addresses.swap_remove(at)).await {
+                    return Ok(Some((ip, port)));
+                }
+            }
         }
-        let mut found = Vec::new();
-        for object in &list.objects {
-            let slice = self.slices.tree(object.bytes(), object.revision())?;
-            found.extend(ready(&slice, port_name));
+        Ok(None)
+    }
+
+    /// The address, if the pod that it is said to be of has it.
+    async fn of_pod(&self, namespace: &str, address: &Value) -> Option<String> {
+        let (ip, target) = (address["ip"].as_str()?, &address["targetRef"]);
+        if target["namespace"] != namespace {
+            return None;
         }
-        if found.is_empty() {
-            return Ok(None);
-        }
-        let at = rand::random::<u64>() as usize % found.len();
-        Ok(Some(found.swap_remove(at)))
+        let pod = self
+            .pods
+            .get_tree(namespace, target["name"].as_str()?)
+            .await;
+        let pod = pod.ok()?;
+        let mut ips = pod["status"]["podIPs"].as_array()?.iter();
+        ips.any(|has| has["ip"] == ip).then(|| ip.to_owned())
     }
 }
 
-/// The ready endpoints of a slice that have the port.
-fn ready(slice: &Value, port_name: &str) -> Vec<(String, u16)> {
-    let port = slice["ports"]
-        .as_array()
-        .into_iter()
-        .flatten()
-        .find(|p| p["name"].as_str().unwrap_or_default() == port_name)
-        .and_then(|p| p["port"].as_u64())
-        .and_then(|p| u16::try_from(p).ok());
-    let Some(port) = port else {
-        return Vec::new();
-    };
-    slice["endpoints"]
-        .as_array()
-        .into_iter()
-        .flatten()
-        .filter(|e| e["conditions"]["ready"] != false)
-        .filter_map(|e| Some((e["addresses"][0].as_str()?.to_owned(), port)))
-        .collect()
+/// Where the port is served, subset by subset.
+fn serving<'a>(endpoints: &'a Value, port_name: &str) -> Vec<Serving<'a>> {
+    let subsets = endpoints["subsets"].as_array().into_iter().flatten();
+    let serving = subsets.filter_map(|subset| {
+        let mut ports = subset["ports"].as_array()?.iter();
+        let port = ports.find(|p| p["name"].as_str().unwrap_or_default() == port_name)?;
+        let port = u16::try_from(port["port"].as_u64()?).ok()?;
+        Some((subset["addresses"].as_array()?.iter().collect(), port))
+    });
+    serving.collect()
 }
 
 #[cfg(test)]
@@ -390,16 +378,17 @@ mod tests {
     }
 
     #[test]
-    fn ports_and_endpoints_are_chosen() {
-        let service =
-            json!({"spec": {"ports": [{"name": "a", "port": 80}, {"name": "b", "port": 81}]}});
-        assert_eq!(service_port(&service, "81").as_deref(), Some("b"));
-        assert_eq!(service_port(&service, "a").as_deref(), Some("a"));
-        assert_eq!(service_port(&service, ""), None);
-        let slice = json!({"ports": [{"name": "a", "port": 8080}], "endpoints": [
-            {"addresses": ["10.0.0.1"]}, {"addresses": ["10.0.0.2"], "conditions": {"ready": false}},
+    fn a_port_is_served_where_its_name_is() {
+        let endpoints = json!({"subsets": [
+            {"notReadyAddresses": [{"ip": "10.0.0.9"}], "ports": [{"name": "a", "port": 8080}]},
+            {"addresses": [{"ip": "10.0.0.1"}, {"ip": "10.0.0.2"}],
+                "ports": [{"name": "b", "port": 9}, {"name": "a", "port": 8081}]},
+            {"addresses": [{"ip": "10.0.0.3"}], "ports": [{"port": 80}]},
         ]});
-        assert_eq!(ready(&slice, "a"), [("10.0.0.1".to_owned(), 8080)]);
-        assert!(ready(&slice, "x").is_empty());
+        let served = |port| json!(serving(&endpoints, port));
+        let two = json!([{"ip": "10.0.0.1"}, {"ip": "10.0.0.2"}]);
+        assert_eq!(served("a"), json!([[two, 8081]]));
+        assert_eq!(served(""), json!([[[{"ip": "10.0.0.3"}], 80]]));
+        assert_eq!(served("x"), json!([]));
     }
 }

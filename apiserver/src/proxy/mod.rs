@@ -38,7 +38,7 @@ pub struct Stores {
     pub pods: Arc<Store>,
     pub nodes: Arc<Store>,
     pub services: Arc<Store>,
-    pub slices: Arc<Store>,
+    pub endpoints: Arc<Store>,
 }
 
 /// Every such endpoint of the core group, by plural and subresource.
@@ -88,7 +88,8 @@ pub fn endpoints(
     all.insert(("", "pods", "proxy"), Arc::new(pods));
     let services = ServiceProxy {
         services: stores.services.clone(),
-        slices: stores.slices.clone(),
+        endpoints: stores.endpoints.clone(),
+        pods: stores.pods.clone(),
     };
     all.insert(("", "services", "proxy"), Arc::new(services));
     all
