@@ -11,6 +11,7 @@ use jiff::{SignedDuration, Timestamp};
 use meta::Status;
 use parking_lot::Mutex;
 use rustls_pki_types::CertificateDer;
+use rustls_pki_types::pem::PemObject as _;
 use serde_json::{Value, json};
 
 use super::keys::SigningKey;
@@ -471,4 +472,35 @@ fn websockets_carry_the_token_as_a_protocol() {
         "v5.channel.k8s.io"
     );
     assert_eq!(map.len(), 2);
+}
+
+#[test]
+fn certificates_of_version_1_are_believed_as_far_as_their_issuer() {
+    let testdata = std::path::Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../proto/component/src/serving/testdata");
+    let chain = [CertificateDer::from_pem_file(testdata.join("v1.crt")).unwrap()];
+    let at = |seconds| -> Clock { Arc::new(move || Timestamp::from_second(seconds).unwrap()) };
+    let (now, long_ago) = (at(1_800_000_000), at(1_000_000_000));
+
+    let bundle = x509::CaBundle::load(&testdata.join("ca.crt")).unwrap();
+    assert!(bundle.verify(&chain, &long_ago).is_err());
+    let subject = bundle.verify(&chain, &now).unwrap();
+    let user = subject.user.unwrap();
+    assert_eq!(user.name, "jane");
+    assert!(user.groups.contains(&"dev".to_owned()));
+
+    // Another authority of the same name.
+    let directory = tempfile::tempdir().unwrap();
+    let mut other = rcgen::CertificateParams::default();
+    other.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    other.distinguished_name = rcgen::DistinguishedName::new();
+    let name = rcgen::DnValue::Utf8String("ca".into());
+    other
+        .distinguished_name
+        .push(rcgen::DnType::CommonName, name);
+    let key = rcgen::KeyPair::generate().unwrap();
+    let path = directory.path().join("ca.crt");
+    std::fs::write(&path, other.self_signed(&key).unwrap().pem()).unwrap();
+    let bundle = x509::CaBundle::load(&path).unwrap();
+    assert!(bundle.verify(&chain, &now).is_err());
 }

@@ -15,7 +15,8 @@ use rustls::server::danger::ClientCertVerifier;
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, UnixTime};
 use sha2::{Digest, Sha256};
-use x509_parser::prelude::{FromDer, X509Certificate};
+use x509_parser::oid_registry::OID_PKCS1_SHA1WITHRSA;
+use x509_parser::prelude::{ASN1Time, FromDer, X509Certificate, X509Version};
 
 use super::service_account::CREDENTIAL_ID;
 use super::{AuthenticationError, Clock, User, authenticated};
@@ -45,6 +46,7 @@ pub struct CaBundle {
 
 struct Loaded {
     pem: Vec<u8>,
+    authorities: Vec<CertificateDer<'static>>,
     verifier: Arc<dyn ClientCertVerifier>,
     /// Chains that verified, with the leaf's user and until when. Goes with the bundle.
     known: Mutex<HashMap<[u8; 32], (Subject, Timestamp)>>,
@@ -113,10 +115,17 @@ impl CaBundle {
         let time = UnixTime::since_unix_epoch(std::time::Duration::from_secs(
             now.as_second().max(0) as u64,
         ));
-        loaded
-            .verifier
-            .verify_client_cert(leaf, intermediates, time)
-            .map_err(|e| invalid(&e))?;
+        let (_, parsed) = X509Certificate::from_der(leaf).map_err(|e| invalid(&e))?;
+        if parsed.version() == X509Version::V1 {
+            loaded
+                .verify_unextended(&parsed, now)
+                .map_err(|e| invalid(&e))?;
+        } else {
+            loaded
+                .verifier
+                .verify_client_cert(leaf, intermediates, time)
+                .map_err(|e| invalid(&e))?;
+        }
 
         let mut until = Timestamp::MAX;
         for certificate in chain {
@@ -149,8 +158,10 @@ impl Loaded {
             reason,
         };
         let mut roots = RootCertStore::empty();
+        let mut authorities = Vec::new();
         for certificate in CertificateDer::pem_slice_iter(&pem) {
             let certificate = certificate.map_err(|e| bad(e.to_string()))?;
+            authorities.push(certificate.clone());
             roots.add(certificate).map_err(|e| bad(e.to_string()))?;
         }
         let verifier = WebPkiClientVerifier::builder_with_provider(
@@ -161,9 +172,41 @@ impl Loaded {
         .map_err(|e| bad(e.to_string()))?;
         Ok(Self {
             pem,
+            authorities,
             verifier,
             known: Mutex::default(),
         })
+    }
+
+    /// Verifies a certificate of X.509 version 1, which rustls does not read. It has no extensions,
+    /// so it may be used for anything; it must have been issued by an authority of the bundle.
+    fn verify_unextended(
+        &self,
+        certificate: &X509Certificate<'_>,
+        now: Timestamp,
+    ) -> Result<(), String> {
+        let now = ASN1Time::from_timestamp(now.as_second()).map_err(|e| e.to_string())?;
+        let is_valid = |one: &X509Certificate<'_>| one.validity().is_valid_at(now);
+        if !is_valid(certificate) {
+            return Err("certificate has expired or is not yet valid".into());
+        }
+        // What it still proves is little (RFC 6194), and Go takes it no more.
+        if certificate.signature_algorithm.algorithm == OID_PKCS1_SHA1WITHRSA {
+            return Err("insecure algorithm SHA1-RSA".into());
+        }
+        let issued = |authority: &CertificateDer<'_>| {
+            X509Certificate::from_der(authority).is_ok_and(|(_, authority)| {
+                authority.subject().as_raw() == certificate.issuer().as_raw()
+                    && is_valid(&authority)
+                    && certificate
+                        .verify_signature(Some(authority.public_key()))
+                        .is_ok()
+            })
+        };
+        if self.authorities.iter().any(issued) {
+            return Ok(());
+        }
+        Err("certificate signed by unknown authority".into())
     }
 }
 

@@ -79,7 +79,7 @@ impl ClientTls {
             }
             None => builder
                 .dangerous()
-                .with_custom_certificate_verifier(Arc::new(AnyServer(provider))),
+                .with_custom_certificate_verifier(Arc::new(AnyServer(provider.clone()))),
         };
         let mut config = match (&self.files.certificate, &self.files.key) {
             (Some(certificate), Some(key)) => {
@@ -88,7 +88,9 @@ impl ClientTls {
                         file: key.clone(),
                         source,
                     })?;
-                builder.with_client_auth_cert(certificates(certificate)?, key_der)?
+                let chain = certificates(certificate)?;
+                let shown = client::client_certificate(chain, key_der, &provider)?;
+                builder.with_client_cert_resolver(shown)
             }
             _ => builder.with_no_client_auth(),
         };

@@ -34,5 +34,5 @@ pub use error::{Error, Result, optional};
 pub use expectations::Expectations;
 pub use informer::{Informer, Informers};
 pub use object::{Dynamic, Kind, Object, ObjectKey, PartialObject, ResourceInfo, SlimMeta};
-pub use tls::AnyServer;
+pub use tls::{AnyServer, client_certificate};
 pub use transport::Body;

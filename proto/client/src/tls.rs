@@ -2,9 +2,13 @@
 
 use std::sync::Arc;
 
+use rustls::client::ResolvesClientCert;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, ring};
-use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
+use rustls::{
+    ClientConfig, DigitallySignedStruct, InconsistentKeys, RootCertStore, SignatureScheme,
+};
 use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 
@@ -44,7 +48,7 @@ impl Material {
         let builder = if config.insecure_skip_tls_verify {
             builder
                 .dangerous()
-                .with_custom_certificate_verifier(Arc::new(AnyServer(provider)))
+                .with_custom_certificate_verifier(Arc::new(AnyServer(Arc::clone(&provider))))
         } else {
             builder.with_root_certificates(self.roots()?)
         };
@@ -54,9 +58,9 @@ impl Material {
                 let chain = certificates("client certificate", cert)?;
                 let key =
                     PrivateKeyDer::from_pem_slice(key).map_err(|e| tls_error("client key", &e))?;
-                builder
-                    .with_client_auth_cert(chain, key)
-                    .map_err(|e| tls_error("client certificate and key", &e))
+                let shown = client_certificate(chain, key, &provider)
+                    .map_err(|e| tls_error("client certificate and key", &e))?;
+                Ok(builder.with_client_cert_resolver(shown))
             }
         }
     }
@@ -90,6 +94,26 @@ fn tls_error(what: &str, e: &dyn std::fmt::Display) -> ConfigError {
     ConfigError::Tls {
         what: what.to_owned(),
         message: e.to_string(),
+    }
+}
+
+/// A certificate that a client shows. Its form is its readers' affair: rustls does not read those
+/// of X.509 version 1, which `openssl x509 -req` makes and servers in Go take.
+///
+/// # Errors
+///
+/// When the key cannot be used, or is not that of a certificate which rustls reads.
+pub fn client_certificate(
+    chain: Vec<CertificateDer<'static>>,
+    key: PrivateKeyDer<'static>,
+    provider: &CryptoProvider,
+) -> Result<Arc<dyn ResolvesClientCert>, rustls::Error> {
+    let certified = CertifiedKey::new(chain, provider.key_provider.load_private_key(key)?);
+    match certified.keys_match() {
+        Err(rustls::Error::InconsistentKeys(InconsistentKeys::KeyMismatch)) => {
+            Err(InconsistentKeys::KeyMismatch.into())
+        }
+        _ => Ok(Arc::new(SingleCertAndKey::from(certified))),
     }
 }
 

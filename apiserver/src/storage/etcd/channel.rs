@@ -223,13 +223,14 @@ fn client_config(transport: &Transport) -> Result<ClientConfig, ConnectError> {
     let mut roots = RootCertStore::empty();
     roots.add_parsable_certificates(certificates(ca)?);
     let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let builder = ClientConfig::builder_with_provider(provider)
+    let builder = ClientConfig::builder_with_provider(provider.clone())
         .with_safe_default_protocol_versions()?
         .with_root_certificates(roots);
     let mut config = match (&transport.cert_file, &transport.key_file) {
         (Some(cert), Some(key)) => {
             let key = PrivateKeyDer::from_pem_file(key).map_err(pem(key))?;
-            builder.with_client_auth_cert(certificates(cert)?, key)?
+            let shown = client::client_certificate(certificates(cert)?, key, &provider)?;
+            builder.with_client_cert_resolver(shown)
         }
         _ => builder.with_no_client_auth(),
     };

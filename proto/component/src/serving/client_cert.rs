@@ -6,8 +6,18 @@ use std::sync::Arc;
 use rustls::client::danger::HandshakeSignatureValid;
 use rustls::crypto::CryptoProvider;
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
-use rustls::{DigitallySignedStruct, DistinguishedName, RootCertStore, SignatureScheme};
+use rustls::{
+    CertificateError, DigitallySignedStruct, DistinguishedName, RootCertStore, SignatureScheme,
+};
 use rustls_pki_types::{CertificateDer, UnixTime};
+use x509_parser::prelude::{FromDer, X509Certificate, X509Version};
+
+/// The certificate, if it is of X.509 version 1, which knows no extensions: `openssl x509 -req`
+/// makes such ones, and rustls does not read them.
+fn unextended<'c>(certificate: &'c CertificateDer<'_>) -> Option<X509Certificate<'c>> {
+    let (_, parsed) = X509Certificate::from_der(certificate).ok()?;
+    (parsed.version() == X509Version::V1).then_some(parsed)
+}
 
 /// Asks for a client certificate, accepts any or none, and verifies only that the client
 /// holds its key.
@@ -54,12 +64,18 @@ impl ClientCertVerifier for RequestClientCert {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        rustls::crypto::verify_tls12_signature(
-            message,
-            cert,
-            dss,
-            &self.provider.signature_verification_algorithms,
-        )
+        let algorithms = &self.provider.signature_verification_algorithms;
+        let Some(unextended) = unextended(cert) else {
+            return rustls::crypto::verify_tls12_signature(message, cert, dss, algorithms);
+        };
+        let key = &unextended.public_key().subject_public_key.data;
+        let mut of_scheme = (algorithms.mapping.iter())
+            .filter(|(scheme, _)| *scheme == dss.scheme)
+            .flat_map(|(_, algorithms)| algorithms.iter());
+        of_scheme
+            .any(|a| a.verify_signature(key, message, dss.signature()).is_ok())
+            .then(HandshakeSignatureValid::assertion)
+            .ok_or(CertificateError::BadSignature.into())
     }
 
     fn verify_tls13_signature(
@@ -68,12 +84,14 @@ impl ClientCertVerifier for RequestClientCert {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        rustls::crypto::verify_tls13_signature(
-            message,
-            cert,
-            dss,
-            &self.provider.signature_verification_algorithms,
-        )
+        let algorithms = &self.provider.signature_verification_algorithms;
+        match unextended(cert) {
+            None => rustls::crypto::verify_tls13_signature(message, cert, dss, algorithms),
+            Some(unextended) => {
+                let key = unextended.public_key().raw.into();
+                rustls::crypto::verify_tls13_signature_with_raw_key(message, &key, dss, algorithms)
+            }
+        }
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
