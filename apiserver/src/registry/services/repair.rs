@@ -7,6 +7,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
 
 use super::super::object_meta::meta;
@@ -18,9 +19,12 @@ use crate::health::Step;
 use crate::storage::cache::Selector;
 
 const EVERY: Duration = Duration::from_secs(3 * 60);
-/// How many times in a row something must be seen without an owner. The Service may be
-/// about to be written.
+/// How many times in a row a port must be seen without an owner. The Service may be about to be
+/// written.
 const SIGHTINGS: u32 = 3;
+/// Addresses are objects that know their age: one of less than this may be about to get its
+/// Service.
+const GRACE: SignedDuration = SignedDuration::from_secs(60);
 
 /// Counts sightings; forgets what is no longer seen. Says what has been seen often enough.
 fn count<T: Ord + Clone>(seen: &mut BTreeMap<T, u32>, now: &BTreeSet<T>) -> BTreeSet<T> {
@@ -42,7 +46,6 @@ pub async fn repair(
     repaired: Step,
 ) {
     let mut stray_ports = BTreeMap::new();
-    let mut stray_addresses = BTreeMap::new();
     let mut leaked_ports = BTreeSet::new();
     let mut ticks = tokio::time::interval(EVERY);
     loop {
@@ -60,8 +63,7 @@ pub async fn repair(
                 tracing::warn!(error = %e, "repairing node ports");
             }
         }
-        let leaked = count(&mut stray_addresses, &strays(&all, &addresses.all().await));
-        for name in leaked {
+        for name in strays(&all, &addresses.all().await, Timestamp::now()) {
             metrics.address_repaired("leak");
             if let Err(e) = addresses.delete(&name).await {
                 metrics.address_repair_failed();
@@ -73,8 +75,8 @@ pub async fn repair(
     }
 }
 
-/// Addresses that no Service has.
-fn strays(services: &[Value], objects: &[Value]) -> BTreeSet<String> {
+/// Addresses that no Service has, and that have waited long enough for one.
+fn strays(services: &[Value], objects: &[Value], now: Timestamp) -> BTreeSet<String> {
     let owned: BTreeSet<(String, String, IpAddr)> = services
         .iter()
         .flat_map(|s| {
@@ -92,7 +94,9 @@ fn strays(services: &[Value], objects: &[Value]) -> BTreeSet<String> {
             let text = |key: &str| parent[key].as_str().unwrap_or_default().to_owned();
             let name = meta(object).name();
             let key = (text("namespace"), text("name"), name.parse().ok()?);
-            (!owned.contains(&key)).then(|| name.to_owned())
+            let created = object["metadata"]["creationTimestamp"].as_str()?;
+            let created: Timestamp = created.parse().ok()?;
+            (!owned.contains(&key) && now.duration_since(created) > GRACE).then(|| name.to_owned())
         })
         .collect()
 }
@@ -150,13 +154,18 @@ mod tests {
     fn an_address_belongs_to_its_service() {
         let service = json!({"metadata": {"namespace": "a", "name": "s"},
                              "spec": {"clusterIP": "10.0.0.1", "clusterIPs": ["10.0.0.1"]}});
-        let object = |ip: &str, name: &str| json!({"metadata": {"name": ip}, "spec": {"parentRef": {"namespace": "a", "name": name}}});
+        let object = |ip: &str, name: &str, created: &str| {
+            json!({"metadata": {"name": ip, "creationTimestamp": created},
+                   "spec": {"parentRef": {"namespace": "a", "name": name}}})
+        };
         let objects = [
-            object("10.0.0.1", "s"),
-            object("10.0.0.2", "s"),
-            object("10.0.0.3", "t"),
+            object("10.0.0.1", "s", "2026-01-01T00:00:00Z"),
+            object("10.0.0.2", "s", "2026-01-01T00:00:00Z"),
+            object("10.0.0.3", "t", "2026-01-01T00:00:29Z"),
+            object("10.0.0.4", "t", "2026-01-01T00:00:31Z"),
         ];
-        let found = strays(&[service], &objects);
+        let now = "2026-01-01T00:01:30Z".parse().unwrap();
+        let found = strays(&[service], &objects, now);
         assert_eq!(
             found.into_iter().collect::<Vec<_>>(),
             ["10.0.0.2", "10.0.0.3"]

@@ -4,11 +4,12 @@
 //! What must not be here: etcd's messages, which errors a request survives.
 
 use std::future::Future;
+use std::io::IoSlice;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use http::Uri;
@@ -16,8 +17,9 @@ use hyper_util::rt::TokioIo;
 use rustls::{ClientConfig, RootCertStore};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName};
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
+use tokio::time::Sleep;
 use tonic::transport::{Channel, Endpoint};
 
 /// Where etcd is and how it is spoken to (`--etcd-servers`, `--etcd-cafile`, …).
@@ -29,6 +31,16 @@ pub struct Transport {
     pub ca_file: Option<PathBuf>,
     pub cert_file: Option<PathBuf>,
     pub key_file: Option<PathBuf>,
+}
+
+impl Transport {
+    /// How long a member may take to answer a new connection.
+    fn dial_timeout(&self) -> Duration {
+        match self.servers.len() {
+            0 | 1 => DIAL_TIMEOUT,
+            _ => DIAL_TIMEOUT_OF_SEVERAL,
+        }
+    }
 }
 
 /// What is wrong with the configured servers.
@@ -91,14 +103,9 @@ impl Members {
             .enumerate()
             .map(|(index, server)| {
                 let (connector, plain) = Connector::new(server, shared.clone())?;
-                let dial = if transport.servers.len() > 1 {
-                    DIAL_TIMEOUT_OF_SEVERAL
-                } else {
-                    DIAL_TIMEOUT
-                };
                 let channel = Endpoint::from_shared(plain)
                     .map_err(|_| TransportError::Invalid(server.clone()))?
-                    .connect_timeout(dial)
+                    .connect_timeout(transport.dial_timeout())
                     .http2_keep_alive_interval(KEEPALIVE)
                     .keep_alive_timeout(KEEPALIVE_TIMEOUT)
                     // Pages and the watch are megabytes; the default window stalls them.
@@ -149,6 +156,72 @@ struct Connector {
 trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Io for T {}
 
+/// A connection on which the member must say something soon: HTTP/2 begins with its settings. The
+/// kernel of one that hangs accepts connections too.
+struct Greeted<S> {
+    stream: S,
+    /// Until it has said something.
+    due: Option<Pin<Box<Sleep>>>,
+}
+
+impl<S> Greeted<S> {
+    fn within(limit: Duration, stream: S) -> Self {
+        Self {
+            stream,
+            due: Some(Box::pin(tokio::time::sleep(limit))),
+        }
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Greeted<S> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        into: &mut ReadBuf<'_>,
+    ) -> Poll<std::io::Result<()>> {
+        let this = self.get_mut();
+        let read = Pin::new(&mut this.stream).poll_read(cx, into);
+        if read.is_ready() {
+            this.due = None;
+        } else if let Some(due) = &mut this.due {
+            ready!(due.as_mut().poll(cx));
+            this.due = None;
+            return Poll::Ready(Err(std::io::ErrorKind::TimedOut.into()));
+        }
+        read
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Greeted<S> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<std::io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, bytes)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<std::io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(cx, slices)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
 impl Connector {
     /// Also the address without TLS, which tonic wants since TLS happens here.
     fn new(server: &str, transport: Arc<Transport>) -> Result<(Self, String), TransportError> {
@@ -183,6 +256,7 @@ impl Connector {
             .await
             .map_err(io)?;
         stream.set_nodelay(true).map_err(io)?;
+        let stream = Greeted::within(self.transport.dial_timeout(), stream);
         if !self.tls {
             return Ok(Box::new(stream));
         }
@@ -251,6 +325,8 @@ fn pem(file: &Path) -> impl FnOnce(rustls_pki_types::pem::Error) -> ConnectError
 
 #[cfg(test)]
 mod tests {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
     use super::*;
 
     #[test]
@@ -274,6 +350,25 @@ mod tests {
         let (connector, plain) = Connector::new("https://[::1]:23790", shared).unwrap();
         assert_eq!((connector.host.as_str(), connector.port), ("::1", 23790));
         assert_eq!(plain, "http://[::1]:23790");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_member_that_says_nothing_is_given_up() {
+        let limit = Duration::from_secs(5);
+        let (near, _far) = tokio::io::duplex(64);
+        let mut silent = Greeted::within(limit, near);
+        let before = tokio::time::Instant::now();
+        let error = silent.read_u8().await.unwrap_err();
+        assert_eq!(error.kind(), std::io::ErrorKind::TimedOut);
+        assert_eq!(before.elapsed(), limit);
+
+        // Who has said something may be silent for as long as the keepalives allow.
+        let (near, mut said) = tokio::io::duplex(64);
+        let mut greeted = Greeted::within(limit, near);
+        said.write_u8(1).await.unwrap();
+        assert_eq!(greeted.read_u8().await.unwrap(), 1);
+        let later = tokio::time::timeout(2 * limit, greeted.read_u8()).await;
+        assert!(later.is_err());
     }
 
     #[tokio::test]
