@@ -56,6 +56,7 @@ pub async fn run(options: Options, stop: CancellationToken) -> anyhow::Result<()
         "starting kube-apiserver"
     );
     tracing::debug!(?options, "effective options");
+    options.validate()?;
     let Options {
         etcd,
         serving,

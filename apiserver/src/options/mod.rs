@@ -2,6 +2,8 @@
 //!
 //! What must not be here: what they lead to (`server.rs`).
 
+mod validation;
+
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
