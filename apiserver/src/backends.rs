@@ -90,6 +90,12 @@ struct BadOverride;
 
 type Resources = Vec<(String, String)>;
 
+/// Without those that a comma too many makes, as etcd's client has it.
+fn named(servers: &[String]) -> Vec<String> {
+    let named = servers.iter().filter(|server| !server.is_empty());
+    named.cloned().collect()
+}
+
 /// The resources by their servers, the sets of servers in the order in which they are named.
 /// Servers in another order are the same set.
 fn overrides(texts: &[String]) -> Result<Vec<(Vec<String>, Resources)>, BadOverride> {
@@ -135,7 +141,7 @@ impl Backends {
         let counts = !options.etcd_count_metric_poll_period.get().is_zero();
         let metrics = StorageMetrics::new(metrics.inner(), &options.etcd_prefix, counts)?;
         let transport = Transport {
-            servers: options.etcd_servers.0.clone(),
+            servers: named(&options.etcd_servers.0),
             ca_file: options.etcd_cafile.clone(),
             cert_file: options.etcd_certfile.clone(),
             key_file: options.etcd_keyfile.clone(),

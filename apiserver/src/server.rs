@@ -5,7 +5,6 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use anyhow::{Context as _, bail};
-use component::features::FeatureGates;
 use component::metrics::{Registry as Metrics, Slis};
 use component::serving::{Bound, Limits, ServingCertificate, TlsFiles, TlsOptions, handler};
 use component::zpages::ZPages;
@@ -143,12 +142,11 @@ pub async fn run(options: Options, stop: CancellationToken) -> anyhow::Result<()
     };
     let ApiOptions {
         runtime_config,
-        feature_gates,
+        feature_gates: gates,
         proxy_client_cert_file: _,
         proxy_client_key_file: _,
         enable_aggregator_routing: _,
     } = api;
-    let gates = FeatureGates::parse(&feature_gates)?;
     metrics.report_features(&gates);
     let deps = admission::Deps {
         lookup: lookup.clone(),

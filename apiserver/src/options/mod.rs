@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use clap::Args;
+use component::features::FeatureGates;
 use component::flags::{CommaList, GoDuration, StringMap};
 use component::zpages::Flags;
 
@@ -237,7 +238,7 @@ pub struct ApiOptions {
     #[arg(long, default_value = "")]
     pub runtime_config: StringMap,
     #[arg(long, default_value = "")]
-    pub feature_gates: String,
+    pub feature_gates: FeatureGates,
     #[arg(long)]
     pub proxy_client_cert_file: Option<PathBuf>,
     #[arg(long)]

@@ -62,7 +62,8 @@ pub struct FeatureGates(Arc<BTreeMap<&'static str, bool>>);
 
 impl FeatureGates {
     /// From `Name=true,Other=false`; `AllAlpha` and `AllBeta` set whole stages, and gates
-    /// that are named win over them.
+    /// that are named win over them. `kube:` before a name says whose gate it is, and there are no
+    /// others.
     pub fn parse(text: &str) -> Result<Self, FeatureGateError> {
         let pairs = text
             .split(',')
@@ -73,6 +74,7 @@ impl FeatureGates {
                     .split_once('=')
                     .ok_or_else(|| FeatureGateError::Missing(pair.to_owned()))?;
                 let (name, value) = (name.trim(), value.trim());
+                let name = name.strip_prefix("kube:").unwrap_or(name);
                 Ok((name.to_owned(), parse_bool(name, value)?))
             });
         Self::from_pairs(&pairs.collect::<Result<BTreeMap<_, _>, _>>()?)

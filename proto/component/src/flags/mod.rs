@@ -1,6 +1,6 @@
 //! Flags in upstream's style: `--flag=value`, `--flag value`, `--bool` and
-//! `--bool=false`, underscores for dashes, the last of a repeated flag wins, an unknown
-//! flag ends the process with 1.
+//! `--bool=false`, underscores for dashes, the last of a repeated flag wins unless it is a list or
+//! a map (those grow), an unknown flag ends the process with 1.
 //!
 //! A daemon declares a `clap::Args` struct and flattens [`logs::Options`](crate::logs::Options)
 //! and groups of [`common`] into it. [`parse`] teaches clap Go's habits, so a plain `bool`
@@ -32,6 +32,7 @@
 //! ```
 
 pub mod common;
+mod gather;
 #[cfg(test)]
 mod tests;
 mod values;
@@ -144,6 +145,7 @@ pub fn matches(
         .arg(version_flag)
         .mut_args(go_like);
     let args = args.into_iter().enumerate().map(normalize);
+    let args = gather::gather(&command, args);
     let matches = command
         .try_get_matches_from(args)
         .map_err(|error| explain(&name, &error))?;

@@ -18,6 +18,10 @@ struct Options {
     labels: StringMap,
     #[arg(long)]
     name: Option<String>,
+    #[arg(long, default_value = "")]
+    gates: crate::features::FeatureGates,
+    #[arg(long)]
+    path: Option<std::path::PathBuf>,
     #[command(flatten)]
     logs: crate::logs::Options,
 }
@@ -65,6 +69,43 @@ fn go_style_flags() {
     let p = run(&["-v=4", "--log-text-split-stream"]).unwrap();
     assert_eq!(p.options.logs.verbosity, 4);
     assert!(p.options.logs.text_split_stream);
+}
+
+#[test]
+fn lists_and_maps_grow_when_they_are_given_again() {
+    for (args, controllers) in [
+        (&["--controllers=a", "--controllers", "b,c"][..], "a,b,c"),
+        (&["--controllers", "a", "--controllers=b"], "a,b"),
+        // An empty one adds nothing; the first replaces the default all the same.
+        (&["--controllers="], ""),
+        (&["--controllers=", "--controllers=a"], "a"),
+        (&["--controllers", "", "--controllers=a"], "a"),
+        (&["--controllers=a", "--controllers="], "a"),
+        (&["--controllers=a=", "--controllers=b"], "a=,b"),
+        // What belongs to another flag is its value.
+        (&["--name", "--controllers=x", "--controllers=a"], "a"),
+        (&["-v", "3", "--controllers=a", "--controllers=a"], "a,a"),
+        (&[], "*"),
+    ] {
+        let p = run(args).unwrap();
+        assert_eq!(p.options.controllers.to_string(), controllers, "{args:?}");
+    }
+    let p = run(&["--labels=a=b,c=d", "--labels=a=e"]).unwrap();
+    let labels: Vec<_> = p.options.labels.0.into_iter().collect();
+    let pair = |k: &str, v: &str| (k.to_owned(), v.to_owned());
+    assert_eq!(labels, [pair("a", "e"), pair("c", "d")]);
+    let gates = ["--gates=WatchList=false", "--gates=kube:AllAlpha=true"];
+    assert!(!run(&gates).unwrap().options.gates.enabled("WatchList"));
+    let exit = run(&["--controllers=a", "--controllers"]).unwrap_err();
+    assert_eq!(exit.text, "Error: flag needs an argument: --controllers");
+}
+
+#[test]
+fn an_empty_path_is_none() {
+    let path = |args: &[&str]| run(args).unwrap().options.path;
+    assert_eq!(path(&["--path="]), None);
+    assert_eq!(path(&["--path=/x", "--path", ""]), None);
+    assert_eq!(path(&["--path=", "--path=/x"]), Some("/x".into()));
 }
 
 #[test]

@@ -172,7 +172,8 @@ impl Serialize for GoDuration {
     }
 }
 
-/// `a,b,c`; an empty text is no item. A flag that may be repeated is a `Vec` of these.
+/// `a,b,c`; an empty text is no item, an empty item among others is one. Given again, the flag
+/// grows.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct CommaList(pub Vec<String>);
 
@@ -180,13 +181,8 @@ impl FromStr for CommaList {
     type Err = Infallible;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        Ok(Self(
-            text.split(',')
-                .map(str::trim)
-                .filter(|t| !t.is_empty())
-                .map(str::to_owned)
-                .collect(),
-        ))
+        let items = text.split(',').filter(|_| !text.is_empty());
+        Ok(Self(items.map(str::to_owned).collect()))
     }
 }
 
@@ -196,7 +192,7 @@ impl fmt::Display for CommaList {
     }
 }
 
-/// `a=1,b=2`.
+/// `a=1,b=2`. Given again, the flag grows.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct StringMap(pub BTreeMap<String, String>);
 
