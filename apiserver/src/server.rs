@@ -112,18 +112,13 @@ pub async fn run(options: Options, stop: CancellationToken) -> anyhow::Result<()
     metrics.register(graph_actions.clone());
     let authorizer = Arc::new(authz::build(&modes, &decisions(&metrics)?, &graph_actions));
 
+    let service_ranges = services.ranges()?;
     let ServiceOptions {
-        service_cluster_ip_range,
+        service_cluster_ip_range: _,
         service_node_port_range,
         kubernetes_service_node_port,
         endpoint_reconciler_type,
     } = services;
-    let service_ranges = service_cluster_ip_range
-        .0
-        .iter()
-        .map(|range| range.parse())
-        .collect::<Result<Vec<IpNet>, _>>()
-        .context("--service-cluster-ip-range")?;
     let KubeletOptions {
         kubelet_client_certificate,
         kubelet_client_key,
@@ -227,7 +222,7 @@ pub async fn run(options: Options, stop: CancellationToken) -> anyhow::Result<()
         services: store(&registry, "services")?.clone(),
         endpoints: store(&registry, "endpoints")?.clone(),
     };
-    let kubelets = Arc::new(proxy::Kubelets::new(stores.nodes.clone(), kubelet));
+    let kubelets = Arc::new(proxy::Kubelets::new(stores.nodes.clone(), kubelet)?);
     let mut endpoints = Endpoints {
         rest: special::endpoints(&registry, tokens, &lookup)?,
         connect: proxy::endpoints(
@@ -357,6 +352,7 @@ pub async fn run(options: Options, stop: CancellationToken) -> anyhow::Result<()
         metrics: request_metrics,
         fan_out: Arc::default(),
         profiling: tuning.profiling,
+        hsts: serving.hsts()?,
         random: rand::random,
         stopping: stopping.clone(),
     });
@@ -647,6 +643,7 @@ async fn serve(
     stop: CancellationToken,
     stopping: CancellationToken,
 ) -> anyhow::Result<()> {
+    let policy = options.tls_policy()?;
     let ServingOptions {
         bind_address,
         secure_port,
@@ -658,7 +655,11 @@ async fn serve(
         tls_cert_file,
         tls_private_key_file,
         tls_sni_cert_key,
-        tls_min_version,
+        tls_min_version: _,
+        tls_cipher_suites: _,
+        tls_curve_preferences: _,
+        disable_http2_serving: _,
+        strict_transport_security_directives: _,
         http2_max_streams_per_connection,
         max_requests_inflight: _,
         max_mutating_requests_inflight: _,
@@ -696,7 +697,7 @@ async fn serve(
             .cloned()
             .collect(),
         verifies_later: true,
-        only_tls13: tls_min_version == "VersionTLS13",
+        policy,
         ..TlsOptions::default()
     })?;
     let bound = Bound::new(SocketAddr::new(bind_address, secure_port))

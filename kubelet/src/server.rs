@@ -20,7 +20,9 @@ use client::metrics::ClientMetrics;
 use client::{Api, Client, Informer};
 use component::features::FeatureGates;
 use component::health::Checks;
-use component::serving::{Bound, Limits, ServingCertificate, TlsFiles, TlsOptions, full, handler};
+use component::serving::{
+    Bound, Limits, ServingCertificate, TlsFiles, TlsOptions, TlsPolicy, full, handler,
+};
 use k8s_openapi::api::core::v1::{Node, Pod, Service};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use parking_lot::Mutex;
@@ -729,7 +731,12 @@ async fn serve(
     let certificate = ServingCertificate::load(TlsOptions {
         default: Some(files),
         client_ca: client_ca.map(PathBuf::from).into_iter().collect(),
-        only_tls13: config.tls_min_version == "VersionTLS13",
+        policy: TlsPolicy::parse(
+            &config.tls_min_version,
+            &config.tls_cipher_suites,
+            &[],
+            false,
+        )?,
         ..TlsOptions::default()
     })?;
     let bound = Bound::new(address(&config.address, config.port)?)

@@ -48,6 +48,8 @@ pub struct Chain {
     pub fan_out: Arc<verbs::FanOut>,
     /// `--profiling`: `/debug` is served.
     pub profiling: bool,
+    /// `--strict-transport-security-directives`, as a header's value.
+    pub hsts: Option<HeaderValue>,
     pub random: fn() -> u64,
     /// Cancelled when watches are to end because the server stops.
     pub stopping: tokio_util::sync::CancellationToken,
@@ -110,6 +112,9 @@ impl Chain {
         let mut response = outcome.unwrap_or_else(|status| self.failed(&status, &request, &fate));
         let headers = response.headers_mut();
         headers.insert(AUDIT_ID, audit_id);
+        if let Some(hsts) = &self.hsts {
+            headers.insert(header::STRICT_TRANSPORT_SECURITY, hsts.clone());
+        }
         headers
             .entry(header::CACHE_CONTROL)
             .or_insert(HeaderValue::from_static("no-cache, private"));

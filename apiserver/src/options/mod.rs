@@ -112,6 +112,16 @@ pub struct ServingOptions {
     pub tls_sni_cert_key: Vec<String>,
     #[arg(long, default_value = "VersionTLS12")]
     pub tls_min_version: String,
+    #[arg(long, default_value = "")]
+    pub tls_cipher_suites: CommaList,
+    /// Go's `tls.CurveID`s.
+    #[arg(long, default_value = "")]
+    pub tls_curve_preferences: CommaList,
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value_t = false)]
+    pub disable_http2_serving: bool,
+    /// RFC 6797; empty: the header is not sent.
+    #[arg(long, default_value = "")]
+    pub strict_transport_security_directives: CommaList,
     /// 0: as many as the server thinks right.
     #[arg(long, default_value = "0")]
     pub http2_max_streams_per_connection: u32,
@@ -203,9 +213,10 @@ pub struct AdmissionOptions {
 /// Addresses and ports of Services.
 #[derive(Debug, Clone, Args)]
 pub struct ServiceOptions {
-    /// One range, or one per IP family.
+    /// One range, or one per IP family, with commas between; read with [`ServiceOptions::ranges`].
+    /// Upstream's is no list: given again, it is replaced.
     #[arg(long, default_value = "")]
-    pub service_cluster_ip_range: CommaList,
+    pub service_cluster_ip_range: String,
     #[arg(long, default_value = "30000-32767")]
     pub service_node_port_range: PortRange,
     #[arg(long, default_value = "0")]
@@ -275,8 +286,6 @@ pub struct TuningOptions {
     pub delete_collection_workers: i64,
     #[arg(long, default_value = "")]
     pub disabled_metrics: CommaList,
-    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value_t = false)]
-    pub disable_http2_serving: bool,
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value_t = true)]
     pub enable_garbage_collector: bool,
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value_t = false)]
@@ -313,12 +322,6 @@ pub struct TuningOptions {
     pub storage_backend: String,
     #[arg(long, default_value = "1m0s")]
     pub storage_initialization_timeout: GoDuration,
-    #[arg(long, default_value = "")]
-    pub strict_transport_security_directives: CommaList,
-    #[arg(long, default_value = "")]
-    pub tls_cipher_suites: CommaList,
-    #[arg(long, default_value = "")]
-    pub tls_curve_preferences: CommaList,
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value_t = true)]
     pub watch_cache: bool,
     #[arg(long, default_value = "")]

@@ -6,7 +6,7 @@ use meta::Status;
 use serde_json::Value;
 
 use super::backend::Backend;
-use super::tls::{ClientTls, Files};
+use super::tls::{ClientTls, Files, TlsError};
 use crate::registry::store::Store;
 
 const DEFAULT_PORT: u16 = 10250;
@@ -36,17 +36,22 @@ pub struct Kubelet {
 }
 
 impl Kubelets {
-    pub fn new(nodes: Arc<Store>, options: Options) -> Kubelets {
+    /// # Errors
+    /// The files cannot be used as they are now; later on, what is wrong with them is told to
+    /// those who want to reach a kubelet.
+    pub fn new(nodes: Arc<Store>, options: Options) -> Result<Kubelets, TlsError> {
         let anybody = Files {
             ca: None,
             ..options.files.clone()
         };
-        Kubelets {
+        let tls = ClientTls::new(options.files);
+        tls.config()?;
+        Ok(Kubelets {
             nodes,
             address_types: options.address_types,
-            tls: Arc::new(ClientTls::new(options.files)),
+            tls: Arc::new(tls),
             unverified: Arc::new(ClientTls::new(anybody)),
-        }
+        })
     }
 
     /// The kubelet of a node, whose certificate is not looked at.

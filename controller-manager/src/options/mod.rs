@@ -163,8 +163,6 @@ pub struct GenericFlags {
     pub allow_metric_labels: String,
     #[arg(long, default_value = "")]
     pub allow_metric_labels_manifest: String,
-    #[arg(long, default_value = "")]
-    pub tls_curve_preferences: CommaList,
 }
 
 #[derive(Args, Debug)]

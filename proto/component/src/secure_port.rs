@@ -115,7 +115,7 @@ impl SecurePort {
             },
             client_ca: client_ca.map(Path::to_owned).into_iter().collect(),
             verifies_later: false,
-            only_tls13: serving.tls_min_version == "VersionTLS13",
+            policy: serving.tls_policy()?,
         })
     }
 }

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use clap::{ArgAction, Args};
 
 use super::{CommaList, GoDuration};
+use crate::serving::{PolicyError, TlsPolicy};
 
 /// How a daemon reaches the API server.
 #[derive(Args, Debug, Clone)]
@@ -98,7 +99,10 @@ pub struct SecureServingFlags {
     /// Comma-separated list of cipher suites for the server.
     #[arg(long, default_value = "")]
     pub tls_cipher_suites: CommaList,
-    /// Minimum TLS version supported: VersionTLS12 or VersionTLS13.
+    /// Comma-separated list of numeric Go crypto/tls CurveID values, as the allowed key exchange mechanisms for the server.
+    #[arg(long, default_value = "")]
+    pub tls_curve_preferences: CommaList,
+    /// Minimum TLS version supported: VersionTLS10, VersionTLS11, VersionTLS12 or VersionTLS13.
     #[arg(long, default_value = "")]
     pub tls_min_version: String,
     /// A pair of x509 certificate and private key file paths, optionally suffixed with domain patterns.
@@ -116,6 +120,18 @@ pub struct SecureServingFlags {
     /// Use SO_REUSEADDR when binding the port.
     #[arg(long)]
     pub permit_address_sharing: bool,
+}
+
+impl SecureServingFlags {
+    /// Which TLS is spoken.
+    pub fn tls_policy(&self) -> Result<TlsPolicy, PolicyError> {
+        TlsPolicy::parse(
+            &self.tls_min_version,
+            &self.tls_cipher_suites.0,
+            &self.tls_curve_preferences.0,
+            self.disable_http2_serving,
+        )
+    }
 }
 
 /// How requests to a daemon's own port are authenticated and authorized by the API server.

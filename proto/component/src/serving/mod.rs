@@ -5,6 +5,7 @@
 
 mod client_cert;
 mod gathered;
+mod policy;
 mod tls;
 
 use std::convert::Infallible;
@@ -29,6 +30,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 
 use gathered::{Corked, Gathered};
+pub use policy::{PolicyError, TlsPolicy};
 pub use tls::{ServingCertificate, TlsError, TlsFiles, TlsOptions};
 
 /// A response's body.

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwap;
+use rustls::crypto::CryptoProvider;
 use rustls::server::{ClientHello, ResolvesServerCert, WebPkiClientVerifier};
 use rustls::sign::CertifiedKey;
 use rustls::{CipherSuite, RootCertStore, ServerConfig};
@@ -19,6 +20,7 @@ use tokio_rustls::TlsAcceptor;
 use super::TlsStream;
 use super::client_cert::RequestClientCert;
 use super::gathered::Corked;
+use super::policy::TlsPolicy;
 
 /// How often files are looked at. Rotated certificates overlap by far more.
 const RELOAD_PERIOD: Duration = Duration::from_secs(10);
@@ -100,8 +102,7 @@ pub struct TlsOptions {
     /// Further authorities as PEM, which may change: those that a cluster publishes. Empty
     /// while they are not known.
     pub published_ca: Option<watch::Receiver<Vec<u8>>>,
-    /// `--tls-min-version=VersionTLS13`.
-    pub only_tls13: bool,
+    pub policy: TlsPolicy,
 }
 
 impl TlsOptions {
@@ -211,13 +212,10 @@ fn provider() -> Arc<rustls::crypto::CryptoProvider> {
 
 fn build(options: &TlsOptions) -> Result<ServerConfig, TlsError> {
     let config_error = |error: &dyn std::fmt::Display| TlsError::Config(error.to_string());
-    let versions: &[&rustls::SupportedProtocolVersion] = if options.only_tls13 {
-        &[&rustls::version::TLS13]
-    } else {
-        rustls::ALL_VERSIONS
-    };
-    let builder = ServerConfig::builder_with_provider(provider())
-        .with_protocol_versions(versions)
+    let mut provided = CryptoProvider::clone(&provider());
+    options.policy.narrow(&mut provided);
+    let builder = ServerConfig::builder_with_provider(Arc::new(provided))
+        .with_protocol_versions(options.policy.versions())
         .map_err(|e| config_error(&e))?;
     let mut roots = RootCertStore::empty();
     for path in &options.client_ca {
@@ -247,7 +245,7 @@ fn build(options: &TlsOptions) -> Result<ServerConfig, TlsError> {
     let mut config = builder.with_cert_resolver(Arc::new(resolver));
     // As in Go: what a suite costs here, clients do not know.
     config.ignore_client_order = true;
-    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    config.alpn_protocols = options.policy.protocols();
     Ok(config)
 }
 
