@@ -1,8 +1,9 @@
 //! What clap does not know of Go's flags: lists and maps grow when they are given again, and an
-//! empty path is none. The command line is rewritten so that clap sees each such flag once.
+//! empty path or address is none. The command line is rewritten so that clap sees each such flag once.
 
 use std::any::TypeId;
 use std::ffi::{OsStr, OsString};
+use std::net::IpAddr;
 use std::path::PathBuf;
 
 use clap::{Arg, Command, Id};
@@ -17,7 +18,7 @@ struct Piece {
 }
 
 /// The command line with the values of repeated lists and maps put together, and without empty
-/// paths.
+/// paths and addresses.
 pub(super) fn gather(command: &Command, args: impl Iterator<Item = OsString>) -> Vec<OsString> {
     let mut args = args;
     let mut pieces: Vec<Piece> = Vec::new();
@@ -45,6 +46,8 @@ pub(super) fn gather(command: &Command, args: impl Iterator<Item = OsString>) ->
             (Some(value), _) if is_path(arg) && value.is_empty() => {
                 pieces.retain(|piece| piece.flag != id);
             }
+            // Said of an address, it changes nothing, not even what was said before.
+            (Some(value), _) if is_address(arg) && value.is_empty() => {}
             _ => pieces.push(Piece {
                 flag: id,
                 words: std::iter::once(word).chain(next).collect(),
@@ -87,6 +90,10 @@ fn grows(arg: &Arg) -> bool {
     holds == TypeId::of::<CommaList>()
         || holds == TypeId::of::<StringMap>()
         || holds == TypeId::of::<FeatureGates>()
+}
+
+fn is_address(arg: &Arg) -> bool {
+    arg.get_value_parser().type_id() == TypeId::of::<IpAddr>()
 }
 
 fn is_path(arg: &Arg) -> bool {

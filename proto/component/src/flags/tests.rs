@@ -22,6 +22,8 @@ struct Options {
     gates: crate::features::FeatureGates,
     #[arg(long)]
     path: Option<std::path::PathBuf>,
+    #[arg(long)]
+    address: Option<std::net::IpAddr>,
     #[command(flatten)]
     logs: crate::logs::Options,
 }
@@ -101,11 +103,15 @@ fn lists_and_maps_grow_when_they_are_given_again() {
 }
 
 #[test]
-fn an_empty_path_is_none() {
+fn an_empty_path_or_address_is_none() {
     let path = |args: &[&str]| run(args).unwrap().options.path;
     assert_eq!(path(&["--path="]), None);
     assert_eq!(path(&["--path=/x", "--path", ""]), None);
     assert_eq!(path(&["--path=", "--path=/x"]), Some("/x".into()));
+    let address = |args: &[&str]| run(args).unwrap().options.address;
+    assert_eq!(address(&["--address="]), None);
+    let given = address(&["--address=192.0.2.1", "--address="]);
+    assert_eq!(given, Some([192, 0, 2, 1].into()));
 }
 
 #[test]
