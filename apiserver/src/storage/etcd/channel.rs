@@ -25,7 +25,7 @@ use tonic::transport::{Channel, Endpoint};
 /// Where etcd is and how it is spoken to (`--etcd-servers`, `--etcd-cafile`, …).
 #[derive(Debug, Clone, Default)]
 pub struct Transport {
-    /// `https://host:port` or `http://host:port`, one per member.
+    /// `https://host:port`, `http://host:port` or `host:port`, one per member.
     pub servers: Vec<String>,
     /// The CA of the members' certificates; the system's roots without it.
     pub ca_file: Option<PathBuf>,
@@ -230,6 +230,8 @@ impl Connector {
         let tls = match uri.scheme_str() {
             Some("https") => true,
             Some("http") => false,
+            // As etcd's own client has it: with the files for TLS, it is TLS.
+            None => transport.ca_file.is_some() || transport.cert_file.is_some(),
             _ => return Err(invalid()),
         };
         let authority = uri.authority().ok_or_else(invalid)?;
@@ -335,7 +337,7 @@ mod tests {
             servers: vec![server.to_owned()],
             ..Transport::default()
         };
-        for bad in ["127.0.0.1:2379", "ftp://x:1", "https://"] {
+        for bad in ["ftp://x:1", "https://", "/a", ""] {
             assert!(
                 matches!(
                     Members::new(&transport(bad)),
@@ -350,6 +352,17 @@ mod tests {
         let (connector, plain) = Connector::new("https://[::1]:23790", shared).unwrap();
         assert_eq!((connector.host.as_str(), connector.port), ("::1", 23790));
         assert_eq!(plain, "http://[::1]:23790");
+        for (ca_file, tls) in [(None, false), (Some("ca.crt".into()), true)] {
+            let shared = Arc::new(Transport {
+                ca_file,
+                ..Transport::default()
+            });
+            let (connector, plain) = Connector::new("127.0.0.1:2379", shared).unwrap();
+            assert_eq!(
+                (connector.tls, plain.as_str()),
+                (tls, "http://127.0.0.1:2379")
+            );
+        }
     }
 
     #[tokio::test(start_paused = true)]
