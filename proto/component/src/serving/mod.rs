@@ -6,6 +6,7 @@
 mod client_cert;
 mod gathered;
 mod policy;
+mod streams;
 mod tls;
 
 use std::convert::Infallible;
@@ -21,7 +22,7 @@ use http_body_util::BodyExt as _;
 use http_body_util::combinators::UnsyncBoxBody;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::server::graceful::GracefulShutdown;
 use prometheus::IntCounter;
@@ -31,6 +32,7 @@ use tokio_util::sync::CancellationToken;
 
 use gathered::{Corked, Gathered};
 pub use policy::{PolicyError, TlsPolicy};
+use streams::Streams;
 pub use tls::{ServingCertificate, TlsError, TlsFiles, TlsOptions};
 
 /// A response's body.
@@ -131,7 +133,7 @@ impl Bound {
         limits: Limits,
         stop: CancellationToken,
     ) {
-        let mut builder = auto::Builder::new(TokioExecutor::new());
+        let mut builder = auto::Builder::new(Streams);
         builder
             .http1()
             .timer(TokioTimer::new())
@@ -208,7 +210,7 @@ impl Bound {
 }
 
 async fn connection<S>(
-    builder: &auto::Builder<TokioExecutor>,
+    builder: &auto::Builder<Streams>,
     stream: S,
     peer: Peer,
     handler: Handler,
