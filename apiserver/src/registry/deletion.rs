@@ -113,7 +113,7 @@ fn graceful(
         let Some(mut asked) = options.grace_period.filter(|asked| *asked < period) else {
             return Graceful::Pending;
         };
-        let mut deadline = deadline + SignedDuration::from_secs(asked - period);
+        let mut deadline = later(deadline, asked.wrapping_sub(period));
         if deadline < now {
             deadline = now;
             if asked != 0 {
@@ -136,13 +136,17 @@ fn graceful(
     let seconds = grace.as_secs() as i64;
     let mut object = object.clone();
     let m = meta_mut(&mut object);
-    m.insert(
-        "deletionTimestamp".into(),
-        time(now + SignedDuration::from_secs(seconds)),
-    );
+    m.insert("deletionTimestamp".into(), time(later(now, seconds)));
     m.insert("deletionGracePeriodSeconds".into(), json!(seconds));
     bump_generation(&mut object);
     Graceful::Marked { object, seconds }
+}
+
+/// So many seconds later as upstream has it: a Go duration is 64 bits of nanoseconds, and what
+/// does not fit wraps around.
+fn later(at: Timestamp, seconds: i64) -> Timestamp {
+    let duration = SignedDuration::from_nanos(seconds.wrapping_mul(1_000_000_000));
+    at.saturating_add(duration).unwrap_or(at)
 }
 
 fn bump_generation(object: &mut Value) {
@@ -416,5 +420,17 @@ mod tests {
             err.message
                 .starts_with("Operation cannot be fulfilled on Pod \"a\": the UID")
         );
+    }
+
+    #[test]
+    fn periods_that_no_clock_counts_wrap_as_in_go() {
+        let now: Timestamp = "2026-01-01T00:00:00Z".parse().unwrap();
+        for (seconds, then) in [
+            (i64::MAX, "2025-12-31T23:59:59Z"),
+            (253_000_000_000, "1859-06-30T23:42:48.066277376Z"),
+            (9_223_372_036, "2318-04-12T23:47:16Z"),
+        ] {
+            assert_eq!(later(now, seconds), then.parse().unwrap(), "{seconds}");
+        }
     }
 }

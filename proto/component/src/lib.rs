@@ -11,6 +11,7 @@ pub mod flags;
 pub mod health;
 pub mod logs;
 pub mod metrics;
+pub mod panics;
 mod run;
 pub mod secure_port;
 pub mod serving;

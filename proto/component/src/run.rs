@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use tokio_util::sync::CancellationToken;
 
-use crate::{flags, logs, signals};
+use crate::{flags, logs, panics, signals};
 
 /// The stack of every thread of a daemon: objects nest 10 000 deep (`codec::MAX_DEPTH`), and
 /// whatever walks through them, down to their drop, does so by recursion. It is address space,
@@ -42,6 +42,7 @@ where
         Err(exit) => return exit.print(),
     };
     logs::init(options.as_ref());
+    panics::end_the_process();
     let mut builder = tokio::runtime::Builder::new_multi_thread();
     if daemon.worker_threads > 0 {
         builder.worker_threads(daemon.worker_threads);

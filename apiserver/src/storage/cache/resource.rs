@@ -9,6 +9,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use component::panics;
 use parking_lot::RwLock;
 use tokio::time::Instant;
 
@@ -489,7 +490,8 @@ impl ResourceCache {
 
     /// Reads a stored value; `None`, logged and counted, when it cannot be.
     pub fn ingest(&self, key: &str, value: &[u8], revision: Revision) -> Option<Arc<Object>> {
-        match self.definition.ingest.ingest(value, revision) {
+        let found = panics::contain(|| self.definition.ingest.ingest(value, revision));
+        match found.unwrap_or_else(|panicked| Err(panicked.to_string())) {
             Ok(found) => Some(self.object(key, revision, found)),
             Err(error) => {
                 self.metrics.decode_errors.inc();

@@ -30,6 +30,7 @@ use rustls_pki_types::CertificateDer;
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 
+use crate::panics::{Contained, Panicked};
 use gathered::{Corked, Gathered};
 pub use policy::{PolicyError, TlsPolicy};
 use streams::Streams;
@@ -69,7 +70,23 @@ where
     F: Fn(Request<Incoming>, Peer) -> Fut + Send + Sync + 'static,
     Fut: Future<Output = Response<Body>> + Send + 'static,
 {
-    Arc::new(move |request, peer| Box::pin(f(request, peer)))
+    Arc::new(move |request, peer| {
+        let answer = Contained::new(f(request, peer));
+        Box::pin(async move { answer.await.unwrap_or_else(|_| panicked()) })
+    })
+}
+
+/// The answer to a request whose handler panicked.
+fn panicked() -> Response<Body> {
+    let mut response = Response::new(full(
+        "The server panicked while it served this request. Its log says where.\n",
+    ));
+    *response.status_mut() = http::StatusCode::INTERNAL_SERVER_ERROR;
+    response.headers_mut().insert(
+        http::header::CONTENT_TYPE,
+        http::HeaderValue::from_static("text/plain; charset=utf-8"),
+    );
+    response
 }
 
 /// What a connection may do.
@@ -224,8 +241,11 @@ async fn connection<S>(
         async move { Ok::<_, Infallible>(response.await) }
     });
     let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
-    if let Err(error) = watcher.watch(connection.into_owned()).await {
-        tracing::debug!("connection from {address}: {error}");
+    let connection = watcher.watch(connection.into_owned());
+    match Contained::new(connection).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => tracing::debug!("connection from {address}: {error}"),
+        Err(Panicked) => tracing::error!("connection from {address}: panicked"),
     }
 }
 

@@ -13,9 +13,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
 
+use futures::FutureExt as _;
 use futures::task::AtomicWaker;
 use hyper::rt::Executor;
 use pin_project_lite::pin_project;
+
+use crate::panics::Contained;
 
 /// Spawns streams as tasks of the runtime that it is called in.
 #[derive(Debug, Clone, Copy)]
@@ -26,6 +29,8 @@ where
     F: Future<Output = ()> + Send + 'static,
 {
     fn execute(&self, stream: F) {
+        // Bodies are made while they are sent. A stream that panicked is dropped, and so reset.
+        let stream = Contained::new(stream).map(drop);
         tokio::spawn(RunsOn::new(stream));
     }
 }
@@ -106,7 +111,6 @@ impl Wake for Wakes {
 mod tests {
     use std::future::poll_fn;
 
-    use futures::FutureExt;
     use futures::task::{ArcWake, waker};
 
     use super::*;
