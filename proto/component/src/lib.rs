@@ -5,6 +5,7 @@
 //! What must not be here: anything that only one daemon does.
 
 pub mod auth;
+pub mod coalesced;
 pub mod config_file;
 pub mod features;
 pub mod flags;

@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use component::coalesced::Coalesced;
 use http::Uri;
 use hyper_util::rt::TokioIo;
 use rustls::{ClientConfig, RootCertStore};
@@ -260,7 +261,7 @@ impl Connector {
         stream.set_nodelay(true).map_err(io)?;
         let stream = Greeted::within(self.transport.dial_timeout(), stream);
         if !self.tls {
-            return Ok(Box::new(stream));
+            return Ok(Box::new(Coalesced::new(stream, true)));
         }
         let config = client_config(&self.transport)?;
         let name = ServerName::try_from(self.host.clone())
@@ -269,7 +270,7 @@ impl Connector {
             .connect(name, stream)
             .await
             .map_err(io)?;
-        Ok(Box::new(stream))
+        Ok(Box::new(Coalesced::new(stream, true)))
     }
 }
 

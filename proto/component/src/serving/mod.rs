@@ -30,6 +30,7 @@ use rustls_pki_types::CertificateDer;
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 
+use crate::coalesced::Coalesced;
 use crate::panics::{Contained, Panicked};
 use gathered::{Corked, Gathered};
 pub use policy::{PolicyError, TlsPolicy};
@@ -200,7 +201,7 @@ impl Bound {
                                 certificates,
                             };
                             let http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
-                            let stream = Gathered::new(stream, http2);
+                            let stream = Coalesced::new(Gathered::new(stream, http2), http2);
                             connection(&builder, stream, peer, handler, watcher).await;
                         }
                         Ok(Err(error)) => {
