@@ -609,8 +609,8 @@ mod tests {
                 "--runtime-config=api/ga=false conflicts with",
             ),
             (
-                "--proxy-client-cert-file=/nonexistent --proxy-client-key-file=/nonexistent",
-                "open /nonexistent",
+                "--proxy-client-cert-file=/dev/null/none --proxy-client-key-file=/dev/null/none",
+                "open /dev/null/none",
             ),
             (
                 "--max-requests-inflight=0 --max-mutating-requests-inflight=0",
@@ -693,6 +693,6 @@ mod tests {
         assert!(found.iter().any(|m| m.contains("overlapping")), "{found:?}");
         let name = "--requestheader-allowed-names=front-proxy-client";
         assert_eq!(mistakes(&[&clients, &both, name]), [""; 0]);
-        assert_eq!(mistakes(&[&clients, &proxies("/nonexistent")]), [""; 0]);
+        assert_eq!(mistakes(&[&clients, &proxies("/dev/null/none")]), [""; 0]);
     }
 }

@@ -11,6 +11,7 @@ use schema::{Cardinality, Message, Resource, Type};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use super::claims;
 use super::convert::{api_version, convert, retired};
 use super::object_meta::{child_mut, meta, meta_mut};
 use super::services::fields;
@@ -24,11 +25,11 @@ pub fn read(stored: &'static Resource, family: &'static str, value: &[u8]) -> co
     api::defaults::apply(written.message, &mut object);
     match written.resource {
         Some(resource) => object = convert(object, resource, stored),
-        None => {
-            retired::renew(written.message, stored, &mut object);
-            // What the older version has no defaults for.
-            api::defaults::apply(stored.message, &mut object);
-        }
+        None => retired::renew(written.message, stored, &mut object),
+    }
+    if !std::ptr::eq(written.message, stored.message) {
+        // What the older version has no defaults for.
+        api::defaults::apply(stored.message, &mut object);
     }
     defaults_for_readers(stored, &mut object);
     if (stored.group, stored.plural) == ("", "services") {
@@ -165,6 +166,8 @@ fn defaults_for_readers(stored: &Resource, object: &mut Value) {
             if status.get("phase").is_none_or(|phase| phase == "") {
                 status.insert("phase".into(), json!("Pending"));
             }
+            // Claims from before there were two fields have one.
+            claims::fill_source(object);
         }
         ("batch", "jobs") => {
             label_like_the_template(object);

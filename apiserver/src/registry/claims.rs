@@ -40,9 +40,14 @@ fn drop_unknown_source(claim: &mut Value, before: Option<&Value>) {
     }
 }
 
-/// Makes `dataSource` and `dataSourceRef` of a claim alike.
+/// Makes `dataSource` and `dataSourceRef` of a claim alike that is to be written.
 pub fn settle_source(claim: &mut Value, before: Option<&Value>) {
     drop_unknown_source(claim, before);
+    fill_source(claim);
+}
+
+/// Fills in the one of `dataSource` and `dataSourceRef` that is missing.
+pub fn fill_source(claim: &mut Value) {
     let Some(spec) = claim.get_mut("spec").filter(|spec| spec.is_object()) else {
         return;
     };

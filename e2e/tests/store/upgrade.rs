@@ -75,10 +75,8 @@ async fn objects_of_earlier_releases_are_served_and_changed() {
     let connection = stand.endpoint.connect().await.unwrap();
     let gateway = stand.etcd.gateway(0).await.unwrap();
     for (key, value) in stored() {
-        gateway
-            .put(key, value.to_string().as_bytes())
-            .await
-            .unwrap();
+        let stored = gateway.put(key, value.to_string().as_bytes()).await;
+        stored.unwrap();
     }
 
     let all = connection.json(&Ask::get(HPAS)).await.unwrap();
@@ -128,4 +126,90 @@ async fn objects_of_earlier_releases_are_served_and_changed() {
 
     let gone = Ask::delete(format!("{HPAS}/old"));
     connection.success(&gone).await.unwrap();
+}
+
+/// With their paths: what was right when it was stored and would be refused today.
+fn refused_today() -> [(&'static str, String, Value); 4] {
+    let claim = json!({
+        "apiVersion": "v1", "kind": "PersistentVolumeClaim",
+        "metadata": metadata("cloned", "0c7d1ee4-8d0c-4a4b-9d8b-6a1f2a6f3a11"),
+        "spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}},
+                 "volumeMode": "Filesystem",
+                 "dataSource": {"kind": "PersistentVolumeClaim", "name": "other"}},
+        "status": {"phase": "Pending"},
+    });
+    let hpa = json!({
+        "apiVersion": "autoscaling/v1", "kind": "HorizontalPodAutoscaler",
+        "metadata": metadata("vague", "0c7d1ee4-8d0c-4a4b-9d8b-6a1f2a6f3a12"),
+        "spec": {"scaleTargetRef": {"kind": "Deployment", "name": "d"}, "maxReplicas": 3},
+        "status": {"currentReplicas": 0, "desiredReplicas": 0},
+    });
+    let set = json!({
+        "apiVersion": "apps/v1", "kind": "StatefulSet",
+        "metadata": metadata("odd", "0c7d1ee4-8d0c-4a4b-9d8b-6a1f2a6f3a13"),
+        "spec": {"selector": {"matchLabels": {"a": "b"}}, "serviceName": "odd",
+                 "template": {"metadata": {"labels": {"a": "b"}}, "spec": {
+                     "containers": [{"name": "c", "image": "i"}],
+                     "volumes": [{"name": "v", "azureDisk": {"diskName": "d", "diskURI": "u"}}]}}},
+        "status": {"replicas": 0},
+    });
+    let webhooks = json!({
+        "apiVersion": "admissionregistration.k8s.io/v1", "kind": "ValidatingWebhookConfiguration",
+        "metadata": {"name": "careless", "uid": "0c7d1ee4-8d0c-4a4b-9d8b-6a1f2a6f3a14",
+                     "generation": 1, "creationTimestamp": "2020-01-02T03:04:05Z"},
+        "webhooks": [{"name": "a.example.com", "sideEffects": "Unknown",
+                      "admissionReviewVersions": ["v1beta1"], "rules": [],
+                      "clientConfig": {"url": "https://localhost/a"}}],
+    });
+    let of = |plural: &str| format!("namespaces/default/{plural}");
+    [
+        (
+            "/registry/persistentvolumeclaims/default/cloned",
+            format!("/api/v1/{}/cloned", of("persistentvolumeclaims")),
+            claim,
+        ),
+        (
+            "/registry/horizontalpodautoscalers/default/vague",
+            format!("{HPAS}/vague"),
+            hpa,
+        ),
+        (
+            "/registry/statefulsets/default/odd",
+            format!("/apis/apps/v1/{}/odd", of("statefulsets")),
+            set,
+        ),
+        (
+            "/registry/validatingwebhookconfigurations/careless",
+            "/apis/admissionregistration.k8s.io/v1/validatingwebhookconfigurations/careless".into(),
+            webhooks,
+        ),
+    ]
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_would_be_refused_today_can_be_labelled() {
+    let stand = stand(&[], &[]).await;
+    let connection = stand.endpoint.connect().await.unwrap();
+    let gateway = stand.etcd.gateway(0).await.unwrap();
+    for (key, path, value) in refused_today() {
+        let stored = gateway.put(key, value.to_string().as_bytes()).await;
+        stored.unwrap();
+        let patch = json!({"metadata": {"labels": {"a": "b"}}}).to_string();
+        let patch = Ask::send(http::Method::PATCH, &*path, MERGE, patch);
+        let patched = connection.json(&patch).await.unwrap();
+        assert_eq!(patched["metadata"]["labels"]["a"], "b", "{patched}");
+    }
+    // What is wrong now may not become wrong in another way.
+    let [_, (_, hpa, _), (_, set, _), (_, webhooks, _)] = refused_today();
+    let wrong = [
+        (hpa, json!({"spec": {"scaleTargetRef": {"kind": "Other"}}})),
+        (set, json!({"spec": {"replicas": -1}})),
+        (webhooks, json!({"webhooks": [{"name": "b.example.com"}]})),
+    ];
+    for (path, patch) in wrong {
+        let patch = Ask::send(http::Method::PATCH, path, MERGE, patch.to_string());
+        let (status, answer) = connection.ask(&patch).await.unwrap();
+        let answer = String::from_utf8_lossy(&answer);
+        assert_eq!(status, http::StatusCode::UNPROCESSABLE_ENTITY, "{answer}");
+    }
 }

@@ -44,7 +44,10 @@ pub(super) const RULES: &[Rules] = &[
         kind: "StatefulSet",
         // The name becomes part of the pods' host names.
         name: format::dns1123_label,
-        object: |at, errors| stateful_set(&at.get("spec"), errors),
+        // The template is, too, unless it was wrong before.
+        object: |at, errors| {
+            stateful_set(&at.get("spec"), errors);
+        },
         update: stateful_set_update,
         status: stateful_set_status,
     },
@@ -259,7 +262,9 @@ fn daemon_set(spec: &At<'_>, errors: &mut ErrorList) {
     }
 }
 
-fn stateful_set(spec: &At<'_>, errors: &mut ErrorList) {
+/// Without the template. Whether there is a selector that can be read: the template of a set that
+/// selects nobody knows what is not looked at.
+fn stateful_set(spec: &At<'_>, errors: &mut ErrorList) -> bool {
     non_negative(spec, &["replicas", "minReadySeconds"], errors);
     spec.get("ordinals").get("start").non_negative(errors);
     let policy = spec.get("podManagementPolicy");
@@ -282,9 +287,7 @@ fn stateful_set(spec: &At<'_>, errors: &mut ErrorList) {
     for field in ["whenDeleted", "whenScaled"] {
         retention.get(field).one_of(errors, &["Delete", "Retain"]);
     }
-    if selector(spec, "statefulset", errors) {
-        stateful_template(spec, errors);
-    }
+    let selects = selector(spec, "statefulset", errors);
     let pod = spec.get("template").get("spec");
     let restart = pod.get("restartPolicy");
     if restart.text() != "Always" {
@@ -296,6 +299,7 @@ fn stateful_set(spec: &At<'_>, errors: &mut ErrorList) {
             "activeDeadlineSeconds in StatefulSet is not Supported",
         );
     }
+    selects
 }
 
 /// Claim templates are volumes, too: mounts of them are no fault, so the template is
@@ -339,6 +343,9 @@ fn stateful_template(spec: &At<'_>, errors: &mut ErrorList) {
 /// The claims and the service's name cannot change, so they may only be wrong in a set that is
 /// there already.
 pub(super) fn stateful_set_created(at: &At<'_>, errors: &mut ErrorList) {
+    if selector(&at.get("spec"), "statefulset", &mut ErrorList::new()) {
+        stateful_template(&at.get("spec"), errors);
+    }
     for claim in at.get("spec").get("volumeClaimTemplates").items() {
         storage::claim(&claim.get("spec"), errors);
         storage::claim_created(&claim.get("spec"), errors);
@@ -360,6 +367,17 @@ fn stateful_set_update(new: &At<'_>, old: &At<'_>, errors: &mut ErrorList) {
         "updateStrategy",
     ];
     let (new, old) = (new.get("spec"), old.get("spec"));
+    let mut before = ErrorList::new();
+    if stateful_set(&old, &mut before) {
+        stateful_template(&old, &mut before);
+    }
+    if selector(&new, "statefulset", &mut ErrorList::new()) {
+        if before.is_empty() {
+            stateful_template(&new, errors);
+        } else {
+            pod::template_metadata(&new.get("template"), errors);
+        }
+    }
     let changed = differing("io.k8s.api.apps.v1.StatefulSetSpec", &new, &old);
     if changed.iter().any(|field| !MAY_CHANGE.contains(field)) {
         new.forbidden(errors, "updates to statefulset spec for fields other than 'replicas', 'ordinals', 'template', 'updateStrategy', 'revisionHistoryLimit', 'persistentVolumeClaimRetentionPolicy' and 'minReadySeconds' are forbidden");

@@ -14,7 +14,13 @@ pub(super) const RULES: &[Rules] = &[
         kind: "HorizontalPodAutoscaler",
         name: format::dns1123_subdomain,
         object: |at, errors| autoscaler(&at.get("spec"), errors),
-        update: any_update,
+        update: |new, old, errors| {
+            let [new, old] = [new, old].map(|at| at.get("spec").get("scaleTargetRef"));
+            let differs = |field| new.get(field).text() != old.get(field).text();
+            if differs("apiVersion") || differs("kind") {
+                target_version(&new, errors);
+            }
+        },
         status: |new, _, errors| {
             for field in ["currentReplicas", "desiredReplicas"] {
                 new.get("status").get(field).non_negative(errors);
@@ -55,6 +61,27 @@ fn reference(at: &At<'_>, errors: &mut ErrorList) {
     }
 }
 
+/// The version of what is scaled. It was not always looked at, so it may stay what it is.
+fn target_version(target: &At<'_>, errors: &mut ErrorList) {
+    let version = target.get("apiVersion");
+    if version.text().matches('/').count() > 1 {
+        let detail = format!("unexpected GroupVersion string: {}", version.text());
+        version.invalid(errors, detail);
+    } else if !version.text().contains('/') && target.get("kind").text() != "ReplicationController"
+    {
+        // Of the core group, only this has a scale.
+        errors.push(FieldError::invalid(
+            &version.path,
+            version.text(),
+            "apiVersion must specify API group",
+        ));
+    }
+}
+
+pub(super) fn autoscaler_created(autoscaler: &At<'_>, errors: &mut ErrorList) {
+    target_version(&autoscaler.get("spec").get("scaleTargetRef"), errors);
+}
+
 fn autoscaler(spec: &At<'_>, errors: &mut ErrorList) {
     let (min, max) = (spec.get("minReplicas"), spec.get("maxReplicas"));
     if min.int().is_some_and(|n| n < 1) {
@@ -76,19 +103,6 @@ fn autoscaler(spec: &At<'_>, errors: &mut ErrorList) {
     }
     let target = spec.get("scaleTargetRef");
     reference(&target, errors);
-    let version = target.get("apiVersion");
-    if version.text().matches('/').count() > 1 {
-        let detail = format!("unexpected GroupVersion string: {}", version.text());
-        version.invalid(errors, detail);
-    } else if !version.text().contains('/') && target.get("kind").text() != "ReplicationController"
-    {
-        // Of the core group, only this has a scale.
-        errors.push(FieldError::invalid(
-            &version.path,
-            version.text(),
-            "apiVersion must specify API group",
-        ));
-    }
     if min.int() == Some(0) {
         let metrics = spec.get("metrics");
         let outside = |m: At<'_>| matches!(m.get("type").text(), "Object" | "External");

@@ -119,6 +119,7 @@ fn created(group: &str, kind: &str) -> fn(&At<'_>, &mut ErrorList) {
         ("apps", "ControllerRevision") => apps::controller_revision_created,
         ("apps", "StatefulSet") => apps::stateful_set_created,
         ("networking.k8s.io", "Ingress") => networking::ingress_created,
+        ("autoscaling", "HorizontalPodAutoscaler") => autoscaling::autoscaler_created,
         ("batch", "Job") => job::created,
         ("batch", "CronJob") => cron::created,
         ("events.k8s.io", "Event") => event::created,
@@ -135,8 +136,13 @@ fn created(group: &str, kind: &str) -> fn(&At<'_>, &mut ErrorList) {
 
 /// Rules of group, kind and object that came late: an object that broke one already may go on
 /// breaking it.
-const TOLERATED: [fn(&str, &str, &At<'_>, &mut ErrorList); 2] =
-    [sysctls::of_host, pod::node_affinity_values];
+const TOLERATED: [fn(&str, &str, &At<'_>, &mut ErrorList); 5] = [
+    sysctls::of_host,
+    pod::node_affinity_values,
+    webhooks::without_side_effects,
+    webhooks::recognized_reviews,
+    webhooks::unique_names,
+];
 
 /// An address or network that can be read, if not in the form it should have.
 fn address(error: &FieldError) -> Option<&str> {

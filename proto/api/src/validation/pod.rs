@@ -59,12 +59,8 @@ pub(super) fn created(pod: &At<'_>, errors: &mut ErrorList) {
 
 /// The template of a workload: metadata and spec.
 pub(super) fn template(template: &At<'_>, errors: &mut ErrorList) {
-    // Upstream leaves `metadata` out of these paths.
-    let meta = template.get("metadata").moved(template.path.clone());
-    metadata::template(&meta, errors);
+    template_metadata(template, errors);
     let spec = template.get("spec");
-    annotations(&meta.get("annotations"), &spec, errors);
-    app_armor::contradictions(&meta.get("annotations"), &spec, errors);
     self::spec(&spec, false, errors);
     hostname_override(&spec, errors);
     host_ports(&template.get("spec"), false, errors);
@@ -72,6 +68,16 @@ pub(super) fn template(template: &At<'_>, errors: &mut ErrorList) {
     if ephemeral.is_given() {
         ephemeral.forbidden(errors, "ephemeral containers not allowed in pod template");
     }
+}
+
+/// Labels and annotations of a template.
+pub(super) fn template_metadata(template: &At<'_>, errors: &mut ErrorList) {
+    // Upstream leaves `metadata` out of these paths.
+    let meta = template.get("metadata").moved(template.path.clone());
+    metadata::template(&meta, errors);
+    let spec = template.get("spec");
+    annotations(&meta.get("annotations"), &spec, errors);
+    app_armor::contradictions(&meta.get("annotations"), &spec, errors);
 }
 
 fn spec(spec: &At<'_>, is_pod: bool, errors: &mut ErrorList) {

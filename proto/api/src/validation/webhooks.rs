@@ -38,14 +38,57 @@ pub(super) fn one_of_if_set(field: &At<'_>, known: &[&str], errors: &mut ErrorLi
     }
 }
 
-fn webhooks(hooks: &At<'_>, mutating: bool, errors: &mut ErrorList) {
+/// The webhooks of a configuration.
+fn hooks_of<'a>(group: &str, kind: &str, object: &At<'a>) -> Vec<At<'a>> {
+    match (group, kind) {
+        (GROUP, "ValidatingWebhookConfiguration" | "MutatingWebhookConfiguration") => {
+            object.get("webhooks").items().collect()
+        }
+        _ => Vec::new(),
+    }
+}
+
+/// `v1beta1` allowed webhooks that do something else than to answer, also in dry runs.
+pub(super) fn without_side_effects(
+    group: &str,
+    kind: &str,
+    object: &At<'_>,
+    errors: &mut ErrorList,
+) {
+    for hook in hooks_of(group, kind, object) {
+        let effects = hook.get("sideEffects");
+        if matches!(effects.text(), "Some" | "Unknown") {
+            effects.one_of(errors, &["None", "NoneOnDryRun"]);
+        }
+    }
+}
+
+/// `v1beta1` allowed webhooks that understand no version that this server speaks.
+pub(super) fn recognized_reviews(group: &str, kind: &str, object: &At<'_>, errors: &mut ErrorList) {
+    for hook in hooks_of(group, kind, object) {
+        let versions = hook.get("admissionReviewVersions");
+        let mut given = versions.items();
+        if versions.len() > 0 && !given.any(|v| matches!(v.text(), "v1" | "v1beta1")) {
+            versions.invalid(errors, "must include at least one of v1, v1beta1");
+        }
+    }
+}
+
+/// `v1beta1` allowed webhooks of one name.
+pub(super) fn unique_names(group: &str, kind: &str, object: &At<'_>, errors: &mut ErrorList) {
+    let hooks = hooks_of(group, kind, object);
     let mut names = HashSet::new();
-    for hook in hooks.items() {
-        webhook(&hook, mutating, errors);
+    for hook in &hooks {
         let name = hook.get("name");
-        if name.is_given() && !names.insert(name.text()) {
+        if name.is_given() && !names.insert(name.text().to_owned()) {
             name.duplicate(errors);
         }
+    }
+}
+
+fn webhooks(hooks: &At<'_>, mutating: bool, errors: &mut ErrorList) {
+    for hook in hooks.items() {
+        webhook(&hook, mutating, errors);
     }
 }
 
@@ -58,7 +101,7 @@ fn webhook(hook: &At<'_>, mutating: bool, errors: &mut ErrorList) {
     one_of_if_set(&hook.get("matchPolicy"), &["Equivalent", "Exact"], errors);
     let effects = hook.get("sideEffects");
     if effects.is_set() {
-        effects.one_of(errors, &["None", "NoneOnDryRun"]);
+        effects.one_of(errors, &["None", "NoneOnDryRun", "Some", "Unknown"]);
     } else {
         effects.required(errors, "must specify one of None, NoneOnDryRun");
     }
@@ -113,9 +156,6 @@ fn review_versions(versions: &At<'_>, errors: &mut ErrorList) {
         } else {
             version.invalid(errors, "duplicate version");
         }
-    }
-    if !seen.contains("v1") && !seen.contains("v1beta1") {
-        versions.invalid(errors, "must include at least one of v1, v1beta1");
     }
 }
 
