@@ -234,7 +234,7 @@ impl Store {
     fn as_stored(&self, object: &Value, bytes: &[u8], revision: Revision) -> Option<Arc<Object>> {
         let m = meta(object);
         let key = keys::relative(m.namespace(), m.name());
-        self.cache.ingest(&key, bytes, revision)
+        self.cache.written(&key, bytes, revision)
     }
 
     /// Where a write starts: what the cache has (it is usually right and costs nothing), or

@@ -27,6 +27,7 @@ mod tree;
 mod watch;
 mod watchers;
 mod writer;
+mod written;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};

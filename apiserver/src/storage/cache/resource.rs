@@ -20,6 +20,7 @@ use super::selector::Selector;
 use super::tree::{Cursor, Tree};
 use super::watch::Watcher;
 use super::watchers::{Channel, End, Watchers};
+use super::written::Written;
 use super::{
     At, Definition, Ingested, List, ListQuery, Result, Revision, Shared, Start, WatchQuery,
 };
@@ -33,6 +34,7 @@ pub struct ResourceCache {
     metrics: ResourceMetrics,
     /// How many were told of the last change.
     told: AtomicUsize,
+    written: Written,
     state: RwLock<State>,
 }
 
@@ -159,6 +161,7 @@ impl ResourceCache {
         let state = RwLock::new(State::new(&definition, objects, revision));
         Arc::new(Self {
             told: AtomicUsize::new(0),
+            written: Written::default(),
             shared,
             definition,
             metrics,
@@ -505,6 +508,29 @@ impl ResourceCache {
                 None
             }
         }
+    }
+
+    /// Reads a value that this server has just written. It is not read again when etcd tells of it,
+    /// nor here if etcd already has.
+    pub fn written(&self, key: &str, value: &[u8], revision: Revision) -> Option<Arc<Object>> {
+        let known = self.state.read().objects.get(key).cloned();
+        if let Some(known) = known.filter(|known| known.revision() == revision) {
+            return Some(known);
+        }
+        let object = self.ingest(key, value, revision)?;
+        self.written.note(object.clone());
+        Some(object)
+    }
+
+    /// Reads a value that etcd tells of.
+    pub(super) fn arrived(
+        &self,
+        key: &str,
+        value: &[u8],
+        revision: Revision,
+    ) -> Option<Arc<Object>> {
+        let known = self.written.take(key, revision);
+        known.or_else(|| self.ingest(key, value, revision))
     }
 
     fn object(&self, key: &str, revision: Revision, found: Ingested) -> Arc<Object> {

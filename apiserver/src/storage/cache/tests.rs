@@ -671,3 +671,21 @@ async fn reads_wait_for_the_first_fill() {
     assert!(gone.is_none());
     writer.abort();
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_this_server_has_written_is_read_once() {
+    let rig = Rig::new(&[]).await;
+    let revision = rig.put("ns/first", "a=b").await;
+    let next = revision + 1;
+    // The answer comes before etcd tells of the write, or after.
+    let before = rig.pods.written("ns/a", b"a=b", next).unwrap();
+    assert_eq!(rig.put("ns/a", "a=b").await, next);
+    let list = rig.list(&Selector::default(), At::Any).await.unwrap();
+    assert!(
+        list.objects
+            .iter()
+            .any(|object| Arc::ptr_eq(object, &before))
+    );
+    let after = rig.pods.written("ns/a", b"a=b", next).unwrap();
+    assert!(Arc::ptr_eq(&after, &before));
+}

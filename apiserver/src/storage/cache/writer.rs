@@ -366,7 +366,7 @@ impl Cache {
                 continue;
             };
             let applied = match &change {
-                Change::Put(kv) => match resource.ingest(relative, &kv.value, kv.mod_revision) {
+                Change::Put(kv) => match resource.arrived(relative, &kv.value, kv.mod_revision) {
                     Some(object) => Applied::Put(object),
                     None => continue,
                 },
