@@ -504,3 +504,34 @@ fn certificates_of_version_1_are_believed_as_far_as_their_issuer() {
     let bundle = x509::CaBundle::load(&path).unwrap();
     assert!(bundle.verify(&chain, &now).is_err());
 }
+
+#[test]
+fn who_is_trusted_without_being_an_authority_vouches_for_nobody_else() {
+    let mut params = rcgen::CertificateParams::default();
+    params.distinguished_name = rcgen::DistinguishedName::new();
+    params
+        .distinguished_name
+        .push(rcgen::DnType::CommonName, "pinned");
+    params.extended_key_usages = vec![CLIENT];
+    let key = rcgen::KeyPair::generate().unwrap();
+    let pinned = rcgen::CertifiedIssuer::self_signed(params, key).unwrap();
+    let authority = ca("ca");
+    let clock: Clock = Arc::new(Timestamp::now);
+    let name = |bundle: &x509::CaBundle, certificate: &CertificateDer<'static>| {
+        let chain = [certificate.clone(), pinned.der().clone()];
+        let verified = bundle.verify(&chain, &clock);
+        verified.ok().map(|subject| subject.common_name)
+    };
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("ca.crt");
+    for bundle in [pinned.pem(), pinned.pem() + &authority.pem()] {
+        std::fs::write(&path, &bundle).unwrap();
+        let loaded = x509::CaBundle::load(&path).unwrap();
+        assert_eq!(name(&loaded, pinned.der()).unwrap(), "pinned");
+        let child = client(&pinned, "child", "system:masters", CLIENT);
+        assert_eq!(name(&loaded, &child), None);
+        let ann = client(&authority, "ann", "dev", CLIENT);
+        let known = bundle.contains(&authority.pem());
+        assert_eq!(name(&loaded, &ann).is_some(), known);
+    }
+}

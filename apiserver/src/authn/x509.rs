@@ -46,8 +46,10 @@ pub struct CaBundle {
 
 struct Loaded {
     pem: Vec<u8>,
-    authorities: Vec<CertificateDer<'static>>,
-    verifier: Arc<dyn ClientCertVerifier>,
+    /// All of the bundle's. Those that are no authorities vouch for nobody but themselves.
+    trusted: Vec<CertificateDer<'static>>,
+    /// With the bundle's authorities, if there are any.
+    verifier: Option<Arc<dyn ClientCertVerifier>>,
     /// Chains that verified, with the leaf's user and until when. Goes with the bundle.
     known: Mutex<HashMap<[u8; 32], (Subject, Timestamp)>>,
 }
@@ -116,13 +118,15 @@ impl CaBundle {
             now.as_second().max(0) as u64,
         ));
         let (_, parsed) = X509Certificate::from_der(leaf).map_err(|e| invalid(&e))?;
-        if parsed.version() == X509Version::V1 {
+        if loaded.trusted.contains(leaf) {
+            may_authenticate(&parsed, now).map_err(|e| invalid(&e))?;
+        } else if parsed.version() == X509Version::V1 {
             loaded
                 .verify_unextended(&parsed, now)
                 .map_err(|e| invalid(&e))?;
         } else {
-            loaded
-                .verifier
+            let verifier = (loaded.verifier.as_ref()).ok_or_else(|| invalid(&UNKNOWN))?;
+            verifier
                 .verify_client_cert(leaf, intermediates, time)
                 .map_err(|e| invalid(&e))?;
         }
@@ -158,21 +162,28 @@ impl Loaded {
             reason,
         };
         let mut roots = RootCertStore::empty();
-        let mut authorities = Vec::new();
+        let mut trusted = Vec::new();
         for certificate in CertificateDer::pem_slice_iter(&pem) {
             let certificate = certificate.map_err(|e| bad(e.to_string()))?;
-            authorities.push(certificate.clone());
-            roots.add(certificate).map_err(|e| bad(e.to_string()))?;
+            trusted.push(certificate.clone());
+            let (_, parsed) =
+                X509Certificate::from_der(&certificate).map_err(|e| bad(e.to_string()))?;
+            if is_authority(&parsed) {
+                (roots.add(certificate.clone())).map_err(|e| bad(e.to_string()))?;
+            }
         }
-        let verifier = WebPkiClientVerifier::builder_with_provider(
-            Arc::new(roots),
-            Arc::new(rustls::crypto::ring::default_provider()),
-        )
-        .build()
-        .map_err(|e| bad(e.to_string()))?;
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let verifier = match trusted.is_empty() || !roots.is_empty() {
+            true => {
+                let builder =
+                    WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
+                Some(builder.build().map_err(|e| bad(e.to_string()))?)
+            }
+            false => None,
+        };
         Ok(Self {
             pem,
-            authorities,
+            trusted,
             verifier,
             known: Mutex::default(),
         })
@@ -185,29 +196,63 @@ impl Loaded {
         certificate: &X509Certificate<'_>,
         now: Timestamp,
     ) -> Result<(), String> {
-        let now = ASN1Time::from_timestamp(now.as_second()).map_err(|e| e.to_string())?;
-        let is_valid = |one: &X509Certificate<'_>| one.validity().is_valid_at(now);
-        if !is_valid(certificate) {
-            return Err("certificate has expired or is not yet valid".into());
-        }
+        may_authenticate(certificate, now)?;
         // What it still proves is little (RFC 6194), and Go takes it no more.
         if certificate.signature_algorithm.algorithm == OID_PKCS1_SHA1WITHRSA {
             return Err("insecure algorithm SHA1-RSA".into());
         }
         let issued = |authority: &CertificateDer<'_>| {
             X509Certificate::from_der(authority).is_ok_and(|(_, authority)| {
-                authority.subject().as_raw() == certificate.issuer().as_raw()
-                    && is_valid(&authority)
+                is_authority(&authority)
+                    && authority.subject().as_raw() == certificate.issuer().as_raw()
+                    && is_valid(&authority, now)
                     && certificate
                         .verify_signature(Some(authority.public_key()))
                         .is_ok()
             })
         };
-        if self.authorities.iter().any(issued) {
+        if self.trusted.iter().any(issued) {
             return Ok(());
         }
-        Err("certificate signed by unknown authority".into())
+        Err(UNKNOWN.into())
     }
+}
+
+const UNKNOWN: &str = "certificate signed by unknown authority";
+
+/// Whether a certificate may vouch for others (RFC 5280, 6.1.4; before version 3 there was no way
+/// to say that it may not).
+fn is_authority(certificate: &X509Certificate<'_>) -> bool {
+    let says_so = match certificate.basic_constraints() {
+        Ok(Some(constraints)) => constraints.value.ca,
+        Ok(None) => certificate.version() != X509Version::V3,
+        Err(_) => false,
+    };
+    let may_sign = match certificate.key_usage() {
+        Ok(Some(usage)) => usage.value.key_cert_sign(),
+        Ok(None) => true,
+        Err(_) => false,
+    };
+    says_so && may_sign
+}
+
+fn is_valid(certificate: &X509Certificate<'_>, now: Timestamp) -> bool {
+    let now = ASN1Time::from_timestamp(now.as_second());
+    now.is_ok_and(|now| certificate.validity().is_valid_at(now))
+}
+
+/// Whether a certificate may be used by a client, and now.
+fn may_authenticate(certificate: &X509Certificate<'_>, now: Timestamp) -> Result<(), String> {
+    if !is_valid(certificate, now) {
+        return Err("certificate has expired or is not yet valid".into());
+    }
+    let usage = certificate
+        .extended_key_usage()
+        .map_err(|e| e.to_string())?;
+    if usage.is_some_and(|usage| !usage.value.any && !usage.value.client_auth) {
+        return Err("certificate specifies an incompatible key usage".into());
+    }
+    Ok(())
 }
 
 fn subject(leaf: &CertificateDer<'_>) -> Result<Subject, String> {
