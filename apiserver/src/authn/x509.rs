@@ -7,16 +7,15 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
+use component::serving::{is_authority, is_valid, may_authenticate, verifier_of};
 use jiff::Timestamp;
 use parking_lot::Mutex;
-use rustls::RootCertStore;
-use rustls::server::WebPkiClientVerifier;
 use rustls::server::danger::ClientCertVerifier;
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, UnixTime};
 use sha2::{Digest, Sha256};
 use x509_parser::oid_registry::OID_PKCS1_SHA1WITHRSA;
-use x509_parser::prelude::{ASN1Time, FromDer, X509Certificate, X509Version};
+use x509_parser::prelude::{FromDer, X509Certificate, X509Version};
 
 use super::service_account::CREDENTIAL_ID;
 use super::{AuthenticationError, Clock, User, authenticated};
@@ -48,8 +47,7 @@ struct Loaded {
     pem: Vec<u8>,
     /// All of the bundle's. Those that are no authorities vouch for nobody but themselves.
     trusted: Vec<CertificateDer<'static>>,
-    /// With the bundle's authorities, if there are any.
-    verifier: Option<Arc<dyn ClientCertVerifier>>,
+    verifier: Arc<dyn ClientCertVerifier>,
     /// Chains that verified, with the leaf's user and until when. Goes with the bundle.
     known: Mutex<HashMap<[u8; 32], (Subject, Timestamp)>>,
 }
@@ -118,15 +116,13 @@ impl CaBundle {
             now.as_second().max(0) as u64,
         ));
         let (_, parsed) = X509Certificate::from_der(leaf).map_err(|e| invalid(&e))?;
-        if loaded.trusted.contains(leaf) {
-            may_authenticate(&parsed, now).map_err(|e| invalid(&e))?;
-        } else if parsed.version() == X509Version::V1 {
+        if parsed.version() == X509Version::V1 && !loaded.trusted.contains(leaf) {
             loaded
-                .verify_unextended(&parsed, now)
+                .verify_unextended(&parsed, time)
                 .map_err(|e| invalid(&e))?;
         } else {
-            let verifier = (loaded.verifier.as_ref()).ok_or_else(|| invalid(&UNKNOWN))?;
-            verifier
+            loaded
+                .verifier
                 .verify_client_cert(leaf, intermediates, time)
                 .map_err(|e| invalid(&e))?;
         }
@@ -161,26 +157,10 @@ impl Loaded {
             path: path.to_owned(),
             reason,
         };
-        let mut roots = RootCertStore::empty();
-        let mut trusted = Vec::new();
-        for certificate in CertificateDer::pem_slice_iter(&pem) {
-            let certificate = certificate.map_err(|e| bad(e.to_string()))?;
-            trusted.push(certificate.clone());
-            let (_, parsed) =
-                X509Certificate::from_der(&certificate).map_err(|e| bad(e.to_string()))?;
-            if is_authority(&parsed) {
-                (roots.add(certificate.clone())).map_err(|e| bad(e.to_string()))?;
-            }
-        }
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let verifier = match trusted.is_empty() || !roots.is_empty() {
-            true => {
-                let builder =
-                    WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
-                Some(builder.build().map_err(|e| bad(e.to_string()))?)
-            }
-            false => None,
-        };
+        let trusted: Vec<_> = CertificateDer::pem_slice_iter(&pem)
+            .collect::<Result<_, _>>()
+            .map_err(|e| bad(e.to_string()))?;
+        let verifier = verifier_of(&trusted).map_err(|e| bad(e.to_string()))?;
         Ok(Self {
             pem,
             trusted,
@@ -194,7 +174,7 @@ impl Loaded {
     fn verify_unextended(
         &self,
         certificate: &X509Certificate<'_>,
-        now: Timestamp,
+        now: UnixTime,
     ) -> Result<(), String> {
         may_authenticate(certificate, now)?;
         // What it still proves is little (RFC 6194), and Go takes it no more.
@@ -214,45 +194,8 @@ impl Loaded {
         if self.trusted.iter().any(issued) {
             return Ok(());
         }
-        Err(UNKNOWN.into())
+        Err("certificate signed by unknown authority".into())
     }
-}
-
-const UNKNOWN: &str = "certificate signed by unknown authority";
-
-/// Whether a certificate may vouch for others (RFC 5280, 6.1.4; before version 3 there was no way
-/// to say that it may not).
-fn is_authority(certificate: &X509Certificate<'_>) -> bool {
-    let says_so = match certificate.basic_constraints() {
-        Ok(Some(constraints)) => constraints.value.ca,
-        Ok(None) => certificate.version() != X509Version::V3,
-        Err(_) => false,
-    };
-    let may_sign = match certificate.key_usage() {
-        Ok(Some(usage)) => usage.value.key_cert_sign(),
-        Ok(None) => true,
-        Err(_) => false,
-    };
-    says_so && may_sign
-}
-
-fn is_valid(certificate: &X509Certificate<'_>, now: Timestamp) -> bool {
-    let now = ASN1Time::from_timestamp(now.as_second());
-    now.is_ok_and(|now| certificate.validity().is_valid_at(now))
-}
-
-/// Whether a certificate may be used by a client, and now.
-fn may_authenticate(certificate: &X509Certificate<'_>, now: Timestamp) -> Result<(), String> {
-    if !is_valid(certificate, now) {
-        return Err("certificate has expired or is not yet valid".into());
-    }
-    let usage = certificate
-        .extended_key_usage()
-        .map_err(|e| e.to_string())?;
-    if usage.is_some_and(|usage| !usage.value.any && !usage.value.client_auth) {
-        return Err("certificate specifies an incompatible key usage".into());
-    }
-    Ok(())
 }
 
 fn subject(leaf: &CertificateDer<'_>) -> Result<Subject, String> {

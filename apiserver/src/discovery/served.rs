@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 
+use component::flags::parse_bool;
 use schema::Resource;
 
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
@@ -62,11 +63,15 @@ pub fn served(
     let mut unknown: Vec<&str> = Vec::new();
     for (key, value) in runtime_config {
         let on = match value.as_str() {
-            "true" => true,
-            "false" => false,
-            // Only the whole-API keys insist on a value.
-            "" if !key.starts_with("api/") => false,
-            _ => return Err(RuntimeConfigError::Value(key.clone(), value.clone())),
+            "true" => Some(true),
+            "false" => Some(false),
+            // Only the whole-API keys insist on a value, and on one of these.
+            _ if key.starts_with("api/") => None,
+            "" => Some(true),
+            other => parse_bool(other),
+        };
+        let Some(on) = on else {
+            return Err(RuntimeConfigError::Value(key.clone(), value.clone()));
         };
         preferences.insert(key, on);
         if key.starts_with("api/") {

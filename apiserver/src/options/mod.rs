@@ -268,6 +268,9 @@ pub struct TuningOptions {
     pub allow_metric_labels: CommaList,
     #[arg(long)]
     pub allow_metric_labels_manifest: Option<String>,
+    /// Of a reconciler that is no more.
+    #[arg(long, default_value = "1")]
+    pub apiserver_count: i64,
     #[arg(long, default_value = "10000")]
     pub audit_log_batch_buffer_size: i64,
     #[arg(long, default_value = "1")]
@@ -282,6 +285,8 @@ pub struct TuningOptions {
     pub coordinated_leadership_renew_deadline: GoDuration,
     #[arg(long, default_value = "2s")]
     pub coordinated_leadership_retry_period: GoDuration,
+    #[arg(long, default_value = "100")]
+    pub default_watch_cache_size: i64,
     #[arg(long, default_value = "1")]
     pub delete_collection_workers: i64,
     #[arg(long, default_value = "")]

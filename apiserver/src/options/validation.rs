@@ -166,6 +166,13 @@ impl TuningOptions {
         );
         self.validate_versions(mistakes);
         mistakes.when(
+            self.apiserver_count <= 0,
+            format!(
+                "--apiserver-count should be a positive number, but value '{}' provided",
+                self.apiserver_count
+            ),
+        );
+        mistakes.when(
             !matches!(self.storage_backend.as_str(), "" | "etcd3"),
             "--storage-backend invalid, allowed values: etcd3. If not specified, it will default to 'etcd3'",
         );

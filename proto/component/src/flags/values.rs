@@ -172,8 +172,8 @@ impl Serialize for GoDuration {
     }
 }
 
-/// `a,b,c`; an empty text is no item, an empty item among others is one. Given again, the flag
-/// grows.
+/// `a,b,c`; an empty text is no item, an empty item among others is one. An item in quotes may have
+/// commas. Given again, the flag grows.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct CommaList(pub Vec<String>);
 
@@ -181,8 +181,17 @@ impl FromStr for CommaList {
     type Err = Infallible;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let items = text.split(',').filter(|_| !text.is_empty());
-        Ok(Self(items.map(str::to_owned).collect()))
+        let mut quoted = false;
+        let items = text.split(|c: char| {
+            quoted ^= c == '"';
+            c == ',' && !quoted
+        });
+        let bare = |item: &str| match item.strip_prefix('"').and_then(|i| i.strip_suffix('"')) {
+            Some(inner) => inner.replace("\"\"", "\""),
+            None => item.to_owned(),
+        };
+        let items = items.filter(|_| !text.is_empty());
+        Ok(Self(items.map(bare).collect()))
     }
 }
 
@@ -192,28 +201,20 @@ impl fmt::Display for CommaList {
     }
 }
 
-/// `a=1,b=2`. Given again, the flag grows.
+/// `a=1,b=2,c`; what has no value has the empty one. Given again, the flag grows.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct StringMap(pub BTreeMap<String, String>);
 
-#[derive(Debug, thiserror::Error, PartialEq, Eq)]
-#[error("malformed pair, expect string=string: {0:?}")]
-pub struct PairError(String);
-
 impl FromStr for StringMap {
-    type Err = PairError;
+    type Err = Infallible;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        text.split(',')
-            .filter(|pair| !pair.trim().is_empty())
-            .map(|pair| {
-                let (key, value) = pair
-                    .split_once('=')
-                    .ok_or_else(|| PairError(pair.to_owned()))?;
-                Ok((key.trim().to_owned(), value.trim().to_owned()))
-            })
-            .collect::<Result<_, _>>()
-            .map(Self)
+        let pairs = text.split(',').filter(|pair| !pair.trim().is_empty());
+        let pairs = pairs.map(|pair| {
+            let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
+            (key.trim().to_owned(), value.trim().to_owned())
+        });
+        Ok(Self(pairs.collect()))
     }
 }
 
@@ -244,9 +245,17 @@ mod tests {
     }
 
     #[test]
-    fn pairs_need_an_equals_sign() {
-        let map: StringMap = "a=1, b=x=y".parse().unwrap();
-        assert_eq!(map.0["b"], "x=y");
-        assert!("a".parse::<StringMap>().is_err());
+    fn pairs_end_their_keys_with_the_first_equals_sign() {
+        let map: StringMap = "a=1, b=x=y,c".parse().unwrap();
+        let values = ["a", "b", "c"].map(|key| map.0[key].as_str());
+        assert_eq!(values, ["1", "x=y", ""]);
+    }
+
+    #[test]
+    fn items_in_quotes_may_have_commas() {
+        let list = |text: &str| text.parse::<CommaList>().unwrap().0;
+        assert_eq!(list("a,,b"), ["a", "", "b"]);
+        assert_eq!(list(r#""a","b,c","d""e""#), ["a", "b,c", "d\"e"]);
+        assert_eq!(list(""), [""; 0]);
     }
 }

@@ -134,10 +134,14 @@ async fn published_authorities_are_taken_up() {
     let answer = get_as(address, &server.certificate, Some(&user)).await;
     assert!(answer.ends_with("\r\n0"), "{answer}");
     publish.send_replace(std::fs::read(&user.certificate).unwrap());
-    while !get_as(address, &server.certificate, Some(&user))
-        .await
-        .ends_with("\r\n1")
-    {}
+    let taken_up = async {
+        while !get_as(address, &server.certificate, Some(&user))
+            .await
+            .ends_with("\r\n1")
+        {}
+    };
+    let limit = std::time::Duration::from_secs(30);
+    tokio::time::timeout(limit, taken_up).await.unwrap();
     stop.cancel();
     serving.await.unwrap();
 }

@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwap;
 use rustls::crypto::CryptoProvider;
-use rustls::server::{ClientHello, ResolvesServerCert, WebPkiClientVerifier};
+use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use rustls::{CipherSuite, RootCertStore, ServerConfig};
 use rustls_pki_types::pem::PemObject as _;
@@ -18,7 +18,7 @@ use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
 
 use super::TlsStream;
-use super::client_cert::RequestClientCert;
+use super::client_cert::{RequestClientCert, verifier_of};
 use super::gathered::Corked;
 use super::policy::TlsPolicy;
 
@@ -217,25 +217,23 @@ fn build(options: &TlsOptions) -> Result<ServerConfig, TlsError> {
     let builder = ServerConfig::builder_with_provider(Arc::new(provided))
         .with_protocol_versions(options.policy.versions())
         .map_err(|e| config_error(&e))?;
-    let mut roots = RootCertStore::empty();
+    let mut trusted = Vec::new();
     for path in &options.client_ca {
-        for certificate in certificates(path)? {
-            roots.add(certificate).map_err(|e| config_error(&e))?;
-        }
+        trusted.extend(certificates(path)?);
     }
     for certificate in CertificateDer::pem_slice_iter(&options.published()) {
-        let certificate = certificate.map_err(|e| config_error(&e))?;
-        roots.add(certificate).map_err(|e| config_error(&e))?;
+        trusted.push(certificate.map_err(|e| config_error(&e))?);
+    }
+    let mut roots = RootCertStore::empty();
+    for certificate in &trusted {
+        (roots.add(certificate.clone())).map_err(|e| config_error(&e))?;
     }
     let builder = if roots.is_empty() {
         builder.with_no_client_auth()
     } else if options.verifies_later {
         builder.with_client_cert_verifier(Arc::new(RequestClientCert::new(&roots, provider())))
     } else {
-        let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider())
-            .allow_unauthenticated()
-            .build()
-            .map_err(|e| config_error(&e))?;
+        let verifier = verifier_of(&trusted).map_err(|e| config_error(&e))?;
         builder.with_client_cert_verifier(verifier)
     };
     let resolver = Resolver {
