@@ -3,6 +3,8 @@
 //!
 //! What must not be here: where objects are kept.
 
+mod fields;
+
 use bytes::Bytes;
 use codec::envelope;
 use codec::meta_splice::{self, ObjectMeta};
@@ -13,12 +15,15 @@ use super::as_read::{self, Lacking};
 use super::object_meta::{meta, meta_mut};
 use crate::storage::Revision;
 use crate::storage::cache::{Ingest, Ingested, SelectableField};
+use fields::{Found, Sought};
 
 /// Reads one built-in resource.
 pub struct BuiltIn {
     resource: &'static Resource,
-    fields: Vec<Path>,
-    lacking: Lacking<Path>,
+    fields: Vec<Field>,
+    sought: Sought,
+    /// With the marks of what is sought.
+    lacking: Lacking<usize>,
     /// The first that Services have addresses of.
     primary_family: &'static str,
 }
@@ -54,91 +59,122 @@ struct Path {
     fallback: Option<Box<Path>>,
 }
 
+/// A selectable field and where the walk finds it; nowhere, if it has a name that no field has.
+struct Field {
+    path: Path,
+    found: Option<usize>,
+    /// What is compared instead when the field is empty.
+    fallback: Option<usize>,
+}
+
 impl BuiltIn {
     pub fn new(resource: &'static Resource, primary_family: &'static str) -> BuiltIn {
-        BuiltIn {
-            resource,
-            primary_family,
-            fields: resource
-                .selectable_fields
-                .iter()
-                .map(|name| Path::selectable(resource, name))
-                .collect(),
-            lacking: match as_read::lacking(resource) {
-                Lacking::Unless {
-                    given,
-                    absent,
-                    together,
-                } => {
-                    let path = |name| Path::new(resource, name);
-                    Lacking::Unless {
-                        given: given.into_iter().map(path).collect(),
-                        absent: absent.into_iter().map(path).collect(),
-                        together: (together.into_iter())
-                            .map(|(one, other)| (path(one), path(other)))
-                            .collect(),
-                    }
-                }
-                Lacking::Anything => Lacking::Anything,
-                Lacking::Nothing => Lacking::Nothing,
-            },
-        }
-    }
-
-    /// Whether readers may have to be shown something else than what is stored.
-    fn may_differ(&self, value: &[u8]) -> Result<bool, String> {
-        if !envelope::is_enveloped(value) {
-            return Ok(!self.resource.storage_json);
-        }
-        let unknown = envelope::decode(value).map_err(|e| e.to_string())?;
-        if unknown.api_version != self.resource.storage_version {
-            return Ok(true);
-        }
-        let raw = unknown.raw;
-        match &self.lacking {
-            Lacking::Nothing => Ok(false),
-            Lacking::Anything => Ok(true),
+        let mut sought = Sought::default();
+        let fields = resource.selectable_fields.iter().map(|name| {
+            let path = Path::selectable(resource, name);
+            let mut value = |path: &Path| {
+                (!path.numbers.is_empty()).then(|| sought.value(&path.numbers, path.boolean))
+            };
+            Field {
+                found: value(&path),
+                fallback: path.fallback.as_deref().and_then(&mut value),
+                path,
+            }
+        });
+        let fields = fields.collect();
+        let lacking = match as_read::lacking(resource) {
             Lacking::Unless {
                 given,
                 absent,
                 together,
             } => {
-                for path in given {
-                    if !path.is_given(raw)? {
-                        return Ok(true);
-                    }
+                for name in given {
+                    let path = Path::new(resource, name);
+                    sought.given(&path.numbers, path.text);
                 }
-                for path in absent {
-                    if path.is_there(raw)? {
-                        return Ok(true);
-                    }
+                let mut mark = |name| {
+                    let path = Path::new(resource, name);
+                    sought.mark(&path.numbers, path.text)
+                };
+                Lacking::Unless {
+                    given: Vec::new(),
+                    absent: absent.into_iter().map(&mut mark).collect(),
+                    together: (together.into_iter())
+                        .map(|(one, other)| (mark(one), mark(other)))
+                        .collect(),
                 }
-                for (one, other) in together {
-                    if one.is_given(raw)? && !other.is_there(raw)? {
-                        return Ok(true);
-                    }
-                }
-                Ok(false)
             }
+            Lacking::Anything => Lacking::Anything,
+            Lacking::Nothing => Lacking::Nothing,
+        };
+        BuiltIn {
+            resource,
+            fields,
+            sought,
+            lacking,
+            primary_family,
         }
     }
 
+    /// What is found in bytes that say what readers are to see; `None` where that may have to be
+    /// something else than what is stored.
+    fn look(&self, value: &[u8]) -> Result<Option<Found>, String> {
+        if !envelope::is_enveloped(value) || matches!(self.lacking, Lacking::Anything) {
+            return Ok(None);
+        }
+        let unknown = envelope::decode(value).map_err(|e| e.to_string())?;
+        if unknown.api_version != self.resource.storage_version {
+            return Ok(None);
+        }
+        let found = self.sought.look(unknown.raw)?;
+        let lacks = match &self.lacking {
+            Lacking::Unless {
+                absent, together, ..
+            } => {
+                let there = |mark: &usize| found.marks[*mark];
+                found.lacks
+                    || absent.iter().any(there)
+                    || (together.iter()).any(|(one, other)| there(one) && !there(other))
+            }
+            Lacking::Anything => true,
+            Lacking::Nothing => false,
+        };
+        Ok((!lacks).then_some(found))
+    }
+
     /// Reads bytes that say what readers are to see.
-    fn ingest_settled(&self, value: &[u8], revision: Revision) -> Result<Ingested, String> {
+    fn settled(&self, value: &[u8], revision: Revision) -> Result<Ingested, String> {
         if !envelope::is_enveloped(value) {
             return self.ingest_json(value, revision);
         }
-        let unknown = envelope::decode(value).map_err(|e| e.to_string())?;
-        let mut ingested = Ingested::default();
-        let meta = ObjectMeta::of(unknown.raw).map_err(|e| e.to_string())?;
+        let raw = envelope::decode(value).map_err(|e| e.to_string())?.raw;
+        self.ingested(value, self.sought.look(raw)?, revision)
+    }
+
+    fn ingested(
+        &self,
+        value: &[u8],
+        mut found: Found,
+        revision: Revision,
+    ) -> Result<Ingested, String> {
+        let raw = envelope::decode(value).map_err(|e| e.to_string())?.raw;
+        let mut ingested = Ingested {
+            bytes: stamp(value, revision)?,
+            ..Ingested::default()
+        };
+        let meta = ObjectMeta::of(raw).map_err(|e| e.to_string())?;
         for label in meta.labels() {
             let (key, value) = label.map_err(|e| e.to_string())?;
             ingested.labels.push((key.to_owned(), value.to_owned()));
         }
-        for path in &self.fields {
-            ingested.fields.push(path.pick(unknown.raw)?);
+        let mut value = |place: Option<usize>| place.and_then(|i| found.values[i].take());
+        for field in &self.fields {
+            let own = value(field.found).unwrap_or_else(|| field.path.absent.to_owned());
+            ingested.fields.push(match own.is_empty() {
+                true => value(field.fallback).unwrap_or(own),
+                false => own,
+            });
         }
-        ingested.bytes = stamp(value, revision)?;
         Ok(ingested)
     }
 
@@ -169,7 +205,7 @@ impl BuiltIn {
             fields: self
                 .fields
                 .iter()
-                .map(|path| path.pick_json(&object))
+                .map(|field| field.path.pick_json(&object))
                 .collect(),
             bytes: serde_json::to_vec(&object)
                 .map_err(|e| e.to_string())?
@@ -255,14 +291,17 @@ fn json_text(value: &Value) -> String {
 
 impl Ingest for BuiltIn {
     fn ingest(&self, value: &[u8], revision: Revision) -> Result<Ingested, String> {
-        if self.may_differ(value)? {
+        if let Some(found) = self.look(value)? {
+            return self.ingested(value, found, revision);
+        }
+        if envelope::is_enveloped(value) || !self.resource.storage_json {
             let renewed = as_read::renewed(self.resource, self.primary_family, value)
                 .map_err(|e| e.to_string())?;
             if let Some(value) = renewed {
-                return self.ingest_settled(&value, revision);
+                return self.settled(&value, revision);
             }
         }
-        self.ingest_settled(value, revision)
+        self.settled(value, revision)
     }
 
     fn restamp(&self, bytes: &[u8], revision: Revision) -> Result<Bytes, String> {
@@ -274,52 +313,6 @@ impl Ingest for BuiltIn {
 }
 
 impl Path {
-    fn pick(&self, raw: &[u8]) -> Result<String, String> {
-        let own = self.pick_own(raw)?;
-        match &self.fallback {
-            Some(other) if own.is_empty() => other.pick(raw),
-            _ => Ok(own),
-        }
-    }
-
-    /// Whether an object has the field, a message.
-    fn is_there(&self, raw: &[u8]) -> Result<bool, String> {
-        let mut at = raw;
-        for number in &self.numbers {
-            match wire::first(at, *number)? {
-                Some(inner) => at = inner,
-                None => return Ok(false),
-            }
-        }
-        Ok(true)
-    }
-
-    /// Whether the field is given wherever it has a place: in each item of a list.
-    fn is_given(&self, raw: &[u8]) -> Result<bool, String> {
-        self.is_given_below(&self.numbers, raw)
-    }
-
-    fn is_given_below(&self, numbers: &[u32], raw: &[u8]) -> Result<bool, String> {
-        let Some((number, below)) = numbers.split_first() else {
-            return Ok(!(self.text && raw.is_empty()));
-        };
-        let mut found = false;
-        for field in wire::fields(raw) {
-            match field? {
-                (n, wire::Value::Bytes(bytes)) if n == *number => {
-                    if !self.is_given_below(below, bytes)? {
-                        return Ok(false);
-                    }
-                    found = true;
-                }
-                (n, _) if n == *number => found = true,
-                _ => {}
-            }
-        }
-        // What is not there has no fields to give.
-        Ok(found || !below.is_empty())
-    }
-
     fn pick_json(&self, object: &Value) -> String {
         let found = self.names.iter().try_fold(object, |at, name| at.get(name));
         let own = found.map_or(self.absent.to_owned(), json_text);
@@ -328,34 +321,6 @@ impl Path {
             _ => own,
         }
     }
-
-    fn pick_own(&self, raw: &[u8]) -> Result<String, String> {
-        let mut at = raw;
-        let Some((last, parents)) = self.numbers.split_last() else {
-            return Ok(self.absent.to_owned());
-        };
-        for number in parents {
-            match wire::first(at, *number)? {
-                Some(inner) => at = inner,
-                None => return Ok(self.absent.to_owned()),
-            }
-        }
-        for field in wire::fields(at) {
-            match field? {
-                (n, wire::Value::Bytes(bytes)) if n == *last => return text(bytes),
-                (n, wire::Value::Varint(v)) if n == *last && self.boolean => {
-                    return Ok((v != 0).to_string());
-                }
-                (n, wire::Value::Varint(v)) if n == *last => return Ok((v as i64).to_string()),
-                _ => {}
-            }
-        }
-        Ok(self.absent.to_owned())
-    }
-}
-
-fn text(bytes: &[u8]) -> Result<String, String> {
-    String::from_utf8(bytes.to_vec()).map_err(|_| "a name is no UTF-8".to_owned())
 }
 
 /// The same enveloped object with this resource version in its metadata.
@@ -364,76 +329,6 @@ pub fn stamp(value: &[u8], revision: Revision) -> Result<Bytes, String> {
     meta_splice::set_enveloped_resource_version(value, &revision.to_string(), &mut out)
         .map_err(|e| e.to_string())?;
     Ok(out.into())
-}
-
-/// As much of protobuf's wire format as it takes to find a field.
-mod wire {
-    pub enum Value<'a> {
-        Varint(u64),
-        Bytes(&'a [u8]),
-        Fixed,
-    }
-
-    const TRUNCATED: &str = "truncated protobuf";
-
-    fn varint(bytes: &mut &[u8]) -> Result<u64, String> {
-        let mut value = 0u64;
-        for shift in (0..64).step_by(7) {
-            let (&byte, rest) = bytes.split_first().ok_or(TRUNCATED)?;
-            *bytes = rest;
-            value |= u64::from(byte & 0x7f) << shift;
-            if byte < 0x80 {
-                return Ok(value);
-            }
-        }
-        Err("varint too long".to_owned())
-    }
-
-    fn take<'a>(bytes: &mut &'a [u8], n: usize) -> Result<&'a [u8], String> {
-        let (taken, rest) = bytes.split_at_checked(n).ok_or(TRUNCATED)?;
-        *bytes = rest;
-        Ok(taken)
-    }
-
-    fn next<'a>(bytes: &mut &'a [u8]) -> Result<(u32, Value<'a>), String> {
-        let tag = varint(bytes)?;
-        let value = match tag & 7 {
-            0 => Value::Varint(varint(bytes)?),
-            1 => take(bytes, 8).map(|_| Value::Fixed)?,
-            2 => {
-                let n = usize::try_from(varint(bytes)?).map_err(|_| TRUNCATED)?;
-                Value::Bytes(take(bytes, n)?)
-            }
-            5 => take(bytes, 4).map(|_| Value::Fixed)?,
-            other => return Err(format!("illegal wire type {other}")),
-        };
-        Ok(((tag >> 3) as u32, value))
-    }
-
-    /// The fields of a message in the order in which they are written.
-    pub fn fields(mut bytes: &[u8]) -> impl Iterator<Item = Result<(u32, Value<'_>), String>> {
-        std::iter::from_fn(move || {
-            if bytes.is_empty() {
-                return None;
-            }
-            let field = next(&mut bytes);
-            if field.is_err() {
-                bytes = &[];
-            }
-            Some(field)
-        })
-    }
-
-    /// A field of type bytes, string or message.
-    pub fn first(bytes: &[u8], number: u32) -> Result<Option<&[u8]>, String> {
-        for field in fields(bytes) {
-            match field? {
-                (n, Value::Bytes(found)) if n == number => return Ok(Some(found)),
-                _ => {}
-            }
-        }
-        Ok(None)
-    }
 }
 
 /// The definition under which the cache keeps a resource.
@@ -563,7 +458,10 @@ mod tests {
         });
         api::defaults::apply(pods().message, &mut pod);
         let ingest = BuiltIn::new(pods(), "IPv4");
-        let differs = |pod: &Value| ingest.may_differ(&store::encode(pods(), pod).unwrap());
+        let differs = |pod: &Value| {
+            let found = ingest.look(&store::encode(pods(), pod).unwrap());
+            found.map(|found| found.is_none())
+        };
         assert_eq!(differs(&pod), Ok(false));
         for (lacking, field) in [
             ("/spec", "enableServiceLinks"),
