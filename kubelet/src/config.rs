@@ -8,6 +8,8 @@ use component::flags::GoDuration;
 use k8s_openapi::api::core::v1::Taint;
 use serde::{Deserialize, Serialize};
 
+use crate::resources::requests::ResourceList;
+
 const fn seconds(n: i64) -> GoDuration {
     GoDuration::from_secs(n)
 }
@@ -80,6 +82,8 @@ pub struct KubeletConfiguration {
     pub cgroups_per_qos: bool,
     pub cgroup_driver: String,
     pub cpu_manager_policy: String,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub cpu_manager_policy_options: BTreeMap<String, String>,
     #[serde(
         rename = "singleProcessOOMKill",
         skip_serializing_if = "Option::is_none"
@@ -89,6 +93,8 @@ pub struct KubeletConfiguration {
     pub memory_manager_policy: String,
     pub topology_manager_policy: String,
     pub topology_manager_scope: String,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub topology_manager_policy_options: BTreeMap<String, String>,
     pub runtime_request_timeout: GoDuration,
     pub hairpin_mode: String,
     pub max_pods: i64,
@@ -146,6 +152,8 @@ pub struct KubeletConfiguration {
         skip_serializing_if = "String::is_empty"
     )]
     pub reserved_system_cpus: String,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub reserved_memory: Vec<MemoryReservation>,
     pub enforce_node_allocatable: Vec<String>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub allowed_unsafe_sysctls: Vec<String>,
@@ -180,6 +188,14 @@ fn is_zero(port: &u16) -> bool {
 
 fn is_none(number: &i32) -> bool {
     *number == 0
+}
+
+/// Memory of one NUMA node that is the system's: `memory` and `hugepages-<size>`.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct MemoryReservation {
+    pub numa_node: u32,
+    pub limits: ResourceList,
 }
 
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
@@ -320,11 +336,13 @@ impl Default for KubeletConfiguration {
             cgroups_per_qos: true,
             cgroup_driver: "cgroupfs".into(),
             cpu_manager_policy: "none".into(),
+            cpu_manager_policy_options: BTreeMap::new(),
             single_process_oom_kill: None,
             cpu_manager_reconcile_period: seconds(10),
             memory_manager_policy: "None".into(),
             topology_manager_policy: "none".into(),
             topology_manager_scope: "container".into(),
+            topology_manager_policy_options: BTreeMap::new(),
             runtime_request_timeout: seconds(120),
             hairpin_mode: "promiscuous-bridge".into(),
             max_pods: 110,
@@ -362,6 +380,7 @@ impl Default for KubeletConfiguration {
             system_reserved: BTreeMap::new(),
             kube_reserved: BTreeMap::new(),
             reserved_system_cpus: String::new(),
+            reserved_memory: Vec::new(),
             enforce_node_allocatable: vec!["pods".into()],
             allowed_unsafe_sysctls: Vec::new(),
             volume_plugin_dir: "/usr/libexec/kubernetes/kubelet-plugins/volume/exec/".into(),
@@ -439,6 +458,10 @@ impl KubeletConfiguration {
                 defaults.cpu_cfs_quota_period,
             ),
             (
+                &mut self.cpu_manager_reconcile_period,
+                defaults.cpu_manager_reconcile_period,
+            ),
+            (
                 &mut self.authentication.webhook.cache_ttl,
                 defaults.authentication.webhook.cache_ttl,
             ),
@@ -460,6 +483,19 @@ impl KubeletConfiguration {
                 defaults.container_runtime_endpoint,
             ),
             (&mut self.authorization.mode, defaults.authorization.mode),
+            (&mut self.cpu_manager_policy, defaults.cpu_manager_policy),
+            (
+                &mut self.memory_manager_policy,
+                defaults.memory_manager_policy,
+            ),
+            (
+                &mut self.topology_manager_policy,
+                defaults.topology_manager_policy,
+            ),
+            (
+                &mut self.topology_manager_scope,
+                defaults.topology_manager_scope,
+            ),
         ] {
             if own.is_empty() {
                 *own = default;

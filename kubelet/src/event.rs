@@ -6,6 +6,7 @@ use k8s_openapi::api::core::v1::Pod;
 use tokio::sync::{oneshot, watch};
 
 use crate::cri::plan::Health;
+use crate::pods::admission::Rejection;
 use crate::pods::pod::PodUid;
 use crate::pods::worker::{Outcome, Phase};
 use crate::status::Eviction;
@@ -46,7 +47,9 @@ pub enum Event {
     },
     /// The node has been read for this pod's sake.
     NodeRead(PodUid),
-    /// Objects that these pods refer to changed.
+    /// This pod has been given its devices, CPUs and memory, or cannot have them.
+    Placed(PodUid, Result<(), Rejection>),
+    /// Objects that these pods refer to changed, or devices that they have.
     Objects(Vec<PodUid>),
     /// A pod's worker has done what it was asked to.
     Done(PodUid, Outcome),

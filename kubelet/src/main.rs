@@ -3,18 +3,23 @@
 
 mod allocation;
 mod cgroups;
+mod checkpoint;
 mod config;
+mod cpus;
 mod cri;
+mod devices;
 mod dra;
 mod event;
 mod events;
 mod eviction;
 mod images;
+mod memory;
 mod metrics;
 mod node_status;
 mod options;
 mod pleg;
 mod plugins;
+mod pod_resources;
 mod pods;
 mod prober;
 mod resources;
@@ -22,6 +27,7 @@ mod server;
 mod status;
 mod sync_loop;
 mod sys;
+mod topology;
 mod turns;
 mod volumes;
 

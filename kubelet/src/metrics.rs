@@ -1,6 +1,8 @@
 //! The kubelet's metrics, under upstream's names and labels. What they count is told by the rooms;
 //! what is worked out only when somebody asks is set by the node's API.
 
+mod resources;
+
 use std::time::{Duration, Instant};
 
 use component::metrics::Registry;
@@ -9,6 +11,8 @@ use prometheus::{
     DEFAULT_BUCKETS, Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec,
     IntGauge, IntGaugeVec, Opts, exponential_buckets,
 };
+
+pub use resources::ResourceMetrics;
 
 /// What operators look at. Every field is registered.
 pub struct Metrics {
@@ -48,6 +52,8 @@ pub struct Metrics {
     pub images_collected: IntCounterVec,
     /// Of drivers and the like.
     pub plugins: PluginMetrics,
+    /// Devices, CPUs and memory that containers are given.
+    pub resources: ResourceMetrics,
 
     runtime_operations: IntCounterVec,
     runtime_operations_errors: IntCounterVec,
@@ -362,6 +368,7 @@ impl Metrics {
                 &["reason"],
             )?,
             plugins: PluginMetrics::new(&add)?,
+            resources: ResourceMetrics::new(&add)?,
             runtime_operations: add.counters(
                 "kubelet_runtime_operations_total",
                 "Number of calls of the container runtime.",

@@ -2,6 +2,8 @@
 //! that are an older way to write a field of the configuration file. The latter are one table: a
 //! flag, the field it sets, and how its text reads.
 
+mod validation;
+
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -69,6 +71,8 @@ enum Kind {
     Gates,
     /// `key=value:effect,…`
     Taints,
+    /// `node:memory=1Gi,…;…`
+    Memory,
 }
 
 /// Flags that write a field of the configuration: flag, path of the field, kind.
@@ -183,6 +187,11 @@ const CONFIG_FLAGS: &[(&str, &str, Kind)] = &[
     ("cgroup-root", "cgroupRoot", Kind::Text),
     ("cpu-manager-policy", "cpuManagerPolicy", Kind::Text),
     (
+        "cpu-manager-policy-options",
+        "cpuManagerPolicyOptions",
+        Kind::Map,
+    ),
+    (
         "cpu-manager-reconcile-period",
         "cpuManagerReconcilePeriod",
         Kind::Text,
@@ -193,6 +202,11 @@ const CONFIG_FLAGS: &[(&str, &str, Kind)] = &[
         Kind::Text,
     ),
     ("topology-manager-scope", "topologyManagerScope", Kind::Text),
+    (
+        "topology-manager-policy-options",
+        "topologyManagerPolicyOptions",
+        Kind::Map,
+    ),
     ("memory-manager-policy", "memoryManagerPolicy", Kind::Text),
     (
         "runtime-request-timeout",
@@ -264,6 +278,7 @@ const CONFIG_FLAGS: &[(&str, &str, Kind)] = &[
         Kind::Bool,
     ),
     ("reserved-cpus", "reservedSystemCPUs", Kind::Text),
+    ("reserved-memory", "reservedMemory", Kind::Memory),
     ("system-reserved", "systemReserved", Kind::Map),
     ("kube-reserved", "kubeReserved", Kind::Map),
     (
@@ -441,15 +456,7 @@ impl Options {
                 c.authorization.mode
             ));
         }
-        if c.cpu_manager_policy != "none"
-            || c.memory_manager_policy != "None"
-            || c.topology_manager_policy != "none"
-        {
-            return invalid(
-                "only the none policies of the CPU, memory and topology managers are implemented"
-                    .into(),
-            );
-        }
+        validation::resources(c).map_err(OptionsError::Invalid)?;
         if c.tls_cert_file.is_empty() != c.tls_private_key_file.is_empty() {
             return invalid("tlsCertFile and tlsPrivateKeyFile go together".into());
         }
@@ -531,6 +538,11 @@ fn overlay(matches: &ArgMatches, config: &mut Value) -> Result<(), OptionsError>
                     );
                 }
                 Value::Object(gates)
+            }
+            Kind::Memory => {
+                let lists = given.iter().map(|t| validation::reserved_memory(t));
+                let lists = lists.collect::<Result<Vec<_>, _>>();
+                json!(lists.map_err(|why| wrong(&why))?.concat())
             }
             Kind::Taints => {
                 let taints = given

@@ -4,6 +4,7 @@
 mod api;
 mod auth;
 mod logs;
+mod resources;
 mod stats;
 mod streaming;
 
@@ -25,7 +26,6 @@ use component::serving::{
 };
 use k8s_openapi::api::core::v1::{Node, Pod, Service};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
-use parking_lot::Mutex;
 use tokio::sync::{Notify, mpsc};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -36,6 +36,7 @@ use self::stats::Stats;
 use crate::allocation::{self, Allocations};
 use crate::cgroups::{self, CgroupName, Hierarchy, PodCgroups};
 use crate::config::KubeletConfiguration;
+use crate::cpus::CpuSet;
 use crate::cri::backoff::Backoff;
 use crate::cri::client::CriClient;
 use crate::cri::dns::ClusterDns;
@@ -43,7 +44,7 @@ use crate::cri::limits::{LimitDefaults, cpu_shares};
 use crate::cri::runtime::{Runtime, Settings as RuntimeSettings};
 use crate::cri::security::{SecurityDefaults, masked_paths};
 use crate::cri::{gc, log_rotation};
-use crate::dra::{self, Claims, Dra, Drivers, Health};
+use crate::devices::{self, Devices};
 use crate::event::{Event, Source};
 use crate::events::{Events, Kind};
 use crate::eviction;
@@ -56,6 +57,8 @@ use crate::node_status::{declared, lease, runtime_state, updater::Updater};
 use crate::options::Options;
 use crate::pleg::Pleg;
 use crate::plugins::{Handler, Handlers, Registry};
+use crate::pod_resources::PodResources;
+use crate::pods::active::ActivePods;
 use crate::pods::dirs::Root;
 use crate::pods::index::PodIndex;
 use crate::pods::mirror::Mirrors;
@@ -168,7 +171,26 @@ pub async fn run(options: Options, stop: CancellationToken) -> anyhow::Result<()
     let csi = Csi::new(csi, &stop);
     let volumes = Volumes::new(objects.clone(), tokens, root.clone(), api.clone(), csi);
     let volumes = Arc::new(volumes);
-    let (dra, dra_drivers) = dynamic_resources(&root, &gates, &api, &node, &metrics, &told, &stop)?;
+    let (dra, dra_drivers) =
+        resources::dynamic(&root, &gates, &api, &node, &metrics, &told, &stop)?;
+    let active = ActivePods {
+        index: index.clone(),
+        status: status.clone(),
+    };
+    let topology = resources::open(resources::Setup {
+        config,
+        gates: &gates,
+        root: &root,
+        machine: &machine,
+        node: &node,
+        runtime: &runtime,
+        active: active.clone(),
+        metrics: &metrics,
+        told: &told,
+        node_changed: &node_changed,
+    })
+    .await?;
+    let (device_plugins, cpus) = (topology.devices.clone(), topology.cpus.clone());
     let parallel = match config.serialize_image_pulls {
         Some(false) => config.max_parallel_image_pulls.unwrap_or(usize::MAX),
         _ => 1,
@@ -192,7 +214,8 @@ pub async fn run(options: Options, stop: CancellationToken) -> anyhow::Result<()
             .into(),
             metrics: metrics.clone(),
             given: allocation::given(root.path())?,
-            dra,
+            dra: dra.clone(),
+            topology: topology.clone(),
         },
         allocations: Arc::new(Allocations::open(root.path(), &metrics)?),
         volumes: volumes.clone(),
@@ -210,6 +233,7 @@ pub async fn run(options: Options, stop: CancellationToken) -> anyhow::Result<()
         mirrors: api
             .clone()
             .map(|client| Mirrors::new(client, node.name.clone())),
+        show_device_health: gates.enabled("ResourceHealthStatus"),
         failures: Default::default(),
         evictions: Default::default(),
     });
@@ -218,12 +242,22 @@ pub async fn run(options: Options, stop: CancellationToken) -> anyhow::Result<()
         Handlers::from([
             ("DRAPlugin", Arc::new(dra_drivers) as Arc<dyn Handler>),
             ("CSIPlugin", Arc::new(csi_drivers)),
+            ("DevicePlugin", Arc::new(device_plugins.clone())),
         ]),
         metrics.clone(),
     );
     tokio::spawn(plugins.run(stop.clone()));
+    devices::serve(&device_plugins, stop.clone())
+        .context("cannot serve the registration of device plugins")?;
+    PodResources::new(active, topology, dra)
+        .serve(&root.path().join("pod-resources"), stop.clone())
+        .context("cannot serve the pod resources API")?;
+    if cpus.is_static() {
+        let every = config.cpu_manager_reconcile_period.get();
+        tokio::spawn(cpus.run(runtime.clone(), every, stop.clone()));
+    }
     let pleg = Pleg::new(runtime.clone(), told.clone(), metrics.clone());
-    let checks = health_checks(&pleg);
+    let checks = health_checks(&pleg, &device_plugins);
     let servers = serve(
         &options,
         &node,
@@ -255,9 +289,11 @@ pub async fn run(options: Options, stop: CancellationToken) -> anyhow::Result<()
                 labels: options.node_labels.clone(),
                 provider_id: config.provider_id.clone(),
                 attach_detach: config.enable_controller_attach_detach,
+                reset_devices: device_plugins.is_fresh(),
             },
             register: config.register_node,
             facts: facts.clone(),
+            devices: device_plugins,
             events: events.clone(),
             wake: node_changed.clone(),
             update_every: config.node_status_update_frequency.get(),
@@ -363,51 +399,6 @@ fn image_gc(
     ImageGc::new(runtime, events, metrics.clone(), policy)
 }
 
-/// The claims of pods and the drivers that know what they mean.
-fn dynamic_resources(
-    root: &Root,
-    gates: &FeatureGates,
-    api: &Option<Client>,
-    node: &NodeSettings,
-    metrics: &Arc<Metrics>,
-    told: &mpsc::UnboundedSender<Event>,
-    stop: &CancellationToken,
-) -> anyhow::Result<(Arc<Dra>, Drivers)> {
-    let claims = Arc::new(Mutex::new(Claims::open(root.path())?));
-    let health = gates
-        .enabled("ResourceHealthStatus")
-        .then(Arc::<Health>::default);
-    let changed = |health: &Arc<Health>| {
-        let (claims, told) = (claims.clone(), told.clone());
-        let changed: dra::Changed = Box::new(move |driver, devices| {
-            let users = Dra::users(&claims.lock(), driver, devices);
-            let _ = told.send(Event::Objects(users));
-        });
-        (health.clone(), changed)
-    };
-    let drivers = Drivers::new(
-        api.clone(),
-        &node.name,
-        dra::WIPE_AFTER,
-        health.as_ref().map(changed),
-        metrics.clone(),
-        stop,
-    );
-    if gates.enabled("DynamicResourceAllocation") {
-        drivers.wipe_all();
-    }
-    let messages = gates.enabled("ResourceHealthStatusMessage");
-    let dra = Dra::new(
-        claims,
-        drivers.clone(),
-        health,
-        messages,
-        api.clone(),
-        metrics.clone(),
-    );
-    Ok((Arc::new(dra), drivers))
-}
-
 fn tune_process(config: &KubeletConfiguration) {
     if let Err(error) = sys::process::set_oom_score_adj(config.oom_score_adj) {
         warn!(%error, score = config.oom_score_adj, "cannot set the kubelet's oom_score_adj");
@@ -462,6 +453,14 @@ fn node_settings(options: &Options, machine: &Machine, gates: &FeatureGates) -> 
             .map(|(name, amount)| (name.clone(), Quantity(amount.clone())))
             .collect()
     };
+    let mut system_reserved = list(&config.system_reserved);
+    let mut kube_reserved = list(&config.kube_reserved);
+    // Certain CPUs instead of so many of any.
+    let named: CpuSet = config.reserved_system_cpus.parse().unwrap_or_default();
+    if !named.is_empty() {
+        kube_reserved.remove("cpu");
+        system_reserved.insert("cpu".into(), Quantity(named.len().to_string()));
+    }
     NodeSettings {
         name: hostname.clone(),
         hostname,
@@ -472,8 +471,8 @@ fn node_settings(options: &Options, machine: &Machine, gates: &FeatureGates) -> 
         max_pods: config.max_pods,
         pods_per_core: config.pods_per_core,
         max_images: config.node_status_max_images,
-        system_reserved: list(&config.system_reserved),
-        kube_reserved: list(&config.kube_reserved),
+        system_reserved,
+        kube_reserved,
         kept: options.eviction.kept.clone(),
         declared_features: declared::features(gates),
     }
@@ -629,8 +628,12 @@ fn slim_service(service: &mut Service) {
     }
 }
 
-fn health_checks(pleg: &Arc<Pleg>) -> Checks {
+fn health_checks(pleg: &Arc<Pleg>, devices: &Arc<Devices>) -> Checks {
     let checks = Checks::new();
+    let devices = devices.clone();
+    checks.add("device-plugin", move || {
+        devices.failure().map_or(Ok(()), Err)
+    });
     let pleg = pleg.clone();
     checks.add("syncloop", move || pleg.unhealthy().map_or(Ok(()), Err));
     checks
@@ -769,6 +772,7 @@ struct NodeTask {
     registration: Registration,
     register: bool,
     facts: Arc<NodeFacts>,
+    devices: Arc<Devices>,
     events: Arc<Events>,
     wake: Arc<Notify>,
     update_every: Duration,
@@ -839,6 +843,7 @@ impl NodeTask {
             machine: self.machine,
             settings: self.settings,
             facts: self.facts,
+            devices: self.devices,
             events: self.events,
             node,
             wake: self.wake,

@@ -2,6 +2,8 @@
 //! are to do. It waits for nothing itself; work is done in tasks that answer with an event.
 
 mod eviction;
+mod judging;
+mod placing;
 mod preemption;
 mod resize;
 mod second_look;
@@ -23,7 +25,7 @@ use crate::cri::client::Of;
 use crate::cri::plan::Health;
 use crate::cri::{gc, labels};
 use crate::event::{Event, ProbeKind, Source};
-use crate::pods::admission::{self, Rejection, Room, admit};
+use crate::pods::admission::{self, Rejection, Room};
 use crate::pods::index::PodIndex;
 use crate::pods::pod::{PodExt, PodUid, is_terminal_phase};
 use crate::pods::sync::Syncer;
@@ -51,6 +53,8 @@ pub struct Settings {
 enum View {
     /// The node as it is known.
     Known,
+    /// The same, once the pod has been given what it asks for.
+    Placed,
     /// The node as it has just been read.
     Read,
 }
@@ -71,6 +75,8 @@ pub struct SyncLoop {
     evicted: HashMap<PodUid, watch::Sender<Phase>>,
     /// Pods that could not run on the node as it is known, until it is known better.
     doubted: HashMap<PodUid, Arc<Pod>>,
+    /// Pods that are being given their devices, CPUs and memory.
+    placing: HashMap<PodUid, Arc<Pod>>,
     events: mpsc::UnboundedReceiver<Event>,
     told: mpsc::UnboundedSender<Event>,
     node_changed: Arc<Notify>,
@@ -97,6 +103,7 @@ impl SyncLoop {
             preemptors: HashMap::new(),
             evicted: HashMap::new(),
             doubted: HashMap::new(),
+            placing: HashMap::new(),
             events,
             told,
             node_changed,
@@ -145,6 +152,7 @@ impl SyncLoop {
                 debug!(?source, "has told all its pods");
                 self.ready.insert(source);
                 if self.sources_ready() {
+                    self.syncer.index.set_complete();
                     self.clean_up();
                     self.retry_resizes(Trigger::PodsAdded);
                 }
@@ -192,6 +200,7 @@ impl SyncLoop {
                     self.admit_by(uid, pod, View::Read);
                 }
             }
+            Event::Placed(uid, placed) => self.placed(uid, placed),
             Event::Objects(uids) => {
                 for uid in uids {
                     if let Some(worker) = self.workers.get_mut(&uid) {
@@ -287,7 +296,10 @@ impl SyncLoop {
     }
 
     fn admit_by(&mut self, uid: PodUid, pod: Arc<Pod>, view: View) {
-        if self.still_waits(&uid, &pod) || self.is_doubted(&uid, &pod) {
+        if self.still_waits(&uid, &pod)
+            || self.is_doubted(&uid, &pod)
+            || self.is_being_placed(&uid, &pod)
+        {
             return;
         }
         let namesake = |worker: &Worker| {
@@ -303,23 +315,30 @@ impl SyncLoop {
         if !is_terminal_phase(pod.phase()) && !pod.is_deleting() {
             // What it was granted by the kubelet before counts, not what it may ask for meanwhile.
             let granted = self.syncer.allocations.granted(&pod);
-            let judged = match self.was_admitted(&pod) {
+            let known = self.was_admitted(&pod);
+            if view == View::Known {
+                // What the node is short of counts before what it has.
+                if !known && let Err(rejection) = self.judge_by(&granted, admission::at_first) {
+                    return self.turn_away(&pod, &rejection);
+                }
+                if self.place(&uid, &pod, &granted) {
+                    return;
+                }
+            }
+            let judged = match known {
                 true => Ok(Room::default()),
                 false => self.judge(&granted),
             };
             // What the node is short of, it knows best itself.
             let doubtful = |rejection: &Rejection| rejection.reason != crate::eviction::REASON;
             if judged.as_ref().is_err_and(doubtful)
-                && view == View::Known
+                && view != View::Read
                 && self.look_again(&uid, &pod)
             {
                 return;
             }
             if let Err(rejection) = &judged {
-                info!(pod = %pod.full_name(), rejection.reason, rejection.message, "a pod cannot run here");
-                self.syncer
-                    .reject(&pod, &rejection.reason, &rejection.message);
-                return;
+                return self.turn_away(&pod, rejection);
             }
             if let Some(room) = judged.ok().filter(|room| !room.victims.is_empty()) {
                 return self.preempt(uid, pod, room);
@@ -333,48 +352,6 @@ impl SyncLoop {
         self.syncer.index.set_may_run(&uid, worker.may_run());
         self.workers.insert(uid, worker);
         self.retry_resizes(Trigger::PodsAdded);
-    }
-
-    /// Whether the pod, as it is given, can run beside the others.
-    fn judge(&self, pod: &Pod) -> Result<Room, Rejection> {
-        let node = self.syncer.facts.get();
-        let active: Vec<Arc<Pod>> = self
-            .workers
-            .values()
-            // A pod that has ended may not be known to have, shortly after a restart.
-            .filter(|worker| {
-                let ended = matches!(worker.pod.phase(), "Succeeded" | "Failed");
-                let own_uid: PodUid = worker.pod.uid().into();
-                worker.may_run() && !ended && &*own_uid != pod.uid() && !self.is_victim(&own_uid)
-            })
-            .map(|worker| &worker.pod)
-            // Room that is being made is taken.
-            .chain(self.preemptors.values().map(|preemptor| &preemptor.pod))
-            .map(|pod| {
-                let granted = self.syncer.allocations.granted(pod);
-                crate::allocation::resize::in_use(&granted).map_or(granted, Arc::new)
-            })
-            .collect();
-        let active: Vec<&Pod> = active.iter().map(AsRef::as_ref).collect();
-        let object = node.node.as_ref();
-        let labels = object.and_then(|node| node.metadata.labels.clone());
-        let spec = object.and_then(|node| node.spec.as_ref());
-        let features = node.features.as_ref();
-        admit(
-            pod,
-            &admission::Input {
-                node_name: &self.settings.node_name,
-                taints: spec
-                    .and_then(|spec| spec.taints.as_deref())
-                    .unwrap_or_default(),
-                pressure: node.pressure,
-                strict_groups: features.is_some_and(|f| f.supplemental_groups_policy == Some(true)),
-                labels: &labels.unwrap_or_default(),
-                allocatable: &node.allocatable,
-                active: &active,
-                unsafe_sysctls: &self.settings.unsafe_sysctls,
-            },
-        )
     }
 
     /// A kubelet that restarts finds pods that it, or another, took before: it must not judge them
@@ -399,6 +376,7 @@ impl SyncLoop {
         self.waiting.remove(pod.uid());
         self.preemptors.remove(pod.uid());
         self.doubted.remove(pod.uid());
+        self.placing.remove(pod.uid());
         if source == Source::File
             && let Some(mirror) = self
                 .syncer
@@ -463,6 +441,7 @@ impl SyncLoop {
         self.evicted.remove(&uid);
         self.syncer.allocations.forget(&uid);
         self.syncer.runtime.given.remove(&uid);
+        self.syncer.runtime.topology.affinities.forget(&uid);
         self.retry_resizes(Trigger::PodsRemoved);
         self.dirt = true;
         let syncer = self.syncer.clone();

@@ -1,6 +1,8 @@
 //! Compiles the `.proto` files under `proto/` with protox, so that no `protoc` is needed.
 
 use std::error::Error;
+use std::path::Path;
+use std::{env, fs};
 
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo:rerun-if-changed=proto");
@@ -26,6 +28,7 @@ fn main() -> Result<(), Box<dyn Error>> {
             "dra/v1beta1.proto",
             "dra/health.proto",
             "csi/csi.proto",
+            "devices/v1beta1.proto",
         ],
         ["proto"],
     )?;
@@ -37,5 +40,14 @@ fn main() -> Result<(), Box<dyn Error>> {
             ".csi.v1.NodeExpandVolumeRequest",
         ])
         .compile_fds(plugins)?;
+
+    // Apart: a package of the plugins' has the same name.
+    let dir = Path::new(&env::var("OUT_DIR")?).join("podresources");
+    fs::create_dir_all(&dir)?;
+    let files = ["podresources/v1.proto", "podresources/v1alpha1.proto"];
+    let pod_resources = protox::compile(files, ["proto"])?;
+    tonic_prost_build::configure()
+        .out_dir(dir)
+        .compile_fds(pod_resources)?;
     Ok(())
 }

@@ -19,7 +19,7 @@ mod pids;
 mod pods;
 
 pub use names::CgroupName;
-pub use pods::{PodCgroups, PodLimits, limits as pod_group_limits};
+pub use pods::{PodCgroups, PodLimits};
 
 /// A file of a control group that could not be read or written.
 #[derive(Debug, Error)]

@@ -21,7 +21,7 @@ pub struct PodLimits {
 }
 
 /// The limits of one pod's group: what its containers may use together. Pure.
-pub fn limits(pod: &Pod, settings: &PodLimits) -> Limits {
+fn limits(pod: &Pod, settings: &PodLimits) -> Limits {
     let requests = pod_requests(pod, true);
     let limits = pod_limits(pod, true);
     let limited = |name: &str| {
@@ -133,16 +133,26 @@ impl PodCgroups {
         !self.per_qos || self.hierarchy.exists(&self.parent(pod))
     }
 
+    /// The limits of a pod's group. With `own_cpus` some of its containers have CPUs alone, which
+    /// they may use all the time.
+    pub fn limits(&self, pod: &Pod, own_cpus: bool) -> Limits {
+        let settings = PodLimits {
+            cfs_quota: self.settings.cfs_quota && !own_cpus,
+            ..self.settings
+        };
+        limits(pod, &settings)
+    }
+
     /// Makes a pod's group.
     ///
     /// # Errors
     /// When it cannot be made or its limits are refused.
-    pub fn ensure(&self, pod: &Pod) -> Result<(), CgroupError> {
+    pub fn ensure(&self, pod: &Pod, own_cpus: bool) -> Result<(), CgroupError> {
         if !self.per_qos {
             return Ok(());
         }
-        self.hierarchy
-            .ensure(&self.parent(pod), &limits(pod, &self.settings))
+        let limits = self.limits(pod, own_cpus);
+        self.hierarchy.ensure(&self.parent(pod), &limits)
     }
 
     /// Changes some of the limits of a pod's group.

@@ -1,6 +1,8 @@
 //! A container as the runtime is to make it. Pure, given what was resolved before: environment,
 //! mounts, image.
 
+use std::collections::BTreeMap;
+
 use grpc::cri::{
     CdiDevice, ContainerConfig, ContainerMetadata, Device, ImageSpec, KeyValue,
     LinuxContainerConfig, Mount, NamespaceMode, Signal,
@@ -22,7 +24,9 @@ pub struct ContainerInput<'a> {
     pub mounts: Vec<Mount>,
     /// Volumes that are devices.
     pub devices: Vec<Device>,
-    /// Names of the devices that claims have brought.
+    /// Of the devices that it was given.
+    pub annotations: BTreeMap<String, String>,
+    /// Names of the devices that claims and plugins have brought.
     pub cdi_devices: Vec<String>,
     /// The container whose processes an ephemeral one is to see.
     pub target_id: Option<String>,
@@ -64,6 +68,9 @@ pub fn config(
         .lifecycle
         .as_ref()
         .and_then(|l| l.stop_signal.as_deref());
+    let mut annotations = input.annotations;
+    let own = labels::container_annotations(container, pod, input.restart_count);
+    annotations.extend(own);
     let cdi_devices = input.cdi_devices.into_iter().map(|name| CdiDevice { name });
     Ok(ContainerConfig {
         metadata: Some(ContainerMetadata {
@@ -79,7 +86,7 @@ pub fn config(
         args: expand(&container.args),
         working_dir: container.working_dir.clone().unwrap_or_default(),
         labels: labels::container_labels(container, pod),
-        annotations: labels::container_annotations(container, pod, input.restart_count),
+        annotations,
         mounts: input.mounts,
         devices: input.devices,
         cdi_devices: cdi_devices.collect(),
@@ -132,6 +139,7 @@ mod tests {
             env: vec![("A".into(), "a".into())],
             mounts: vec![],
             devices: vec![],
+            annotations: [("d.io/a".to_owned(), "1".to_owned())].into(),
             cdi_devices: vec!["d.io/gpu=0".into()],
             target_id: Some("other".into()),
             security: &security,
@@ -141,6 +149,8 @@ mod tests {
         assert_eq!(config.command, ["sh", "-c", "echo a $(B)"]);
         assert_eq!(config.log_path, "c/2.log");
         assert_eq!(config.cdi_devices[0].name, "d.io/gpu=0");
+        assert_eq!(config.annotations["d.io/a"], "1");
+        assert!(config.annotations.len() > 1);
         assert_eq!(config.stop_signal(), Signal::Sigrtminplus3);
         let namespaces = config
             .linux

@@ -153,6 +153,13 @@ fn hugepage_resource(size: &str) -> String {
     format!("hugepages-{text}i")
 }
 
+/// Who has CPUs alone may use all of them, all the time.
+pub fn unlimited_cpu(resources: &mut LinuxContainerResources) {
+    if resources.cpu_period != 0 {
+        resources.cpu_quota = -1;
+    }
+}
+
 /// What the containers of a pod may use together, told to runtimes that size a sandbox up front.
 pub fn sandbox(pod: &Pod, defaults: &LimitDefaults) -> LinuxContainerResources {
     let request = requests::pod_requests(pod, false);

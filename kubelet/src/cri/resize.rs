@@ -16,7 +16,7 @@ use super::plan::Actions;
 use super::resize_plan::Resize;
 use super::runtime::Runtime;
 use crate::allocation::resize::Given;
-use crate::cgroups::{Limits, pod_group_limits};
+use crate::cgroups::Limits;
 use crate::pods::pod::PodExt;
 use crate::resources::requests::{ResourceList, of, quantity};
 
@@ -69,7 +69,9 @@ impl Runtime {
             pod,
             sandbox_id: actions.sandbox_id.as_deref().unwrap_or_default(),
             current,
-            wanted: pod_group_limits(pod, &self.cgroups.settings),
+            wanted: self
+                .cgroups
+                .limits(pod, self.topology.cpus.has_exclusive(pod)),
         };
         if !actions.resize_memory.is_empty() || actions.resize_pod {
             self.check_memory(&group, observed, &actions.resize_memory)
@@ -256,7 +258,11 @@ impl Runtime {
             requests: keep(old.requests, list(now.cpu_request, now.memory_request)),
             claims: old.claims,
         });
-        let linux = limits::container(pod, &container, &self.settings.limits);
+        let mut linux = limits::container(pod, &container, &self.settings.limits);
+        let cpus = &self.topology.cpus;
+        if cpus.exclusive(pod.uid(), &container.name).is_some() {
+            limits::unlimited_cpu(&mut linux);
+        }
         debug!(pod = %pod.full_name(), container = resize.name, ?now, "giving a container other resources");
         self.client
             .update_container_resources(&resize.id, linux)

@@ -19,7 +19,7 @@ use tracing::warn;
 use super::backoff::Backoff;
 use super::client::{CriClient, CriError};
 use super::dns::{ClusterDns, parse_resolv_conf};
-use super::limits::LimitDefaults;
+use super::limits::{self, LimitDefaults};
 use super::observed::{PodStatus, State, sandbox_ips};
 use super::plan::{Actions, Kill, KillReason, Probed, plan};
 use super::sandbox::{self, SandboxInput};
@@ -35,6 +35,7 @@ use crate::metrics::Metrics;
 use crate::pods::dirs::Root;
 use crate::pods::pod::{PodExt, as_container, is_sidecar};
 use crate::status::containers::StartFailures;
+use crate::topology::Topology;
 use crate::volumes::{Mounted, MountedVolumes, Objects};
 
 /// Node-wide settings of the runtime room.
@@ -65,6 +66,8 @@ pub struct Runtime {
     pub given: Record,
     /// The claims of pods.
     pub dra: Arc<Dra>,
+    /// What pods are given of the node's devices, CPUs and memory.
+    pub topology: Arc<Topology>,
 }
 
 /// What a pod needs to be there before its containers can start.
@@ -363,7 +366,15 @@ impl Runtime {
             logs_root: &self.settings.logs_root,
             limits: &self.settings.limits,
         };
-        sandbox::config(pod, input).map_err(|error| error.to_string())
+        let mut config = sandbox::config(pod, input).map_err(|error| error.to_string())?;
+        let resources = config
+            .linux
+            .as_mut()
+            .and_then(|linux| linux.resources.as_mut());
+        if let Some(resources) = resources.filter(|_| self.topology.cpus.has_exclusive(pod)) {
+            limits::unlimited_cpu(resources);
+        }
+        Ok(config)
     }
 
     /// The runtime's name of the pod's runtime class; empty for the default.

@@ -16,7 +16,8 @@ use super::observed::PodStatus;
 use super::plan::{Kill, KillReason};
 use super::runtime::{Prepared, Runtime, Sandbox};
 use super::security::ImageUser;
-use super::{env, hooks, logs};
+use super::{env, hooks, limits, logs};
+use crate::cpus::CpuSet;
 use crate::events::Kind;
 use crate::images::{ImageError, PullRequest};
 use crate::pods::pod::PodExt;
@@ -135,7 +136,7 @@ impl Runtime {
             Some(last) => last.restart_count + 1,
             None => restart_count_of_logs(&self.container_log_dir(pod, name)),
         };
-        let config = self
+        let (config, cpus) = self
             .configure(
                 pod,
                 container,
@@ -165,6 +166,8 @@ impl Runtime {
                 warn_event(&told(&error, ""));
                 StartError::new("CreateContainerError", &error.message)
             })?;
+        self.topology.cpus.started(pod.uid(), name, &id, cpus);
+        self.topology.memory.started(pod, name);
         self.events
             .container(pod, name, Kind::Normal, "Created", "Container created");
         self.client.start_container(&id).await.map_err(|error| {
@@ -189,7 +192,7 @@ impl Runtime {
         images: &HashMap<String, cri::ImageSpec>,
         image_ref: String,
         restart_count: i32,
-    ) -> Result<cri::ContainerConfig, StartError> {
+    ) -> Result<(cri::ContainerConfig, CpuSet), StartError> {
         let wrong =
             |error: &dyn std::fmt::Display| StartError::new("CreateContainerConfigError", error);
         let target_id = match target.filter(|name| !name.is_empty()) {
@@ -204,16 +207,22 @@ impl Runtime {
                 )
             }
         };
+        let own = self.topology.devices.options(pod, container).await;
+        let own = own.map_err(|e| wrong(&e))?;
         let sources = self.objects.for_environment(pod, container).await;
         let fields = FieldContext {
             pod_ips: &sandbox.ips,
             host_ips: prepared.host_ips,
             allocatable: Some(prepared.allocatable),
         };
-        let env = env::environment(pod, container, &fields, prepared.services, &sources)
+        let mut env = env::environment(pod, container, &fields, prepared.services, &sources)
             .map_err(|e| wrong(&e))?;
+        // What the pod says itself counts.
+        let mut more = own.env;
+        more.retain(|name, _| env.iter().all(|(known, _)| known != name));
+        env.splice(0..0, more);
         let dir = self.settings.root.pod(pod.uid());
-        let mounts = mounts::of_container(
+        let volumes = mounts::of_container(
             pod,
             container,
             &MountInput {
@@ -230,23 +239,42 @@ impl Runtime {
         .map_err(|e| wrong(&e))?;
         fs::create_dir_all(self.container_log_dir(pod, &container.name)).map_err(|e| wrong(&e))?;
         let image_user = self.image_user(&image_ref).await.map_err(|e| wrong(&e))?;
+        let claimed = self.dra.cdi_devices(pod, container);
+        let claimed = claimed.map_err(|e| wrong(&e))?;
+        let blocks = mounts::devices_of_container(container, prepared.volumes);
+        let blocks = blocks.map_err(|e| wrong(&e))?;
         let input = ContainerInput {
             restart_count,
             image_ref,
             image_user,
             env,
-            mounts,
-            devices: mounts::devices_of_container(container, prepared.volumes)
-                .map_err(|e| wrong(&e))?,
-            cdi_devices: self
-                .dra
-                .cdi_devices(pod, container)
-                .map_err(|e| wrong(&e))?,
+            mounts: [own.mounts, volumes].concat(),
+            devices: [own.devices, blocks].concat(),
+            annotations: own.annotations,
+            cdi_devices: [claimed, own.cdi_devices].concat(),
             target_id,
             security: &self.settings.security,
             limits: &self.settings.limits,
         };
-        container::config(pod, container, input).map_err(|e| wrong(&e))
+        let mut config = container::config(pod, container, input).map_err(|e| wrong(&e))?;
+        let resources = config
+            .linux
+            .as_mut()
+            .and_then(|linux| linux.resources.as_mut());
+        let cpus = resources.map(|resources| self.pin(pod, &container.name, resources));
+        Ok((config, cpus.unwrap_or_default()))
+    }
+
+    /// Puts a container on its CPUs and its memory.
+    fn pin(&self, pod: &Pod, name: &str, resources: &mut cri::LinuxContainerResources) -> CpuSet {
+        let (uid, topology) = (pod.uid(), &self.topology);
+        let cpus = topology.cpus.of(uid, name);
+        resources.cpuset_cpus = cpus.to_string();
+        resources.cpuset_mems = topology.memory.nodes_of(uid, name);
+        if topology.cpus.exclusive(uid, name).is_some() {
+            limits::unlimited_cpu(resources);
+        }
+        cpus
     }
 
     fn count_image_volumes(

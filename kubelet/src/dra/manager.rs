@@ -9,6 +9,7 @@ use std::time::Instant;
 
 use client::{Api, Client};
 use grpc::plugins::dra::v1 as pb;
+use grpc::pod_resources::v1;
 use k8s_openapi::api::core::v1::{
     Container, ContainerStatus, Pod, PodStatus, ResourceHealth, ResourceStatus,
 };
@@ -251,6 +252,31 @@ impl Dra {
         let mut seen = HashSet::new();
         devices.retain(|device| seen.insert(device.clone()));
         Ok(devices)
+    }
+
+    /// What a container has by claims, for those who watch over it.
+    pub fn resources(&self, pod: &Pod, container: &Container) -> Vec<v1::DynamicResource> {
+        let parts = names::of_container(pod, container).unwrap_or_default();
+        let claims = self.claims.lock();
+        let device = |(driver, device): (&str, &Device)| {
+            let names = device.cdi_device_ids.iter().cloned();
+            v1::ClaimResource {
+                cdi_devices: names.map(|name| v1::CdiDevice { name }).collect(),
+                driver_name: driver.to_owned(),
+                pool_name: device.pool_name.clone(),
+                device_name: device.device_name.clone(),
+                share_id: device.share_id.clone(),
+            }
+        };
+        let known = parts.into_iter().filter_map(|part| {
+            let claim = claims.get(pod.namespace(), &part.claim)?;
+            Some(v1::DynamicResource {
+                claim_name: claim.name.clone(),
+                claim_namespace: claim.namespace.clone(),
+                claim_resources: claim.devices(None).map(device).collect(),
+            })
+        });
+        known.collect()
     }
 
     /// The pod's containers have stopped: gives its claims up that no other pod uses.

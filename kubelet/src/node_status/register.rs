@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 
 use super::setters::{NodeSettings, annotations, labels};
+use crate::pods::admission::is_extended;
 use crate::sys::node::Machine;
 
 /// How a node is registered.
@@ -18,6 +19,8 @@ pub struct Registration {
     pub labels: std::collections::BTreeMap<String, String>,
     pub provider_id: String,
     pub attach_detach: bool,
+    /// The node was made anew: what it is said to have of devices it has no more.
+    pub reset_devices: bool,
 }
 
 /// Keeps pods off until the cloud controller manager has seen the node.
@@ -107,6 +110,14 @@ fn reconcile(
     Some(json!({"metadata": {"labels": labels, "annotations": changed}}))
 }
 
+/// A status in which the node has none of its extended resources. Pure.
+fn without_devices(existing: &Node) -> Option<Value> {
+    let shown = existing.status.as_ref()?.capacity.as_ref()?;
+    let extended = shown.keys().filter(|name| is_extended(name));
+    let none: Map<String, Value> = extended.map(|name| (name.clone(), json!("0"))).collect();
+    (!none.is_empty()).then(|| json!({"status": {"capacity": none, "allocatable": none}}))
+}
+
 /// Registers, however long it takes. Not at all with `registerNode: false`.
 pub async fn register(
     client: &Client,
@@ -151,6 +162,13 @@ async fn attempt(
             .patch(&settings.name, &patch, &PatchOptions::default())
             .await?;
     }
+    let reset = registration.reset_devices;
+    if let Some(patch) = without_devices(&existing).filter(|_| reset) {
+        let patch = Patch::Strategic(patch);
+        nodes
+            .patch_status(&settings.name, &patch, &PatchOptions::default())
+            .await?;
+    }
     Ok(())
 }
 
@@ -158,6 +176,20 @@ async fn attempt(
 mod tests {
     use super::*;
     use crate::resources::requests::ResourceList;
+
+    #[test]
+    fn devices_of_a_node_made_anew() {
+        let node = |capacity: Value| -> Node {
+            let node = json!({"metadata": {}, "status": {"capacity": capacity}});
+            serde_json::from_value(node).unwrap()
+        };
+        let none = json!({"d.io/gpu": "0"});
+        assert_eq!(
+            without_devices(&node(json!({"cpu": "1", "d.io/gpu": "3"}))),
+            Some(json!({"status": {"capacity": none, "allocatable": none}}))
+        );
+        assert_eq!(without_devices(&node(json!({"cpu": "1"}))), None);
+    }
 
     fn settings(external: bool) -> NodeSettings {
         NodeSettings {
@@ -184,6 +216,7 @@ mod tests {
             labels: [("own".to_owned(), "x".to_owned())].into(),
             provider_id: String::new(),
             attach_detach: true,
+            reset_devices: false,
         };
         let machine = Machine {
             architecture: "amd64",

@@ -13,8 +13,10 @@ use k8s_openapi::api::core::v1::{
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::facts::Facts;
+use crate::devices::Capacity;
 use crate::eviction::thresholds::{Kept, Value};
-use crate::resources::requests::{ResourceList, amounts, quantity};
+use crate::pods::admission::is_extended;
+use crate::resources::requests::{Amounts, ResourceList, amounts, quantity};
 use crate::sys::node::Machine;
 
 /// What the node's configuration says about it.
@@ -41,6 +43,8 @@ pub struct NodeSettings {
 /// What was seen just now.
 pub struct Seen<'a> {
     pub facts: &'a Facts,
+    /// Extended resources that plugins bring.
+    pub devices: &'a Capacity,
     pub images: &'a [cri::Image],
     pub now: Timestamp,
 }
@@ -101,6 +105,22 @@ pub fn resources(
     (capacity, allocatable.collect())
 }
 
+/// What the node keeps of each resource, for the system and so that nobody has to be evicted.
+pub fn kept(machine: &Machine, settings: &NodeSettings) -> Amounts {
+    let mut kept = Amounts::new();
+    for list in [&settings.system_reserved, &settings.kube_reserved] {
+        for (name, reserved) in amounts(Some(list)) {
+            *kept.entry(name).or_default() += reserved;
+        }
+    }
+    let memory = i64::try_from(machine.memory).unwrap_or(i64::MAX);
+    let free = settings.kept.memory.as_ref();
+    let free = free.map_or(0, |free| free.of(memory).value());
+    *kept.entry("memory".into()).or_default() += free;
+    kept.retain(|_, amount| *amount > 0);
+    kept
+}
+
 /// The node's own addresses, the primary first.
 pub fn host_ips(settings: &NodeSettings) -> Vec<String> {
     let specified: Vec<_> = settings
@@ -126,13 +146,7 @@ pub fn status(
     let facts = seen.facts;
     let mut status = old.clone();
     addresses(&mut status, settings);
-    // Resources that others advertise stay.
-    for (shown, own) in [
-        (&mut status.capacity, &facts.capacity),
-        (&mut status.allocatable, &facts.allocatable),
-    ] {
-        shown.get_or_insert_default().extend(own.clone());
-    }
+    capacity(&mut status, facts, seen.devices);
     status.node_info = Some(NodeSystemInfo {
         architecture: machine.architecture.into(),
         boot_id: machine.boot_id.clone(),
@@ -161,6 +175,27 @@ pub fn status(
     status.volumes_in_use = (!in_use.is_empty()).then(|| in_use.clone());
     conditions(&mut status, facts, seen.now);
     status
+}
+
+/// Extended resources that others advertise stay, and all of them can be given out.
+fn capacity(status: &mut NodeStatus, facts: &Facts, devices: &Capacity) {
+    let capacity = status.capacity.get_or_insert_default();
+    capacity.extend(facts.capacity.clone());
+    for (name, (all, _)) in &devices.counts {
+        capacity.insert(name.clone(), quantity(name, *all));
+    }
+    // Shown as none, not removed: it has been a resource of this node.
+    for name in &devices.removed {
+        capacity.insert(name.clone(), quantity(name, 0));
+    }
+    let allocatable = status.allocatable.get_or_insert_default();
+    allocatable.retain(|name, _| !is_extended(name));
+    let extended = capacity.iter().filter(|(name, _)| is_extended(name));
+    allocatable.extend(extended.map(|(name, amount)| (name.clone(), amount.clone())));
+    allocatable.extend(facts.allocatable.clone());
+    for (name, (_, healthy)) in &devices.counts {
+        allocatable.insert(name.clone(), quantity(name, *healthy));
+    }
 }
 
 fn addresses(status: &mut NodeStatus, settings: &NodeSettings) {
@@ -492,6 +527,7 @@ mod tests {
                 &settings(),
                 &Seen {
                     facts,
+                    devices: &Capacity::default(),
                     images: &images,
                     now: at(now),
                 },
@@ -534,6 +570,47 @@ mod tests {
             broken.conditions.as_ref().unwrap()[3].last_transition_time,
             Some(Time(at(3)))
         );
+    }
+
+    #[test]
+    fn devices_are_counted() {
+        let show = |status: &mut NodeStatus, counts: &[(&str, i64, i64)], removed: &[&str]| {
+            let counts = counts.iter();
+            let devices = Capacity {
+                counts: counts
+                    .map(|(name, all, healthy)| ((*name).to_owned(), (*all, *healthy)))
+                    .collect(),
+                removed: removed.iter().map(|name| (*name).to_owned()).collect(),
+            };
+            capacity(status, &Facts::default(), &devices);
+            let shown = |list: &Option<ResourceList>| {
+                let list = list.iter().flatten();
+                let list: Vec<String> = list.map(|(k, v)| format!("{k}={}", v.0)).collect();
+                list.join(" ")
+            };
+            (shown(&status.capacity), shown(&status.allocatable))
+        };
+        let pair = |a: &str, b: &str| (a.to_owned(), b.to_owned());
+        let mut status = NodeStatus::default();
+        let others = ResourceList::from([("o.io/x".to_owned(), Quantity("5".into()))]);
+        status.capacity = Some(others);
+        let shown = show(&mut status, &[("d.io/gpu", 3, 2)], &[]);
+        assert_eq!(shown, pair("d.io/gpu=3 o.io/x=5", "d.io/gpu=2 o.io/x=5"));
+        let shown = show(&mut status, &[("d.io/gpu", 3, 0)], &[]);
+        assert_eq!(shown, pair("d.io/gpu=3 o.io/x=5", "d.io/gpu=0 o.io/x=5"));
+        let shown = show(&mut status, &[], &["d.io/gpu"]);
+        assert_eq!(shown, pair("d.io/gpu=0 o.io/x=5", "d.io/gpu=0 o.io/x=5"));
+        status.capacity.get_or_insert_default().remove("o.io/x");
+        let shown = show(&mut status, &[], &[]);
+        assert_eq!(shown, pair("d.io/gpu=0", "d.io/gpu=0"));
+    }
+
+    #[test]
+    fn what_is_kept() {
+        let machine = machine();
+        let kept = kept(&machine, &settings());
+        let want = [("cpu".to_owned(), 500), ("memory".to_owned(), 100 << 20)];
+        assert_eq!(kept, want.into());
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Keeps the node's status in the API server true: at once when it changes, and now and then even
 //! if it does not.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -16,6 +17,7 @@ use super::facts::NodeFacts;
 use super::setters::{self, NodeSettings, Seen};
 use super::{news, patch};
 use crate::cri::client::CriClient;
+use crate::devices::Devices;
 use crate::events::{Events, Kind};
 use crate::sys::node::Machine;
 
@@ -29,6 +31,7 @@ pub struct Updater {
     pub machine: Machine,
     pub settings: NodeSettings,
     pub facts: Arc<NodeFacts>,
+    pub devices: Arc<Devices>,
     pub events: Arc<Events>,
     pub node: Informer<Node>,
     /// Wakes the updater: something of the node changed.
@@ -48,6 +51,8 @@ struct State {
     /// The last status that was sent, or meant to be.
     told: Option<NodeStatus>,
     cordoned: bool,
+    /// Extended resources that are no more, until that is shown.
+    removed: BTreeSet<String>,
 }
 
 impl Updater {
@@ -100,8 +105,15 @@ impl Updater {
 
         let facts = self.facts.get();
         let shown = node.status.clone().unwrap_or_default();
+        let mut devices = self.devices.capacity();
+        state.removed.append(&mut devices.removed);
+        state
+            .removed
+            .retain(|name| !devices.counts.contains_key(name));
+        devices.removed.clone_from(&state.removed);
         let seen = Seen {
             facts: &facts,
+            devices: &devices,
             images: &state.images,
             now: Timestamp::now(),
         };
@@ -125,6 +137,7 @@ impl Updater {
                 .await?;
         }
         state.reported = Some(Instant::now());
+        state.removed.clear();
         Ok(())
     }
 

@@ -61,13 +61,29 @@ pub struct Room {
     pub signal: String,
 }
 
+/// The first of what is looked at: whatever the pod asks for, it has to pass.
+///
+/// # Errors
+/// When it does not.
+pub fn at_first(pod: &Pod, input: &Input<'_>) -> Result<(), Rejection> {
+    pressure(pod, input.pressure)?;
+    sysctls(pod, input)
+}
+
+/// What the node can give, with the extended resources that it shows.
+pub fn with_extended(own: &ResourceList, shown: Option<&ResourceList>) -> ResourceList {
+    let extended = shown.into_iter().flatten();
+    let extended = extended.filter(|(name, _)| is_extended(name));
+    let extended = extended.map(|(name, amount)| (name.clone(), amount.clone()));
+    own.clone().into_iter().chain(extended).collect()
+}
+
 /// Whether the pod can run here, and after whom. A critical pod gets its resources from others.
 ///
 /// # Errors
 /// When it cannot.
 pub fn admit(pod: &Pod, input: &Input<'_>) -> Result<Room, Rejection> {
-    pressure(pod, input.pressure)?;
-    sysctls(pod, input)?;
+    at_first(pod, input)?;
     let rejected = |reason: &str, message: &str| {
         Err(Rejection {
             reason: reason.into(),
@@ -238,7 +254,7 @@ fn lacking(pod: &Pod, input: &Input<'_>) -> Vec<Lacking> {
 
 /// Whether a resource is one that a device plugin or a cluster's operator brought
 /// (`helper.IsExtendedResourceName`).
-fn is_extended(name: &str) -> bool {
+pub fn is_extended(name: &str) -> bool {
     let native = !name.contains('/') || name.contains("kubernetes.io/");
     !native && !name.starts_with("requests.")
 }

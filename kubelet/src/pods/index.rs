@@ -19,6 +19,8 @@ struct Inner {
     may_run: HashSet<PodUid>,
     /// When each pod was first heard of.
     seen: HashMap<PodUid, Instant>,
+    /// Every source has told all that it had.
+    complete: bool,
 }
 
 #[derive(Default)]
@@ -115,6 +117,20 @@ impl PodIndex {
         } else {
             inner.may_run.remove(uid);
         }
+    }
+
+    /// Every source has told all that it had when the kubelet started.
+    pub fn set_complete(&self) {
+        self.0.write().complete = true;
+    }
+
+    pub fn is_complete(&self) -> bool {
+        self.0.read().complete
+    }
+
+    /// Pods that may have containers running, also those that nobody asks for any more.
+    pub fn running(&self) -> Vec<PodUid> {
+        self.0.read().may_run.iter().cloned().collect()
     }
 
     /// Whether containers of the pod may be running: then it has not ended, whatever its status.

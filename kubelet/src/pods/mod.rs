@@ -1,5 +1,6 @@
 //! Pods on this node: where they come from, what they are to become, and the work on each.
 
+pub mod active;
 pub mod admission;
 pub mod dirs;
 pub mod index;

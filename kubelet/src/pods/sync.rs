@@ -44,6 +44,8 @@ pub struct Syncer {
     /// Services, for environment variables; `None` without an API server.
     pub services: Option<Informer<Service>>,
     pub mirrors: Option<Mirrors>,
+    /// Pods show how the devices that plugins gave them are (KEP-4680).
+    pub show_device_health: bool,
     /// Why containers could not be started, by pod.
     pub failures: Mutex<HashMap<PodUid, StartFailures>>,
     /// Why pods have been ended by the node itself.
@@ -132,6 +134,10 @@ impl Syncer {
             events.pod(pod, Kind::Normal, PAST_DEADLINE, message);
         }
         self.runtime.dra.show_health(pod, &mut status);
+        if self.show_device_health {
+            let devices = &self.runtime.topology.devices;
+            devices.show_health(pod, &mut status);
+        }
         if let Some(eviction) = self.evictions.lock().get(pod.uid()) {
             eviction.show(pod, &mut status);
         }
@@ -329,7 +335,8 @@ impl Syncer {
                     again: None,
                 });
             }
-            if let Err(error) = cgroups.ensure(pod) {
+            let own_cpus = self.runtime.topology.cpus.has_exclusive(pod);
+            if let Err(error) = cgroups.ensure(pod, own_cpus) {
                 let message = format!("unable to ensure pod container exists: {error}");
                 self.runtime
                     .events

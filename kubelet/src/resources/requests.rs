@@ -65,6 +65,14 @@ fn pod_level(name: &str) -> bool {
     matches!(name, "cpu" | "memory") || name.starts_with("hugepages-")
 }
 
+/// Whether the pod has resources of its own, which its containers share.
+pub fn has_pod_level(pod: &Pod) -> bool {
+    let own = pod.pod_spec().resources.iter();
+    let lists = own.flat_map(|own| [&own.requests, &own.limits]);
+    let mut names = lists.flatten().flat_map(BTreeMap::keys);
+    names.any(|name| pod_level(name))
+}
+
 /// What the whole pod requests; `overhead` adds the runtime class's.
 pub fn pod_requests(pod: &Pod, overhead: bool) -> Amounts {
     let own = pod

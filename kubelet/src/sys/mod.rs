@@ -4,4 +4,5 @@
 pub mod fs;
 pub mod mount;
 pub mod node;
+pub mod numa;
 pub mod process;

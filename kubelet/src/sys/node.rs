@@ -100,7 +100,7 @@ impl Machine {
     }
 }
 
-fn meminfo_kib(meminfo: &str, key: &str) -> u64 {
+pub(super) fn meminfo_kib(meminfo: &str, key: &str) -> u64 {
     let line = meminfo
         .lines()
         .find_map(|line| line.strip_prefix(key)?.strip_prefix(':'));
@@ -134,7 +134,7 @@ fn online_cpus(list: &str) -> u64 {
     }
 }
 
-fn hugepages(directory: &Path) -> Vec<HugePages> {
+pub(super) fn hugepages(directory: &Path) -> Vec<HugePages> {
     let entries = fs::read_dir(directory).into_iter().flatten().flatten();
     let mut sizes: Vec<_> = entries
         .filter_map(|entry| {

@@ -6,6 +6,7 @@
 pub mod cri;
 pub mod etcd;
 pub mod plugins;
+pub mod pod_resources;
 mod unix;
 
 pub use unix::{Ended, EndpointError, connect_unix, dial_unix};

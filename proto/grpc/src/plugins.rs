@@ -1,5 +1,5 @@
 //! A node's plugins: how they make themselves known (`registration`), what drivers of devices
-//! (`dra`) and of volumes (`csi`) do for the kubelet.
+//! (`dra`, and before them `devices`) and of volumes (`csi`) do for the kubelet.
 
 #![allow(missing_docs, clippy::all, rustdoc::all)]
 
@@ -19,6 +19,11 @@ pub mod dra {
     pub mod health {
         tonic::include_proto!("v1alpha1");
     }
+}
+
+/// Device plugins, `v1beta1`.
+pub mod devices {
+    tonic::include_proto!("v1beta1");
 }
 
 /// Container Storage Interface v1, its Node service. Requests that carry secrets print as little

@@ -1,0 +1,56 @@
+//! Has pods given their devices, CPUs and memory before they are judged: plugins are asked, which
+//! takes its time, so that the pod waits meanwhile and the loop does not.
+
+use std::sync::Arc;
+
+use k8s_openapi::api::core::v1::Pod;
+
+use super::{SyncLoop, View};
+use crate::event::Event;
+use crate::pods::admission::Rejection;
+use crate::pods::pod::{PodExt, PodUid, is_terminal_phase};
+
+impl SyncLoop {
+    /// Has the pod, as it is granted, given what it asks for. False where it asks for nothing that
+    /// is given so.
+    pub(super) fn place(&mut self, uid: &PodUid, pod: &Arc<Pod>, granted: &Arc<Pod>) -> bool {
+        let topology = self.syncer.runtime.topology.clone();
+        if !topology.concerns(granted) {
+            topology.pass();
+            return false;
+        }
+        self.placing.insert(uid.clone(), pod.clone());
+        let (uid, granted, told) = (uid.clone(), granted.clone(), self.told.clone());
+        tokio::spawn(async move {
+            let placed = topology.admit(&granted).await.map_err(Rejection::from);
+            let _ = told.send(Event::Placed(uid, placed));
+        });
+        true
+    }
+
+    /// The pod has what it asks for, or cannot have it.
+    pub(super) fn placed(&mut self, uid: PodUid, placed: Result<(), Rejection>) {
+        let Some(pod) = self.placing.remove(&uid) else {
+            return;
+        };
+        match placed {
+            Ok(()) => self.admit_by(uid, pod, View::Placed),
+            Err(rejection) => self.turn_away(&pod, &rejection),
+        }
+    }
+
+    /// Whether the pod waits to be given what it asks for. One that is to end waits no more.
+    pub(super) fn is_being_placed(&mut self, uid: &PodUid, pod: &Arc<Pod>) -> bool {
+        if is_terminal_phase(pod.phase()) || pod.is_deleting() {
+            self.placing.remove(uid);
+            return false;
+        }
+        match self.placing.get_mut(uid) {
+            Some(placing) => {
+                *placing = pod.clone();
+                true
+            }
+            None => false,
+        }
+    }
+}
