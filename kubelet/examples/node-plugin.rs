@@ -1,6 +1,7 @@
 //! Plays a node's plugins for a kubelet, ours or upstream's: a DRA driver that prepares every claim
-//! as one CDI device, and a CSI driver whose volumes are directories. What it is asked is printed,
-//! one line a call (secrets too: it is for tests).
+//! as one CDI device, a CSI driver whose volumes are directories, and a device plugin with four
+//! devices `NAME/device`, all of them `/dev/null`. What it is asked is printed, one line a call
+//! (secrets too: it is for tests).
 //!
 //! `node-plugin NAME [ROOT]` serves below the kubelet's root directory until it is killed.
 
@@ -9,10 +10,16 @@ use std::convert::Infallible;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
+use futures::StreamExt as _;
+use futures::stream::{self, BoxStream};
 use grpc::plugins::csi::node_server::{Node, NodeServer};
 use grpc::plugins::csi::node_service_capability as capability;
 use grpc::plugins::csi::*;
+use grpc::plugins::devices;
+use grpc::plugins::devices::device_plugin_server::{DevicePlugin, DevicePluginServer};
+use grpc::plugins::devices::registration_client::RegistrationClient;
 use grpc::plugins::dra::v1::dra_plugin_server::{DraPlugin, DraPluginServer};
 use grpc::plugins::dra::v1::*;
 use grpc::plugins::registration::registration_server::{Registration, RegistrationServer};
@@ -43,6 +50,118 @@ impl Registration for Registrar {
     ) -> Answer<RegistrationStatusResponse> {
         println!("{}: {:?}", self.0.r#type, status.into_inner());
         Ok(Response::new(RegistrationStatusResponse {}))
+    }
+}
+
+struct Devices;
+
+const DEVICES: [&str; 4] = ["d0", "d1", "d2", "d3"];
+
+#[tonic::async_trait]
+impl DevicePlugin for Devices {
+    async fn get_device_plugin_options(
+        &self,
+        _: Request<devices::Empty>,
+    ) -> Answer<devices::DevicePluginOptions> {
+        Ok(Response::new(devices::DevicePluginOptions {
+            pre_start_required: true,
+            get_preferred_allocation_available: true,
+        }))
+    }
+
+    type ListAndWatchStream = BoxStream<'static, Result<devices::ListAndWatchResponse, Status>>;
+
+    async fn list_and_watch(&self, _: Request<devices::Empty>) -> Answer<Self::ListAndWatchStream> {
+        let device = |id: &str| devices::Device {
+            id: id.into(),
+            health: "Healthy".into(),
+            topology: Some(devices::TopologyInfo {
+                nodes: vec![devices::NumaNode { id: 0 }],
+            }),
+        };
+        let devices = DEVICES.map(device).into();
+        let list = stream::iter([Ok(devices::ListAndWatchResponse { devices })]);
+        Ok(Response::new(Box::pin(list.chain(stream::pending()))))
+    }
+
+    async fn get_preferred_allocation(
+        &self,
+        request: Request<devices::PreferredAllocationRequest>,
+    ) -> Answer<devices::PreferredAllocationResponse> {
+        println!("GetPreferredAllocation {:?}", request.get_ref());
+        let prefer = |asked: &devices::ContainerPreferredAllocationRequest| {
+            let mut ids = asked.available_device_i_ds.clone();
+            ids.sort();
+            // The last ones, so that it shows.
+            ids.reverse();
+            ids.truncate(usize::try_from(asked.allocation_size).unwrap_or_default());
+            devices::ContainerPreferredAllocationResponse { device_i_ds: ids }
+        };
+        let asked = request.get_ref().container_requests.iter();
+        Ok(Response::new(devices::PreferredAllocationResponse {
+            container_responses: asked.map(prefer).collect(),
+        }))
+    }
+
+    async fn allocate(
+        &self,
+        request: Request<devices::AllocateRequest>,
+    ) -> Answer<devices::AllocateResponse> {
+        println!("Allocate {:?}", request.get_ref());
+        let give = |asked: &devices::ContainerAllocateRequest| {
+            let device = |id: &String| devices::DeviceSpec {
+                container_path: format!("/dev/{id}"),
+                host_path: "/dev/null".into(),
+                permissions: "rw".into(),
+            };
+            devices::ContainerAllocateResponse {
+                envs: [("DEVICES".to_owned(), asked.devices_ids.join(","))].into(),
+                mounts: vec![devices::Mount {
+                    container_path: "/plugin".into(),
+                    host_path: "/etc".into(),
+                    read_only: true,
+                }],
+                devices: asked.devices_ids.iter().map(device).collect(),
+                annotations: [("node-plugin/devices".to_owned(), "1".to_owned())].into(),
+                cdi_devices: Vec::new(),
+            }
+        };
+        let asked = request.get_ref().container_requests.iter();
+        Ok(Response::new(devices::AllocateResponse {
+            container_responses: asked.map(give).collect(),
+        }))
+    }
+
+    async fn pre_start_container(
+        &self,
+        request: Request<devices::PreStartContainerRequest>,
+    ) -> Answer<devices::PreStartContainerResponse> {
+        println!("PreStartContainer {:?}", request.get_ref());
+        Ok(Response::new(devices::PreStartContainerResponse {}))
+    }
+}
+
+/// Serves devices and makes them known, again whenever a kubelet has started and taken the socket
+/// away.
+async fn serve_devices(dir: PathBuf, name: String) -> anyhow::Result<()> {
+    let own = dir.join(format!("{name}.sock"));
+    loop {
+        let served = tokio::spawn(serve(own.clone(), DevicePluginServer::new(Devices)));
+        let request = devices::RegisterRequest {
+            version: "v1beta1".into(),
+            endpoint: format!("{name}.sock"),
+            resource_name: format!("{name}/device"),
+            options: None,
+        };
+        let channel = grpc::connect_unix(&dir.join("kubelet.sock").to_string_lossy())?;
+        let registered = RegistrationClient::new(channel).register(request).await;
+        println!("Register {:?}", registered.as_ref().map(|_| ()));
+        let pause = || tokio::time::sleep(Duration::from_millis(300));
+        while registered.is_ok() && own.exists() {
+            pause().await;
+        }
+        served.abort();
+        pause().await;
     }
 }
 
@@ -321,6 +440,7 @@ async fn main() -> anyhow::Result<()> {
     };
     let registry = root.join("plugins_registry");
     futures::try_join!(
+        serve_devices(root.join("device-plugins"), name.clone()),
         serve(dra.clone(), DraPluginServer::new(Dra(name.clone()))),
         serve(csi.clone(), NodeServer::new(Csi(own.join("volumes")))),
         serve(

@@ -86,6 +86,11 @@ impl Devices {
         self.fresh
     }
 
+    /// Whether the pod ran when the kubelet started.
+    pub fn ran(&self, uid: &str) -> bool {
+        self.setup.running.iter().any(|(pod, _)| pod == uid)
+    }
+
     pub(super) fn fail(&self, why: String) {
         *self.failure.lock() = Some(why);
     }
@@ -208,19 +213,27 @@ impl Devices {
     }
 
     /// Gives a container its devices; what it has it keeps. Init containers come first, in order.
+    /// `starting`: the kubelet has just started; what runs already has its devices with it.
     ///
     /// # Errors
     /// When it cannot have them: the text that the pod shows.
-    pub async fn allocate(&self, pod: &Pod, container: &Container) -> Result<(), String> {
+    pub async fn allocate(
+        &self,
+        pod: &Pod,
+        container: &Container,
+        starting: bool,
+    ) -> Result<(), String> {
         let _turn = self.allocating.lock().await;
         let wanted = self.inventory.lock().wanted(pod, container);
         if !wanted.is_empty() {
             self.give_back();
         }
+        let own = (pod.uid().to_owned(), container.name.clone());
+        let runs = starting && self.setup.running.contains(&own);
         let mut given = false;
         for (resource, size) in wanted {
             given |= self
-                .allocate_some(pod, container, (&resource, size))
+                .allocate_some(pod, container, (&resource, size), runs)
                 .await?;
         }
         let mut inventory = self.inventory.lock();
@@ -237,15 +250,10 @@ impl Devices {
         pod: &Pod,
         container: &Container,
         (resource, size): (&str, usize),
+        runs: bool,
     ) -> Result<bool, String> {
         let (uid, name) = (pod.uid(), container.name.as_str());
         let affinity = self.setup.affinities.get(uid, name).affinity;
-        let ran = || {
-            self.setup
-                .running
-                .contains(&(uid.to_owned(), name.to_owned()))
-        };
-        let runs = !self.setup.active.index.is_complete() && ran();
         let wanted = (resource, size);
         let choice = self
             .inventory
@@ -314,7 +322,7 @@ impl Devices {
             missing |= has.is_none() && self.setup.active.is_active(pod);
         }
         if missing {
-            self.allocate(pod, container).await?;
+            self.allocate(pod, container, false).await?;
         }
         let inventory = self.inventory.lock();
         let has = inventory.of_container(uid, name);

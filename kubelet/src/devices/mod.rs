@@ -11,6 +11,8 @@
 
 mod checkpoint;
 mod choose;
+#[cfg(test)]
+pub mod fake;
 mod hints;
 mod inventory;
 mod manager;

@@ -11,7 +11,7 @@ use crate::eviction;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Eviction {
     /// Of its status.
-    pub reason: &'static str,
+    pub reason: Cow<'static, str>,
     pub message: Cow<'static, str>,
     /// Message of the condition that says it was no fault of the pod's; none where it was.
     pub disruption: Option<Cow<'static, str>>,
@@ -21,7 +21,7 @@ impl Eviction {
     /// Room was needed for a critical pod.
     pub fn preempted() -> Self {
         Self {
-            reason: "Preempting",
+            reason: "Preempting".into(),
             message: "Preempted in order to admit critical pod".into(),
             disruption: Some("Pod was preempted by Kubelet to accommodate a critical pod.".into()),
         }
@@ -30,16 +30,25 @@ impl Eviction {
     /// The node is short of something; `disrupted` unless it is the pod that took too much.
     pub fn evicted(message: String, disrupted: bool) -> Self {
         Self {
-            reason: eviction::REASON,
+            reason: eviction::REASON.into(),
             disruption: disrupted.then(|| message.clone().into()),
             message: message.into(),
+        }
+    }
+
+    /// It cannot have again what it had before the kubelet started.
+    pub fn rejected(reason: String, why: &str) -> Self {
+        Self {
+            reason: reason.into(),
+            message: format!("Pod was rejected: {why}").into(),
+            disruption: None,
         }
     }
 
     /// The pod has failed, and is said why.
     pub fn show(&self, pod: &Pod, status: &mut PodStatus) {
         status.phase = Some("Failed".into());
-        status.reason = Some(self.reason.into());
+        status.reason = Some(self.reason.clone().into_owned());
         status.message = Some(self.message.clone().into_owned());
         let Some(disruption) = &self.disruption else {
             return;

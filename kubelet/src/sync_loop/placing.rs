@@ -4,11 +4,15 @@
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::Pod;
+use tracing::info;
 
 use super::{SyncLoop, View};
 use crate::event::Event;
+use crate::events::Kind;
 use crate::pods::admission::Rejection;
 use crate::pods::pod::{PodExt, PodUid, is_terminal_phase};
+use crate::pods::worker::Worker;
+use crate::status::Eviction;
 
 impl SyncLoop {
     /// Has the pod, as it is granted, given what it asks for. False where it asks for nothing that
@@ -20,9 +24,12 @@ impl SyncLoop {
             return false;
         }
         self.placing.insert(uid.clone(), pod.clone());
+        // Judged now: what was there before the kubelet is told of before all is known.
+        let starting = !self.syncer.index.is_complete();
         let (uid, granted, told) = (uid.clone(), granted.clone(), self.told.clone());
         tokio::spawn(async move {
-            let placed = topology.admit(&granted).await.map_err(Rejection::from);
+            let placed = topology.admit(&granted, starting).await;
+            let placed = placed.map_err(Rejection::from);
             let _ = told.send(Event::Placed(uid, placed));
         });
         true
@@ -35,8 +42,25 @@ impl SyncLoop {
         };
         match placed {
             Ok(()) => self.admit_by(uid, pod, View::Placed),
+            Err(rejection) if self.syncer.runtime.topology.devices.ran(&uid) => {
+                self.end_anew(uid, pod, rejection);
+            }
             Err(rejection) => self.turn_away(&pod, &rejection),
         }
+    }
+
+    /// Ends a pod that cannot have again what it had.
+    fn end_anew(&mut self, uid: PodUid, pod: Arc<Pod>, rejection: Rejection) {
+        let Rejection { reason, message } = rejection;
+        info!(pod = %pod.full_name(), reason, message, "a pod cannot go on here");
+        let events = &self.syncer.runtime.events;
+        events.pod(&pod, Kind::Warning, &reason, &message);
+        let eviction = Eviction::rejected(reason, &message);
+        self.syncer.evictions.lock().insert(uid.clone(), eviction);
+        let mut worker = Worker::new(pod);
+        worker.terminate(None);
+        self.syncer.index.set_may_run(&uid, worker.may_run());
+        self.workers.insert(uid, worker);
     }
 
     /// Whether the pod waits to be given what it asks for. One that is to end waits no more.

@@ -27,7 +27,7 @@ impl SyncLoop {
             let Some(worker) = self.workers.get_mut(&victim) else {
                 // It waits itself for room, and has not begun.
                 if let Some(waiting) = self.preemptors.remove(&victim) {
-                    let (reason, message) = (eviction.reason, &eviction.message);
+                    let (reason, message) = (&eviction.reason, &eviction.message);
                     self.syncer.reject(&waiting.pod, reason, message);
                 }
                 continue;
@@ -37,7 +37,7 @@ impl SyncLoop {
             events.pod(
                 &worker.pod,
                 Kind::Warning,
-                eviction.reason,
+                &eviction.reason,
                 &eviction.message,
             );
             let mut evictions = self.syncer.evictions.lock();

@@ -127,14 +127,15 @@ impl Topology {
     }
 
     /// Gives all containers of the pod what they ask for. Can be repeated: what they have they keep.
+    /// `starting`: the kubelet has just started, and containers may run already.
     ///
     /// # Errors
     /// When one cannot have it. What others were given is taken back once the pod has failed.
-    pub async fn admit(&self, pod: &Pod) -> Result<(), AllocateError> {
+    pub async fn admit(&self, pod: &Pod, starting: bool) -> Result<(), AllocateError> {
         let _turn = self.placing.lock().await;
         let (metrics, begun) = (&self.metrics.resources, Instant::now());
         metrics.admissions.inc();
-        let placed = self.place(pod).await;
+        let placed = self.place(pod, starting).await;
         if placed.is_err() && self.policy != Policy::None {
             metrics.admission_errors.inc();
         }
@@ -143,7 +144,7 @@ impl Topology {
         placed
     }
 
-    async fn place(&self, pod: &Pod) -> Result<(), AllocateError> {
+    async fn place(&self, pod: &Pod, starting: bool) -> Result<(), AllocateError> {
         let placed_as_one = match self.scope {
             Scope::Pod if self.policy != Policy::None => Some(self.merge(pod, None)?),
             _ => None,
@@ -154,7 +155,7 @@ impl Topology {
                 None => self.merge(pod, Some(container))?,
             };
             self.affinities.set(pod.uid(), &container.name, hint);
-            let devices = self.devices.allocate(pod, container).await;
+            let devices = self.devices.allocate(pod, container, starting).await;
             devices.map_err(AllocateError::Other)?;
             self.cpus.allocate(pod, container, hint)?;
             self.memory.allocate(pod, container, hint)?;
@@ -203,3 +204,6 @@ impl Topology {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
