@@ -629,6 +629,11 @@ mod tests {
             "--fail-swap-on=false",
             "--cloud-provider=external",
             "--feature-gates=A=true",
+            "--cpu-manager-policy=static",
+            "--cpu-manager-policy-options=full-pcpus-only=true",
+            "--topology-manager-policy-options=prefer-closest-numa-nodes=true",
+            "--reserved-memory=0:memory=1Gi;1:memory=2Gi",
+            "--reserved-memory=0:hugepages-2Mi=2Mi",
             "--v=2",
         ])
         .unwrap();
@@ -645,6 +650,11 @@ mod tests {
         assert_eq!(options.node_ips[0].to_string(), "10.0.0.1");
         assert_eq!(options.node_labels["x"], "y");
         assert_eq!(options.logs.verbosity, 2);
+        let c = &options.config;
+        assert_eq!(c.cpu_manager_policy_options["full-pcpus-only"], "true");
+        assert_eq!(c.topology_manager_policy_options.len(), 1);
+        let nodes: Vec<u32> = c.reserved_memory.iter().map(|r| r.numa_node).collect();
+        assert_eq!(nodes, [0, 1, 0]);
         assert!(options.kubeconfig.is_none());
     }
 

@@ -77,6 +77,9 @@ pub struct SyncLoop {
     doubted: HashMap<PodUid, Arc<Pod>>,
     /// Pods that are being given their devices, CPUs and memory.
     placing: HashMap<PodUid, Arc<Pod>>,
+    /// Pods that have been turned away: nothing of them is here, and nothing is done about them
+    /// until they are deleted.
+    turned_away: HashSet<PodUid>,
     events: mpsc::UnboundedReceiver<Event>,
     told: mpsc::UnboundedSender<Event>,
     node_changed: Arc<Notify>,
@@ -104,6 +107,7 @@ impl SyncLoop {
             evicted: HashMap::new(),
             doubted: HashMap::new(),
             placing: HashMap::new(),
+            turned_away: HashSet::new(),
             events,
             told,
             node_changed,
@@ -302,6 +306,10 @@ impl SyncLoop {
         {
             return;
         }
+        let over = is_terminal_phase(pod.phase()) && !pod.is_deleting();
+        if over && self.turned_away.contains(&uid) {
+            return;
+        }
         let namesake = |worker: &Worker| {
             worker.pod.full_name() == pod.full_name()
                 && worker.pod.uid() != pod.uid()
@@ -377,6 +385,7 @@ impl SyncLoop {
         self.preemptors.remove(pod.uid());
         self.doubted.remove(pod.uid());
         self.placing.remove(pod.uid());
+        self.turned_away.remove(pod.uid());
         if source == Source::File
             && let Some(mirror) = self
                 .syncer

@@ -10,10 +10,11 @@ use crate::pods::admission::{self, Rejection, Room, admit};
 use crate::pods::pod::{PodExt, PodUid};
 
 impl SyncLoop {
-    pub(super) fn turn_away(&self, pod: &Arc<Pod>, rejection: &Rejection) {
+    pub(super) fn turn_away(&mut self, pod: &Arc<Pod>, rejection: &Rejection) {
         info!(pod = %pod.full_name(), rejection.reason, rejection.message, "a pod cannot run here");
         let (reason, message) = (&rejection.reason, &rejection.message);
         self.syncer.reject(pod, reason, message);
+        self.turned_away.insert(pod.uid().into());
     }
 
     /// Whether the pod, as it is given, can run beside the others.
