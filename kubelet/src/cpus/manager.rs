@@ -63,7 +63,8 @@ pub struct Cpus {
 fn static_policy(setup: &Setup<'_>) -> Result<Static, String> {
     if setup.reserved == 0 {
         return Err(
-            "[cpumanager] the static policy requires systemreserved.cpu + kubereserved.cpu to be greater than zero"
+            "[cpumanager] unable to determine reserved CPU resources for static policy: systemReserved, kubeReserved or \
+             reservedSystemCPUs must leave it some"
                 .into(),
         );
     }
