@@ -46,8 +46,8 @@ struct Inner {
     state: State,
     /// `None` with the policy `none`: all share all.
     policy: Option<Static>,
-    /// The CPUs that each container was put on last, by its id.
-    told: HashMap<String, CpuSet>,
+    /// The CPUs that each container was put on last, with its id, by pod and name.
+    told: HashMap<(String, String), (String, CpuSet)>,
     /// Some container may not be on its CPUs.
     stale: bool,
 }
@@ -167,6 +167,7 @@ impl Cpus {
         let Some(active) = self.active.uids().filter(|_| inner.policy.is_some()) else {
             return;
         };
+        inner.told.retain(|(uid, _), _| active.contains(uid));
         let pods = inner.state.exclusive.iter();
         let gone = pods.filter(|(uid, _)| !active.contains(*uid));
         let gone = gone.flat_map(|(uid, own)| own.keys().map(|name| (uid.clone(), name.clone())));
@@ -267,7 +268,8 @@ impl Cpus {
         let mut inner = self.inner.lock();
         if inner.policy.is_some() {
             inner.stale |= now != with;
-            inner.told.insert(id.to_owned(), with);
+            let of = (uid.to_owned(), container.to_owned());
+            inner.told.insert(of, (id.to_owned(), with));
         }
     }
 
@@ -301,11 +303,6 @@ impl Cpus {
             running: true,
         };
         let running = client.list_containers(of).await?;
-        let ids = |inner: &mut Inner| {
-            let running = |id: &String| running.iter().any(|container| container.id == *id);
-            inner.told.retain(|id, _| running(id));
-        };
-        ids(&mut self.inner.lock());
         let mut failed = Ok(());
         for container in &running {
             let label = |key: &str| container.labels.get(key).map_or("", String::as_str);
@@ -316,7 +313,11 @@ impl Cpus {
             };
             let mut containers = pod.init_containers().iter().chain(pod.containers());
             let cpus = self.of(uid, name);
-            let known = self.inner.lock().told.get(&container.id) == Some(&cpus);
+            let (of, told) = (
+                (uid.to_owned(), name.to_owned()),
+                (container.id.clone(), cpus.clone()),
+            );
+            let known = self.inner.lock().told.get(&of) == Some(&told);
             if known || cpus.is_empty() || containers.all(|c| c.name != name) {
                 continue;
             }
@@ -329,7 +330,7 @@ impl Cpus {
                 .await
             {
                 Ok(()) => {
-                    self.inner.lock().told.insert(container.id.clone(), cpus);
+                    self.inner.lock().told.insert(of, told);
                 }
                 Err(error) => failed = Err(error),
             }

@@ -55,6 +55,7 @@ impl Plugin {
     pub async fn watch(&self, mut told: impl FnMut(Vec<pb::Device>)) -> String {
         let mut client = self.client.clone();
         let stream = tokio::select! {
+            biased;
             () = self.replaced.cancelled() => return "replaced".into(),
             stream = client.list_and_watch(pb::Empty {}) => stream,
         };
@@ -64,6 +65,8 @@ impl Plugin {
         };
         loop {
             let message = tokio::select! {
+                // What it says after another one has come does not count.
+                biased;
                 () = self.replaced.cancelled() => return "replaced".into(),
                 message = stream.message() => message,
             };

@@ -238,6 +238,10 @@ fn lacking(pod: &Pod, input: &Input<'_>) -> Vec<Lacking> {
         }
     }
     for (name, requested) in pod_requests(pod, true) {
+        // What a claim brings is not taken from what plugins do.
+        if by_claim(pod, &name) {
+            continue;
+        }
         let used = used.get(&name).copied().unwrap_or_default();
         let capacity = match allocatable.get(&name) {
             Some(capacity) => *capacity,
@@ -250,6 +254,16 @@ fn lacking(pod: &Pod, input: &Input<'_>) -> Vec<Lacking> {
         }
     }
     all
+}
+
+/// Whether the pod has this extended resource by a claim (KEP-5004).
+fn by_claim(pod: &Pod, resource: &str) -> bool {
+    let status = pod.status.as_ref();
+    let extended = status.and_then(|status| status.extended_resource_claim_status.as_ref());
+    let mut mappings = extended
+        .iter()
+        .flat_map(|extended| &extended.request_mappings);
+    mappings.any(|mapping| mapping.resource_name == resource)
 }
 
 /// Whether a resource is one that a device plugin or a cluster's operator brought
@@ -359,6 +373,42 @@ mod tests {
             .err()
             .map(|r| r.reason)
             .unwrap_or_default()
+    }
+
+    #[test]
+    fn extended_resources() {
+        let list = |amounts: &[(&str, &str)]| -> ResourceList {
+            let amounts = amounts.iter();
+            amounts
+                .map(|(name, amount)| ((*name).to_owned(), Quantity((*amount).into())))
+                .collect()
+        };
+        let shown = list(&[("cpu", "9"), ("d.io/gpu", "1"), ("hugepages-2Mi", "1Gi")]);
+        let own = list(&[("cpu", "2")]);
+        let allocatable = with_extended(&own, Some(&shown));
+        assert_eq!(allocatable, list(&[("cpu", "2"), ("d.io/gpu", "1")]));
+        let input = Input {
+            node_name: "n1",
+            taints: &[],
+            pressure: Pressure::default(),
+            strict_groups: false,
+            labels: &BTreeMap::new(),
+            allocatable: &allocatable,
+            active: &[],
+            unsafe_sysctls: &[],
+        };
+        let requests = json!({"d.io/gpu": 2, "d.io/unknown": 7});
+        let container = json!({"name": "c", "resources": {"requests": requests}});
+        let mut asks = pod(json!({"containers": [container]}));
+        let short = |pod: &Pod| -> Vec<String> {
+            lacking(pod, &input).into_iter().map(|l| l.name).collect()
+        };
+        assert_eq!(short(&asks), ["d.io/gpu"]);
+        let mapping = json!({"containerName": "c", "resourceName": "d.io/gpu", "requestName": "r"});
+        let status = json!({"resourceClaimName": "x", "requestMappings": [mapping]});
+        let status = json!({"extendedResourceClaimStatus": status});
+        asks.status = serde_json::from_value(status).unwrap();
+        assert!(short(&asks).is_empty(), "a claim brings them");
     }
 
     #[test]
