@@ -535,3 +535,39 @@ fn who_is_trusted_without_being_an_authority_vouches_for_nobody_else() {
         assert_eq!(name(&loaded, &ann).is_some(), known);
     }
 }
+
+#[test]
+fn authorities_vouch_while_they_are_valid_and_for_what_they_are() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("ca.crt");
+    let issuer = |change: fn(&mut rcgen::CertificateParams)| {
+        let mut params = rcgen::CertificateParams::default();
+        params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+        change(&mut params);
+        let key = rcgen::KeyPair::generate().unwrap();
+        rcgen::CertifiedIssuer::self_signed(params, key).unwrap()
+    };
+    let believed = |issuer: &rcgen::CertifiedIssuer<'static, rcgen::KeyPair>, at: &str| {
+        let at: Timestamp = at.parse().unwrap();
+        let clock: Clock = Arc::new(move || at);
+        // Beside another that is in order.
+        std::fs::write(&path, issuer.pem() + &ca("other").pem()).unwrap();
+        let bundle = x509::CaBundle::load(&path).unwrap();
+        let child = client(issuer, "child", "dev", CLIENT);
+        bundle.verify(&[child], &clock).is_ok()
+    };
+    let old = issuer(|params| params.not_after = rcgen::date_time_ymd(2030, 1, 1));
+    assert!(believed(&old, "2029-12-31T00:00:00Z"));
+    assert!(!believed(&old, "2030-01-02T00:00:00Z"));
+    let of_servers = issuer(|params| {
+        params.extended_key_usages = vec![rcgen::ExtendedKeyUsagePurpose::ServerAuth];
+    });
+    assert!(!believed(&of_servers, "2029-12-31T00:00:00Z"));
+    let unknown = issuer(|params| {
+        let mut extension =
+            rcgen::CustomExtension::from_oid_content(&[1, 3, 6, 1, 4, 1, 9], vec![5, 0]);
+        extension.set_criticality(true);
+        params.custom_extensions = vec![extension];
+    });
+    assert!(!believed(&unknown, "2029-12-31T00:00:00Z"));
+}

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use component::serving::{is_authority, is_valid, may_authenticate, verifier_of};
+use component::serving::{is_authority, may_authenticate, verifier_of};
 use jiff::Timestamp;
 use parking_lot::Mutex;
 use rustls::server::danger::ClientCertVerifier;
@@ -130,9 +130,15 @@ impl CaBundle {
         let mut until = Timestamp::MAX;
         for certificate in chain {
             let (_, parsed) = X509Certificate::from_der(certificate).map_err(|e| invalid(&e))?;
-            let expires = Timestamp::from_second(parsed.validity().not_after.timestamp())
-                .unwrap_or(Timestamp::MIN);
-            until = until.min(expires);
+            until = until.min(expires(&parsed));
+        }
+        // Which of the authorities it was is not told: until the first of them expires.
+        for authority in &loaded.trusted {
+            let (_, parsed) = X509Certificate::from_der(authority).map_err(|e| invalid(&e))?;
+            until = until.min(match expires(&parsed) {
+                expired if expired <= now => Timestamp::MAX,
+                expires => expires,
+            });
         }
         let subject = subject(leaf).map_err(|e| invalid(&e))?;
         let mut known = loaded.known.lock();
@@ -185,7 +191,7 @@ impl Loaded {
             X509Certificate::from_der(authority).is_ok_and(|(_, authority)| {
                 is_authority(&authority)
                     && authority.subject().as_raw() == certificate.issuer().as_raw()
-                    && is_valid(&authority, now)
+                    && may_authenticate(&authority, now).is_ok()
                     && certificate
                         .verify_signature(Some(authority.public_key()))
                         .is_ok()
@@ -196,6 +202,15 @@ impl Loaded {
         }
         Err("certificate signed by unknown authority".into())
     }
+}
+
+fn expires(certificate: &X509Certificate<'_>) -> Timestamp {
+    let end = certificate.validity().not_after.timestamp();
+    Timestamp::from_second(end).unwrap_or(if end > 0 {
+        Timestamp::MAX
+    } else {
+        Timestamp::MIN
+    })
 }
 
 fn subject(leaf: &CertificateDer<'_>) -> Result<Subject, String> {
@@ -244,10 +259,9 @@ fn subject(leaf: &CertificateDer<'_>) -> Result<Subject, String> {
             extra: BTreeMap::from([(CREDENTIAL_ID.to_owned(), vec![fingerprint])]),
         }))
     });
-    let expires = certificate.validity().not_after.timestamp();
     Ok(Subject {
         common_name,
         user,
-        expires: Timestamp::from_second(expires).unwrap_or(Timestamp::MAX),
+        expires: expires(&certificate),
     })
 }

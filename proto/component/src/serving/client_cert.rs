@@ -11,7 +11,7 @@ use rustls::{
     CertificateError, DigitallySignedStruct, DistinguishedName, RootCertStore, SignatureScheme,
 };
 use rustls_pki_types::{CertificateDer, UnixTime};
-use x509_parser::prelude::{ASN1Time, FromDer, X509Certificate, X509Version};
+use x509_parser::prelude::{ASN1Time, FromDer, X509Certificate, X509Extension, X509Version};
 
 /// The certificate, if it is of X.509 version 1, which knows no extensions: `openssl x509 -req`
 /// makes such ones, and rustls does not read them.
@@ -33,11 +33,15 @@ pub fn is_authority(certificate: &X509Certificate<'_>) -> bool {
         Ok(None) => true,
         Err(_) => false,
     };
-    says_so && may_sign
+    let understood = |extension: &X509Extension<'_>| {
+        let parsed = extension.parsed_extension();
+        !extension.critical || !parsed.unsupported() && parsed.error().is_none()
+    };
+    says_so && may_sign && certificate.extensions().iter().all(understood)
 }
 
 /// Whether a certificate is valid at a time.
-pub fn is_valid(certificate: &X509Certificate<'_>, now: UnixTime) -> bool {
+fn is_valid(certificate: &X509Certificate<'_>, now: UnixTime) -> bool {
     let now = ASN1Time::from_timestamp(now.as_secs() as i64);
     now.is_ok_and(|now| certificate.validity().is_valid_at(now))
 }
@@ -70,32 +74,16 @@ pub fn verifier_of(
     trusted: &[CertificateDer<'static>],
 ) -> Result<Arc<dyn ClientCertVerifier>, rustls::Error> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let (mut all, mut authorities) = (RootCertStore::empty(), RootCertStore::empty());
+    let mut roots = RootCertStore::empty();
     for certificate in trusted {
-        all.add(certificate.clone())?;
-        let parsed = X509Certificate::from_der(certificate);
-        if parsed.is_ok_and(|(_, parsed)| is_authority(&parsed)) {
-            authorities.add(certificate.clone())?;
-        }
+        roots.add(certificate.clone())?;
     }
-    if all.is_empty() {
+    if roots.is_empty() {
         return Err(rustls::Error::General("no certificates are trusted".into()));
     }
-    let authorities = match authorities.is_empty() {
-        true => None,
-        false => {
-            let builder = WebPkiClientVerifier::builder_with_provider(
-                Arc::new(authorities),
-                provider.clone(),
-            );
-            let built = builder.build();
-            Some(built.map_err(|e| rustls::Error::General(e.to_string()))?)
-        }
-    };
     Ok(Arc::new(Trusting {
         trusted: trusted.to_vec(),
-        authorities,
-        handshake: RequestClientCert::new(&all, provider),
+        handshake: RequestClientCert::new(&roots, provider),
     }))
 }
 
@@ -103,8 +91,21 @@ pub fn verifier_of(
 #[derive(Debug)]
 struct Trusting {
     trusted: Vec<CertificateDer<'static>>,
-    authorities: Option<Arc<dyn ClientCertVerifier>>,
     handshake: RequestClientCert,
+}
+
+impl Trusting {
+    /// Those who may vouch for clients now: webpki believes its anchors for ever and for anything.
+    fn authorities(&self, now: UnixTime) -> RootCertStore {
+        let mut authorities = RootCertStore::empty();
+        let vouching = self.trusted.iter().filter(|certificate| {
+            X509Certificate::from_der(certificate).is_ok_and(|(_, parsed)| {
+                is_authority(&parsed) && may_authenticate(&parsed, now).is_ok()
+            })
+        });
+        authorities.add_parsable_certificates(vouching.cloned());
+        authorities
+    }
 }
 
 impl ClientCertVerifier for Trusting {
@@ -128,9 +129,14 @@ impl ClientCertVerifier for Trusting {
             may_authenticate(&parsed, now).map_err(rustls::Error::General)?;
             return Ok(ClientCertVerified::assertion());
         }
-        let authorities = self.authorities.as_ref();
-        authorities
-            .ok_or(CertificateError::UnknownIssuer)?
+        let authorities = self.authorities(now);
+        if authorities.is_empty() {
+            return Err(CertificateError::UnknownIssuer.into());
+        }
+        let provider = self.handshake.provider.clone();
+        WebPkiClientVerifier::builder_with_provider(Arc::new(authorities), provider)
+            .build()
+            .map_err(|e| rustls::Error::General(e.to_string()))?
             .verify_client_cert(end_entity, intermediates, now)
     }
 

@@ -32,7 +32,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::coalesced::Coalesced;
 use crate::panics::{Contained, Panicked};
-pub use client_cert::{is_authority, is_valid, may_authenticate, verifier_of};
+pub use client_cert::{is_authority, may_authenticate, verifier_of};
 use gathered::{Corked, Gathered};
 pub use policy::{PolicyError, TlsPolicy};
 use streams::Streams;
