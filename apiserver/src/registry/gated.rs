@@ -246,6 +246,12 @@ fn is_set(object: &Value, path: &str) -> bool {
     }
 }
 
+/// [`is_set`], and not to an empty text: a namespace that is empty is nobody's.
+fn is_said(object: &Value, path: &str) -> bool {
+    let pointer = format!("/{}", path.replace('.', "/"));
+    is_set(object, path) && object.pointer(&pointer).is_none_or(|value| value != "")
+}
+
 fn remove(object: &mut Value, path: &str) {
     match path.split_once('.') {
         None => {
@@ -274,7 +280,7 @@ impl Dropping {
     fn drop_from(&self, object: &mut Value, old: Option<&Value>) {
         for field in &self.fields {
             let there = old.is_some_and(|old| is_set(old, &field.path));
-            if !there && is_set(object, &field.because) {
+            if !there && is_said(object, &field.because) {
                 remove(object, &field.path);
             }
         }
@@ -404,6 +410,15 @@ mod tests {
             json!({"spec": {"containers": [{"name": "a"}, {}]}})
         );
         assert!(!is_set(&dropped, path));
+    }
+
+    #[test]
+    fn an_empty_text_asks_for_no_feature() {
+        let claim = |namespace| json!({"spec": {"dataSourceRef": {"namespace": namespace}}});
+        let path = "spec.dataSourceRef.namespace";
+        assert!(is_said(&claim("other"), path));
+        assert!(!is_said(&claim(""), path));
+        assert!(!is_said(&json!({"spec": {"dataSourceRef": {}}}), path));
     }
 
     #[test]

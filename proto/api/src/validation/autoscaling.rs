@@ -67,8 +67,13 @@ fn target_version(target: &At<'_>, errors: &mut ErrorList) {
     if version.text().matches('/').count() > 1 {
         let detail = format!("unexpected GroupVersion string: {}", version.text());
         version.invalid(errors, detail);
-    } else if !version.text().contains('/') && target.get("kind").text() != "ReplicationController"
-    {
+        return;
+    }
+    let group = version
+        .text()
+        .split_once('/')
+        .map_or("", |(group, _)| group);
+    if group.is_empty() && target.get("kind").text() != "ReplicationController" {
         // Of the core group, only this has a scale.
         errors.push(FieldError::invalid(
             &version.path,
