@@ -10,6 +10,7 @@
 //! What must not be here: knowledge of how either server is made.
 
 mod measure;
+mod notices;
 mod options;
 pub mod proto;
 mod report;

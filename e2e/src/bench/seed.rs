@@ -104,7 +104,12 @@ pub async fn make(options: &Options, directory: &Path, pki: &Pki) -> Result<Seed
 
 /// The key of a pod in etcd.
 pub fn pod_key(namespace: &str, n: u64) -> String {
-    format!("/registry/pods/{namespace}/pod-{n:06}")
+    format!("{}pod-{n:06}", pods_prefix(namespace))
+}
+
+/// What the keys of a namespace's pods begin with.
+pub fn pods_prefix(namespace: &str) -> String {
+    format!("/registry/pods/{namespace}/")
 }
 
 fn pod(template: &[u8], uid: &str, namespace: &str, n: u64) -> Result<Vec<u8>> {

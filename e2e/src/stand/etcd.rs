@@ -170,10 +170,8 @@ impl Etcd {
 
     /// What `--etcd-servers` takes.
     pub fn servers(&self) -> String {
-        let servers: Vec<_> = self
-            .members
-            .iter()
-            .map(|member| format!("http://127.0.0.1:{}", member.client))
+        let servers: Vec<_> = (0..self.members.len())
+            .map(|n| format!("http://{}", self.address(n)))
             .collect();
         servers.join(",")
     }
@@ -202,13 +200,18 @@ impl Etcd {
         bail!("no member says that it leads")
     }
 
+    /// Where a member serves clients, as `host:port`.
+    pub fn address(&self, n: usize) -> String {
+        format!("127.0.0.1:{}", self.members[n].client)
+    }
+
     /// A connection to the gateway of a member.
     ///
     /// # Errors
     ///
     /// When it does not listen.
     pub async fn gateway(&self, n: usize) -> Result<Gateway> {
-        let authority = format!("127.0.0.1:{}", self.members[n].client);
+        let authority = self.address(n);
         let tcp = TcpStream::connect(&authority).await?;
         tcp.set_nodelay(true)?;
         let (sender, connection) = handshake(TokioIo::new(tcp)).await?;

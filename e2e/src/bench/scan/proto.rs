@@ -183,6 +183,25 @@ pub fn field(message: &[u8], number: u64) -> Result<Option<&[u8]>> {
     Ok(fields(message, number)?.pop())
 }
 
+/// A number of a message whose fields before it are numbers or length-delimited.
+///
+/// # Errors
+///
+/// When it is no message.
+pub fn number(mut message: &[u8], number: u64) -> Result<Option<u64>> {
+    while !message.is_empty() {
+        let (key, length, used) = header(message)?.context("a field is cut off")?;
+        if key == number << 3 {
+            let (_, first) = varint(message)?.context("a field is cut off")?;
+            return Ok(varint(&message[first..])?.map(|(value, _)| value));
+        }
+        message = message
+            .get(used + usize::try_from(length)?..)
+            .context("a field is cut off")?;
+    }
+    Ok(None)
+}
+
 /// The message inside of an envelope.
 ///
 /// # Errors
