@@ -25,7 +25,7 @@ static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 fn main() -> ExitCode {
     let daemon = component::Daemon {
         name: "kube-apiserver",
-        worker_threads: 0,
+        workers: component::Workers::OneForTwoCores,
     };
     component::run(daemon, server::run)
 }

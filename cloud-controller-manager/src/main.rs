@@ -13,7 +13,7 @@ static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 fn main() -> ExitCode {
     let daemon = component::Daemon {
         name: "cloud-controller-manager",
-        worker_threads: 1,
+        workers: component::Workers::Few(1),
     };
     component::run(daemon, server::serve)
 }

@@ -23,7 +23,7 @@ static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 fn main() -> ExitCode {
     let daemon = component::Daemon {
         name: "kube-controller-manager",
-        worker_threads: 2,
+        workers: component::Workers::Few(2),
     };
     component::run(daemon, server::run)
 }

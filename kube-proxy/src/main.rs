@@ -19,7 +19,7 @@ fn main() -> ExitCode {
     component::run(
         component::Daemon {
             name: "kube-proxy",
-            worker_threads: 1,
+            workers: component::Workers::Few(1),
         },
         server::serve,
     )

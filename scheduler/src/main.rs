@@ -31,7 +31,7 @@ fn main() -> ExitCode {
             name: "kube-scheduler",
             // Decisions take turns with the requests that they lead to; handing each over to
             // another thread costs more than most of them take.
-            worker_threads: 1,
+            workers: component::Workers::Few(1),
         },
         server::serve,
     )

@@ -8,7 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{HeaderMap, Method, Uri};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
-use hyper::body::Incoming;
+use hyper::body::{Body as _, Incoming};
 use hyper::upgrade::OnUpgrade;
 use meta::Status;
 
@@ -39,7 +39,16 @@ pub struct RequestContext {
     pub upgrade: Option<OnUpgrade>,
 }
 
+/// A body of this size takes a millisecond or more to read, check and write.
+const LARGE: u64 = 128 << 10;
+
 impl RequestContext {
+    /// Whether the body is large, or does not say how large it is.
+    pub fn has_large_body(&self) -> bool {
+        let body = self.body.as_ref();
+        body.is_some_and(|body| body.size_hint().upper().is_none_or(|most| most > LARGE))
+    }
+
     /// The whole body. 413 beyond [`MAX_BODY`].
     pub async fn read_body(&mut self) -> Result<Bytes, Status> {
         let Some(mut body) = self.body.take() else {

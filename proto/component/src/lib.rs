@@ -20,4 +20,4 @@ pub mod signals;
 pub mod version;
 pub mod zpages;
 
-pub use run::{Daemon, STACK, run};
+pub use run::{Daemon, STACK, Workers, run};

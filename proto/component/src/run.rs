@@ -21,9 +21,30 @@ pub const STACK: usize = if cfg!(debug_assertions) {
 pub struct Daemon {
     /// The binary's name, as upstream's.
     pub name: &'static str,
-    /// Worker threads of the runtime. Few are enough where work is small and waits on
-    /// the network; the API server takes one per core (0).
-    pub worker_threads: usize,
+    /// What runs its tasks.
+    pub workers: Workers,
+}
+
+/// How many threads run a daemon's tasks. `GOMAXPROCS`, by which upstream's daemons are told,
+/// tells ours, too.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Workers {
+    /// So many: few are enough where work is small and waits on the network.
+    Few(usize),
+    /// One for two cores, for a daemon that may have much to do. Each thread more has to be woken
+    /// and to look for work (with two of them, ten watches cost a fifth more CPU time than with
+    /// one), and etcd and the other daemons want the rest of the machine.
+    OneForTwoCores,
+}
+
+impl Workers {
+    fn count(self, told: Option<&str>, cores: usize) -> usize {
+        let told = told.and_then(|told| told.parse().ok());
+        told.filter(|count| *count > 0).unwrap_or(match self {
+            Self::Few(count) => count,
+            Self::OneForTwoCores => cores.div_ceil(2),
+        })
+    }
 }
 
 /// Parses `O` from the command line, starts logging and the runtime, and runs `serve`
@@ -43,12 +64,15 @@ where
     };
     logs::init(options.as_ref());
     panics::end_the_process();
-    let mut builder = tokio::runtime::Builder::new_multi_thread();
-    if daemon.worker_threads > 0 {
-        builder.worker_threads(daemon.worker_threads);
-    }
-    builder.enable_all().thread_name(daemon.name);
-    let runtime = match builder.thread_stack_size(STACK).build() {
+    let told = std::env::var("GOMAXPROCS").ok();
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(daemon.workers.count(told.as_deref(), cores))
+        .thread_name(daemon.name)
+        .thread_stack_size(STACK)
+        .enable_all()
+        .build();
+    let runtime = match runtime {
         Ok(runtime) => runtime,
         Err(error) => {
             eprintln!("Error: cannot start the runtime: {error}");
@@ -69,5 +93,23 @@ where
             tracing::error!("{} failed: {error:#}", daemon.name);
             ExitCode::FAILURE
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn workers() {
+        let half = |told, cores| Workers::OneForTwoCores.count(told, cores);
+        assert_eq!([1, 2, 3, 8].map(|cores| half(None, cores)), [1, 1, 2, 4]);
+        assert_eq!(half(Some("6"), 8), 6);
+        // What Go does not take either.
+        for told in ["", "0", "-1", "many"] {
+            assert_eq!(half(Some(told), 8), 4, "{told:?}");
+        }
+        assert_eq!(Workers::Few(1).count(None, 8), 1);
+        assert_eq!(Workers::Few(1).count(Some("3"), 8), 3);
     }
 }

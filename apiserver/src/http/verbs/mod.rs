@@ -27,6 +27,7 @@ use http::{Method, Response};
 use meta::{GroupResource, Status};
 use schema::{Resource, Subresource};
 
+use super::aside::Aside;
 use super::body::Body;
 use super::chain::Chain;
 use super::context::RequestContext;
@@ -195,9 +196,12 @@ pub async fn serve(chain: &Chain, request: &mut RequestContext) -> Result<Respon
             connect.connect(request).await
         }
         Endpoint::Rest { rest: it, speaks } => rest::answer(resource, &*it, speaks, request).await,
-        Endpoint::Stored { store, view } => stored(chain, &store, view, request)
-            .await
-            .map_err(|status| as_asked(view, status)),
+        Endpoint::Stored { store, view } => {
+            let is_long = request.has_large_body();
+            Aside::new(stored(chain, &store, view, request), is_long)
+                .await
+                .map_err(|status| as_asked(view, status))
+        }
     }
 }
 
