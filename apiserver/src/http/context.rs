@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use component::aside::LONG;
 use http::{HeaderMap, Method, Uri};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::body::{Body as _, Incoming};
@@ -39,14 +40,20 @@ pub struct RequestContext {
     pub upgrade: Option<OnUpgrade>,
 }
 
-/// A body of this size takes a millisecond or more to read, check and write.
-const LARGE: u64 = 128 << 10;
+/// Longer queries, in bytes, have selectors of very many terms.
+const LONG_QUERY: usize = 2 << 10;
 
 impl RequestContext {
-    /// Whether the body is large, or does not say how large it is.
-    pub fn has_large_body(&self) -> bool {
+    /// Whether the request itself is much to read: its body, which may leave open how large it
+    /// is, or its query.
+    pub fn is_long(&self) -> bool {
+        let most = |body: &Incoming| body.size_hint().upper();
         let body = self.body.as_ref();
-        body.is_some_and(|body| body.size_hint().upper().is_none_or(|most| most > LARGE))
+        body.is_some_and(|body| most(body).is_none_or(|most| most > LONG as u64))
+            || self
+                .uri
+                .query()
+                .is_some_and(|query| query.len() > LONG_QUERY)
     }
 
     /// The whole body. 413 beyond [`MAX_BODY`].

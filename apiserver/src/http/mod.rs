@@ -3,7 +3,6 @@
 //!
 //! What must not be here: what a verb does to an object (`registry/`).
 
-mod aside;
 pub mod authorization;
 mod batches;
 pub mod body;

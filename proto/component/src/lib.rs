@@ -4,6 +4,7 @@
 //! A daemon's `main.rs` is [`run`] with its options type and its server function.
 //! What must not be here: anything that only one daemon does.
 
+pub mod aside;
 pub mod auth;
 pub mod coalesced;
 pub mod config_file;

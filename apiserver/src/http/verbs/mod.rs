@@ -22,12 +22,12 @@ pub use watch::FanOut;
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use component::aside::{Aside, LONG};
 use futures::future::BoxFuture;
 use http::{Method, Response};
 use meta::{GroupResource, Status};
 use schema::{Resource, Subresource};
 
-use super::aside::Aside;
 use super::body::Body;
 use super::chain::Chain;
 use super::context::RequestContext;
@@ -190,14 +190,19 @@ pub fn method_not_allowed() -> Status {
 /// Serves a resource request.
 pub async fn serve(chain: &Chain, request: &mut RequestContext) -> Result<Response<Body>, Status> {
     let (resource, endpoint) = find(chain, request)?;
+    let is_long = request.is_long();
     match endpoint {
         Endpoint::Connect(connect) => {
             connect::admit(chain, resource, request).await?;
             connect.connect(request).await
         }
-        Endpoint::Rest { rest: it, speaks } => rest::answer(resource, &*it, speaks, request).await,
+        Endpoint::Rest { rest: it, speaks } => {
+            Aside::new(rest::answer(resource, &*it, speaks, request), is_long).await
+        }
         Endpoint::Stored { store, view } => {
-            let is_long = request.has_large_body();
+            let info = &request.info;
+            let size = store.size_of(&info.namespace, &info.name);
+            let is_long = is_long || size.is_some_and(|size| size > LONG);
             Aside::new(stored(chain, &store, view, request), is_long)
                 .await
                 .map_err(|status| as_asked(view, status))

@@ -7,6 +7,7 @@ use std::io::Write as _;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use component::aside::{self, aside};
 use flate2::write::GzEncoder;
 use meta::Status;
 use serde_json::Value;
@@ -38,12 +39,12 @@ pub enum Item {
 
 impl Item {
     fn encoded(self, view: View, object: &Arc<Object>, media: Media) -> codec::Result<Bytes> {
-        match (self, media) {
+        aside(object.bytes().len() > aside::LONG, || match (self, media) {
             (Item::Object, Media::Protobuf) => view.message(object),
             (Item::Partial { .. }, Media::Protobuf) => view.partial(object).map(Bytes::from),
             (_, Media::Yaml) => Ok(yaml_item(&self.json(view, object)?)?.into()),
             _ => self.json(view, object),
-        }
+        })
     }
 
     fn json(self, view: View, object: &Arc<Object>) -> codec::Result<Bytes> {

@@ -210,6 +210,11 @@ impl Store {
             .map_err(|e| errors::status(e, &self.group_resource(), name, During::Get))
     }
 
+    /// About how many bytes an object has, if there is one.
+    pub fn size_of(&self, namespace: &str, name: &str) -> Option<usize> {
+        self.cache.size_of(&keys::relative(namespace, name))
+    }
+
     /// One object's tree as the newest state has it.
     pub async fn get_tree(&self, namespace: &str, name: &str) -> Result<Value, Status> {
         let object = self.get(namespace, name, "").await?;

@@ -9,6 +9,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use component::aside::aside;
 use component::panics;
 use parking_lot::RwLock;
 use tokio::time::Instant;
@@ -108,6 +109,9 @@ impl State {
         (candidates(tree, definition, selector, start), learn)
     }
 }
+
+/// To match more objects than this with a selector takes a while.
+const MANY: usize = 1000;
 
 /// A state to list from.
 struct Snapshot {
@@ -222,7 +226,11 @@ impl ResourceCache {
         match self.freshen(query.at).await? {
             Fresh::Storage(revision) => self.list_from_storage(&query, revision).await,
             Fresh::Cache => match self.snapshot(&query)? {
-                Some(snapshot) => Ok(self.page(&query, snapshot)),
+                Some(snapshot) => {
+                    let is_plain = selector.is_plain(&self.definition);
+                    let is_long = !is_plain && snapshot.cursor.left() > MANY;
+                    Ok(aside(is_long, || self.page(&query, snapshot)))
+                }
                 None => {
                     let At::Exact(revision) = query.at else {
                         unreachable!("only an exact revision can be too old");
@@ -231,6 +239,12 @@ impl ResourceCache {
                 }
             },
         }
+    }
+
+    /// How many bytes the object of a key has, as far as the cache knows.
+    pub fn size_of(&self, key: &str) -> Option<usize> {
+        let state = self.state.read();
+        state.objects.get(key).map(|object| object.bytes().len())
     }
 
     /// etcd has told how far it is, without a change.

@@ -13,6 +13,15 @@ use super::tree::Cursor;
 use super::watchers::{Channel, MeansNothing, Queued, Seen};
 use super::{Result, Revision, WatchItem};
 
+/// How many objects or changes are looked at before others get their turn: selectors of a
+/// thousand terms take long.
+const LOOKS: usize = 64;
+
+fn give_way<T>(cx: &Context<'_>) -> Poll<T> {
+    cx.waker().wake_by_ref();
+    Poll::Pending
+}
+
 /// A watch's items. Dropping it ends the watch.
 pub struct Watcher {
     pub(super) resource: Arc<ResourceCache>,
@@ -58,8 +67,17 @@ impl futures::Stream for Watcher {
         let this = self.get_mut();
         if let Some(state) = &mut this.state {
             let selector = &this.channel.selector;
-            if let Some(object) = state.find(|object| selector.matches(object)) {
-                return Poll::Ready(Some(Ok(WatchItem::Added(object))));
+            let mut looked_at = 0;
+            let found = state.find(|object| {
+                looked_at += 1;
+                looked_at > LOOKS || selector.matches(object)
+            });
+            match found {
+                Some(object) if looked_at <= LOOKS || selector.matches(&object) => {
+                    return Poll::Ready(Some(Ok(WatchItem::Added(object))));
+                }
+                Some(_) => return give_way(cx),
+                None => {}
             }
             this.state = None;
             if this.marked {
@@ -69,11 +87,17 @@ impl futures::Stream for Watcher {
                 })));
             }
         }
-        while let Some(event) = this.backlog.next() {
+        for looked_at in 0.. {
+            let Some(event) = this.backlog.next() else {
+                break;
+            };
             if let Some(seen) = Seen::through(&this.channel.selector, &event)
                 && let Some(item) = this.item(seen, &event)
             {
                 return Poll::Ready(Some(Ok(item)));
+            }
+            if looked_at == LOOKS {
+                return give_way(cx);
             }
         }
         if this.ended {

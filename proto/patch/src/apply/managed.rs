@@ -1,6 +1,8 @@
 //! `metadata.managedFields`: who owns which fields of an object, since when, and by which
 //! version of its kind.
 
+use std::collections::HashMap;
+
 use serde_json::{Map, Value};
 
 use super::fields_v1;
@@ -14,7 +16,7 @@ const FIELDS_TYPE: &str = "FieldsV1";
 
 /// By what kind of request a manager owns fields. An applier's fields go when it no longer
 /// applies them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Operation {
     Apply,
     Update,
@@ -30,7 +32,7 @@ impl Operation {
 }
 
 /// What tells one entry from the others. An applier is the same in every version.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Identity {
     pub manager: String,
     pub operation: Operation,
@@ -175,11 +177,20 @@ pub struct Managed {
 impl Managed {
     /// Reads the list of an object; `None` when any of it cannot be read.
     pub fn read(list: Option<&Value>) -> Option<Managed> {
-        let mut managed = Managed::default();
+        let mut entries: Vec<Entry> = Vec::new();
+        let mut places: HashMap<Identity, usize> = HashMap::new();
         for entry in list.and_then(Value::as_array).into_iter().flatten() {
-            managed.put(Entry::read(entry)?);
+            let entry = Entry::read(entry)?;
+            // The last of those that are the same counts.
+            match places.get(&entry.id) {
+                Some(place) => entries[*place] = entry,
+                None => {
+                    places.insert(entry.id.clone(), entries.len());
+                    entries.push(entry);
+                }
+            }
         }
-        Some(managed)
+        Some(Managed { entries })
     }
 
     /// Whether a client asks to forget all managers: an empty list, or one empty entry.
@@ -217,50 +228,54 @@ impl Managed {
 
     /// Merges the oldest managers that own fields by updates, so that there are not too many.
     pub fn cap(&mut self) {
-        let mut updaters: Vec<(String, String, Identity)> = self
-            .entries
-            .iter()
-            .filter(|e| e.id.operation == Operation::Update)
-            .map(|e| {
-                let time = e.time.clone().unwrap_or_default();
-                (time, e.id.key(), e.id.clone())
-            })
-            .collect();
-        let mut count = updaters.len();
+        let updates = |e: &Entry| e.id.operation == Operation::Update;
+        let mut count = self.entries.iter().filter(|e| updates(e)).count();
         if count <= MAX_UPDATE_MANAGERS {
             return;
         }
-        updaters.sort_by(|a, b| (&a.0, &a.1).cmp(&(&b.0, &b.1)));
-        let mut first_of: Vec<(String, Identity)> = Vec::new();
-        for (_, _, id) in updaters {
+        let (updaters, others) = std::mem::take(&mut self.entries)
+            .into_iter()
+            .partition(updates);
+        self.entries = others;
+        let mut updaters: Vec<Entry> = updaters;
+        updaters.sort_by_cached_key(|e| (e.time.clone().unwrap_or_default(), e.id.key()));
+        let order: Vec<Identity> = updaters.iter().map(|e| e.id.clone()).collect();
+        let mut left: HashMap<Identity, Entry> =
+            (updaters.into_iter()).map(|e| (e.id.clone(), e)).collect();
+        let mut first_of: HashMap<String, Identity> = HashMap::new();
+        for id in &order {
             if count <= MAX_UPDATE_MANAGERS {
                 break;
             }
-            let Some(entry) = self.get(&id) else { continue };
-            let version = entry.api_version.clone();
-            let Some((_, first)) = first_of.iter().find(|(v, _)| *v == version) else {
-                first_of.push((version, id));
+            let Some(version) = left.get(id).map(|entry| entry.api_version.clone()) else {
+                continue;
+            };
+            let Some(first) = first_of.get(&version) else {
+                first_of.insert(version, id.clone());
                 continue;
             };
             let bucket = Identity::new(ANCIENT, Operation::Update, &version, "");
-            if self.get(&bucket).is_none()
-                && let Some(mut entry) = self.take(&first.clone())
+            if !left.contains_key(&bucket)
+                && let Some(mut entry) = left.remove(first)
             {
                 entry.id = bucket.clone();
-                self.put(entry);
+                left.insert(bucket.clone(), entry);
             }
-            let Some(entry) = self.take(&id) else {
+            let Some(entry) = left.remove(id) else {
                 continue;
             };
-            let Some(i) = self.position(&bucket) else {
+            let Some(ancient) = left.get_mut(&bucket) else {
                 continue;
             };
-            let merged = std::mem::take(self.entries[i].set_mut()).union(entry.set);
-            *self.entries[i].set_mut() = merged;
+            let merged = std::mem::take(ancient.set_mut()).union(entry.set);
+            *ancient.set_mut() = merged;
             // The later of the two.
-            self.entries[i].time = entry.time;
+            ancient.time = entry.time;
             count -= 1;
         }
+        let mut left: Vec<Entry> = left.into_values().collect();
+        left.sort_by_cached_key(|e| e.id.key());
+        self.entries.extend(left);
     }
 
     /// The list as objects carry it; `None` when there are no managers.

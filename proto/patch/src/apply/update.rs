@@ -1,6 +1,8 @@
 //! What a write does to the managers of an object, and what server-side apply makes of the
 //! object (KEP-555).
 
+use std::collections::HashMap;
+
 use schema::Message;
 use serde_json::Value;
 
@@ -379,9 +381,13 @@ impl Request<'_> {
 
 /// What a manager's fields lose to the one that writes.
 fn take_over(managed: &mut Managed, conflicts: &Conflicts) {
+    let mut lost: HashMap<&Identity, Vec<&Set>> = HashMap::new();
     for (id, fields) in conflicts {
-        if let Some(i) = managed.position(id) {
-            managed.entries[i].set_mut().subtract(fields);
+        lost.entry(id).or_default().push(fields);
+    }
+    for entry in &mut managed.entries {
+        for fields in lost.get(&entry.id).into_iter().flatten() {
+            entry.set_mut().subtract(fields);
         }
     }
     managed.entries.retain(|entry| !entry.set().is_empty());

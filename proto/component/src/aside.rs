@@ -9,8 +9,21 @@ use std::task::{Context, Poll};
 
 use pin_project_lite::pin_project;
 
+/// To read, check or write more bytes than this takes a millisecond or more.
+pub const LONG: usize = 128 << 10;
+
+/// Does work; another thread runs the other tasks of this one meanwhile. To let another thread go
+/// on costs some twenty microseconds, which is worth it only where the work `is_long`.
+pub fn aside<T>(is_long: bool, work: impl FnOnce() -> T) -> T {
+    if is_long {
+        tokio::task::block_in_place(work)
+    } else {
+        work()
+    }
+}
+
 pin_project! {
-    /// A future; while it is polled, another thread runs the other tasks of this one.
+    /// A future that is polled [`aside`].
     pub struct Aside<F> {
         #[pin]
         future: F,
@@ -19,7 +32,6 @@ pin_project! {
 }
 
 impl<F> Aside<F> {
-    /// To let other threads go on is worth it only where `is_long`.
     pub fn new(future: F, is_long: bool) -> Self {
         Self { future, is_long }
     }
@@ -30,11 +42,7 @@ impl<F: Future> Future for Aside<F> {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
         let this = self.project();
-        if *this.is_long {
-            tokio::task::block_in_place(|| this.future.poll(cx))
-        } else {
-            this.future.poll(cx)
-        }
+        aside(*this.is_long, || this.future.poll(cx))
     }
 }
 
