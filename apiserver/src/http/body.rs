@@ -4,9 +4,13 @@
 
 use std::convert::Infallible;
 use std::io::Write as _;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use futures::Stream;
+use component::aside::{LONG, aside};
+use futures::{Stream, StreamExt as _, TryStreamExt as _};
 use http::header::{self, HeaderValue};
 use http::{HeaderMap, Response, StatusCode};
 use http_body_util::combinators::UnsyncBoxBody;
@@ -36,8 +40,8 @@ pub fn empty() -> Body {
 
 /// A body that is written as it comes.
 pub fn stream(chunks: impl Stream<Item = Result<Bytes, BoxError>> + Send + 'static) -> Body {
-    use futures::StreamExt;
-    BodyExt::boxed_unsync(StreamBody::new(chunks.map(|chunk| chunk.map(Frame::data))))
+    let frames = GivesWay::new(Box::pin(chunks)).map_ok(Frame::data);
+    BodyExt::boxed_unsync(StreamBody::new(frames))
 }
 
 /// An answer in one piece, compressed when that pays and the client takes it.
@@ -64,7 +68,45 @@ pub fn compressed(
         return response.map(full);
     }
     say_gzip(response.headers_mut());
-    response.map(|body| full(gzip(&body)))
+    response.map(|body| full(aside(body.len() > LONG, || gzip(&body))))
+}
+
+/// How long chunks of one body are made without a pause.
+const TURN: Duration = Duration::from_millis(1);
+
+/// Chunks whose making lets others have their turn in between.
+struct GivesWay<S> {
+    chunks: S,
+    /// How long chunks have been made since others had theirs.
+    busy: Duration,
+}
+
+impl<S> GivesWay<S> {
+    fn new(chunks: S) -> Self {
+        Self {
+            chunks,
+            busy: Duration::ZERO,
+        }
+    }
+}
+
+impl<S: Stream + Unpin> Stream for GivesWay<S> {
+    type Item = S::Item;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<S::Item>> {
+        if self.busy >= TURN {
+            self.busy = Duration::ZERO;
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        let began = Instant::now();
+        let polled = self.chunks.poll_next_unpin(cx);
+        self.busy = match polled {
+            Poll::Ready(_) => self.busy + began.elapsed(),
+            Poll::Pending => Duration::ZERO,
+        };
+        polled
+    }
 }
 
 /// A long answer, sent as it is made. `gzip`: that is how its pieces are.

@@ -90,6 +90,7 @@ impl Chain {
             warnings: Arc::default(),
             peer: connection.address,
             body: Some(incoming),
+            read_ahead: None,
             body_size: None,
             upgrade,
         };

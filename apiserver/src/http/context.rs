@@ -34,6 +34,8 @@ pub struct RequestContext {
     pub peer: std::net::IpAddr,
     /// Taken once.
     pub body: Option<Incoming>,
+    /// What was read of the body before anybody asked for it.
+    pub read_ahead: Option<Result<Bytes, Status>>,
     /// How long the body was, once it has been read.
     pub body_size: Option<usize>,
     /// For requests that turn the connection into a tunnel.
@@ -44,20 +46,22 @@ pub struct RequestContext {
 const LONG_QUERY: usize = 2 << 10;
 
 impl RequestContext {
-    /// Whether the request itself is much to read: its body, which may leave open how large it
-    /// is, or its query.
-    pub fn is_long(&self) -> bool {
-        let most = |body: &Incoming| body.size_hint().upper();
-        let body = self.body.as_ref();
-        body.is_some_and(|body| most(body).is_none_or(|most| most > LONG as u64))
-            || self
-                .uri
-                .query()
-                .is_some_and(|query| query.len() > LONG_QUERY)
+    /// Whether the request itself is much to work on. A body that is large, or does not say how
+    /// large it is, is read now: to wait for it is no work.
+    pub async fn is_long(&mut self) -> bool {
+        let most = self.body.as_ref().map(|body| body.size_hint().upper());
+        if most.is_some_and(|most| most.is_none_or(|most| most > LONG as u64)) {
+            self.read_ahead = Some(self.read_body().await);
+        }
+        let query = self.uri.query().unwrap_or_default();
+        self.body_size.is_some_and(|size| size > LONG) || query.len() > LONG_QUERY
     }
 
     /// The whole body. 413 beyond [`MAX_BODY`].
     pub async fn read_body(&mut self) -> Result<Bytes, Status> {
+        if let Some(read) = self.read_ahead.take() {
+            return read;
+        }
         let Some(mut body) = self.body.take() else {
             return Ok(Bytes::new());
         };

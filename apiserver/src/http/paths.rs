@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use component::aside::aside;
 use component::metrics::Slis;
 use component::zpages::ZPages;
 use http::{Method, Response, StatusCode};
@@ -127,7 +128,12 @@ impl Paths for NonResource {
                     &request.headers,
                 ))
             }
-            _ => self.mounts.iter().find_map(|mount| (mount.serve)(request)),
+            path => {
+                // The API's description is megabytes, made when somebody asks for it.
+                let is_long = path.starts_with("/openapi/");
+                let mut mounts = self.mounts.iter();
+                aside(is_long, || mounts.find_map(|mount| (mount.serve)(request)))
+            }
         }
     }
 }

@@ -190,19 +190,19 @@ pub fn method_not_allowed() -> Status {
 /// Serves a resource request.
 pub async fn serve(chain: &Chain, request: &mut RequestContext) -> Result<Response<Body>, Status> {
     let (resource, endpoint) = find(chain, request)?;
-    let is_long = request.is_long();
     match endpoint {
         Endpoint::Connect(connect) => {
             connect::admit(chain, resource, request).await?;
             connect.connect(request).await
         }
         Endpoint::Rest { rest: it, speaks } => {
+            let is_long = request.is_long().await;
             Aside::new(rest::answer(resource, &*it, speaks, request), is_long).await
         }
         Endpoint::Stored { store, view } => {
             let info = &request.info;
             let size = store.size_of(&info.namespace, &info.name);
-            let is_long = is_long || size.is_some_and(|size| size > LONG);
+            let is_long = request.is_long().await || size.is_some_and(|size| size > LONG);
             Aside::new(stored(chain, &store, view, request), is_long)
                 .await
                 .map_err(|status| as_asked(view, status))

@@ -22,6 +22,8 @@ use crate::storage::cache::Object;
 
 /// About how many bytes of the list are made at a time.
 const PIECE: usize = 64 * 1024;
+/// How many objects are in a piece at most: rows of Tables are small, and take long to make.
+const ITEMS: usize = 64;
 /// Lists of objects that together have fewer bytes are made at once.
 const LONG: usize = 4 * PIECE;
 
@@ -205,7 +207,10 @@ impl Pieces {
     fn piece(&mut self) -> Result<Vec<u8>, BoxError> {
         let mut out = std::mem::take(&mut self.head);
         out.reserve(PIECE);
-        while out.len() < PIECE {
+        for _ in 0..ITEMS {
+            if out.len() >= PIECE {
+                break;
+            }
             let Some(object) = self.objects.next() else {
                 out.append(&mut self.tail);
                 self.ended = true;

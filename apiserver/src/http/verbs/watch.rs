@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
+use component::aside::{LONG, aside};
 use futures::{FutureExt, Stream, StreamExt};
 use http::header::{self, HeaderValue};
 use http::{Response, StatusCode};
@@ -33,7 +34,7 @@ use crate::storage;
 use crate::storage::cache::{Object, WatchItem, Watcher};
 
 /// A watcher gives way to others after so many events.
-const MOST_AT_ONCE: usize = 256;
+const MOST_AT_ONCE: usize = 64;
 
 pub(super) async fn watch(
     chain: &Chain,
@@ -195,6 +196,16 @@ fn messages(watcher: Watcher, mut writer: Writer) -> impl Stream<Item = Message>
     })
 }
 
+/// Whether making a frame of an item takes long.
+fn is_long(item: &WatchItem) -> bool {
+    match item {
+        WatchItem::Added(object) | WatchItem::Modified(object) | WatchItem::Deleted(object) => {
+            object.bytes().len() > LONG
+        }
+        WatchItem::Bookmark { .. } => false,
+    }
+}
+
 /// Makes frames of a watch's items.
 struct Writer {
     metrics: WatchMetrics,
@@ -216,7 +227,7 @@ impl Writer {
     /// others.
     fn frame_or_error(&mut self, item: storage::Result<WatchItem>) -> Option<Bytes> {
         let frame = match item {
-            Ok(item) => self.frame(item),
+            Ok(item) => aside(is_long(&item), || self.frame(item)),
             Err(e) => {
                 let status = status(e, &self.store.group_resource(), "", During::Watch);
                 encode::error_event(&status, self.media)
