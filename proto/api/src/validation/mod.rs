@@ -36,6 +36,7 @@ mod pod_status;
 mod pod_update;
 mod policies;
 mod quota;
+mod ratchet;
 mod raw;
 mod rbac;
 mod registrations;
@@ -54,9 +55,7 @@ mod windows;
 
 pub use service::addresses as service_addresses;
 
-use std::collections::HashSet;
-
-use meta::field::{BadValue, ErrorList, ErrorType, FieldError};
+use meta::field::ErrorList;
 use meta::validation as format;
 use serde_json::Value;
 
@@ -77,6 +76,14 @@ struct Rules {
     update: fn(new: &At<'_>, old: &At<'_>, &mut ErrorList),
     /// What an update of the `status` subresource may not do or say.
     status: fn(new: &At<'_>, old: &At<'_>, &mut ErrorList),
+}
+
+impl Rules {
+    fn broken_by(&self, object: &At<'_>) -> ErrorList {
+        let mut errors = ErrorList::new();
+        (self.object)(object, &mut errors);
+        errors
+    }
 }
 
 fn anything(_: &At<'_>, _: &mut ErrorList) {}
@@ -144,33 +151,6 @@ const TOLERATED: [fn(&str, &str, &At<'_>, &mut ErrorList); 5] = [
     webhooks::unique_names,
 ];
 
-/// An address or network that can be read, if not in the form it should have.
-fn address(error: &FieldError) -> Option<&str> {
-    match &error.bad_value {
-        BadValue::String(text) if error.ty == ErrorType::Invalid => {
-            let read = format::ip::parse_ip_sloppy(text).is_some()
-                || format::ip::parse_cidr_sloppy(text).is_some();
-            read.then_some(text)
-        }
-        _ => None,
-    }
-}
-
-fn is_about_an_address(error: &FieldError) -> bool {
-    address(error).is_some()
-}
-
-/// Addresses that were written in a form that has since been forbidden (KEP-4858) may stay, and
-/// move to other places of their list.
-fn tolerate_addresses(errors: &mut ErrorList, before: &ErrorList) {
-    let known: HashSet<(&str, &str)> = before
-        .iter()
-        .filter_map(|e| Some((address(e)?, e.detail.as_str())))
-        .collect();
-    let stays = |e: &FieldError| address(e).is_some_and(|a| known.contains(&(a, &e.detail)));
-    errors.0.retain(|e| !stays(e));
-}
-
 /// Complains of a field that is absent or empty; says whether it is there.
 fn required(field: &At<'_>, errors: &mut ErrorList) -> bool {
     let given = field.is_given();
@@ -229,11 +209,7 @@ pub fn update(group: &str, kind: &str, new: &Value, old: &Value) -> ErrorList {
     metadata::update((group, kind), &metas[0], &metas[1], name, &mut errors);
     if let Some(rules) = rules {
         (rules.object)(&new, &mut errors);
-        if errors.iter().any(is_about_an_address) {
-            let mut before = ErrorList::new();
-            (rules.object)(&old, &mut before);
-            tolerate_addresses(&mut errors, &before);
-        }
+        ratchet::tolerate(group, &mut errors, || rules.broken_by(&old));
         (rules.update)(&new, &old, &mut errors);
     }
     for rule in TOLERATED {
@@ -277,6 +253,7 @@ pub fn update_part(
     metadata::persistent((group, kind), &metas[0], &metas[1], &mut errors);
     if let Some(rules) = rules(group, kind) {
         (rules.object)(&new, &mut errors);
+        ratchet::tolerate(group, &mut errors, || rules.broken_by(&old));
     }
     match (group, kind, subresource) {
         ("", "Pod", "ephemeralcontainers") => {
