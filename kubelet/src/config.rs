@@ -28,6 +28,12 @@ pub struct KubeletConfiguration {
     pub http_check_frequency: GoDuration,
     #[serde(rename = "staticPodURL", skip_serializing_if = "String::is_empty")]
     pub static_pod_url: String,
+    /// Headers of the requests for it, each with its values.
+    #[serde(
+        rename = "staticPodURLHeader",
+        skip_serializing_if = "BTreeMap::is_empty"
+    )]
+    pub static_pod_url_header: BTreeMap<String, Vec<String>>,
     pub address: String,
     pub port: u16,
     #[serde(skip_serializing_if = "is_zero")]
@@ -302,6 +308,7 @@ impl Default for KubeletConfiguration {
             file_check_frequency: seconds(20),
             http_check_frequency: seconds(20),
             static_pod_url: String::new(),
+            static_pod_url_header: BTreeMap::new(),
             address: "0.0.0.0".into(),
             port: 10250,
             read_only_port: 0,
@@ -436,6 +443,10 @@ impl KubeletConfiguration {
             (
                 &mut self.file_check_frequency,
                 defaults.file_check_frequency,
+            ),
+            (
+                &mut self.http_check_frequency,
+                defaults.http_check_frequency,
             ),
             (
                 &mut self.runtime_request_timeout,

@@ -16,6 +16,7 @@ use crate::status::Eviction;
 pub enum Source {
     Api,
     File,
+    Http,
 }
 
 /// What a probe is for.

@@ -65,6 +65,8 @@ enum Kind {
     List,
     /// `a=b,c=d`
     Map,
+    /// `a:b,a:c,d:e`: a name may have several values.
+    Multimap,
     /// `a<b,c<d`
     Thresholds,
     /// `A=true,B=false`
@@ -85,6 +87,7 @@ const CONFIG_FLAGS: &[(&str, &str, Kind)] = &[
     ("file-check-frequency", "fileCheckFrequency", Kind::Text),
     ("http-check-frequency", "httpCheckFrequency", Kind::Text),
     ("manifest-url", "staticPodURL", Kind::Text),
+    ("manifest-url-header", "staticPodURLHeader", Kind::Multimap),
     ("address", "address", Kind::Text),
     ("port", "port", Kind::Int),
     ("read-only-port", "readOnlyPort", Kind::Int),
@@ -460,9 +463,6 @@ impl Options {
         if c.tls_cert_file.is_empty() != c.tls_private_key_file.is_empty() {
             return invalid("tlsCertFile and tlsPrivateKeyFile go together".into());
         }
-        if !c.static_pod_url.is_empty() {
-            return invalid("staticPodURL is not implemented: use staticPodPath".into());
-        }
         Ok(())
     }
 }
@@ -528,6 +528,15 @@ fn overlay(matches: &ArgMatches, config: &mut Value) -> Result<(), OptionsError>
                     .collect::<Vec<_>>()
             ),
             Kind::Map => object(given.iter().map(|t| pairs(flag, t, '=')))?,
+            Kind::Multimap => {
+                let mut all: BTreeMap<String, Vec<String>> = BTreeMap::new();
+                for text in &given {
+                    for (name, value) in pairs(flag, text, ':')? {
+                        all.entry(name).or_default().push(value);
+                    }
+                }
+                json!(all)
+            }
             Kind::Thresholds => object(given.iter().map(|t| pairs(flag, t, '<')))?,
             Kind::Gates => {
                 let mut gates = serde_json::Map::new();

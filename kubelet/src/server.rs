@@ -62,9 +62,10 @@ use crate::pods::active::ActivePods;
 use crate::pods::dirs::Root;
 use crate::pods::index::PodIndex;
 use crate::pods::mirror::Mirrors;
-use crate::pods::source_file;
+use crate::pods::static_pod::Terms;
 use crate::pods::sync::Syncer;
 use crate::pods::worker::Times;
+use crate::pods::{source_file, source_http};
 use crate::prober::Prober;
 use crate::resources::requests::{ResourceList, of, value};
 use crate::status::StatusManager;
@@ -302,13 +303,28 @@ pub async fn run(options: Options, stop: CancellationToken) -> anyhow::Result<()
         };
         tokio::spawn(node_task.run(told.clone(), stop.clone()));
     }
+    let terms = Terms {
+        node_name: node.name.clone(),
+        may_refer: !gates.enabled("PreventStaticPodAPIReferences"),
+    };
+    if !config.static_pod_url.is_empty() {
+        sources.insert(Source::Http);
+        let headers = config.static_pod_url_header.iter();
+        tokio::spawn(source_http::run(
+            source_http::Server::new(&config.static_pod_url, headers)?,
+            terms.clone(),
+            config.http_check_frequency.get(),
+            told.clone(),
+            stop.clone(),
+        ));
+    }
     if !config.static_pod_path.is_empty() {
         sources.insert(Source::File);
         let path = PathBuf::from(&config.static_pod_path);
         let every = config.file_check_frequency.get();
         tokio::spawn(source_file::run(
             path,
-            node.name.clone(),
+            terms,
             every,
             told.clone(),
             stop.clone(),

@@ -386,7 +386,7 @@ impl SyncLoop {
         self.doubted.remove(pod.uid());
         self.placing.remove(pod.uid());
         self.turned_away.remove(pod.uid());
-        if source == Source::File
+        if source != Source::Api
             && let Some(mirror) = self
                 .syncer
                 .index

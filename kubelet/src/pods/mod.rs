@@ -9,5 +9,7 @@ pub mod node_fit;
 pub mod pod;
 mod preemption;
 pub mod source_file;
+pub mod source_http;
+pub mod static_pod;
 pub mod sync;
 pub mod worker;

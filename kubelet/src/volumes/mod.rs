@@ -7,7 +7,7 @@ mod empty_dir;
 mod host_path;
 mod manager;
 pub mod mounts;
-mod objects;
+pub mod objects;
 mod ownership;
 mod persistent;
 mod projection;

@@ -199,13 +199,13 @@ impl Sources for Resolved {
 
 /// Names of the objects that a pod refers to.
 #[derive(Debug, Default, PartialEq, Eq)]
-struct References {
-    config_maps: HashSet<String>,
-    secrets: HashSet<String>,
+pub struct References {
+    pub config_maps: HashSet<String>,
+    pub secrets: HashSet<String>,
 }
 
 impl References {
-    fn of(pod: &Pod) -> Self {
+    pub fn of(pod: &Pod) -> Self {
         let mut all = Self::default();
         let ephemeral = pod.ephemeral_containers().iter().map(as_container);
         for container in pod

@@ -4,6 +4,7 @@
 //! the text is what etcd holds and what other clients compare. Never a floating point number.
 
 mod decimal;
+pub mod layout;
 #[cfg(test)]
 mod tests;
 
@@ -510,30 +511,17 @@ impl FromStr for Quantity {
         }
         let parts = split(s)?;
         let (base, exp, format) = interpret(parts.suffix).ok_or(ParseQuantityError::Suffix)?;
-        if let Some(q) = parse_small(s, &parts, base, exp, format)? {
+        if let Some((mut q, kept)) = parse_small(&parts, base, exp, format)? {
+            // Such digits are canonical already, so only what surrounds them can differ.
+            let unsigned = s.strip_prefix('-').unwrap_or(s);
+            let plain = format != Format::DecimalExponent
+                && unsigned.strip_prefix(parts.whole) == Some(parts.suffix);
+            if kept && !plain && q.canonical() != s {
+                q.text = Some(s.into());
+            }
             return Ok(q);
         }
-
-        let mut dec = Decimal::parse(parts.value).ok_or(ParseQuantityError::Numeric)?;
-        if base == 10 {
-            dec.exp = dec.exp.checked_add(exp).ok_or(ParseQuantityError::Suffix)?;
-        } else {
-            dec.mul(1u64 << exp);
-        }
-        // Whoever asks for some gets some, however little it is.
-        dec.round_up(NANO);
-        let negative = std::mem::take(&mut dec.negative);
-        let mut format = format;
-        if format == Format::BinarySI {
-            let max = Decimal::new(i64::MAX, 0);
-            if dec.cmp(&max).is_gt() {
-                dec = max;
-            }
-            if dec.cmp(&Decimal::new(1, 0)).is_lt() && !dec.is_zero() {
-                format = Format::DecimalSI;
-            }
-        }
-        dec.negative = negative && !dec.is_zero();
+        let (dec, format) = parse_big(&parts, base, exp, format)?;
         Ok(Self {
             amount: Amount::from(dec),
             format,
@@ -542,16 +530,43 @@ impl FromStr for Quantity {
     }
 }
 
-/// The way of all common quantities: what fits an `i64` without rounding.
-///
-/// Which texts are kept verbatim is decided here exactly as upstream does it.
+/// The way of quantities that are too long or too fine for [`parse_small`].
+fn parse_big(
+    parts: &Parts<'_>,
+    base: u32,
+    exp: i32,
+    mut format: Format,
+) -> Result<(Decimal, Format), ParseQuantityError> {
+    let mut dec = Decimal::parse(parts.value).ok_or(ParseQuantityError::Numeric)?;
+    if base == 10 {
+        dec.exp = dec.exp.checked_add(exp).ok_or(ParseQuantityError::Suffix)?;
+    } else {
+        dec.mul(1u64 << exp);
+    }
+    // Whoever asks for some gets some, however little it is.
+    dec.round_up(NANO);
+    let negative = std::mem::take(&mut dec.negative);
+    if format == Format::BinarySI {
+        let max = Decimal::new(i64::MAX, 0);
+        if dec.cmp(&max).is_gt() {
+            dec = max;
+        }
+        if dec.cmp(&Decimal::new(1, 0)).is_lt() && !dec.is_zero() {
+            format = Format::DecimalSI;
+        }
+    }
+    dec.negative = negative && !dec.is_zero();
+    Ok((dec, format))
+}
+
+/// The way of all common quantities: what fits an `i64` without rounding. With it, whether upstream
+/// keeps the text as it was written.
 fn parse_small(
-    s: &str,
     parts: &Parts<'_>,
     base: u32,
     exp: i32,
     format: Format,
-) -> Result<Option<Quantity>, ParseQuantityError> {
+) -> Result<Option<(Quantity, bool)>, ParseQuantityError> {
     let length = parts.whole.len() + parts.fraction.len();
     let (fits, multiplier, exp10) = if base == 10 {
         (length <= MAX_DIGITS, 1, exp)
@@ -574,19 +589,11 @@ fn parse_small(
         return Ok(None);
     };
     let value = if parts.positive { value } else { -value };
-    let mut q = Quantity::scaled(value, exp10, format);
     let kept = match format {
         Format::BinarySI => number & 0x07 != 0,
         _ => exp10 % 3 == 0 && !digits.ends_with("000") && !digits.starts_with('0'),
     };
-    // Such digits are canonical already, so only what surrounds them can differ.
-    let unsigned = s.strip_prefix('-').unwrap_or(s);
-    let plain = format != Format::DecimalExponent
-        && unsigned.strip_prefix(parts.whole) == Some(parts.suffix);
-    if kept && !plain && q.canonical() != s {
-        q.text = Some(s.into());
-    }
-    Ok(Some(q))
+    Ok(Some((Quantity::scaled(value, exp10, format), kept)))
 }
 
 impl fmt::Display for Quantity {
