@@ -211,6 +211,10 @@ impl Syncer {
         let context = VolumeContext {
             host_ips: node.host_ips.clone(),
             allocatable: node.allocatable.clone(),
+            labels: node
+                .node
+                .as_ref()
+                .map(|node| node.metadata.labels.clone().unwrap_or_default()),
         };
         let prepared = tokio::select! {
             () = stop.cancelled() => return Outcome::Cancelled,

@@ -59,6 +59,8 @@ pub enum Cause {
     Write(#[from] atomic_writer::WriteError),
     #[error(transparent)]
     Io(#[from] io::Error),
+    #[error("NodeAffinity check failed: no matching NodeSelectorTerms")]
+    NodeAffinity,
     #[error("volumes of this type are not supported by this kubelet: {0}")]
     Unsupported(&'static str),
 }
@@ -140,6 +142,8 @@ pub struct Volumes {
 pub struct VolumeContext {
     pub host_ips: Vec<String>,
     pub allocatable: ResourceList,
+    /// The node's labels, which persistent volumes may ask for; `None` where no API server has it.
+    pub labels: Option<BTreeMap<String, String>>,
 }
 
 impl Volumes {
@@ -185,7 +189,7 @@ impl Volumes {
         let mut wanted = Vec::new();
         for volume in used_volumes(pod) {
             let name = volume.name.clone();
-            match self.provide(pod, volume, &dir).await {
+            match self.provide(pod, volume, &dir, context).await {
                 Some(provided) => {
                     let key = (pod.uid().to_owned(), name.clone());
                     let mounted = match provided {
@@ -238,8 +242,10 @@ impl Volumes {
         pod: &Arc<Pod>,
         volume: &Volume,
         dir: &PodDir,
+        context: &VolumeContext,
     ) -> Option<Result<Mounted, VolumeError>> {
-        let (name, want) = match self.provided(pod, volume, dir).await? {
+        let labels = context.labels.as_ref();
+        let (name, want) = match self.provided(pod, volume, dir, labels).await? {
             Ok(want) => want,
             Err(error) => return Some(Err(error)),
         };

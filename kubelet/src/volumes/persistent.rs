@@ -1,13 +1,15 @@
 //! Volumes behind claims, and those of drivers: found, and what is to be made of them.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 
-use k8s_openapi::api::core::v1::{Pod, Volume};
+use api::{csi_translation, placement};
+use k8s_openapi::api::core::v1::{PersistentVolume, Pod, Volume};
 
 use super::claims::{self, Bound, ClaimError};
 use super::csi::CsiVolume;
 use super::manager::{Cause, VolumeError, Volumes, Want, all_containers};
 use crate::pods::dirs::PodDir;
+use crate::pods::pod::PodExt;
 
 /// What is wrong with how containers use a volume that is a device, or is none. Pure.
 fn misused(pod: &Pod, volume: &str, block: bool) -> Option<String> {
@@ -39,6 +41,26 @@ fn misused(pod: &Pod, volume: &str, block: bool) -> Option<String> {
     } else {
         None
     }
+}
+
+/// Whether nodes with these labels can have the volume. Pure.
+fn reaches(volume: &PersistentVolume, labels: &BTreeMap<String, String>) -> bool {
+    let spec = volume.spec.as_ref();
+    let affinity = spec.and_then(|spec| spec.node_affinity.as_ref());
+    let required = affinity.and_then(|affinity| affinity.required.as_ref());
+    required.is_none_or(|required| {
+        let mut terms = required.node_selector_terms.iter();
+        terms.any(|term| placement::matches(term, "", labels))
+    })
+}
+
+/// A volume whose plugin of old has become a driver is the driver's.
+fn translated(mut bound: Bound) -> Result<Bound, Cause> {
+    let translated = csi_translation::persistent(&bound.volume);
+    if let Some(volume) = translated.map_err(|error| Cause::Object(error.to_string()))? {
+        bound.volume = volume;
+    }
+    Ok(bound)
 }
 
 fn of_bound(bound: &Bound, dir: &PodDir) -> Result<Want, Cause> {
@@ -77,10 +99,27 @@ impl Volumes {
         pod: &Pod,
         volume: &Volume,
         dir: &PodDir,
+        labels: Option<&BTreeMap<String, String>>,
     ) -> Option<Result<(String, Want), VolumeError>> {
         if let Some(source) = &volume.csi {
             let want = CsiVolume::inline(pod, &volume.name, source);
             return Some(Ok((volume.name.clone(), Want::Csi(Box::new(want)))));
+        }
+        match csi_translation::inline(volume, pod.namespace()) {
+            Ok(None) => {}
+            Ok(Some(made)) => {
+                let name = made.metadata.name.clone().unwrap_or_default();
+                let source = made.spec.as_ref().and_then(|spec| spec.csi.as_ref())?;
+                // As upstream: the source's own word counts where the driver attaches it.
+                let want = Want::Csi(Box::new(CsiVolume::persistent(&made, source, false)));
+                return Some(Ok((name, want)));
+            }
+            Err(error) => {
+                return Some(Err(VolumeError::SetUp {
+                    volume: volume.name.clone(),
+                    source: Cause::Object(error.to_string()),
+                }));
+            }
         }
         let meant = claims::claim_of(pod, volume)?;
         let failed = |error: ClaimError| VolumeError::Claim(volume.name.clone(), error);
@@ -91,8 +130,12 @@ impl Volumes {
         let name = bound.volume.metadata.name.clone().unwrap_or_default();
         let wanted = match misused(pod, &volume.name, bound.is_block()) {
             Some(why) => Err(Cause::Object(why)),
-            None => of_bound(&bound, dir),
+            None => translated(bound),
         };
+        let wanted = wanted.and_then(|bound| match labels {
+            Some(labels) if !reaches(&bound.volume, labels) => Err(Cause::NodeAffinity),
+            _ => of_bound(&bound, dir),
+        });
         Some(
             wanted
                 .map(|want| (name.clone(), want))
@@ -132,15 +175,13 @@ mod tests {
 
     #[test]
     fn by_kind() {
-        let of = |spec: serde_json::Value| {
-            let bound = Bound {
-                claim: Default::default(),
-                volume: serde_json::from_value(json!({"metadata": {"name": "pv"}, "spec": spec}))
-                    .unwrap(),
-                read_only: true,
-            };
-            of_bound(&bound, &Root::new("/k").pod("u"))
+        let bound = |spec: serde_json::Value| Bound {
+            claim: Default::default(),
+            volume: serde_json::from_value(json!({"metadata": {"name": "pv"}, "spec": spec}))
+                .unwrap(),
+            read_only: true,
         };
+        let of = |spec| of_bound(&bound(spec), &Root::new("/k").pod("u"));
         let local = of(json!({"local": {"path": "/disk"}})).unwrap();
         assert!(matches!(local, Want::Local { to, read_only: true, .. }
             if to.ends_with("u/volumes/kubernetes.io~local-volume/pv")));
@@ -148,6 +189,23 @@ mod tests {
         assert!(matches!(of(csi).unwrap(), Want::Csi(volume) if volume.read_only));
         let block = json!({"volumeMode": "Block", "csi": {"driver": "d", "volumeHandle": "h"}});
         assert!(matches!(of(block).unwrap(), Want::Csi(volume) if volume.block));
+        let asks = json!({"required": {"nodeSelectorTerms": [{"matchExpressions": [
+            {"key": "topology.kubernetes.io/zone", "operator": "In", "values": ["a"]}]}]}});
+        let old = json!({"awsElasticBlockStore": {"volumeID": "vol-1"}, "nodeAffinity": asks});
+        let old = translated(bound(old)).unwrap();
+        let zone = |key: &str, zone: &str| BTreeMap::from([(key.to_owned(), zone.to_owned())]);
+        assert!(reaches(
+            &old.volume,
+            &zone("topology.ebs.csi.aws.com/zone", "a")
+        ));
+        assert!(!reaches(
+            &old.volume,
+            &zone("topology.kubernetes.io/zone", "a")
+        ));
+        let old = of_bound(&old, &Root::new("/k").pod("u")).unwrap();
+        assert!(
+            matches!(old, Want::Csi(volume) if volume.driver == "ebs.csi.aws.com" && volume.handle == "vol-1")
+        );
         for other in [
             json!({"volumeMode": "Block", "local": {"path": "/dev/x"}}),
             json!({"iscsi": {"iqn": "", "lun": 0, "targetPortal": ""}}),

@@ -9,6 +9,7 @@
 //! generation, status wiping: `apiserver/src/registry`), admission.
 
 pub mod cron;
+pub mod csi_translation;
 pub mod defaults;
 pub mod placement;
 pub mod pod_security;
