@@ -105,16 +105,12 @@ impl Cpus {
             other => return Err(format!("unknown policy: \"{other}\"")),
         };
         let name = if policy.is_some() { "static" } else { "none" };
-        let (file, mut state) = File::open(&setup.root, name)?;
-        if let Some(policy) = &policy {
-            let before = state.clone();
-            policy.start(&mut state).map_err(|why| {
+        let (file, state) = File::open(&setup.root, name, |state| match &policy {
+            Some(policy) => policy.start(state).map_err(|why| {
                 format!("invalid state, please drain node and remove policy state file: {why}")
-            })?;
-            if before != state {
-                file.write(&state).map_err(|error| error.to_string())?;
-            }
-        }
+            }),
+            None => Ok(()),
+        })?;
         let cpus = Self {
             inner: Mutex::new(Inner {
                 state,

@@ -2,14 +2,10 @@
 //! upstream's format.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::checkpoint::{self, checksum, dump_map};
-
-/// Upstream's name of it below the root directory.
-const FILE: &str = "memory_manager_state";
+use crate::checkpoint::{self, dump_map};
 
 /// Memory of one kind on one node, in bytes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -52,9 +48,15 @@ pub struct Block {
 /// By pod and container.
 pub type Assignments = BTreeMap<String, BTreeMap<String, Vec<Block>>>;
 
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct State {
+    #[serde(rename = "machineState", default)]
     pub nodes: Nodes,
+    #[serde(
+        rename = "entries",
+        default,
+        skip_serializing_if = "BTreeMap::is_empty"
+    )]
     pub assignments: Assignments,
 }
 
@@ -62,17 +64,6 @@ impl State {
     pub fn get(&self, uid: &str, container: &str) -> Option<&Vec<Block>> {
         self.assignments.get(uid)?.get(container)
     }
-}
-
-#[derive(Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Checkpoint {
-    policy_name: String,
-    #[serde(default)]
-    machine_state: Nodes,
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    entries: Assignments,
-    checksum: u64,
 }
 
 fn list(numbers: &[u32]) -> String {
@@ -110,84 +101,26 @@ fn dump_blocks(blocks: &[Block]) -> String {
     format!("[{}]", blocks.join(" "))
 }
 
-impl Checkpoint {
-    fn sum(&self) -> u64 {
+impl checkpoint::State for State {
+    const FILE: &'static str = "memory_manager_state";
+    const MANAGER: &'static str = "memory";
+    const PREFIX: &'static str = "[memorymanager] ";
+
+    fn dump(&self, policy: &str) -> String {
         let pod = |pod: &BTreeMap<String, Vec<Block>>| {
             dump_map(pod, Clone::clone, |blocks| dump_blocks(blocks))
         };
-        checksum(&format!(
-            "(*state.MemoryManagerCheckpoint){{PolicyName:(string){} MachineState:(state.NUMANodeMap){} \
+        format!(
+            "(*state.MemoryManagerCheckpoint){{PolicyName:(string){policy} MachineState:(state.NUMANodeMap){} \
              Entries:(state.ContainerMemoryAssignments){} Checksum:(checksum.Checksum)0}}",
-            self.policy_name,
-            dump_map(&self.machine_state, u32::to_string, dump_node),
-            dump_map(&self.entries, Clone::clone, pod),
-        ))
+            dump_map(&self.nodes, u32::to_string, dump_node),
+            dump_map(&self.assignments, Clone::clone, pod),
+        )
     }
 }
 
 /// The file.
-#[derive(Debug)]
-pub struct File {
-    path: PathBuf,
-    policy: &'static str,
-}
-
-impl File {
-    /// The file of this policy, and what it says; it is made where there is none.
-    ///
-    /// # Errors
-    /// When there is one and it is not whole, or another policy's.
-    pub fn open(root: &Path, policy: &'static str) -> Result<(Self, State), String> {
-        let path = root.join(FILE);
-        let file = Self { path, policy };
-        let state = file.read().map_err(|why| {
-            format!(
-                "could not restore state from checkpoint: {why}, please drain this node and delete the memory \
-                 manager checkpoint file {:?} before restarting Kubelet",
-                file.path
-            )
-        })?;
-        Ok((file, state))
-    }
-
-    fn read(&self) -> Result<State, String> {
-        let text = checkpoint::read(&self.path).map_err(|error| error.to_string())?;
-        let Some(text) = text else {
-            let state = State::default();
-            self.write(&state).map_err(|error| error.to_string())?;
-            return Ok(state);
-        };
-        let checkpoint: Checkpoint =
-            serde_json::from_slice(&text).map_err(|error| error.to_string())?;
-        // Before there was one, it was left out.
-        if checkpoint.checksum != 0 && checkpoint.checksum != checkpoint.sum() {
-            return Err("checkpoint is corrupted".into());
-        }
-        if checkpoint.policy_name != self.policy {
-            return Err(format!(
-                "[memorymanager] configured policy {:?} differs from state checkpoint policy {:?}",
-                self.policy, checkpoint.policy_name
-            ));
-        }
-        Ok(State {
-            nodes: checkpoint.machine_state,
-            assignments: checkpoint.entries,
-        })
-    }
-
-    /// # Errors
-    /// When it cannot be written.
-    pub fn write(&self, state: &State) -> std::io::Result<()> {
-        let mut checkpoint = Checkpoint {
-            policy_name: self.policy.to_owned(),
-            machine_state: state.nodes.clone(),
-            entries: state.assignments.clone(),
-            checksum: 0,
-        };
-        checkpoint.checksum = checkpoint.sum();
-        checkpoint::write(&self.path, &serde_json::to_vec(&checkpoint)?)
-    }
-}
+pub type File = checkpoint::StateFile<State>;
 
 #[cfg(test)]
 mod tests {
@@ -195,13 +128,19 @@ mod tests {
 
     use serde_json::json;
 
+    use checkpoint::State as _;
+
     use super::*;
+
+    fn open(root: &std::path::Path, policy: &'static str) -> Result<(File, State), String> {
+        File::open(root, policy, |_| Ok(()))
+    }
 
     #[test]
     fn the_file_is_upstreams() {
         let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join(FILE);
-        let (_, state) = File::open(dir.path(), "None").unwrap();
+        let path = dir.path().join(State::FILE);
+        let (_, state) = open(dir.path(), "None").unwrap();
         assert_eq!(state, State::default());
         // As on every node that has this policy.
         let none = r#"{"policyName":"None","machineState":{},"checksum":4236770233}"#;
@@ -218,16 +157,16 @@ mod tests {
             "checksum": 4_215_593_881_u64,
         });
         fs::write(&path, file.to_string()).unwrap();
-        let (file, state) = File::open(dir.path(), "static").unwrap();
+        let (file, state) = open(dir.path(), "static").unwrap();
         assert_eq!(state.get("pod", "container1").unwrap()[0].size, 512);
         assert_eq!(state.nodes[&0].memory_map["memory"].free, 1024);
         file.write(&state).unwrap();
-        assert_eq!(File::open(dir.path(), "static").unwrap().1, state);
-        assert!(File::open(dir.path(), "Static").is_err());
+        assert_eq!(open(dir.path(), "static").unwrap().1, state);
+        assert!(open(dir.path(), "Static").is_err());
         let damaged = fs::read_to_string(&path).unwrap().replace("1024", "1025");
         fs::write(&path, damaged).unwrap();
         assert!(
-            File::open(dir.path(), "static")
+            open(dir.path(), "static")
                 .unwrap_err()
                 .contains("corrupted")
         );
