@@ -71,8 +71,10 @@ use crate::resources::requests::{ResourceList, of, value};
 use crate::status::StatusManager;
 use crate::sync_loop::{self, SyncLoop};
 use crate::sys;
+use crate::sys::host::Host;
 use crate::sys::node::Machine;
 use crate::volumes::csi::{self, Csi};
+use crate::volumes::disks::Disks;
 use crate::volumes::{Objects, Tokens, Volumes};
 
 /// Runs the kubelet until `stop`.
@@ -170,7 +172,19 @@ pub async fn run(options: Options, stop: CancellationToken) -> anyhow::Result<()
         node_changed: node_changed.clone(),
     };
     let csi = Csi::new(csi, &stop);
-    let volumes = Volumes::new(objects.clone(), tokens, root.clone(), api.clone(), csi);
+    // Without a controller that attaches disks, they are there for whoever asks.
+    let attached = config.enable_controller_attach_detach && api.is_some();
+    let in_use = attached.then(|| csi.in_use());
+    let disks = Disks::new(Host::default(), root.clone(), api.clone(), in_use);
+    tokio::spawn(disks.clone().run(stop.clone()));
+    let volumes = Volumes::new(
+        objects.clone(),
+        tokens,
+        root.clone(),
+        api.clone(),
+        csi,
+        disks,
+    );
     let volumes = Arc::new(volumes);
     let (dra, dra_drivers) =
         resources::dynamic(&root, &gates, &api, &node, &metrics, &told, &stop)?;

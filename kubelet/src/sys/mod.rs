@@ -2,6 +2,7 @@
 //! knows a pod.
 
 pub mod fs;
+pub mod host;
 pub mod mount;
 pub mod node;
 pub mod numa;

@@ -80,11 +80,32 @@ pub fn below(path: &Path) -> io::Result<Vec<PathBuf>> {
     ))
 }
 
+/// One line of the mount table.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MountEntry {
+    /// Of the file system: `8:16`.
+    pub device: String,
+    pub point: PathBuf,
+    /// What was mounted, as it was named then.
+    pub source: String,
+}
+
+/// The lines of a mount table (`proc_pid_mountinfo(5)`).
+pub fn entries(table: &str) -> Vec<MountEntry> {
+    let entry = |line: &str| {
+        let (own, source) = line.split_once(" - ")?;
+        let mut own = own.split(' ');
+        Some(MountEntry {
+            device: own.nth(2)?.to_owned(),
+            point: unescape(own.nth(1)?).into(),
+            source: unescape(source.split(' ').nth(1)?),
+        })
+    };
+    table.lines().filter_map(entry).collect()
+}
+
 fn points_below(table: &str, path: &Path) -> Vec<PathBuf> {
-    let points = table
-        .lines()
-        .filter_map(|line| line.split(' ').nth(4))
-        .map(|point| PathBuf::from(unescape(point)));
+    let points = entries(table).into_iter().map(|entry| entry.point);
     let mut points: Vec<_> = points.filter(|point| point.starts_with(path)).collect();
     points.sort_by_key(|point| std::cmp::Reverse(point.components().count()));
     points
@@ -130,5 +151,12 @@ mod tests {
             points,
             [Path::new("/k/a b/c"), Path::new("/k/a b"), Path::new("/k")]
         );
+        let line = "37 36 8:16 / /k rw,relatime shared:1 - ext4 /dev/disk/by-path/x rw\n";
+        let entry = MountEntry {
+            device: "8:16".into(),
+            point: "/k".into(),
+            source: "/dev/disk/by-path/x".into(),
+        };
+        assert_eq!(entries(line), [entry]);
     }
 }

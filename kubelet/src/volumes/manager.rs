@@ -16,20 +16,23 @@ use thiserror::Error;
 
 use super::claims::ClaimError;
 use super::csi::{Csi, CsiError, CsiVolume};
+use super::disks::{Disk, DiskError, Disks};
 use super::empty_dir::{self, Medium};
 use super::host_path::{self, HostPathError};
 use super::objects::Objects;
 use super::projection::{self, DEFAULT_MODE, File, Payload, ProjectionError, mode};
 use super::stats::Told;
 use super::tokens::{TokenError, Tokens};
-use super::{atomic_writer, ownership};
+use super::{atomic_writer, nfs, ownership};
 use crate::cri::env::Missing;
 use crate::cri::security::effective;
 use crate::pods::dirs::{PodDir, Root};
 use crate::pods::pod::{PodExt, as_container};
 use crate::resources::downward::FieldContext;
 use crate::resources::requests::ResourceList;
+use crate::sys::host::{Host, ToolError};
 use crate::sys::mount;
+use crate::turns::Turns;
 
 /// Why a pod's volumes are not there.
 #[derive(Debug, Error)]
@@ -43,6 +46,8 @@ pub enum VolumeError {
     Claim(String, ClaimError),
     #[error(transparent)]
     Csi(#[from] CsiError),
+    #[error(transparent)]
+    Disk(#[from] DiskError),
 }
 
 #[derive(Debug, Error)]
@@ -59,6 +64,8 @@ pub enum Cause {
     Write(#[from] atomic_writer::WriteError),
     #[error(transparent)]
     Io(#[from] io::Error),
+    #[error("mount failed: {0}")]
+    Tool(#[from] ToolError),
     #[error("NodeAffinity check failed: no matching NodeSelectorTerms")]
     NodeAffinity,
     #[error("volumes of this type are not supported by this kubelet: {0}")]
@@ -113,6 +120,11 @@ pub enum Want {
         read_only: bool,
     },
     Csi(Box<CsiVolume>),
+    Disk(Box<Disk>),
+    Export {
+        export: nfs::Export,
+        to: PathBuf,
+    },
     Files {
         path: PathBuf,
         medium: Medium,
@@ -132,6 +144,10 @@ pub struct Volumes {
     root: Root,
     pub(super) api: Option<Client>,
     pub csi: Arc<Csi>,
+    disks: Arc<Disks>,
+    host: Host,
+    /// A server that does not answer is waited for once.
+    exports: Turns<PathBuf>,
     /// What pods have been provided with, by pod and volume.
     provided: Mutex<HashMap<(String, String), Mounted>>,
     pub(super) told: Told,
@@ -153,6 +169,7 @@ impl Volumes {
         root: Root,
         api: Option<Client>,
         csi: Arc<Csi>,
+        disks: Arc<Disks>,
     ) -> Self {
         Self {
             objects,
@@ -160,6 +177,9 @@ impl Volumes {
             root,
             api,
             csi,
+            disks,
+            host: Host::default(),
+            exports: Turns::default(),
             provided: Mutex::default(),
             told: Told::default(),
         }
@@ -260,6 +280,24 @@ impl Volumes {
             };
             return Some(mounted.map_err(VolumeError::from));
         }
+        if let Want::Disk(disk) = want {
+            let read_only = disk.read_only;
+            let mounted = if disk.block {
+                let path = self.disks.map(pod, &disk).await;
+                path.map(|path| Mounted::Device { path, read_only })
+            } else {
+                let path = self.disks.mount(pod, &disk).await;
+                path.map(|path| Mounted::Path { path, read_only })
+            };
+            return Some(mounted.map_err(VolumeError::from));
+        }
+        if let Want::Export { export, to } = want {
+            let mounted = self.mount_export(export, to).await;
+            return Some(mounted.map_err(|source| VolumeError::SetUp {
+                volume: name,
+                source,
+            }));
+        }
         let (pod, volume) = (pod.clone(), volume.name.clone());
         let made = tokio::task::spawn_blocking(move || make(&pod, &volume, want)).await;
         let made = made.unwrap_or_else(|panic| Err(io::Error::other(panic).into()));
@@ -270,6 +308,20 @@ impl Volumes {
                     source,
                 }),
         )
+    }
+
+    async fn mount_export(&self, export: nfs::Export, to: PathBuf) -> Result<Mounted, Cause> {
+        let turn = self.exports.take(to.clone()).await;
+        let (host, path, read_only) = (self.host.clone(), to.clone(), export.read_only);
+        let mounted = tokio::task::spawn_blocking(move || {
+            let _turn = turn;
+            make_parents(&to)?;
+            export.mount(&host, &to)
+        });
+        mounted
+            .await
+            .unwrap_or_else(|panic| Err(io::Error::other(panic).into()))?;
+        Ok(Mounted::Path { path, read_only })
     }
 
     async fn want(
@@ -366,7 +418,7 @@ impl Volumes {
                 pull_policy,
             });
         }
-        Err(Cause::Unsupported(kind_of(volume)))
+        Err(Cause::Unsupported("one of a plugin that is no more"))
     }
 
     async fn projected(
@@ -461,12 +513,20 @@ impl Volumes {
         let parts = dir.sub_paths();
         // What shows part of a volume goes before the volume, and a driver's is the driver's to take.
         spawn_blocking(move || unmount_below(&parts)).await?;
+        let (host, exports) = (self.host.clone(), dir.volume(nfs::PLUGIN, ""));
+        let unmounted =
+            spawn_blocking(move || nfs::unmount_all(&host, &exports).map_err(io::Error::other));
+        unmounted.await?;
         let unmounted = self.csi.unmount_pod(uid).await;
         unmounted.map_err(io::Error::other)?;
         let unmapped = self.csi.unmap_pod(uid).await;
         unmapped.map_err(io::Error::other)?;
         self.csi.release(uid);
-        spawn_blocking(move || tear_down(&dir)).await
+        let (disks, pod) = (self.disks.clone(), uid.to_owned());
+        spawn_blocking(move || disks.unmap_pod(&pod)).await?;
+        spawn_blocking(move || tear_down(&dir)).await?;
+        self.disks.release();
+        Ok(())
     }
 
     /// Removes what is left of a pod that is gone, volumes included.
@@ -583,14 +643,6 @@ fn only_user(pod: &Pod) -> Option<u32> {
     }
 }
 
-fn kind_of(volume: &Volume) -> &'static str {
-    if volume.nfs.is_some() {
-        "nfs"
-    } else {
-        "an external one"
-    }
-}
-
 /// Makes a volume, or refreshes it. With an error beside it, it shows what it showed before.
 fn make(pod: &Pod, name: &str, want: Want) -> Result<(Mounted, Option<Cause>), Cause> {
     let mounted = match want {
@@ -636,7 +688,9 @@ fn make(pod: &Pod, name: &str, want: Want) -> Result<(Mounted, Option<Cause>), C
                 read_only,
             }
         }
-        Want::Csi(_) => return Err(Cause::Unsupported("one that no driver has mounted")),
+        Want::Csi(_) | Want::Disk(_) | Want::Export { .. } => {
+            return Err(Cause::Unsupported("one that nobody has mounted"));
+        }
         Want::Files {
             path,
             medium,

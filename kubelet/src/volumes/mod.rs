@@ -3,10 +3,12 @@
 mod atomic_writer;
 mod claims;
 pub mod csi;
+pub mod disks;
 mod empty_dir;
 mod host_path;
 mod manager;
 pub mod mounts;
+mod nfs;
 pub mod objects;
 mod ownership;
 mod persistent;

@@ -7,7 +7,9 @@ use k8s_openapi::api::core::v1::{PersistentVolume, Pod, Volume};
 
 use super::claims::{self, Bound, ClaimError};
 use super::csi::CsiVolume;
+use super::disks::Disk;
 use super::manager::{Cause, VolumeError, Volumes, Want, all_containers};
+use super::nfs;
 use crate::pods::dirs::PodDir;
 use crate::pods::pod::PodExt;
 
@@ -63,13 +65,37 @@ fn translated(mut bound: Bound) -> Result<Bound, Cause> {
     Ok(bound)
 }
 
-fn of_bound(bound: &Bound, dir: &PodDir) -> Result<Want, Cause> {
+/// The options that a volume is to be mounted with: of old in an annotation.
+fn mount_options(volume: &PersistentVolume) -> Vec<String> {
+    let annotations = volume.metadata.annotations.as_ref();
+    match annotations.and_then(|all| all.get("volume.beta.kubernetes.io/mount-options")) {
+        Some(options) => options.split(',').map(str::to_owned).collect(),
+        None => volume
+            .spec
+            .as_ref()
+            .and_then(|spec| spec.mount_options.clone())
+            .unwrap_or_default(),
+    }
+}
+
+fn of_bound(pod: &Pod, bound: &Bound, dir: &PodDir) -> Result<Want, Cause> {
     let spec = bound.volume.spec.clone().unwrap_or_default();
     let name = bound.volume.metadata.name.as_deref().unwrap_or_default();
     if let Some(source) = &spec.csi {
         let mut volume = CsiVolume::persistent(&bound.volume, source, bound.read_only);
         volume.resize = bound.resize();
         return Ok(Want::Csi(Box::new(volume)));
+    }
+    let options = mount_options(&bound.volume);
+    if let Some(source) = &spec.nfs {
+        return Ok(Want::Export {
+            export: nfs::Export::new(source, bound.read_only, &options),
+            to: dir.volume(nfs::PLUGIN, name),
+        });
+    }
+    let disk = Disk::persistent(pod, &bound.volume, bound.read_only, &options);
+    if let Some(disk) = disk.map_err(Cause::Object)? {
+        return Ok(Want::Disk(Box::new(disk)));
     }
     if let Some(source) = spec.host_path {
         return Ok(Want::Host {
@@ -105,6 +131,21 @@ impl Volumes {
             let want = CsiVolume::inline(pod, &volume.name, source);
             return Some(Ok((volume.name.clone(), Want::Csi(Box::new(want)))));
         }
+        if let Some(source) = &volume.nfs {
+            let read_only = source.read_only.unwrap_or_default();
+            let export = nfs::Export::new(source, read_only, &[]);
+            let to = dir.volume(nfs::PLUGIN, &volume.name);
+            return Some(Ok((volume.name.clone(), Want::Export { export, to })));
+        }
+        let failed = |source| VolumeError::SetUp {
+            volume: volume.name.clone(),
+            source,
+        };
+        match Disk::inline(pod, volume) {
+            Ok(None) => {}
+            Ok(Some(disk)) => return Some(Ok((volume.name.clone(), Want::Disk(Box::new(disk))))),
+            Err(why) => return Some(Err(failed(Cause::Object(why)))),
+        }
         match csi_translation::inline(volume, pod.namespace()) {
             Ok(None) => {}
             Ok(Some(made)) => {
@@ -114,12 +155,7 @@ impl Volumes {
                 let want = Want::Csi(Box::new(CsiVolume::persistent(&made, source, false)));
                 return Some(Ok((name, want)));
             }
-            Err(error) => {
-                return Some(Err(VolumeError::SetUp {
-                    volume: volume.name.clone(),
-                    source: Cause::Object(error.to_string()),
-                }));
-            }
+            Err(error) => return Some(Err(failed(Cause::Object(error.to_string())))),
         }
         let meant = claims::claim_of(pod, volume)?;
         let failed = |error: ClaimError| VolumeError::Claim(volume.name.clone(), error);
@@ -134,7 +170,7 @@ impl Volumes {
         };
         let wanted = wanted.and_then(|bound| match labels {
             Some(labels) if !reaches(&bound.volume, labels) => Err(Cause::NodeAffinity),
-            _ => of_bound(&bound, dir),
+            _ => of_bound(pod, &bound, dir),
         });
         Some(
             wanted
@@ -181,7 +217,7 @@ mod tests {
                 .unwrap(),
             read_only: true,
         };
-        let of = |spec| of_bound(&bound(spec), &Root::new("/k").pod("u"));
+        let of = |spec| of_bound(&Pod::default(), &bound(spec), &Root::new("/k").pod("u"));
         let local = of(json!({"local": {"path": "/disk"}})).unwrap();
         assert!(matches!(local, Want::Local { to, read_only: true, .. }
             if to.ends_with("u/volumes/kubernetes.io~local-volume/pv")));
@@ -189,6 +225,11 @@ mod tests {
         assert!(matches!(of(csi).unwrap(), Want::Csi(volume) if volume.read_only));
         let block = json!({"volumeMode": "Block", "csi": {"driver": "d", "volumeHandle": "h"}});
         assert!(matches!(of(block).unwrap(), Want::Csi(volume) if volume.block));
+        let nfs = json!({"mountOptions": ["hard"], "nfs": {"server": "s", "path": "/p"}});
+        assert!(matches!(of(nfs).unwrap(), Want::Export { export, to }
+            if export.read_only && to.ends_with("u/volumes/kubernetes.io~nfs/pv")));
+        let disk = json!({"volumeMode": "Block", "fc": {"targetWWNs": ["5006"], "lun": 1}});
+        assert!(matches!(of(disk).unwrap(), Want::Disk(disk) if disk.block && disk.read_only));
         let asks = json!({"required": {"nodeSelectorTerms": [{"matchExpressions": [
             {"key": "topology.kubernetes.io/zone", "operator": "In", "values": ["a"]}]}]}});
         let old = json!({"awsElasticBlockStore": {"volumeID": "vol-1"}, "nodeAffinity": asks});
@@ -202,13 +243,14 @@ mod tests {
             &old.volume,
             &zone("topology.kubernetes.io/zone", "a")
         ));
-        let old = of_bound(&old, &Root::new("/k").pod("u")).unwrap();
+        let old = of_bound(&Pod::default(), &old, &Root::new("/k").pod("u")).unwrap();
         assert!(
             matches!(old, Want::Csi(volume) if volume.driver == "ebs.csi.aws.com" && volume.handle == "vol-1")
         );
         for other in [
             json!({"volumeMode": "Block", "local": {"path": "/dev/x"}}),
-            json!({"iscsi": {"iqn": "", "lun": 0, "targetPortal": ""}}),
+            json!({"flexVolume": {"driver": "a/b"}}),
+            json!({"fc": {"lun": 0}}),
         ] {
             assert!(of(other).is_err());
         }

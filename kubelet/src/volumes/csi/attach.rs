@@ -53,7 +53,7 @@ impl InUse {
         self.changed.notify_one();
     }
 
-    fn add(&self, name: &str) {
+    pub fn add(&self, name: &str) {
         let mut names = self.names.lock();
         if names.insert(name.to_owned()) {
             self.tell(&names);
@@ -64,6 +64,26 @@ impl InUse {
         let mut names = self.names.lock();
         if names.remove(name) {
             self.tell(&names);
+        }
+    }
+
+    /// Says that the volume is in use, and waits until it is attached to the node.
+    ///
+    /// # Errors
+    /// When that takes long.
+    pub async fn wait_attached(&self, name: &str) -> Result<(), String> {
+        self.add(name);
+        let deadline = tokio::time::Instant::now() + PATIENCE;
+        loop {
+            let node: Option<Arc<Node>> = self.facts.get().node.clone();
+            let status = node.as_ref().and_then(|node| node.status.as_ref());
+            let Some(why) = lacking(status, name) else {
+                return Ok(());
+            };
+            if tokio::time::Instant::now() > deadline {
+                return Err(why.into());
+            }
+            tokio::time::sleep(LOOK_EVERY).await;
         }
     }
 }
@@ -113,19 +133,7 @@ pub async fn wait(
     node_name: &str,
 ) -> Result<BTreeMap<String, String>, String> {
     let name = unique_name(&volume.driver, &volume.handle);
-    in_use.add(&name);
-    let deadline = tokio::time::Instant::now() + PATIENCE;
-    loop {
-        let node: Option<Arc<Node>> = in_use.facts.get().node.clone();
-        let status = node.as_ref().and_then(|node| node.status.as_ref());
-        let Some(why) = lacking(status, &name) else {
-            break;
-        };
-        if tokio::time::Instant::now() > deadline {
-            return Err(why.into());
-        }
-        tokio::time::sleep(LOOK_EVERY).await;
-    }
+    in_use.wait_attached(&name).await?;
     let attachment = attachment_name(&volume.handle, &volume.driver, node_name);
     let found = Api::<VolumeAttachment>::all(api).get(&attachment).await;
     let found = found.map_err(|error| {

@@ -17,6 +17,7 @@ mod mount;
 mod node_info;
 mod volume;
 
+pub use attach::InUse;
 pub use client::Usage;
 pub use drivers::Drivers;
 pub use mount::{Csi, CsiError, Setup};

@@ -124,7 +124,7 @@ pub struct Csi {
     events: Arc<Events>,
     node: String,
     root: Root,
-    in_use: InUse,
+    in_use: Arc<InUse>,
     turns: Turns<Key>,
     /// What has been published since this kubelet started: pod and directory.
     published: Mutex<HashSet<(String, String)>>,
@@ -159,7 +159,7 @@ impl Csi {
     ) -> Arc<Self> {
         let root = setup.root.path();
         let csi = Arc::new(Self {
-            in_use: InUse::new(root, setup.facts, setup.node_changed),
+            in_use: Arc::new(InUse::new(root, setup.facts, setup.node_changed)),
             unused: Mutex::new(all_staged(root).collect()),
             drivers: setup.drivers,
             api: setup.api,
@@ -176,6 +176,11 @@ impl Csi {
         });
         tokio::spawn(csi.clone().unstage_unused(stop.clone()));
         csi
+    }
+
+    /// What the node's status names as in use.
+    pub fn in_use(&self) -> Arc<InUse> {
+        self.in_use.clone()
     }
 
     /// The driver's object; drivers need none.
