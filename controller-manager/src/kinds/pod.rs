@@ -3,6 +3,11 @@
 
 use client::{Kind, Object, ResourceInfo, SlimMeta};
 use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::api::core::v1::{
+    AWSElasticBlockStoreVolumeSource, AzureDiskVolumeSource, AzureFileVolumeSource,
+    CinderVolumeSource, FCVolumeSource, GCEPersistentDiskVolumeSource, ISCSIVolumeSource,
+    PortworxVolumeSource, Volume as FullVolume, VsphereVirtualDiskVolumeSource,
+};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{OwnerReference, Time};
 use serde::{Deserialize, Serialize};
 
@@ -29,8 +34,9 @@ pub struct PodSpec {
     pub tolerations: Vec<Toleration>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub affinity: Option<Box<Affinity>>,
-    /// Those that are claims; others are of no interest here.
-    #[serde(deserialize_with = "claims", skip_serializing_if = "Vec::is_empty")]
+    /// Those that are claims, and those that somebody attaches to the node; others are of no
+    /// interest here.
+    #[serde(deserialize_with = "volumes", skip_serializing_if = "Vec::is_empty")]
     pub volumes: Vec<Volume>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub resource_claims: Vec<PodResourceClaim>,
@@ -47,14 +53,17 @@ pub struct PodResourceClaim {
     pub resource_claim_template_name: Option<Box<str>>,
 }
 
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Volume {
     pub name: Box<str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub persistent_volume_claim: Option<ClaimSource>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ephemeral: Option<Ephemeral>,
+    /// The pod's own, on a disk that is attached to the node. Few pods have any.
+    #[serde(skip)]
+    pub disk: Option<Box<FullVolume>>,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -68,10 +77,62 @@ pub struct ClaimSource {
 #[serde(default)]
 pub struct Ephemeral {}
 
+/// A volume as it comes, of every sort that is of interest.
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct Source {
+    name: Box<str>,
+    persistent_volume_claim: Option<ClaimSource>,
+    ephemeral: Option<Ephemeral>,
+    iscsi: Option<ISCSIVolumeSource>,
+    fc: Option<FCVolumeSource>,
+    aws_elastic_block_store: Option<AWSElasticBlockStoreVolumeSource>,
+    gce_persistent_disk: Option<GCEPersistentDiskVolumeSource>,
+    azure_disk: Option<AzureDiskVolumeSource>,
+    azure_file: Option<AzureFileVolumeSource>,
+    cinder: Option<CinderVolumeSource>,
+    vsphere_volume: Option<VsphereVirtualDiskVolumeSource>,
+    portworx_volume: Option<PortworxVolumeSource>,
+}
+
+impl From<Source> for Volume {
+    fn from(source: Source) -> Self {
+        let disk = FullVolume {
+            iscsi: source.iscsi,
+            fc: source.fc,
+            aws_elastic_block_store: source.aws_elastic_block_store,
+            gce_persistent_disk: source.gce_persistent_disk,
+            azure_disk: source.azure_disk,
+            azure_file: source.azure_file,
+            cinder: source.cinder,
+            vsphere_volume: source.vsphere_volume,
+            portworx_volume: source.portworx_volume,
+            ..FullVolume::default()
+        };
+        let disk = (disk != FullVolume::default()).then(|| {
+            Box::new(FullVolume {
+                name: source.name.to_string(),
+                ..disk
+            })
+        });
+        Self {
+            name: source.name,
+            persistent_volume_claim: source.persistent_volume_claim,
+            ephemeral: source.ephemeral,
+            disk,
+        }
+    }
+}
+
 /// Every pod has volumes of other sorts, such as its token: they would only take room.
-fn claims<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Vec<Volume>, D::Error> {
-    let mut volumes = Vec::<Volume>::deserialize(from)?;
-    volumes.retain(|v| v.persistent_volume_claim.is_some() || v.ephemeral.is_some());
+fn volumes<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Vec<Volume>, D::Error> {
+    let volumes = Vec::<Source>::deserialize(from)?.into_iter();
+    let mut volumes: Vec<Volume> = volumes
+        .map(Volume::from)
+        .filter(|v| {
+            v.persistent_volume_claim.is_some() || v.ephemeral.is_some() || v.disk.is_some()
+        })
+        .collect();
     volumes.shrink_to_fit();
     Ok(volumes)
 }
@@ -335,6 +396,11 @@ impl Pod {
         })
     }
 
+    /// The pod's own volumes on disks that are attached to its node.
+    pub fn disks(&self) -> impl Iterator<Item = &FullVolume> {
+        self.spec.volumes.iter().filter_map(|v| v.disk.as_deref())
+    }
+
     /// Ended, for good or bad.
     pub fn is_terminal(&self) -> bool {
         matches!(&*self.status.phase, "Succeeded" | "Failed")
@@ -403,5 +469,34 @@ impl Pod {
             return 0;
         }
         text.parse().unwrap_or(0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn volumes_of_interest() {
+        let pod = json!({"metadata": {"name": "p"}, "spec": {"volumes": [
+            {"name": "token", "projected": {"sources": []}},
+            {"name": "a", "persistentVolumeClaim": {"claimName": "c"}},
+            {"name": "b", "ephemeral": {"volumeClaimTemplate": {"spec": {}}}},
+            {"name": "files", "nfs": {"server": "s", "path": "/"}},
+            {"name": "d", "iscsi": {"targetPortal": "p", "iqn": "i", "lun": 1}},
+            {"name": "e", "vsphereVolume": {"volumePath": "v"}},
+        ]}});
+        let pod: Pod = serde_json::from_value(pod).unwrap();
+        let names: Vec<&str> = pod.spec.volumes.iter().map(|v| &*v.name).collect();
+        assert_eq!(names, ["a", "b", "d", "e"]);
+        let claims: Vec<(String, bool)> = pod.claims().collect();
+        assert_eq!(claims, [("c".to_owned(), false), ("p-b".to_owned(), true)]);
+        let disks: Vec<&FullVolume> = pod.disks().collect();
+        assert_eq!(disks.len(), 2);
+        assert_eq!(disks[0].name, "d");
+        assert_eq!(disks[0].iscsi.as_ref().unwrap().lun, 1);
+        assert_eq!(disks[1].vsphere_volume.as_ref().unwrap().volume_path, "v");
     }
 }

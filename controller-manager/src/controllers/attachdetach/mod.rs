@@ -2,28 +2,27 @@
 //! the volumes of pods to their nodes and to detach what no pod there uses any more, and tells
 //! kubelets what is attached.
 //!
-//! Volumes of drivers that once were in the tree are not of concern here.
+//! Disks that nodes bring in by themselves have no driver: a kubelet may use one as long as its
+//! node's status says that it is attached, and that is all there is to it.
 
 mod plan;
+mod volume;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use client::informer::{Event as Change, Index, Store};
 use client::workqueue::{Queue, Requeue};
 use client::{Api, DeleteOptions, Error, Object as _, ObjectKey, Patch, PatchOptions, optional};
-use k8s_openapi::api::core::v1::{
-    CSIPersistentVolumeSource, Node as FullNode, PersistentVolume, PersistentVolumeClaim,
-};
-use k8s_openapi::api::storage::v1::{
-    CSIDriver, VolumeAttachment, VolumeAttachmentSource, VolumeAttachmentSpec,
-};
+use k8s_openapi::api::core::v1::{Node as FullNode, PersistentVolume, PersistentVolumeClaim};
+use k8s_openapi::api::storage::v1::{CSIDriver, VolumeAttachment, VolumeAttachmentSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 
-use self::plan::{Attachment, Detach, Plan, Wanted, unique_name};
+use self::plan::{Attachment, Detach, Plan, Wanted};
+use self::volume::{Attachable, Driver};
 use crate::context::{Context, Run, retry_conflicts};
 use crate::events::{Recorder, reference};
 use crate::kinds::{Node, Pod};
@@ -31,12 +30,23 @@ use crate::workload::index;
 
 /// On nodes whose kubelets leave attaching to this controller.
 const MANAGED: &str = "volumes.kubernetes.io/controller-managed-attach-detach";
-/// On nodes that keep volumes of pods that have ended.
-const KEEP: &str = "volumes.kubernetes.io/keep-terminated-pod-volumes";
 const OUT_OF_SERVICE: &str = "node.kubernetes.io/out-of-service";
 /// Nodes at a time.
 const WORKERS: usize = 10;
-const CSI: &str = "kubernetes.io/csi/";
+/// Between looks whether the cache knows of what was written, and how long to look: revisions begin
+/// anew where somebody restores a backup.
+const STALE: Duration = Duration::from_secs(1);
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// What a node has and waits for, by what was last decided: the cache tells of it later.
+#[derive(Default)]
+struct Holding {
+    holds: BTreeSet<String>,
+    /// What other nodes have.
+    waits: BTreeSet<String>,
+    /// The node's revision that the last report made, and when.
+    reported: Option<(u64, Instant)>,
+}
 
 struct Controller {
     pods: Store<Pod>,
@@ -44,10 +54,14 @@ struct Controller {
     pods_by_claim: Index<Pod>,
     claims: Store<PersistentVolumeClaim>,
     volumes: Store<PersistentVolume>,
+    volumes_by_unique: Index<PersistentVolume>,
     attachments_by_node: Index<VolumeAttachment>,
+    /// By the PersistentVolume, or the unique name of a pod's own volume.
     attachments_by_volume: Index<VolumeAttachment>,
     drivers: Store<CSIDriver>,
     nodes: Store<Node>,
+    nodes_by_disk: Index<Node>,
+    holdings: Mutex<HashMap<String, Holding>>,
     node_api: Api<FullNode>,
     attachment_api: Api<VolumeAttachment>,
     events: Recorder,
@@ -74,17 +88,23 @@ pub fn start(ctx: &Context) -> anyhow::Result<Option<Run>> {
         pods_by_claim: index::pods_by_claim(&pods),
         claims: claims.store().clone(),
         volumes: volumes.store().clone(),
+        volumes_by_unique: volumes.add_index("attachable", |volume| {
+            let attachable = volume::persistent(volume).map(|a| a.unique);
+            attachable.into_iter().collect()
+        }),
         attachments_by_node: attachments.add_index("node", |a| vec![a.spec.node_name.clone()]),
         attachments_by_volume: attachments.add_index("volume", |a| {
-            a.spec
-                .source
-                .persistent_volume_name
-                .clone()
-                .into_iter()
-                .collect()
+            let name = a.spec.source.persistent_volume_name.clone();
+            name.or_else(|| own(a)).into_iter().collect()
         }),
         drivers: drivers.store().clone(),
         nodes: nodes.store().clone(),
+        nodes_by_disk: nodes.add_index("disk", |node| {
+            let attached = node.status.volumes_attached.iter();
+            let names = attached.map(|v| v.name.to_string());
+            names.filter(|name| volume::is_disk(name)).collect()
+        }),
+        holdings: Mutex::default(),
         node_api: Api::all(&client),
         attachment_api: Api::all(&client),
         events: ctx.recorder("attachdetach-controller"),
@@ -112,9 +132,8 @@ pub fn start(ctx: &Context) -> anyhow::Result<Option<Run>> {
         let attachment = change.object();
         c.queue.add(attachment.spec.node_name.clone());
         // Another node may wait for it.
-        let volume = attachment.spec.source.persistent_volume_name.as_deref();
-        if let Some(volume) = volume.and_then(|v| c.volumes.get("", v)) {
-            c.volume_changed(&volume);
+        if let Some(unique) = c.unique_of(attachment) {
+            c.wake(&BTreeSet::from([unique]));
         }
     });
     let c = Arc::clone(&controller);
@@ -143,19 +162,14 @@ pub fn start(ctx: &Context) -> anyhow::Result<Option<Run>> {
 
 /// Of its containers none runs.
 fn is_ended(pod: &Pod) -> bool {
-    let statuses = pod.status.container_statuses.iter();
+    let inits = pod.status.init_container_statuses.iter();
+    let statuses = pod.status.container_statuses.iter().chain(inits);
     let none_runs = || statuses.clone().all(|c| c.state.running.is_none());
     pod.is_terminal() || pod.is_deleting() && none_runs()
 }
 
 /// What of a node matters here.
-fn of_node(node: &Node) -> (bool, bool, plan::Node) {
-    let says = |key: &str| {
-        node.metadata
-            .annotations
-            .get(key)
-            .is_some_and(|v| &**v == "true")
-    };
+fn of_node(node: &Node) -> (bool, plan::Node) {
     let reported = node.status.volumes_attached.iter();
     let taints = &node.spec.taints;
     let known = plan::Node {
@@ -167,7 +181,7 @@ fn of_node(node: &Node) -> (bool, bool, plan::Node) {
             .collect(),
         reported: reported
             .map(|v| v.name.to_string())
-            .filter(|name| name.starts_with(CSI))
+            .filter(|name| volume::is_known(name))
             .collect(),
         ready: node
             .condition("Ready")
@@ -175,30 +189,24 @@ fn of_node(node: &Node) -> (bool, bool, plan::Node) {
         out_of_service: taints.iter().any(|t| &*t.key == OUT_OF_SERVICE),
         gone: false,
     };
-    (
-        node.metadata.annotations.contains_key(MANAGED),
-        says(KEEP),
-        known,
-    )
+    (node.metadata.annotations.contains_key(MANAGED), known)
 }
 
-fn source(volume: &PersistentVolume) -> Option<&CSIPersistentVolumeSource> {
-    volume.spec.as_ref()?.csi.as_ref()
+/// The unique name of a pod's own volume.
+fn own(attachment: &VolumeAttachment) -> Option<String> {
+    let spec = attachment.spec.source.inline_volume_spec.as_ref()?;
+    let csi = spec.csi.as_ref()?;
+    Some(volume::unique_name(&csi.driver, &csi.volume_handle))
 }
 
-/// Of volumes that say nothing nothing is known.
-fn is_shared(volume: &PersistentVolume) -> bool {
-    let modes = volume.spec.as_ref().and_then(|s| s.access_modes.as_deref());
-    let modes = modes.unwrap_or_default();
-    modes.is_empty()
-        || modes
-            .iter()
-            .any(|m| m == "ReadWriteMany" || m == "ReadOnlyMany")
+fn revision(version: &str) -> u64 {
+    version.parse().unwrap_or_default()
 }
 
 impl Controller {
     fn pod_changed(&self, pod: &Pod) {
-        if !pod.spec.node_name.is_empty() && pod.claims().next().is_some() {
+        let has_volumes = pod.claims().next().is_some() || pod.disks().next().is_some();
+        if !pod.spec.node_name.is_empty() && has_volumes {
             self.queue.add(pod.spec.node_name.to_string());
         }
     }
@@ -217,35 +225,48 @@ impl Controller {
         }
     }
 
-    /// The CSI volume that is bound to a claim, if it has to be attached.
-    fn volume_of(&self, namespace: &str, claim: &str) -> Option<Arc<PersistentVolume>> {
-        let claim = self.claims.get(namespace, claim)?;
+    /// The volume that is bound to a pod's claim, if it has to be attached. `made`: the claim is to
+    /// be one that was made for the pod.
+    fn volume_of(&self, pod: &Pod, claim: &str, made: bool) -> Option<Attachable> {
+        let claim = self.claims.get(pod.namespace(), claim)?;
+        let mut owners = claim.metadata.owner_references.iter().flatten();
+        if made && !owners.any(|o| o.controller == Some(true) && o.uid == pod.uid()) {
+            return None;
+        }
         let bound = claim.status.as_ref()?.phase.as_deref() == Some("Bound");
         let name = claim.spec.as_ref()?.volume_name.clone().filter(|_| bound)?;
         let volume = self.volumes.get("", &name)?;
-        let driver = self.drivers.get("", &source(&volume)?.driver);
-        let required = driver.is_none_or(|d| d.spec.attach_required.unwrap_or(true));
-        required.then_some(volume)
+        let reference = volume.spec.as_ref()?.claim_ref.as_ref()?;
+        if reference.uid != claim.metadata.uid {
+            return None;
+        }
+        volume::persistent(&volume)
     }
 
-    fn wanted(&self, node: &str, keep: bool) -> BTreeMap<String, Wanted> {
+    fn is_attached_by_driver(&self, volume: &Attachable) -> bool {
+        let driver = volume.driver.as_ref();
+        let driver = driver.and_then(|driver| self.drivers.get("", &driver.name));
+        driver.is_none_or(|driver| driver.spec.attach_required.unwrap_or(true))
+    }
+
+    fn wanted(&self, node: &str) -> BTreeMap<String, Wanted> {
         let mut wanted: BTreeMap<String, Wanted> = BTreeMap::new();
         for pod in self.pods_by_node.get(node) {
-            if is_ended(&pod) && !keep {
+            if is_ended(&pod) {
                 continue;
             }
-            for (claim, _) in pod.claims() {
-                let Some(volume) = self.volume_of(pod.namespace(), &claim) else {
+            let claims = pod.claims();
+            let bound = claims.filter_map(|(claim, made)| self.volume_of(&pod, &claim, made));
+            let disks = pod.disks();
+            let disks = disks.filter_map(|disk| volume::inline(disk, pod.namespace()));
+            for volume in bound.chain(disks) {
+                if !self.is_attached_by_driver(&volume) {
                     continue;
-                };
-                let Some(csi) = source(&volume) else { continue };
-                let entry = wanted.entry(unique_name(&csi.driver, &csi.volume_handle));
+                }
+                let entry = wanted.entry(volume.unique.clone());
                 let entry = entry.or_insert_with(|| Wanted {
-                    volume: volume.name().to_owned(),
-                    driver: csi.driver.clone(),
-                    handle: csi.volume_handle.clone(),
+                    volume,
                     pods: Vec::new(),
-                    shared: is_shared(&volume),
                 });
                 entry.pods.push(pod.key());
             }
@@ -253,68 +274,152 @@ impl Controller {
         wanted
     }
 
+    /// The driver's volume that an attachment is of.
+    fn driver_of(&self, attachment: &VolumeAttachment) -> Option<(String, Driver)> {
+        let source = &attachment.spec.source;
+        let Some(name) = source.persistent_volume_name.as_deref() else {
+            let csi = source.inline_volume_spec.as_ref()?.csi.as_ref()?;
+            let driver = Driver {
+                name: csi.driver.clone(),
+                handle: csi.volume_handle.clone(),
+                source: source.clone(),
+            };
+            return Some((own(attachment)?, driver));
+        };
+        let volume = volume::persistent(&*self.volumes.get("", name)?)?;
+        Some((volume.unique, volume.driver?))
+    }
+
+    fn unique_of(&self, attachment: &VolumeAttachment) -> Option<String> {
+        self.driver_of(attachment).map(|(unique, _)| unique)
+    }
+
     /// Attachments of a node by the unique names of their volumes; only those that bear the
     /// name that this controller gives.
     fn attached(&self, node: &str) -> BTreeMap<String, Attachment> {
         let mut attached = BTreeMap::new();
         for attachment in self.attachments_by_node.get(node) {
-            let volume = attachment.spec.source.persistent_volume_name.as_deref();
-            let Some(volume) = volume.and_then(|v| self.volumes.get("", v)) else {
+            let Some((unique, driver)) = self.driver_of(&attachment) else {
                 continue;
             };
-            let Some(csi) = source(&volume) else { continue };
-            let name = plan::attachment_name(&csi.driver, &csi.volume_handle, node);
+            let name = driver.attachment(node);
             if attachment.name() != name {
                 continue;
             }
             let status = attachment.status.as_ref();
             let known = Attachment {
-                name,
+                name: Some(name),
                 attached: status.is_some_and(|s| s.attached),
                 deleting: attachment.metadata.deletion_timestamp.is_some(),
             };
-            attached.insert(unique_name(&csi.driver, &csi.volume_handle), known);
+            attached.insert(unique, known);
         }
         attached
     }
 
-    fn elsewhere(&self, wanted: &Wanted, node: &str) -> Vec<String> {
-        let all = self.attachments_by_volume.get(&wanted.volume);
-        let nodes = all.iter().map(|a| a.spec.node_name.clone());
-        nodes.filter(|other| other != node).collect()
+    /// The other nodes that have a volume, or are about to.
+    fn elsewhere(&self, unique: &str, node: &str) -> BTreeSet<String> {
+        let volumes = self.volumes_by_unique.get(unique);
+        let names = volumes.iter().map(|volume| volume.name());
+        let attachments = names
+            .chain([unique])
+            .flat_map(|name| self.attachments_by_volume.get(name));
+        let mut nodes: BTreeSet<String> = attachments.map(|a| a.spec.node_name.clone()).collect();
+        let disks = self.nodes_by_disk.get(unique);
+        nodes.extend(disks.iter().map(|node| node.name().to_owned()));
+        let holdings = self.holdings.lock();
+        let holders = holdings.iter().filter(|(_, h)| h.holds.contains(unique));
+        nodes.extend(holders.map(|(node, _)| node.clone()));
+        nodes.remove(node);
+        nodes
+    }
+
+    /// Looks at nodes again that wait for volumes which others may have let go of.
+    fn wake(&self, free: &BTreeSet<String>) {
+        for (node, holding) in &*self.holdings.lock() {
+            if !holding.waits.is_disjoint(free) {
+                self.queue.add(node.clone());
+            }
+        }
+    }
+
+    /// Plans for a node and notes what it will have, in one step: of two nodes that want a volume
+    /// at the same time one gets it.
+    fn decide(
+        &self,
+        name: &str,
+        wanted: &BTreeMap<String, Wanted>,
+        node: &plan::Node,
+        waited: impl Fn(&str) -> Duration,
+    ) -> Plan {
+        let attached = self.attached(name);
+        let exclusive = wanted.iter().filter(|(_, w)| !w.volume.shared);
+        let taken: BTreeSet<&str> = exclusive
+            .map(|(unique, _)| unique.as_str())
+            .filter(|unique| !self.elsewhere(unique, name).is_empty())
+            .collect();
+        let mut holdings = self.holdings.lock();
+        let others = holdings.iter().filter(|(other, _)| *other != name);
+        let elsewhere = |unique: &str| {
+            taken.contains(unique) || others.clone().any(|(_, h)| h.holds.contains(unique))
+        };
+        let plan = plan::plan(wanted, &attached, node, elsewhere, waited, self.force);
+        let now: &[String] = plan.report.as_deref().unwrap_or(&node.reported);
+        let all = attached.keys().chain(now).chain(&node.reported);
+        let holds: BTreeSet<String> = all.chain(&plan.attach).cloned().collect();
+        let holding = holdings.entry(name.to_owned()).or_default();
+        let before = std::mem::replace(&mut holding.holds, holds);
+        holding.waits = plan.taken.iter().cloned().collect();
+        let free: BTreeSet<String> = before.difference(&holding.holds).cloned().collect();
+        if node.gone && holding.holds.is_empty() {
+            holdings.remove(name);
+        }
+        drop(holdings);
+        if !free.is_empty() {
+            self.wake(&free);
+        }
+        // Who has let go meanwhile did not know that somebody waits.
+        let mut waits = plan.taken.iter();
+        if waits.any(|unique| self.elsewhere(unique, name).is_empty()) {
+            self.queue.add(name.to_owned());
+        }
+        plan
     }
 
     async fn sync(&self, name: &str) -> Result<Requeue, Error> {
-        let (managed, keep, node) = match self.nodes.get("", name) {
-            Some(node) => of_node(&node),
+        let observed = self.nodes.get("", name);
+        let (managed, node) = match observed.as_deref() {
+            Some(node) => of_node(node),
             // What was attached to a node that is gone is detached all the same.
-            None => (
-                true,
-                false,
-                plan::Node {
+            None => {
+                let gone = plan::Node {
                     gone: true,
                     ..plan::Node::default()
-                },
-            ),
+                };
+                (true, gone)
+            }
         };
         if !managed {
+            self.holdings.lock().remove(name);
             return Ok(Requeue::No);
         }
-        let wanted = self.wanted(name, keep);
         let now = Instant::now();
+        let version = observed.as_ref().map(|n| n.resource_version().to_owned());
+        let reported = self.holdings.lock().get(name).and_then(|h| h.reported);
+        if let (Some(version), Some((reported, at))) = (&version, reported)
+            && revision(version) < reported
+            && now - at < PATIENCE
+        {
+            // What was said of disks lately is not known here yet.
+            return Ok(Requeue::After(STALE));
+        }
+        let wanted = self.wanted(name);
         let since = self.unwanted.lock().get(name).cloned().unwrap_or_default();
-        let plan = plan::plan(
-            &wanted,
-            &self.attached(name),
-            &node,
-            |volume| !self.elsewhere(volume, name).is_empty(),
-            |volume| {
-                since
-                    .get(volume)
-                    .map_or_else(Default::default, |at| now - *at)
-            },
-            self.force,
-        );
+        let waited = |volume: &str| {
+            let since = since.get(volume);
+            since.map_or_else(Default::default, |at| now - *at)
+        };
+        let plan = self.decide(name, &wanted, &node, waited);
         let still = plan.unwanted.iter().cloned();
         let still = still.map(|volume| {
             let at = since.get(&volume).copied().unwrap_or(now);
@@ -323,19 +428,24 @@ impl Controller {
         self.unwanted
             .lock()
             .insert(name.to_owned(), still.collect());
-        self.apply(name, &wanted, &plan).await?;
+        self.apply(name, version, &wanted, &plan).await?;
         Ok(plan.wait.map_or(Requeue::No, Requeue::After))
     }
 
     async fn apply(
         &self,
         node: &str,
+        version: Option<String>,
         wanted: &BTreeMap<String, Wanted>,
         plan: &Plan,
     ) -> Result<(), Error> {
-        // Kubelets must not mount what is about to go.
+        // Kubelets must not mount what is about to go. Of disks that is all: a kubelet that says
+        // that it uses one was either heard, or will hear.
         if let Some(report) = &plan.report {
-            self.report(node, report).await?;
+            let mut detached = plan.detach.iter();
+            let lets_go = detached.any(|d| d.attachment.is_none() && !d.force);
+            let version = version.filter(|_| lets_go);
+            self.report(node, version, report).await?;
         }
         for name in &plan.ready {
             let Some(volume) = wanted.get(name) else {
@@ -343,7 +453,7 @@ impl Controller {
             };
             let message = format!(
                 "AttachVolume.Attach succeeded for volume {:?} ",
-                volume.volume
+                volume.volume.name
             );
             self.tell(volume, false, "SuccessfulAttachVolume", &message);
         }
@@ -356,17 +466,26 @@ impl Controller {
             }
         }
         for name in &plan.attach {
-            if let Some(volume) = wanted.get(name) {
-                self.attach(node, volume).await?;
+            if let Some(wanted) = wanted.get(name)
+                && let Some(driver) = &wanted.volume.driver
+            {
+                self.attach(node, wanted, driver).await?;
             }
         }
         Ok(())
     }
 
-    async fn report(&self, node: &str, volumes: &[String]) -> Result<(), Error> {
+    /// Says in the node's status what is attached; given a version, only if nobody has changed the
+    /// node since.
+    async fn report(
+        &self,
+        node: &str,
+        version: Option<String>,
+        volumes: &[String],
+    ) -> Result<(), Error> {
         let others = self.nodes.get("", node);
         let others = others.iter().flat_map(|n| n.status.volumes_attached.iter());
-        let others = others.filter(|v| !v.name.starts_with(CSI));
+        let others = others.filter(|v| !volume::is_known(&v.name));
         let mut all: Vec<Value> = others
             .map(|v| json!({"name": v.name, "devicePath": v.device_path}))
             .collect();
@@ -380,15 +499,33 @@ impl Controller {
         } else {
             all.into()
         };
-        let patch = Patch::Strategic(json!({"status": {"volumesAttached": all}}));
+        let mut patch = json!({"status": {"volumesAttached": all}});
+        if let Some(version) = version {
+            patch["metadata"] = json!({"resourceVersion": version});
+        }
+        let patch = Patch::Strategic(patch);
         let patched = self
             .node_api
             .patch_status(node, &patch, &PatchOptions::default())
             .await;
-        optional(patched).map(drop)
+        if let Some(patched) = optional(patched)? {
+            let mut holdings = self.holdings.lock();
+            let holding = holdings.entry(node.to_owned()).or_default();
+            holding.reported = Some((revision(patched.resource_version()), Instant::now()));
+        }
+        Ok(())
     }
 
     async fn detach(&self, node: &str, detach: &Detach) -> Result<(), Error> {
+        let Some(attachment) = &detach.attachment else {
+            tracing::info!(
+                node,
+                volume = detach.volume,
+                force = detach.force,
+                "Detached volume"
+            );
+            return Ok(());
+        };
         if !detach.force
             && let Some(live) = optional(self.node_api.get(node).await)?
         {
@@ -410,31 +547,29 @@ impl Controller {
             "Detaching volume"
         );
         let api = &self.attachment_api;
-        optional(api.delete(&detach.attachment, &DeleteOptions::new()).await).map(drop)
+        optional(api.delete(attachment, &DeleteOptions::new()).await).map(drop)
     }
 
-    async fn attach(&self, node: &str, volume: &Wanted) -> Result<(), Error> {
-        tracing::info!(node, volume = volume.volume, "Attaching volume");
+    async fn attach(&self, node: &str, wanted: &Wanted, driver: &Driver) -> Result<(), Error> {
+        let name = &wanted.volume.name;
+        tracing::info!(node, volume = name, "Attaching volume");
         let attachment = VolumeAttachment {
             metadata: ObjectMeta {
-                name: Some(plan::attachment_name(&volume.driver, &volume.handle, node)),
+                name: Some(driver.attachment(node)),
                 ..ObjectMeta::default()
             },
             spec: VolumeAttachmentSpec {
-                attacher: volume.driver.clone(),
+                attacher: driver.name.clone(),
                 node_name: node.to_owned(),
-                source: VolumeAttachmentSource {
-                    persistent_volume_name: Some(volume.volume.clone()),
-                    ..VolumeAttachmentSource::default()
-                },
+                source: driver.source.clone(),
             },
             status: None,
         };
         match self.attachment_api.create(&attachment).await {
             Err(e) if !e.is_already_exists() => {
                 let what = "AttachVolume.Attach failed for volume";
-                let message = format!("{what} {:?} : {e}", volume.volume);
-                self.tell(volume, true, "FailedAttachVolume", &message);
+                let message = format!("{what} {name:?} : {e}");
+                self.tell(wanted, true, "FailedAttachVolume", &message);
                 Err(e)
             }
             _ => Ok(()),
@@ -452,9 +587,9 @@ impl Controller {
 
     /// Tells each pod once who has its volume.
     fn tell_taken(&self, node: &str, volume: &Wanted) {
-        let nodes = self.elsewhere(volume, node);
-        let unique = unique_name(&volume.driver, &volume.handle);
-        let of = |other: &String| self.wanted(other, false).remove(&unique);
+        let unique = &volume.volume.unique;
+        let nodes = self.elsewhere(unique, node);
+        let of = |other: &String| self.wanted(other).remove(unique);
         let users: Vec<_> = nodes.iter().filter_map(of).flat_map(|w| w.pods).collect();
         for key in &volume.pods {
             if !self.told.lock().insert((key.clone(), unique.clone())) {
@@ -473,7 +608,10 @@ impl Controller {
                     format!("Volume is already used by pod(s) {}{more}", local.join(", "))
                 }
             };
-            let message = format!("Multi-Attach error for volume {:?} {who}", volume.volume);
+            let message = format!(
+                "Multi-Attach error for volume {:?} {who}",
+                volume.volume.name
+            );
             if let Some(pod) = self.pods.get_key(key) {
                 self.events
                     .event(&reference(&*pod), true, "FailedAttachVolume", message);

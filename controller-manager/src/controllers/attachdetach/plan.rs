@@ -4,39 +4,24 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use client::ObjectKey;
-use sha2::{Digest as _, Sha256};
+
+use super::volume::{Attachable, is_disk};
 
 /// How long a node that is not well may keep a volume mounted that nobody wants there.
 pub const UNMOUNT: Duration = Duration::from_secs(6 * 60);
 
-/// A CSI volume that pods of a node want attached.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// A volume that pods of a node want attached.
+#[derive(Debug, Clone, PartialEq)]
 pub struct Wanted {
-    /// The PersistentVolume.
-    pub volume: String,
-    pub driver: String,
-    pub handle: String,
+    pub volume: Attachable,
     pub pods: Vec<ObjectKey>,
-    /// It may be attached to several nodes at a time.
-    pub shared: bool,
 }
 
-/// What upstream calls a volume in a node's status.
-pub fn unique_name(driver: &str, handle: &str) -> String {
-    format!("kubernetes.io/csi/{driver}^{handle}")
-}
-
-/// The VolumeAttachment of a volume and a node; drivers and kubelets know it by this name.
-pub fn attachment_name(driver: &str, handle: &str, node: &str) -> String {
-    let hash = Sha256::digest(format!("{handle}{driver}{node}"));
-    let hex: String = hash.iter().map(|byte| format!("{byte:02x}")).collect();
-    format!("csi-{hex}")
-}
-
-/// A VolumeAttachment of the node.
+/// That a volume is attached to the node, or is about to be.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Attachment {
-    pub name: String,
+    /// The VolumeAttachment. A disk has none: that the node's status names it is all there is.
+    pub name: Option<String>,
     pub attached: bool,
     pub deleting: bool,
 }
@@ -46,7 +31,7 @@ pub struct Attachment {
 pub struct Node {
     /// What its kubelet has mounted, or is about to.
     pub in_use: BTreeSet<String>,
-    /// What its status says is attached, of CSI volumes.
+    /// What its status says is attached, of volumes that are attached here.
     pub reported: Vec<String>,
     pub ready: bool,
     pub out_of_service: bool,
@@ -58,7 +43,8 @@ pub struct Node {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Detach {
     pub volume: String,
-    pub attachment: String,
+    /// `None`: it is detached once the node's status does not name it.
+    pub attachment: Option<String>,
     /// Without asking the node once more.
     pub force: bool,
 }
@@ -71,6 +57,7 @@ pub struct Plan {
     /// Among them those that pods have waited for.
     pub ready: Vec<String>,
     pub detach: Vec<Detach>,
+    /// By drivers.
     pub attach: Vec<String>,
     /// Another node has these.
     pub taken: Vec<String>,
@@ -81,19 +68,27 @@ pub struct Plan {
 }
 
 /// Plans for one node. `attachments` are by the volume's unique name; `elsewhere` says whether
-/// a volume is attached, or about to be, to another node; `waited` how long it has been known
+/// a volume that only one node may have is attached, or about to be, to another node; `waited` how long it has been known
 /// that nobody wants one, which `force` allows to matter.
 pub fn plan(
     wanted: &BTreeMap<String, Wanted>,
     attachments: &BTreeMap<String, Attachment>,
     node: &Node,
-    elsewhere: impl Fn(&Wanted) -> bool,
+    elsewhere: impl Fn(&str) -> bool,
     waited: impl Fn(&str) -> Duration,
     force: bool,
 ) -> Plan {
     let mut plan = Plan::default();
     let mut report: BTreeSet<&str> = BTreeSet::new();
-    for (name, attachment) in attachments {
+    let disk = Attachment {
+        name: None,
+        attached: true,
+        deleting: false,
+    };
+    let disks = node.reported.iter().filter(|name| is_disk(name));
+    let mut there: BTreeMap<&String, &Attachment> = disks.map(|name| (name, &disk)).collect();
+    there.extend(attachments);
+    for (&name, &attachment) in &there {
         if wanted.contains_key(name) {
             if attachment.attached && !attachment.deleting {
                 report.insert(name);
@@ -122,14 +117,16 @@ pub fn plan(
             force: forced || node.gone,
         });
     }
-    for (name, volume) in wanted {
-        if !attachments.contains_key(name) && !node.gone {
-            let list = if !volume.shared && elsewhere(volume) {
-                &mut plan.taken
-            } else {
-                &mut plan.attach
-            };
-            list.push(name.clone());
+    for (name, Wanted { volume, .. }) in wanted {
+        if there.contains_key(name) || node.gone {
+            continue;
+        }
+        if !volume.shared && elsewhere(name) {
+            plan.taken.push(name.clone());
+        } else if volume.driver.is_some() {
+            plan.attach.push(name.clone());
+        } else {
+            report.insert(name);
         }
     }
     let before: BTreeSet<&str> = node.reported.iter().map(String::as_str).collect();
@@ -143,16 +140,26 @@ pub fn plan(
 
 #[cfg(test)]
 mod tests {
+    use k8s_openapi::api::storage::v1::VolumeAttachmentSource;
+
+    use super::super::volume::Driver;
     use super::*;
 
     fn wanted(names: &[&str]) -> BTreeMap<String, Wanted> {
         let of = |name: &&str| {
-            let wanted = Wanted {
-                volume: (*name).to_owned(),
-                driver: "d".to_owned(),
+            let driver = Driver {
+                name: "d".to_owned(),
                 handle: (*name).to_owned(),
+                source: VolumeAttachmentSource::default(),
+            };
+            let wanted = Wanted {
+                volume: Attachable {
+                    unique: (*name).to_owned(),
+                    name: (*name).to_owned(),
+                    driver: (!is_disk(name)).then_some(driver),
+                    shared: false,
+                },
                 pods: Vec::new(),
-                shared: false,
             };
             ((*name).to_owned(), wanted)
         };
@@ -162,7 +169,7 @@ mod tests {
     fn attached(all: &[(&str, bool, bool)]) -> BTreeMap<String, Attachment> {
         let of = |(name, attached, deleting): &(&str, bool, bool)| {
             let attachment = Attachment {
-                name: format!("csi-{name}"),
+                name: Some(format!("csi-{name}")),
                 attached: *attached,
                 deleting: *deleting,
             };
@@ -194,15 +201,6 @@ mod tests {
             |_| waited,
             true,
         )
-    }
-
-    #[test]
-    fn names_are_those_that_drivers_know() {
-        assert_eq!(unique_name("d.io", "h"), "kubernetes.io/csi/d.io^h");
-        // sha256 of "hd.ion".
-        let name = attachment_name("d.io", "h", "n");
-        assert_eq!(name.len(), 4 + 64);
-        assert_ne!(name, attachment_name("d.io", "h", "m"));
     }
 
     #[test]
@@ -277,7 +275,7 @@ mod tests {
         assert_eq!(there.taken, ["v"]);
         assert!(there.attach.is_empty());
         let mut shared = wanted(&["v"]);
-        shared.get_mut("v").unwrap().shared = true;
+        shared.get_mut("v").unwrap().volume.shared = true;
         let both = plan(
             &shared,
             &attached(&[]),
@@ -290,5 +288,73 @@ mod tests {
         // What is being detached here must be gone before it comes back.
         let going = planned(&["v"], &[("v", true, true)], &n, Duration::ZERO);
         assert_eq!(going, Plan::default());
+    }
+
+    #[test]
+    fn disks_are_attached_by_the_nodes_status_alone() {
+        const DISK: &str = "kubernetes.io/iscsi/p:i:0";
+        const OTHER: &str = "kubernetes.io/fc/[a]:0";
+        let none = || Some(Vec::new());
+        let one = || Some(vec![DISK.to_owned()]);
+        let both = || Some(vec![OTHER.to_owned(), DISK.to_owned()]);
+        // What pods want, what the kubelet has, what the status says; and what it is to say.
+        type Row<'a> = (
+            &'a [&'a str],
+            &'a [&'a str],
+            &'a [&'a str],
+            Option<Vec<String>>,
+        );
+        let table: [Row<'_>; 7] = [
+            (&[DISK], &[], &[], one()),
+            (&[DISK], &[DISK], &[], one()),
+            (&[DISK], &[DISK], &[DISK], None),
+            (&[OTHER, DISK], &[DISK], &[DISK], both()),
+            (&[], &[DISK], &[DISK], None),
+            (&[], &[], &[DISK], none()),
+            (&[DISK], &[DISK], &[OTHER, DISK], one()),
+        ];
+        for (wants, in_use, reported, expected) in table {
+            let node = node(in_use, reported, true);
+            let plan = planned(wants, &[], &node, Duration::ZERO);
+            assert_eq!(plan.report, expected, "{wants:?} {in_use:?} {reported:?}");
+            assert!(plan.attach.is_empty());
+            assert!(
+                plan.detach
+                    .iter()
+                    .all(|d| d.attachment.is_none() && !d.force)
+            );
+            let gone: Vec<&str> = plan.detach.iter().map(|d| &*d.volume).collect();
+            let expected: Vec<&str> = reported
+                .iter()
+                .filter(|name| !wants.contains(name) && !in_use.contains(name))
+                .copied()
+                .collect();
+            assert_eq!(gone, expected);
+        }
+        // Beside volumes of drivers.
+        let node = node(&["v"], &["v"], true);
+        let plan = planned(&["v", DISK], &[("v", true, false)], &node, Duration::ZERO);
+        assert_eq!(plan.report, Some(vec![DISK.to_owned(), "v".to_owned()]));
+        assert_eq!(plan.ready, [DISK]);
+    }
+
+    #[test]
+    fn a_disk_of_one_node_waits_for_the_other_too() {
+        const DISK: &str = "kubernetes.io/iscsi/p:i:0";
+        let there = |node: &Node| {
+            let (wanted, attached) = (wanted(&[DISK]), attached(&[]));
+            plan(&wanted, &attached, node, |_| true, |_| Duration::ZERO, true)
+        };
+        let taken = there(&node(&[DISK], &[], true));
+        assert_eq!((taken.taken, taken.report), (vec![DISK.to_owned()], None));
+        // Who has it keeps it.
+        assert_eq!(there(&node(&[DISK], &[DISK], true)), Plan::default());
+        let sick = node(&[DISK], &[DISK], false);
+        assert_eq!(
+            planned(&[], &[], &sick, UNMOUNT / 2).wait,
+            Some(UNMOUNT / 2)
+        );
+        let late = planned(&[], &[], &sick, UNMOUNT);
+        assert!(late.detach[0].force && late.report == Some(Vec::new()));
     }
 }
