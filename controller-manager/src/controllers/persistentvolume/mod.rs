@@ -135,6 +135,11 @@ impl Controller {
         if self.written_claims.is_ahead_of(&*claim) {
             return Ok(Requeue::No);
         }
+        if let Some(changed) = plan::driven_claim(&claim) {
+            let stored = self.claim_api.replace(&changed).await?;
+            self.written_claims.note(&stored);
+            return Ok(Requeue::No);
+        }
         let volumes = self.volumes.list();
         let classes = self.classes.list();
         let mut waiting: Vec<String> = self
@@ -261,6 +266,11 @@ impl Controller {
             return Ok(Requeue::No);
         };
         if self.written_volumes.is_ahead_of(&*volume) {
+            return Ok(Requeue::No);
+        }
+        if let Some(changed) = plan::driven_volume(&volume) {
+            let stored = self.volume_api.replace(&changed).await?;
+            self.written_volumes.note(&stored);
             return Ok(Requeue::No);
         }
         let claim = self.claim_of(&volume).await?;

@@ -17,6 +17,8 @@ const BOUND_BY_US: &str = "pv.kubernetes.io/bound-by-controller";
 const SELECTED_NODE: &str = "volume.kubernetes.io/selected-node";
 const PROVISIONED_BY: &str = "pv.kubernetes.io/provisioned-by";
 const MIGRATED_TO: &str = "pv.kubernetes.io/migrated-to";
+/// The finalizer of volumes that plugins of old delete.
+const KEPT_BY_PLUGIN: &str = "kubernetes.io/pv-controller";
 const PROVISIONER: &str = "volume.kubernetes.io/storage-provisioner";
 const OLD_PROVISIONER: &str = "volume.beta.kubernetes.io/storage-provisioner";
 /// A volume that is to grow once it is mounted has this size until then.
@@ -226,6 +228,51 @@ fn migrated(plugin: &str) -> Option<&'static str> {
         .iter()
         .find(|(old, _)| *old == plugin)
         .map(|(_, new)| *new)
+}
+
+/// Says which driver does the work of the plugin that one of these annotations names; whether that
+/// was not said yet. Drivers see to nothing of a plugin of old that does not say so.
+fn note_driver(metadata: &mut ObjectMeta, named_by: &[&str]) -> bool {
+    let Some(annotations) = &mut metadata.annotations else {
+        return false;
+    };
+    let mut named = named_by.iter().filter_map(|key| annotations.get(*key));
+    let Some(plugin) = named.next() else {
+        return false;
+    };
+    let noted = annotations.get(MIGRATED_TO).map_or("", String::as_str);
+    match migrated(plugin) {
+        Some(driver) if noted != driver => {
+            annotations.insert(MIGRATED_TO.to_owned(), driver.to_owned());
+            true
+        }
+        None if !noted.is_empty() => annotations.remove(MIGRATED_TO).is_some(),
+        _ => false,
+    }
+}
+
+/// The claim with the driver whose it is, if it does not say so yet.
+pub fn driven_claim(claim: &PersistentVolumeClaim) -> Option<PersistentVolumeClaim> {
+    let mut changed = claim.clone();
+    note_driver(&mut changed.metadata, &[PROVISIONER, OLD_PROVISIONER]).then_some(changed)
+}
+
+/// The volume with the driver whose it is, and without what keeps it until a plugin of old has
+/// deleted it; if it does not say so yet.
+pub fn driven_volume(volume: &PersistentVolume) -> Option<PersistentVolume> {
+    let mut changed = volume.clone();
+    let metadata = &mut changed.metadata;
+    let mut differs = note_driver(metadata, &[PROVISIONED_BY]);
+    let annotations = metadata.annotations.as_ref();
+    let plugin = annotations.and_then(|all| all.get(PROVISIONED_BY));
+    if plugin.is_some_and(|plugin| migrated(plugin).is_some())
+        && let Some(finalizers) = &mut metadata.finalizers
+    {
+        let before = finalizers.len();
+        finalizers.retain(|finalizer| finalizer != KEPT_BY_PLUGIN);
+        differs |= finalizers.len() != before;
+    }
+    differs.then_some(changed)
 }
 
 /// The claim with who is to make its volume, if it does not say so yet; and what to tell.

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::plan::{
     AroundClaim, ClaimAct, VolumeAct, bind_claim, bind_volume, claim as plan_claim, claim_in,
-    for_provisioner, unbind, unreclaimable, volume as plan_volume,
+    driven_claim, driven_volume, for_provisioner, unbind, unreclaimable, volume as plan_volume,
 };
 use crate::events::reference;
 
@@ -348,4 +348,63 @@ fn provisioners_are_named() {
         &class("c", json!({"provisioner": "kubernetes.io/gce-pd"})),
     );
     assert!(again.0.is_none());
+}
+
+#[test]
+fn drivers_of_plugins_of_old_are_named() {
+    const TO: &str = "pv.kubernetes.io/migrated-to";
+    const BY: &str = "pv.kubernetes.io/provisioned-by";
+    const NEW: &str = "volume.kubernetes.io/storage-provisioner";
+    const OLD: &str = "volume.beta.kubernetes.io/storage-provisioner";
+    let ebs = "ebs.csi.aws.com";
+    // What is there, and what is to be there if it differs.
+    for (annotations, expected) in [
+        (json!({}), None),
+        (json!({"x": "y"}), None),
+        (json!({NEW: ebs}), None),
+        (json!({NEW: ebs, OLD: "kubernetes.io/aws-ebs"}), None),
+        (
+            json!({OLD: "kubernetes.io/aws-ebs"}),
+            Some(json!({OLD: "kubernetes.io/aws-ebs", TO: ebs})),
+        ),
+        (json!({NEW: "kubernetes.io/aws-ebs", TO: ebs}), None),
+        (json!({NEW: ebs, TO: ebs}), Some(json!({NEW: ebs}))),
+    ] {
+        let got = driven_claim(&claim(json!({"metadata": {"annotations": annotations}})));
+        let got = got.map(|claim| json!(claim.metadata.annotations));
+        assert_eq!(got, expected, "{annotations}");
+    }
+    let kept = json!(["kubernetes.io/pv-protection", "kubernetes.io/pv-controller"]);
+    let free = json!(["kubernetes.io/pv-protection"]);
+    for (by, to, finalizers, expected) in [
+        (
+            "kubernetes.io/aws-ebs",
+            json!({}),
+            &free,
+            Some((Some(ebs), &free)),
+        ),
+        ("kubernetes.io/aws-ebs", json!({TO: ebs}), &free, None),
+        (
+            "kubernetes.io/aws-ebs",
+            json!({TO: ebs}),
+            &kept,
+            Some((Some(ebs), &free)),
+        ),
+        ("x.com/p", json!({}), &kept, None),
+        ("x.com/p", json!({TO: ebs}), &kept, Some((None, &kept))),
+    ] {
+        let mut annotations = to;
+        annotations[BY] = by.into();
+        let metadata = json!({"annotations": annotations, "finalizers": finalizers});
+        let got = driven_volume(&volume("v", "1Gi", json!({"metadata": metadata})));
+        let got = got.map(|volume| {
+            let to = volume.metadata.annotations.unwrap().remove(TO);
+            (to, json!(volume.metadata.finalizers))
+        });
+        let expected = expected.map(|(to, all)| (to.map(str::to_owned), all.clone()));
+        assert_eq!(got, expected, "{metadata}");
+    }
+    // Made by hand: whoever made it deletes it.
+    let by_hand = json!({"spec": {"awsElasticBlockStore": {"volumeID": "vol-1"}}});
+    assert_eq!(driven_volume(&volume("v", "1Gi", by_hand)), None);
 }
