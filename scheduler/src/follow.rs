@@ -149,7 +149,11 @@ impl Scheduler {
             informers,
             |s| &mut s.csi_nodes,
             |event| match event {
-                Event::Updated { old, new } if old.spec == new.spec => None,
+                Event::Updated { old, new }
+                    if old.spec == new.spec && old.migrated() == new.migrated() =>
+                {
+                    None
+                }
                 Event::Deleted(_) => None,
                 _ => Some(StorageEvent::CsiNode),
             },

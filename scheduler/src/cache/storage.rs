@@ -7,9 +7,12 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
+use api::csi_translation;
 use client::{ObjectKey, SlimMeta, slim_kind};
 use k8s_openapi::api::core::v1::{
-    NodeSelectorTerm, ObjectReference, TopologySelectorTerm, VolumeNodeAffinity,
+    AWSElasticBlockStoreVolumeSource, AzureDiskVolumeSource, CinderPersistentVolumeSource,
+    GCEPersistentDiskVolumeSource, NodeSelectorTerm, ObjectReference, PersistentVolume,
+    PersistentVolumeSpec, PortworxVolumeSource, TopologySelectorTerm, VolumeNodeAffinity,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use meta::labels::Selector;
@@ -59,11 +62,13 @@ pub struct Phase {
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
-#[serde(default)]
+#[serde(default, from = "RawVolume")]
 pub struct Volume {
     pub metadata: SlimMeta,
     pub spec: VolumeSpec,
     pub status: Phase,
+    /// What it is to its driver, where it is of a plugin of old.
+    pub driven: Option<Box<Driven>>,
 }
 slim_kind!(
     Volume,
@@ -74,8 +79,7 @@ slim_kind!(
     cluster
 );
 
-#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct VolumeSpec {
     pub capacity: BTreeMap<String, Quantity>,
     pub access_modes: Vec<String>,
@@ -85,6 +89,142 @@ pub struct VolumeSpec {
     pub node_affinity: Option<VolumeNodeAffinity>,
     pub csi: Option<CsiSource>,
     pub volume_attributes_class_name: Option<String>,
+}
+
+/// A volume of a plugin of old as its driver's (KEP-625).
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Driven {
+    pub plugin: &'static str,
+    pub csi: CsiSource,
+    pub node_affinity: Option<VolumeNodeAffinity>,
+}
+
+/// A volume as it comes.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct RawVolume {
+    metadata: SlimMeta,
+    spec: RawSpec,
+    status: Phase,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct RawSpec {
+    capacity: BTreeMap<String, Quantity>,
+    access_modes: Vec<String>,
+    claim_ref: Option<ObjectReference>,
+    storage_class_name: String,
+    volume_mode: Option<String>,
+    node_affinity: Option<VolumeNodeAffinity>,
+    csi: Option<CsiSource>,
+    volume_attributes_class_name: Option<String>,
+    aws_elastic_block_store: Option<AWSElasticBlockStoreVolumeSource>,
+    gce_persistent_disk: Option<GCEPersistentDiskVolumeSource>,
+    azure_disk: Option<AzureDiskVolumeSource>,
+    cinder: Option<CinderPersistentVolumeSource>,
+    portworx_volume: Option<PortworxVolumeSource>,
+}
+
+impl From<RawVolume> for Volume {
+    fn from(raw: RawVolume) -> Self {
+        let RawVolume {
+            metadata,
+            spec,
+            status,
+        } = raw;
+        // In the order of the table.
+        let kinds = [
+            spec.aws_elastic_block_store.is_some(),
+            spec.gce_persistent_disk.is_some(),
+            spec.azure_disk.is_some(),
+            spec.cinder.is_some(),
+            spec.portworx_volume.is_some(),
+        ];
+        let mut plugins = kinds.into_iter().zip(COUNTED);
+        let plugin = plugins.find_map(|(is, (plugin, _))| is.then_some(plugin));
+        let driven = plugin.and_then(|plugin| {
+            let mut old = PersistentVolume::default();
+            old.metadata.labels = Some(metadata.labels.clone());
+            old.spec = Some(PersistentVolumeSpec {
+                access_modes: Some(spec.access_modes.clone()),
+                node_affinity: spec.node_affinity.clone(),
+                aws_elastic_block_store: spec.aws_elastic_block_store,
+                gce_persistent_disk: spec.gce_persistent_disk,
+                azure_disk: spec.azure_disk,
+                cinder: spec.cinder,
+                portworx_volume: spec.portworx_volume,
+                ..PersistentVolumeSpec::default()
+            });
+            let translated = csi_translation::persistent(&old).ok()??.spec?;
+            let csi = translated.csi?;
+            Some(Box::new(Driven {
+                plugin,
+                csi: CsiSource {
+                    driver: csi.driver,
+                    volume_handle: csi.volume_handle,
+                },
+                node_affinity: translated.node_affinity,
+            }))
+        });
+        Self {
+            metadata,
+            spec: VolumeSpec {
+                capacity: spec.capacity,
+                access_modes: spec.access_modes,
+                claim_ref: spec.claim_ref,
+                storage_class_name: spec.storage_class_name,
+                volume_mode: spec.volume_mode,
+                node_affinity: spec.node_affinity,
+                csi: spec.csi,
+                volume_attributes_class_name: spec.volume_attributes_class_name,
+            },
+            status,
+            driven,
+        }
+    }
+}
+
+impl Volume {
+    /// The driver's volume that it is.
+    pub fn csi(&self) -> Option<&CsiSource> {
+        let driven = self.driven.as_ref().map(|driven| &driven.csi);
+        self.spec.csi.as_ref().or(driven)
+    }
+}
+
+/// Plugins that were part of Kubernetes once and whose volumes count as their drivers'.
+const COUNTED: [(&str, &str); 5] = [
+    ("kubernetes.io/aws-ebs", "ebs.csi.aws.com"),
+    ("kubernetes.io/gce-pd", "pd.csi.storage.gke.io"),
+    ("kubernetes.io/azure-disk", "disk.csi.azure.com"),
+    ("kubernetes.io/cinder", "cinder.csi.openstack.org"),
+    ("kubernetes.io/portworx-volume", "pxd.portworx.com"),
+];
+/// Those whose volumes do not count, although they have drivers, too.
+const UNCOUNTED: [&str; 2] = ["kubernetes.io/azure-file", "kubernetes.io/vsphere-volume"];
+
+/// The driver of the volumes that a class's provisioner makes; `None` where they do not count.
+pub fn provisioned_by(provisioner: &str) -> Option<&str> {
+    let mut counted = COUNTED.iter();
+    match counted.find(|(plugin, _)| *plugin == provisioner) {
+        Some((_, driver)) => Some(driver),
+        None => (!UNCOUNTED.contains(&provisioner)).then_some(provisioner),
+    }
+}
+
+const MIGRATED: &str = "storage.alpha.kubernetes.io/migrated-plugins";
+
+impl CsiNode {
+    /// The plugins whose volumes the node leaves to drivers.
+    pub fn migrated(&self) -> Option<&String> {
+        self.metadata.annotations.get(MIGRATED)
+    }
+
+    fn has_migrated(&self, plugin: &str) -> bool {
+        let migrated = self.migrated();
+        migrated.is_some_and(|all| all.split(',').any(|name| name == plugin))
+    }
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
@@ -330,7 +470,10 @@ pub fn is_bound(claim: &Claim) -> bool {
 
 /// Whether a volume can be reached from a node.
 fn reaches(volume: &Volume, node: &NodeInfo) -> bool {
-    let affinity = volume.spec.node_affinity.as_ref();
+    meets(volume.spec.node_affinity.as_ref(), node)
+}
+
+fn meets(affinity: Option<&VolumeNodeAffinity>, node: &NodeInfo) -> bool {
     let Some(required) = affinity.and_then(|a| a.required.as_ref()) else {
         return true;
     };
@@ -424,7 +567,7 @@ impl Storage {
                     reasons.push(GONE);
                     break;
                 }
-                Some(volume) if !reaches(volume, node) => {
+                Some(volume) if !self.reaches_bound(volume, node) => {
                     reasons.push(CONFLICT);
                     break;
                 }
@@ -478,6 +621,19 @@ impl Storage {
             Ok(plan)
         } else {
             Err(reasons)
+        }
+    }
+
+    /// Whether a node that has a driver for the volume's plugin of old can reach the driver's; any
+    /// other as it is.
+    fn reaches_bound(&self, volume: &Volume, node: &NodeInfo) -> bool {
+        let csi_node = self.csi_nodes.get(&*node.name);
+        let has_migrated = |plugin| csi_node.is_some_and(|csi_node| csi_node.has_migrated(plugin));
+        match &volume.driven {
+            Some(driven) if has_migrated(driven.plugin) => {
+                meets(driven.node_affinity.as_ref(), node)
+            }
+            _ => reaches(volume, node),
         }
     }
 

@@ -9,10 +9,10 @@ use std::collections::BTreeMap;
 
 use client::{SlimMeta, slim_kind};
 use k8s_openapi::api::core::v1::{
-    AWSElasticBlockStoreVolumeSource, Affinity, ContainerPort, EphemeralVolumeSource,
-    GCEPersistentDiskVolumeSource, ISCSIVolumeSource, ImageVolumeSource, NodeAddress,
-    PersistentVolumeClaimVolumeSource, PodCondition, RBDVolumeSource, Taint, Toleration,
-    TopologySpreadConstraint,
+    AWSElasticBlockStoreVolumeSource, Affinity, AzureDiskVolumeSource, CinderVolumeSource,
+    ContainerPort, EphemeralVolumeSource, GCEPersistentDiskVolumeSource, ISCSIVolumeSource,
+    ImageVolumeSource, NodeAddress, PersistentVolumeClaimVolumeSource, PodCondition,
+    PortworxVolumeSource, RBDVolumeSource, Taint, Toleration, TopologySpreadConstraint,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use meta::quantity::Quantity;
@@ -68,9 +68,23 @@ pub struct PodVolume {
     pub ephemeral: Option<Box<EphemeralVolumeSource>>,
     pub gce_persistent_disk: Option<Box<GCEPersistentDiskVolumeSource>>,
     pub aws_elastic_block_store: Option<Box<AWSElasticBlockStoreVolumeSource>>,
+    pub azure_disk: Option<Box<AzureDiskVolumeSource>>,
+    pub cinder: Option<Box<CinderVolumeSource>>,
+    pub portworx_volume: Option<Box<PortworxVolumeSource>>,
     pub iscsi: Option<Box<ISCSIVolumeSource>>,
     pub rbd: Option<Box<RBDVolumeSource>>,
     pub image: Option<Box<ImageVolumeSource>>,
+}
+
+impl PodVolume {
+    /// Whether it is of a plugin of old and counts as its driver's.
+    pub fn is_driven(&self) -> bool {
+        self.gce_persistent_disk.is_some()
+            || self.aws_elastic_block_store.is_some()
+            || self.azure_disk.is_some()
+            || self.cinder.is_some()
+            || self.portworx_volume.is_some()
+    }
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]

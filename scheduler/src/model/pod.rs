@@ -202,8 +202,7 @@ fn extended(spec: &PodSpec) -> Vec<ExtendedContainer> {
 pub(super) fn concerns_scheduling(volume: &PodVolume) -> bool {
     volume.persistent_volume_claim.is_some()
         || volume.ephemeral.is_some()
-        || volume.gce_persistent_disk.is_some()
-        || volume.aws_elastic_block_store.is_some()
+        || volume.is_driven()
         || volume.iscsi.is_some()
         || volume.rbd.is_some()
 }

@@ -4,31 +4,55 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use api::csi_translation;
+use k8s_openapi::api::core::v1::Volume;
+
 use super::volume_binding::uses;
-use crate::cache::storage::{StorageEvent, claim_of, class_of};
+use crate::cache::storage::{StorageEvent, claim_of, class_of, provisioned_by};
 use crate::cache::{Cache, NodeInfo};
 use crate::framework::{ClusterEvent, Filter, Hint, Plugin, Rejection};
-use crate::model::PodInfo;
+use crate::model::{PodInfo, PodVolume};
 
 pub struct NodeVolumeLimits;
 
 /// A driver and one of its volumes.
 type Handle = (String, String);
 
+/// The driver's volume that a pod's own is, if its plugin of old counts.
+fn own_handle(volume: &PodVolume, namespace: &str) -> Option<Handle> {
+    if !volume.is_driven() {
+        return None;
+    }
+    let own = Volume {
+        name: volume.name.clone(),
+        aws_elastic_block_store: volume.aws_elastic_block_store.as_deref().cloned(),
+        gce_persistent_disk: volume.gce_persistent_disk.as_deref().cloned(),
+        azure_disk: volume.azure_disk.as_deref().cloned(),
+        cinder: volume.cinder.as_deref().cloned(),
+        portworx_volume: volume.portworx_volume.as_deref().cloned(),
+        ..Volume::default()
+    };
+    let csi = csi_translation::inline(&own, namespace).ok()??.spec?.csi?;
+    Some((csi.driver, csi.volume_handle))
+}
+
 /// The driver's volumes that a pod uses. One that does not exist yet goes by its claim.
 fn handles<'a>(pod: &'a PodInfo, cluster: &'a Cache) -> impl Iterator<Item = Handle> + 'a {
     let storage = &cluster.storage;
     pod.volumes.iter().filter_map(move |volume| {
-        let (key, _) = claim_of(pod, volume)?;
+        let Some((key, _)) = claim_of(pod, volume) else {
+            return own_handle(volume, &pod.namespace);
+        };
         let claim = storage.claims.get(&key)?;
         match storage.volumes.get(claim.spec.volume_name.as_str()) {
             Some(volume) => {
-                let csi = volume.spec.csi.as_ref()?;
+                let csi = volume.csi()?;
                 Some((csi.driver.clone(), csi.volume_handle.clone()))
             }
             None => {
                 let class = storage.classes.get(class_of(claim))?;
-                Some((class.provisioner.clone(), format!("\u{1}{key}")))
+                let driver = provisioned_by(&class.provisioner)?;
+                Some((driver.to_owned(), format!("\u{1}{key}")))
             }
         }
     })

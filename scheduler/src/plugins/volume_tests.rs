@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::default_profile;
 use super::testing::api_node;
 use crate::cache::Cache;
-use crate::cache::storage::Plan;
+use crate::cache::storage::{Plan, provisioned_by};
 use crate::cycle::Decision;
 use crate::evaluation::Evaluations;
 use crate::model::{Pod, PodInfo};
@@ -258,4 +258,81 @@ fn zones_of_volumes_are_heeded() {
         message.contains("1 node(s) had no available volume zone"),
         "{message}"
     );
+}
+
+#[test]
+fn volumes_of_plugins_of_old_count_as_their_drivers() {
+    let mut stand = Stand::new();
+    let csi_node = json!({
+        "metadata": {"name": "n1"},
+        "spec": {"drivers": [{"name": "ebs.csi.aws.com", "allocatable": {"count": 1}}]},
+    });
+    let storage = &mut stand.cluster.storage;
+    storage.csi_nodes.insert("n1".into(), read(csi_node));
+    for name in ["a", "b"] {
+        let volume = json!({
+            "metadata": {"name": name, "labels": {ZONE: "z1"}},
+            "spec": {"awsElasticBlockStore": {"volumeID": format!("aws://z1/vol-{name}")}},
+        });
+        let storage = &mut stand.cluster.storage;
+        storage.volumes.insert(name.into(), read(volume));
+        stand.claim(name, "local", name, "ReadWriteOnce");
+    }
+    // The disk of `a`, without a claim.
+    let own: Pod = serde_json::from_value(json!({
+        "metadata": {"name": "own", "namespace": "default", "uid": "own"},
+        "spec": {"nodeName": "n1", "volumes": [{"name": "v",
+            "awsElasticBlockStore": {"volumeID": "vol-a", "readOnly": true}}]},
+    }))
+    .unwrap();
+    stand.cluster.put_pod(PodInfo::new(&own));
+    assert!(stand.place("again", &["a"]).is_ok());
+    let message = stand.place("p", &["b"]).unwrap_err();
+    assert!(
+        message.contains("1 node(s) exceed max volume count"),
+        "{message}"
+    );
+}
+
+#[test]
+fn drivers_of_plugins_of_old_know_places_by_labels_of_their_own() {
+    let mut stand = Stand::new();
+    let volume = json!({
+        "metadata": {"name": "v"},
+        "spec": {
+            "awsElasticBlockStore": {"volumeID": "vol-1"},
+            "nodeAffinity": {"required": {"nodeSelectorTerms": [{"matchExpressions": [
+                {"key": ZONE, "operator": "In", "values": ["z1"]},
+            ]}]}},
+        },
+    });
+    let storage = &mut stand.cluster.storage;
+    storage.volumes.insert("v".into(), read(volume));
+    stand.claim("c", "local", "v", "ReadWriteOnce");
+    assert_eq!(stand.place("p", &["c"]).unwrap().0, "n1");
+    // The node leaves such volumes to a driver, which does not know where the node is.
+    let csi_node = json!({"metadata": {"name": "n1", "annotations": {
+        "storage.alpha.kubernetes.io/migrated-plugins": "kubernetes.io/aws-ebs,kubernetes.io/cinder"}}});
+    let storage = &mut stand.cluster.storage;
+    storage.csi_nodes.insert("n1".into(), read(csi_node));
+    let message = stand.place("q", &["c"]).unwrap_err();
+    assert!(
+        message.contains("3 node(s) didn't match PersistentVolume's node affinity"),
+        "{message}"
+    );
+    let labels = json!({ZONE: "z1", "topology.ebs.csi.aws.com/zone": "z1"});
+    let node = api_node("n1", json!({"metadata": {"labels": labels}}));
+    stand.cluster.put_node(&node);
+    assert_eq!(stand.place("r", &["c"]).unwrap().0, "n1");
+}
+
+#[test]
+fn classes_of_plugins_of_old_have_drivers() {
+    for (provisioner, expected) in [
+        ("kubernetes.io/cinder", Some("cinder.csi.openstack.org")),
+        ("kubernetes.io/vsphere-volume", None),
+        ("csi.x", Some("csi.x")),
+    ] {
+        assert_eq!(provisioned_by(provisioner), expected);
+    }
 }
