@@ -44,6 +44,8 @@ struct Holding {
     holds: BTreeSet<String>,
     /// What other nodes have.
     waits: BTreeSet<String>,
+    /// What its kubelet used when it was last heard of.
+    in_use: BTreeSet<String>,
     /// The node's revision that the last report made, and when.
     reported: Option<(u64, Instant)>,
 }
@@ -364,11 +366,15 @@ impl Controller {
             taken.contains(unique) || others.clone().any(|(_, h)| h.holds.contains(unique))
         };
         let plan = plan::plan(wanted, &attached, node, elsewhere, waited, self.force);
-        let now: &[String] = plan.report.as_deref().unwrap_or(&node.reported);
-        let all = attached.keys().chain(now).chain(&node.reported);
-        let holds: BTreeSet<String> = all.chain(&plan.attach).cloned().collect();
+        // Of a node that is gone nobody will say that it has let go.
+        let let_go = |unique: &String| node.gone && plan.detach.iter().any(|d| d.volume == *unique);
+        let before = node.reported.iter().filter(|unique| !let_go(unique));
+        let soon = plan.report.iter().flatten().chain(&plan.attach);
+        let all = attached.keys().chain(before).chain(soon);
+        let holds: BTreeSet<String> = all.cloned().collect();
         let holding = holdings.entry(name.to_owned()).or_default();
         let before = std::mem::replace(&mut holding.holds, holds);
+        holding.in_use.clone_from(&node.in_use);
         holding.waits = plan.taken.iter().cloned().collect();
         let free: BTreeSet<String> = before.difference(&holding.holds).cloned().collect();
         if node.gone && holding.holds.is_empty() {
@@ -386,18 +392,35 @@ impl Controller {
         plan
     }
 
+    /// A node that is gone, with what it had when it was last heard of: its machine may well run on.
+    fn gone(&self, name: &str) -> plan::Node {
+        let gone = plan::Node {
+            gone: true,
+            ..plan::Node::default()
+        };
+        match self.holdings.lock().get(name) {
+            Some(last) => {
+                let holds = last.holds.iter().filter(|unique| volume::is_disk(unique));
+                plan::Node {
+                    in_use: last.in_use.clone(),
+                    reported: holds.cloned().collect(),
+                    ..gone
+                }
+            }
+            // Nobody knows what it uses.
+            None => plan::Node {
+                in_use: self.attached(name).into_keys().collect(),
+                ..gone
+            },
+        }
+    }
+
     async fn sync(&self, name: &str) -> Result<Requeue, Error> {
         let observed = self.nodes.get("", name);
         let (managed, node) = match observed.as_deref() {
             Some(node) => of_node(node),
             // What was attached to a node that is gone is detached all the same.
-            None => {
-                let gone = plan::Node {
-                    gone: true,
-                    ..plan::Node::default()
-                };
-                (true, gone)
-            }
+            None => (true, self.gone(name)),
         };
         if !managed {
             self.holdings.lock().remove(name);

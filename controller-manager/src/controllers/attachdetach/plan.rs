@@ -35,7 +35,7 @@ pub struct Node {
     pub reported: Vec<String>,
     pub ready: bool,
     pub out_of_service: bool,
-    /// The node is gone: nobody mounts anything there.
+    /// The node is gone: nothing more is mounted there, and the rest is what was last known.
     pub gone: bool,
 }
 
@@ -102,7 +102,7 @@ pub fn plan(
         let waited = waited(name);
         let expired = force && waited >= UNMOUNT;
         let forced = expired && !node.ready || node.out_of_service;
-        let mounted = node.in_use.contains(name) && !node.gone;
+        let mounted = node.in_use.contains(name);
         if mounted && !forced {
             report.extend(attachment.attached.then_some(name.as_str()));
             if force && !node.ready {
@@ -256,8 +256,17 @@ mod tests {
             ..sick.clone()
         };
         assert!(planned(&[], &there, &out, Duration::ZERO).detach[0].force);
+        // Its machine may run on.
         let gone = Node { gone: true, ..sick };
-        let plan = planned(&[], &there, &gone, Duration::ZERO);
+        let soon = planned(&[], &there, &gone, UNMOUNT / 2);
+        assert!(soon.detach.is_empty() && soon.wait == Some(UNMOUNT / 2));
+        let late = planned(&[], &there, &gone, UNMOUNT);
+        assert!(late.report.is_none() && late.detach[0].force);
+        let free = Node {
+            in_use: BTreeSet::new(),
+            ..gone
+        };
+        let plan = planned(&[], &there, &free, Duration::ZERO);
         assert!(plan.report.is_none() && plan.detach[0].force);
     }
 
@@ -347,7 +356,12 @@ mod tests {
         };
         let taken = there(&node(&[DISK], &[], true));
         assert_eq!((taken.taken, taken.report), (vec![DISK.to_owned()], None));
-        // Who has it keeps it.
+        // Who has it keeps it, and is not asked for more once it is gone.
+        let gone = Node {
+            gone: true,
+            ..node(&[DISK], &[DISK], false)
+        };
+        assert_eq!(there(&gone), Plan::default());
         assert_eq!(there(&node(&[DISK], &[DISK], true)), Plan::default());
         let sick = node(&[DISK], &[DISK], false);
         assert_eq!(
