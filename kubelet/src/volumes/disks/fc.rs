@@ -31,9 +31,14 @@ pub fn of(source: &FCVolumeSource) -> Result<Fc, String> {
     let ids = source.wwids.clone().unwrap_or_default();
     match source.lun {
         Some(lun) if !names.is_empty() => Ok(Fc::Targets { names, lun }),
-        _ if !ids.is_empty() => Ok(Fc::Ids(ids.iter().map(|id| id.replace(' ', "_")).collect())),
+        _ if !ids.is_empty() => Ok(Fc::Ids(ids)),
         _ => Err("fc: no fc disk information found. failed to make a new mounter".into()),
     }
+}
+
+/// Identifiers may have blanks; names of links and directories do not.
+fn as_in_links(id: &str) -> String {
+    id.replace(' ', "_")
 }
 
 impl Fc {
@@ -41,7 +46,7 @@ impl Fc {
     pub fn dir_name(&self) -> PathBuf {
         match self {
             Self::Targets { names, lun } => format!("{}-lun-{lun}", names.join("-")).into(),
-            Self::Ids(ids) => ids.join("-").into(),
+            Self::Ids(ids) => as_in_links(&ids.join("-")).into(),
         }
     }
 
@@ -85,7 +90,7 @@ impl Fc {
             }
             Self::Ids(ids) => ids
                 .iter()
-                .map(|id| Path::new(BY_ID).join(format!("scsi-{id}")))
+                .map(|id| Path::new(BY_ID).join(format!("scsi-{}", as_in_links(id))))
                 .collect(),
         };
         let disks: Vec<PathBuf> = links
