@@ -209,7 +209,7 @@ pub fn update(group: &str, kind: &str, new: &Value, old: &Value) -> ErrorList {
     metadata::update((group, kind), &metas[0], &metas[1], name, &mut errors);
     if let Some(rules) = rules {
         (rules.object)(&new, &mut errors);
-        ratchet::tolerate(group, &mut errors, || rules.broken_by(&old));
+        ratchet::tolerate((group, kind), &mut errors, || rules.broken_by(&old));
         (rules.update)(&new, &old, &mut errors);
     }
     for rule in TOLERATED {
@@ -253,7 +253,7 @@ pub fn update_part(
     metadata::persistent((group, kind), &metas[0], &metas[1], &mut errors);
     if let Some(rules) = rules(group, kind) {
         (rules.object)(&new, &mut errors);
-        ratchet::tolerate(group, &mut errors, || rules.broken_by(&old));
+        ratchet::tolerate((group, kind), &mut errors, || rules.broken_by(&old));
     }
     match (group, kind, subresource) {
         ("", "Pod", "ephemeralcontainers") => {

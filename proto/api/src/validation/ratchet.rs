@@ -19,15 +19,17 @@ enum Late {
 }
 
 impl Late {
-    fn broken_by(group: &str, error: &FieldError) -> Option<Late> {
+    fn broken_by((group, kind): (&str, &str), error: &FieldError) -> Option<Late> {
         let field = error.field.as_str();
         if error.ty != ErrorType::Invalid {
             return None;
         }
-        // Selectors of webhooks and trust bundles are younger than the rule.
-        let selects = field.contains(".matchExpressions[") && field.contains("].values[");
-        if selects && group != "admissionregistration.k8s.io" {
-            return (!field.contains(".clusterTrustBundle.")).then_some(Late::SelectorValue);
+        if field.contains(".matchExpressions[") && field.contains("].values[") {
+            // These selectors are younger than the rule, or always had to be readable.
+            let is_strict = group == "admissionregistration.k8s.io"
+                || field.contains(".clusterTrustBundle.")
+                || (group == "apps" && kind != "DaemonSet" && field.starts_with("spec.selector."));
+            return (!is_strict).then_some(Late::SelectorValue);
         }
         if field.starts_with("spec.tls[") && field.ends_with("].secretName") {
             return Some(Late::SecretName);
@@ -53,11 +55,15 @@ fn address(error: &FieldError) -> Option<&str> {
     }
 }
 
-/// Takes from the errors of an object of `group` what may stay as it is, where `before` says what
+/// Takes from the errors of an object `of` a group and kind what may stay as it is, where `before` says what
 /// was wrong with the object that is there. Addresses that were written in a form that has since
 /// been forbidden (KEP-4858) may move to other places of their list, but be no others.
-pub(super) fn tolerate(group: &str, errors: &mut ErrorList, before: impl FnOnce() -> ErrorList) {
-    let late = |error: &FieldError| Late::broken_by(group, error);
+pub(super) fn tolerate(
+    of: (&str, &str),
+    errors: &mut ErrorList,
+    before: impl FnOnce() -> ErrorList,
+) {
+    let late = |error: &FieldError| Late::broken_by(of, error);
     if !errors
         .iter()
         .any(|e| late(e).is_some() || address(e).is_some())
