@@ -3,7 +3,7 @@
 //!
 //! Pure; what must not be here: allocation.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
 
 use serde_json::{Map, Value, json};
@@ -165,11 +165,14 @@ pub fn patch_allocated(service: &mut Value, old: &Value) {
     }
     if needs_node_ports(old) && needs_node_ports(service) {
         let used = port_numbers(service);
-        let before: Vec<Value> = ports(old).to_vec();
+        let name = |port: &Value| port["name"].as_str().unwrap_or_default().to_owned();
+        let mut before = HashMap::new();
+        for port in ports(old) {
+            before.entry(name(port)).or_insert(port_number(port));
+        }
         if let Some(ports) = service["spec"]["ports"].as_array_mut() {
             for port in ports.iter_mut().filter(|p| port_number(p) == 0) {
-                let known = before.iter().find(|b| b["name"] == port["name"]);
-                let number = known.map(port_number).unwrap_or(0);
+                let number = before.get(&name(port)).copied().unwrap_or(0);
                 if number != 0 && !used.contains(&number) {
                     port["nodePort"] = json!(number);
                 }

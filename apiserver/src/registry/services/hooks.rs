@@ -13,7 +13,7 @@ use super::super::object_meta::meta;
 use super::super::strategy::{Context, Hooks, Undo};
 use super::addresses::{Addresses, AllocationError, family};
 use super::fields;
-use super::node_ports::{self, Wanted};
+use super::node_ports::{Ports, Wanted};
 use super::ports::{NodePorts, PortError};
 
 pub struct ServiceHooks {
@@ -25,7 +25,7 @@ pub struct ServiceHooks {
 #[derive(Debug, Default)]
 struct Taken {
     addresses: Vec<IpAddr>,
-    ports: Vec<u16>,
+    ports: BTreeSet<i64>,
 }
 
 fn invalid(service: &Value, error: FieldError) -> Status {
@@ -226,12 +226,13 @@ impl ServiceHooks {
         Ok(())
     }
 
-    /// A free port; in a dry run only a number that stands for one, upstream's.
-    async fn any_port(&self, dry_run: bool, taken: &Taken) -> Result<u16, PortError> {
-        const BEFORE_FIRST: u16 = 32768;
+    /// A free port; in a dry run only a number that stands for one, upstream's: it need be no
+    /// port number.
+    async fn any_port(&self, dry_run: bool, taken: &Taken) -> Result<i64, PortError> {
+        const BEFORE_FIRST: i64 = 32768;
         match dry_run {
-            true => Ok(taken.ports.iter().max().map_or(BEFORE_FIRST, |last| *last) + 1),
-            false => self.ports.take_any().await,
+            true => Ok(taken.ports.last().map_or(BEFORE_FIRST, |last| *last) + 1),
+            false => self.ports.take_any().await.map(i64::from),
         }
     }
 
@@ -248,8 +249,7 @@ impl ServiceHooks {
             Wanted::Nothing => return Ok(None),
             Wanted::Share(number) => return Ok(Some(number)),
             Wanted::Number(number) => {
-                let taken = taken.ports.iter().any(|port| i64::from(*port) == number);
-                let got = match dry_run && taken {
+                let got = match dry_run && taken.ports.contains(&number) {
                     // Not even this write's own ports are in the bitmap then.
                     true => Err(PortError::Taken),
                     false => self.ports.take(number, dry_run).await,
@@ -260,7 +260,7 @@ impl ServiceHooks {
                     invalid(service, FieldError::invalid(&path, value, e.to_string()))
                 })?;
                 match got {
-                    Some(number) => number,
+                    Some(number) => number.into(),
                     None => return Ok(Some(number)),
                 }
             }
@@ -269,8 +269,8 @@ impl ServiceHooks {
                 .await
                 .map_err(|e| Status::internal(format!("failed to allocate a nodePort: {e}")))?,
         };
-        taken.ports.push(number);
-        Ok(Some(number.into()))
+        taken.ports.insert(number);
+        Ok(Some(number))
     }
 
     async fn node_ports(
@@ -281,21 +281,14 @@ impl ServiceHooks {
         taken: &mut Taken,
     ) -> Result<(), Status> {
         if fields::may_have_node_ports(service) {
+            let mut ports = Ports::of(service, old);
             for i in 0..fields::ports(service).len() {
-                let wanted = match old {
-                    None => node_ports::on_create(service, i),
-                    Some(old) => {
-                        let taken: Vec<i64> = taken.ports.iter().map(|n| i64::from(*n)).collect();
-                        node_ports::on_update(service, old, &taken, i)
-                    }
-                };
+                let wanted = ports.wanted(service, &taken.ports, i);
                 let number = self.node_port(service, i, wanted, dry_run, taken).await?;
                 if let Some(number) = number {
                     service["spec"]["ports"][i]["nodePort"] = json!(number);
                 }
-                if old.is_some() {
-                    node_ports::distinct(service, i)?;
-                }
+                ports.done(service, i)?;
             }
         }
         let held = old.map(fields::node_ports).unwrap_or_default();
@@ -305,7 +298,7 @@ impl ServiceHooks {
                 let number = self.any_port(dry_run, taken).await.map_err(|e| {
                     Status::internal(format!("failed to allocate a HealthCheck NodePort: {e}"))
                 })?;
-                taken.ports.push(number);
+                taken.ports.insert(number);
                 fields::spec_mut(service).insert("healthCheckNodePort".into(), json!(number));
             } else if !held.iter().any(|held| i64::from(*held) == asked) {
                 let got = self.ports.take(asked, dry_run).await.map_err(|e| {
@@ -313,7 +306,7 @@ impl ServiceHooks {
                         "failed to allocate requested HealthCheck NodePort {asked}: {e}"
                     ))
                 })?;
-                taken.ports.extend(got);
+                taken.ports.extend(got.map(i64::from));
             }
         }
         Ok(())
@@ -353,7 +346,8 @@ impl ServiceHooks {
                 for ip in taken.addresses {
                     addresses.release(ip, &namespace, &name).await;
                 }
-                ports.release(taken.ports).await;
+                let taken = taken.ports.into_iter().map(u16::try_from);
+                ports.release(taken.filter_map(Result::ok)).await;
             })
         })
     }

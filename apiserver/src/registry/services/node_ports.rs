@@ -2,6 +2,8 @@
 //!
 //! Pure; what must not be here: taking them.
 
+use std::collections::{BTreeSet, HashMap, HashSet};
+
 use meta::Status;
 use serde_json::Value;
 
@@ -18,54 +20,104 @@ pub enum Wanted {
     Any,
 }
 
-/// The ports before the i-th are done. Ports of one number share one node port, whatever their
-/// protocols are (DNS over UDP and TCP); what any of them asks for is for all.
-pub fn on_create(service: &Value, i: usize) -> Wanted {
-    let ports = fields::ports(service);
-    let asked = port_number(&ports[i]);
-    if asked == 0 && !needs_node_ports(service) {
-        return Wanted::Nothing;
+/// A Service's ports as they are given node ports, one after the other. What the others have is
+/// looked up by number: one body holds tens of thousands of ports.
+#[derive(Debug)]
+pub enum Ports {
+    /// By port, the first node port that is asked for, and the first that one before has.
+    Created {
+        asked: HashMap<i64, i64>,
+        earlier: HashMap<i64, i64>,
+    },
+    /// The node ports that the Service had, and those that ports before have.
+    Updated {
+        held: HashSet<i64>,
+        earlier: HashSet<(String, i64)>,
+    },
+}
+
+impl Ports {
+    pub fn of(service: &Value, old: Option<&Value>) -> Self {
+        match old {
+            None => {
+                let mut asked = HashMap::new();
+                for port in fields::ports(service).iter().filter(|p| is_given(p)) {
+                    asked.entry(number(port)).or_insert(port_number(port));
+                }
+                Ports::Created {
+                    asked,
+                    earlier: HashMap::new(),
+                }
+            }
+            Some(old) => Ports::Updated {
+                held: fields::ports(old).iter().map(port_number).collect(),
+                earlier: HashSet::new(),
+            },
+        }
     }
-    let number = |of: &[Value]| {
-        let mut same = of.iter().filter(|p| p["port"] == ports[i]["port"]);
-        same.find_map(|p| Some(port_number(p)).filter(|n| *n != 0))
-    };
-    match (number(&ports[..i]), number(ports)) {
-        (Some(earlier), _) if asked == 0 => Wanted::Share(earlier),
-        (Some(earlier), _) if asked == earlier => Wanted::Nothing,
-        (Some(_), _) => Wanted::Number(asked),
-        (None, Some(first)) => Wanted::Number(first),
-        (None, None) => Wanted::Any,
+
+    /// What the i-th port wants, when those before it are done. `taken`: what has been taken for
+    /// this write already.
+    ///
+    /// When created, ports of one number share one node port, whatever their protocols are (DNS
+    /// over UDP and TCP); what any of them asks for is for all.
+    pub fn wanted(&self, service: &Value, taken: &BTreeSet<i64>, i: usize) -> Wanted {
+        let port = &fields::ports(service)[i];
+        let given = port_number(port);
+        if given == 0 && !needs_node_ports(service) {
+            return Wanted::Nothing;
+        }
+        match self {
+            Ports::Created { asked, earlier } => {
+                match (earlier.get(&number(port)), asked.get(&number(port))) {
+                    (Some(earlier), _) if given == 0 => Wanted::Share(*earlier),
+                    (Some(earlier), _) if given == *earlier => Wanted::Nothing,
+                    (Some(_), _) => Wanted::Number(given),
+                    (None, Some(first)) => Wanted::Number(*first),
+                    (None, None) => Wanted::Any,
+                }
+            }
+            Ports::Updated { .. } if given == 0 => Wanted::Any,
+            Ports::Updated { held, .. } if taken.contains(&given) || held.contains(&given) => {
+                Wanted::Nothing
+            }
+            Ports::Updated { .. } => Wanted::Number(given),
+        }
+    }
+
+    /// The i-th port is done.
+    ///
+    /// # Errors
+    /// On update, a node port may be given twice only for two protocols. Upstream's allocator
+    /// says so before validation can, as an error of no kind.
+    pub fn done(&mut self, service: &Value, i: usize) -> Result<(), Status> {
+        let port = &fields::ports(service)[i];
+        if !is_given(port) {
+            return Ok(());
+        }
+        match self {
+            Ports::Created { earlier, .. } => {
+                earlier.entry(number(port)).or_insert(port_number(port));
+            }
+            Ports::Updated { earlier, .. } => {
+                let (protocol, number) = (protocol(port), port_number(port));
+                if !earlier.insert((protocol.clone(), number)) {
+                    return Err(Status::unknown(format!(
+                        "duplicate nodePort: {{{protocol} {number}}}"
+                    )));
+                }
+            }
+        }
+        Ok(())
     }
 }
 
-/// `taken`: what has been taken for this write already.
-pub fn on_update(service: &Value, old: &Value, taken: &[i64], i: usize) -> Wanted {
-    match port_number(&fields::ports(service)[i]) {
-        0 if needs_node_ports(service) => Wanted::Any,
-        0 => Wanted::Nothing,
-        asked if taken.contains(&asked) => Wanted::Nothing,
-        asked if fields::ports(old).iter().any(|p| port_number(p) == asked) => Wanted::Nothing,
-        asked => Wanted::Number(asked),
-    }
+fn number(port: &Value) -> i64 {
+    port["port"].as_i64().unwrap_or(0)
 }
 
-/// On update, a node port may be given twice only for two protocols. Upstream's allocator says
-/// so before validation can, as an error of no kind.
-pub fn distinct(service: &Value, i: usize) -> Result<(), Status> {
-    let key = |port: &Value| (protocol(port), port_number(port));
-    let ports = fields::ports(service);
-    let (protocol, number) = key(&ports[i]);
-    if number == 0
-        || !ports[..i]
-            .iter()
-            .any(|p| key(p) == (protocol.clone(), number))
-    {
-        return Ok(());
-    }
-    Err(Status::unknown(format!(
-        "duplicate nodePort: {{{protocol} {number}}}"
-    )))
+fn is_given(port: &Value) -> bool {
+    port_number(port) != 0
 }
 
 #[cfg(test)]
@@ -78,24 +130,40 @@ mod tests {
         json!({"spec": {"type": "NodePort", "ports": ports}})
     }
 
+    /// What each port wants, when each before it that wants a certain number has it.
+    fn wanted(service: &Value, old: Option<&Value>, taken: &[i64]) -> Vec<Wanted> {
+        let mut service = service.clone();
+        let mut ports = Ports::of(&service, old);
+        let taken = taken.iter().copied().collect();
+        let each = 0..fields::ports(&service).len();
+        each.map(|i| {
+            let wanted = ports.wanted(&service, &taken, i);
+            if let Wanted::Number(number) | Wanted::Share(number) = wanted {
+                service["spec"]["ports"][i]["nodePort"] = json!(number);
+            }
+            ports.done(&service, i).unwrap();
+            wanted
+        })
+        .collect()
+    }
+
     #[test]
     fn ports_of_one_number_share_a_node_port_when_created() {
         let dns =
             service(json!([{"port": 53, "protocol": "UDP"}, {"port": 53, "nodePort": 30053}]));
-        assert_eq!(on_create(&dns, 0), Wanted::Number(30053));
+        let taken = [Wanted::Number(30053), Wanted::Nothing];
+        assert_eq!(wanted(&dns, None, &[]), taken);
         let given = service(json!([{"port": 53, "nodePort": 30053}, {"port": 53}, {"port": 54}]));
-        assert_eq!(on_create(&given, 1), Wanted::Share(30053));
-        assert_eq!(on_create(&given, 2), Wanted::Any);
+        let taken = [Wanted::Number(30053), Wanted::Share(30053), Wanted::Any];
+        assert_eq!(wanted(&given, None, &[]), taken);
         let twice =
             service(json!([{"port": 80, "nodePort": 30080}, {"port": 80, "nodePort": 30080}]));
-        assert_eq!(
-            on_create(&twice, 1),
-            Wanted::Nothing,
-            "validation tells of it"
-        );
+        let taken = [Wanted::Number(30080), Wanted::Nothing];
+        assert_eq!(wanted(&twice, None, &[]), taken, "validation tells of it");
         let other =
             service(json!([{"port": 80, "nodePort": 30080}, {"port": 81, "nodePort": 30080}]));
-        assert_eq!(on_create(&other, 1), Wanted::Number(30080));
+        let taken = [Wanted::Number(30080), Wanted::Number(30080)];
+        assert_eq!(wanted(&other, None, &[]), taken);
     }
 
     #[test]
@@ -104,32 +172,29 @@ mod tests {
         let new = service(
             json!([{"port": 80, "nodePort": 30080}, {"port": 81, "nodePort": 30081}, {"port": 82}]),
         );
-        let wanted: Vec<Wanted> = (0..3).map(|i| on_update(&new, &old, &[], i)).collect();
-        assert_eq!(
-            wanted,
-            [Wanted::Nothing, Wanted::Number(30081), Wanted::Any]
-        );
-        assert_eq!(on_update(&new, &old, &[30081], 1), Wanted::Nothing);
+        let mut expected = [Wanted::Nothing, Wanted::Number(30081), Wanted::Any];
+        assert_eq!(wanted(&new, Some(&old), &[]), expected);
+        expected[1] = Wanted::Nothing;
+        assert_eq!(wanted(&new, Some(&old), &[30081]), expected);
     }
 
     #[test]
     fn without_allocation_only_what_is_asked_for_is_taken() {
         let balancer = json!({"spec": {"type": "LoadBalancer", "allocateLoadBalancerNodePorts": false,
             "ports": [{"port": 80}, {"port": 81, "nodePort": 30081}]}});
-        assert_eq!(on_create(&balancer, 0), Wanted::Nothing);
-        assert_eq!(on_create(&balancer, 1), Wanted::Number(30081));
-        assert_eq!(
-            on_update(&balancer, &service(json!([])), &[], 0),
-            Wanted::Nothing
-        );
+        let expected = [Wanted::Nothing, Wanted::Number(30081)];
+        assert_eq!(wanted(&balancer, None, &[]), expected);
+        let none = service(json!([]));
+        assert_eq!(wanted(&balancer, Some(&none), &[]), expected);
     }
 
     #[test]
     fn one_node_port_for_two_ports_of_one_protocol_is_refused_on_update() {
         let twice =
             service(json!([{"port": 80, "nodePort": 30080}, {"port": 81, "nodePort": 30080}]));
-        let said = distinct(&twice, 1).map_err(|e| e.message.clone());
+        let mut ports = Ports::of(&twice, Some(&service(json!([]))));
+        assert!(ports.done(&twice, 0).is_ok());
+        let said = ports.done(&twice, 1).map_err(|e| e.message.clone());
         assert_eq!(said, Err("duplicate nodePort: {TCP 30080}".into()));
-        assert!(distinct(&twice, 0).is_ok());
     }
 }
