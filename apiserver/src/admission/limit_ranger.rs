@@ -1,6 +1,7 @@
 //! LimitRanger: a namespace's limit ranges give containers what they did not ask for, and
 //! hold pods and volume claims to a minimum, a maximum, and a ratio of limit to request.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use api::resources::{Counting, Pod, ResourceList, resource_list};
@@ -92,12 +93,9 @@ impl Plugin for LimitRanger {
 
 /// Several errors in one text, each once, as upstream's `Aggregate` writes them.
 pub(super) fn aggregate(faults: Vec<String>) -> Option<String> {
-    let mut unique: Vec<String> = Vec::with_capacity(faults.len());
-    for fault in faults {
-        if !unique.contains(&fault) {
-            unique.push(fault);
-        }
-    }
+    let mut known = HashSet::new();
+    let mut unique = faults;
+    unique.retain(|fault| known.insert(fault.clone()));
     match unique.len() {
         0 => None,
         1 => unique.pop(),

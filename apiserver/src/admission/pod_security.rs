@@ -352,14 +352,13 @@ fn is_significant(pod: &Value, old: &Value) -> bool {
     {
         return true;
     }
-    let ephemeral = |pod: &'_ Value| -> Vec<(String, String)> {
+    let ephemeral = |pod: &'_ Value| -> HashSet<(String, String)> {
         let containers = items(&pod["spec"]["ephemeralContainers"]);
         containers
             .map(|c| (text(c, "/name").to_owned(), text(c, "/image").to_owned()))
             .collect()
     };
-    let before = ephemeral(old);
-    ephemeral(pod).iter().any(|new| !before.contains(new))
+    !ephemeral(pod).is_subset(&ephemeral(old))
 }
 
 /// Whether pods come of objects of a resource.

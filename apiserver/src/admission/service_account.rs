@@ -1,5 +1,6 @@
 //! ServiceAccount: every pod runs as one, with its token at the usual place.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use serde_json::json;
@@ -123,8 +124,14 @@ fn check_mirror(pod: &Value) -> Result<(), &'static str> {
 /// With the annotation, a pod names only secrets that its account lists.
 fn limit_secrets(account: &Value, pod: &Value, ephemeral: bool) -> Result<(), String> {
     let name = text(account, "/metadata/name");
-    let listed = |list: &str, secret: &Value| {
-        items(&account[list]).any(|s| s["name"] == *secret && secret.is_string())
+    let named = |list: &str| -> HashSet<&str> {
+        items(&account[list])
+            .filter_map(|secret| secret["name"].as_str())
+            .collect()
+    };
+    let (secrets, pull_secrets) = (named("secrets"), named("imagePullSecrets"));
+    let listed = |list: &HashSet<&str>, secret: &Value| {
+        secret.as_str().is_some_and(|name| list.contains(name))
     };
     let refused = |what: String| {
         Err(format!(
@@ -142,7 +149,7 @@ fn limit_secrets(account: &Value, pod: &Value, ephemeral: bool) -> Result<(), St
     if !ephemeral {
         for volume in items(&pod["spec"]["volumes"]) {
             let secret = &volume["secret"]["secretName"];
-            if volume["secret"].is_object() && !listed("secrets", secret) {
+            if volume["secret"].is_object() && !listed(&secrets, secret) {
                 return refused(format!("volume with secret.secretName={secret}"));
             }
         }
@@ -152,7 +159,7 @@ fn limit_secrets(account: &Value, pod: &Value, ephemeral: bool) -> Result<(), St
             let container_name = text(container, "/name");
             for variable in items(&container["env"]) {
                 let secret = &variable["valueFrom"]["secretKeyRef"];
-                if secret.is_object() && !listed("secrets", &secret["name"]) {
+                if secret.is_object() && !listed(&secrets, &secret["name"]) {
                     return refused(format!(
                         "{kind} {container_name} with envVar {} referencing secret.secretName={}",
                         text(variable, "/name"),
@@ -162,7 +169,7 @@ fn limit_secrets(account: &Value, pod: &Value, ephemeral: bool) -> Result<(), St
             }
             for source in items(&container["envFrom"]) {
                 let secret = &source["secretRef"];
-                if secret.is_object() && !listed("secrets", &secret["name"]) {
+                if secret.is_object() && !listed(&secrets, &secret["name"]) {
                     return refused(format!(
                         "{kind} {container_name} with envFrom referencing secret.secretName={}",
                         secret["name"]
@@ -173,7 +180,7 @@ fn limit_secrets(account: &Value, pod: &Value, ephemeral: bool) -> Result<(), St
     }
     if !ephemeral {
         for (i, secret) in items(&pod["spec"]["imagePullSecrets"]).enumerate() {
-            if !listed("imagePullSecrets", &secret["name"]) {
+            if !listed(&pull_secrets, &secret["name"]) {
                 return Err(format!(
                     "imagePullSecrets[{i}].name={} is not allowed because service account {name} \
                      does not reference that imagePullSecret",

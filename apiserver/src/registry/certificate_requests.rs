@@ -1,6 +1,8 @@
 //! CertificateSigningRequests: who asks is who is authenticated; approving is a right of
 //! its own (`approval`), and so is signing (`status`).
 
+use std::collections::HashMap;
+
 use api::validation;
 use meta::field::ErrorList;
 use serde_json::{Value, json};
@@ -39,13 +41,14 @@ fn conditions(request: &Value) -> Vec<Value> {
 /// Gives new conditions their times.
 fn stamp(request: &mut Value, old: &Value, now: jiff::Timestamp) {
     let before = conditions(old);
+    let kind = |condition: &Value| (condition["type"].clone(), condition["status"].clone());
+    // Of several the first.
+    let before: HashMap<_, _> = before.iter().rev().map(|c| (kind(c), c)).collect();
     let Some(list) = request["status"]["conditions"].as_array_mut() else {
         return;
     };
     for condition in list {
-        let same = before
-            .iter()
-            .find(|b| b["type"] == condition["type"] && b["status"] == condition["status"]);
+        let same = before.get(&kind(condition));
         if condition.get("lastUpdateTime").is_none() {
             condition["lastUpdateTime"] = time(now);
         }

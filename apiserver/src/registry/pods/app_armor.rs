@@ -1,6 +1,8 @@
 //! AppArmor profiles that are asked for by annotation, as was done before there was a field
 //! (KEP-24): both say the same in the end.
 
+use std::collections::HashMap;
+
 use serde_json::{Value, json};
 
 use crate::registry::object_meta::{child_mut, meta};
@@ -29,7 +31,7 @@ fn profile(annotation: &str) -> Option<Value> {
 pub fn from_annotations(pod: &mut Value) -> Vec<String> {
     let mut warnings = Vec::new();
     let annotated = meta(pod).get("annotations").and_then(Value::as_object);
-    let annotated: Vec<(String, String)> = annotated
+    let annotated: HashMap<String, String> = annotated
         .into_iter()
         .flatten()
         .filter_map(|(key, value)| {
@@ -45,7 +47,7 @@ pub fn from_annotations(pod: &mut Value) -> Vec<String> {
         let containers = pod["spec"].get_mut(list).and_then(Value::as_array_mut);
         for container in containers.into_iter().flatten() {
             let name = container["name"].as_str().unwrap_or_default();
-            let Some((_, value)) = annotated.iter().find(|(of, _)| of == name) else {
+            let Some(value) = annotated.get(name) else {
                 continue;
             };
             if container["securityContext"]

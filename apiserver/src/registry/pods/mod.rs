@@ -6,6 +6,7 @@ pub mod eviction;
 mod label_keys;
 pub mod qos;
 
+use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
 
 use api::same::By;
@@ -149,15 +150,15 @@ fn keep_observed_generations(pod: &mut Value, old: &Value) {
     if unset(status) {
         set(status, FIELD, old["status"].get(FIELD).cloned());
     }
-    let mut before: Vec<&Value> = old["status"]["conditions"]
-        .as_array()
-        .into_iter()
-        .flatten()
-        .collect();
+    let mut before: HashMap<&Value, VecDeque<&Value>> = HashMap::new();
+    for condition in old["status"]["conditions"].as_array().into_iter().flatten() {
+        let of_type = before.entry(&condition["type"]).or_default();
+        of_type.push_back(condition);
+    }
     let conditions = status.get_mut("conditions").and_then(Value::as_array_mut);
     for condition in conditions.into_iter().flatten() {
-        let found = before.iter().position(|b| b["type"] == condition["type"]);
-        let earlier = found.map(|i| before.remove(i));
+        let of_type = before.get_mut(&condition["type"]);
+        let earlier = of_type.and_then(VecDeque::pop_front);
         if let (Some(earlier), Some(condition)) = (earlier, condition.as_object_mut())
             && unset(condition)
         {

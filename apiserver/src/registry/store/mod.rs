@@ -15,6 +15,7 @@ mod list;
 mod modify;
 mod update;
 
+use std::collections::HashSet;
 use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
@@ -66,19 +67,34 @@ impl Env {
 
 /// The `Warning` headers that an answer will carry, in order, without repetitions.
 #[derive(Debug, Default)]
-pub struct Warnings(Mutex<Vec<String>>);
+pub struct Warnings(Mutex<Once>);
 
 impl Warnings {
     pub fn add(&self, text: impl Into<String>) {
         let text = text.into();
-        let mut warnings = self.0.lock();
-        if !text.is_empty() && !warnings.contains(&text) {
-            warnings.push(text);
+        if !text.is_empty() {
+            self.0.lock().push(text);
         }
     }
 
     pub fn take(&self) -> Vec<String> {
-        std::mem::take(&mut self.0.lock())
+        std::mem::take(&mut *self.0.lock()).in_order
+    }
+}
+
+/// Texts in order, each once.
+#[derive(Debug, Default)]
+pub struct Once {
+    in_order: Vec<String>,
+    known: HashSet<String>,
+}
+
+impl Once {
+    pub fn push(&mut self, text: String) {
+        if !self.known.contains(&text) {
+            self.known.insert(text.clone());
+            self.in_order.push(text);
+        }
     }
 }
 

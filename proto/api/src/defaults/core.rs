@@ -264,23 +264,27 @@ fn pod_level_resources(spec: &mut Fields) {
     else {
         return;
     };
-    let mut sums: Vec<(String, Quantity)> = Vec::new();
+    const OVERCOMMITTED: [&str; 2] = ["cpu", "memory"];
+    let mut sums: [Option<Quantity>; 2] = [None, None];
     for container in objects(spec, "containers") {
         let requests = container.get("resources").and_then(|r| r.get("requests"));
-        for (resource, quantity) in requests.and_then(Value::as_object).into_iter().flatten() {
-            let Some(Ok(quantity)) = quantity.as_str().map(str::parse::<Quantity>) else {
+        for (resource, sum) in OVERCOMMITTED.iter().zip(&mut sums) {
+            let quantity = requests.and_then(|r| r.get(resource)?.as_str());
+            let Some(Ok(quantity)) = quantity.map(str::parse::<Quantity>) else {
                 continue;
             };
-            match sums.iter_mut().find(|(name, _)| name == resource) {
-                Some((_, sum)) => sum.add(&quantity),
-                None => sums.push((resource.clone(), quantity)),
+            match sum {
+                Some(sum) => sum.add(&quantity),
+                None => *sum = Some(quantity),
             }
         }
     }
     let requests = object(object(spec, "resources"), "requests");
-    for (resource, sum) in sums {
-        if matches!(resource.as_str(), "cpu" | "memory") {
-            requests.entry(resource).or_insert(sum.to_string().into());
+    for (resource, sum) in OVERCOMMITTED.into_iter().zip(sums) {
+        if let Some(sum) = sum {
+            requests
+                .entry(resource)
+                .or_insert_with(|| sum.to_string().into());
         }
     }
     for (resource, quantity) in limits {

@@ -1,5 +1,7 @@
 //! The variables of containers, and the references by which they are filled.
 
+use std::collections::HashMap;
+
 use meta::field::{ErrorList, FieldError};
 use meta::quantity::Quantity;
 use meta::validation as format;
@@ -95,7 +97,11 @@ fn file_key_ref(reference: &At<'_>, errors: &mut ErrorList) {
 
 /// Files that variables come from lie in volumes of the pod that are empty at first.
 pub(super) fn file_volumes(pod: &At<'_>, errors: &mut ErrorList) {
-    let volumes: Vec<At<'_>> = pod.get("volumes").items().collect();
+    // Of several volumes of one name the last is looked at.
+    let volumes = pod.get("volumes");
+    let volumes: HashMap<&str, At<'_>> = (volumes.items())
+        .map(|volume| (volume.get("name").text(), volume))
+        .collect();
     for list in ["initContainers", "containers", "ephemeralContainers"] {
         for container in pod.get(list).items() {
             for variable in container.get("env").items() {
@@ -104,8 +110,7 @@ pub(super) fn file_volumes(pod: &At<'_>, errors: &mut ErrorList) {
                     continue;
                 }
                 let name = reference.get("volumeName");
-                let mut named = volumes.iter().rev();
-                match named.find(|volume| volume.get("name").text() == name.text()) {
+                match volumes.get(name.text()) {
                     None => name.not_found(errors),
                     Some(volume) if !volume.get("emptyDir").is_set() => {
                         name.invalid(errors, "referenced volume must be of type emptyDir");

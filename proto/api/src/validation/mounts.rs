@@ -12,20 +12,32 @@ fn of_list<'a>(list: &At<'a>, mount: &At<'a>, field: &'static str) -> At<'a> {
     mount.get(field).moved(list.path.child(field))
 }
 
+/// Which volumes one of a container's lists uses, and where.
+struct Places<'a> {
+    volumes: HashSet<&'a str>,
+    paths: HashSet<&'a str>,
+}
+
+impl<'a> Places<'a> {
+    fn of(list: &At<'a>, path: &'static str) -> Self {
+        // Of several mounts of one volume upstream remembers the last.
+        let last: HashMap<_, _> = (list.items())
+            .map(|item| (item.get("name").text(), item.get(path).text()))
+            .collect();
+        Places {
+            volumes: last.keys().copied().collect(),
+            paths: last.into_values().collect(),
+        }
+    }
+}
+
 pub(super) fn mounts(container: &At<'_>, volumes: &Volumes<'_>, errors: &mut ErrorList) {
     let (mounts, devices) = (
         container.get("volumeMounts"),
         container.get("volumeDevices"),
     );
-    // Of several mounts of one volume upstream remembers the last.
-    let places = |list: &At<'_>, path: &'static str| -> HashMap<String, String> {
-        let text = |item: &At<'_>, field| item.get(field).text().to_owned();
-        list.items()
-            .map(|item| (text(&item, "name"), text(&item, path)))
-            .collect()
-    };
-    let (device_places, mount_places) =
-        (places(&devices, "devicePath"), places(&mounts, "mountPath"));
+    let device_places = Places::of(&devices, "devicePath");
+    let mount_places = Places::of(&mounts, "mountPath");
     let mut points = HashSet::new();
     for mount in mounts.items() {
         let (name, path) = (mount.get("name"), mount.get("mountPath"));
@@ -41,10 +53,10 @@ pub(super) fn mounts(container: &At<'_>, volumes: &Volumes<'_>, errors: &mut Err
         if !points.insert(path.text()) {
             path.invalid(errors, "must be unique");
         }
-        if device_places.contains_key(name.text()) {
+        if device_places.volumes.contains(name.text()) {
             name.invalid(errors, "must not already exist in volumeDevices");
         }
-        if device_places.values().any(|p| p == path.text()) {
+        if device_places.paths.contains(path.text()) {
             path.invalid(errors, "must not already exist as a path in volumeDevices");
         }
         for field in ["subPath", "subPathExpr"] {
@@ -104,12 +116,7 @@ fn recursive_read_only(mounts: &At<'_>, mount: &At<'_>, errors: &mut ErrorList) 
     }
 }
 
-fn devices(
-    devices: &At<'_>,
-    volumes: &Volumes<'_>,
-    mounted: &HashMap<String, String>,
-    errors: &mut ErrorList,
-) {
+fn devices(devices: &At<'_>, volumes: &Volumes<'_>, mounted: &Places<'_>, errors: &mut ErrorList) {
     let (mut names, mut paths) = (HashSet::new(), HashSet::new());
     for device in devices.items() {
         let (name, path) = (device.get("name"), device.get("devicePath"));
@@ -132,10 +139,10 @@ fn devices(
             path.invalid(errors, "must be unique");
         }
         no_backsteps(&path, errors);
-        if mounted.contains_key(name.text()) {
+        if mounted.volumes.contains(name.text()) {
             name.invalid(errors, "must not already exist in volumeMounts");
         }
-        if mounted.values().any(|p| p == path.text()) {
+        if mounted.paths.contains(path.text()) {
             path.invalid(errors, "must not already exist as a path in volumeMounts");
         }
     }

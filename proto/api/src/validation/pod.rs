@@ -259,16 +259,22 @@ fn own_users(spec: &At<'_>, errors: &mut ErrorList) {
 
 /// The containers that ephemeral ones look into are not ephemeral themselves.
 fn targets(spec: &At<'_>, errors: &mut ErrorList) {
+    let known = names(spec, &["containers", "initContainers"]);
     for container in spec.get("ephemeralContainers").items() {
         let target = container.get("targetContainerName");
-        let known = ["containers", "initContainers"]
-            .into_iter()
-            .flat_map(|list| spec.get(list).items())
-            .any(|c| c.get("name").text() == target.text());
-        if target.is_given() && !known {
+        if target.is_given() && !known.contains(target.text()) {
             target.not_found(errors);
         }
     }
+}
+
+/// What the containers of some of a pod's lists are called.
+fn names<'a>(spec: &At<'a>, lists: &[&'static str]) -> HashSet<&'a str> {
+    lists
+        .iter()
+        .flat_map(|list| spec.get(list).items())
+        .map(|container| container.get("name").text())
+        .collect()
 }
 
 /// The claims of a pod by the names under which its containers use them.
@@ -311,6 +317,10 @@ fn annotations(annotations: &At<'_>, spec: &At<'_>, errors: &mut ErrorList) {
     const SECCOMP_OF: &str = "container.seccomp.security.alpha.kubernetes.io/";
     const APP_ARMOR_OF: &str = "container.apparmor.security.beta.kubernetes.io/";
     const COST: &str = "controller.kubernetes.io/pod-deletion-cost";
+    let containers = names(
+        spec,
+        &["containers", "initContainers", "ephemeralContainers"],
+    );
     for (key, value) in annotations.entries() {
         let text = value.text();
         if key == MIRROR && !spec.get("nodeName").is_given() {
@@ -335,11 +345,7 @@ fn annotations(annotations: &At<'_>, spec: &At<'_>, errors: &mut ErrorList) {
                 ));
             }
         } else if let Some(name) = key.strip_prefix(APP_ARMOR_OF) {
-            let there = ["containers", "initContainers", "ephemeralContainers"]
-                .into_iter()
-                .flat_map(|list| spec.get(list).items())
-                .any(|c| c.get("name").text() == name);
-            if !there {
+            if !containers.contains(name) {
                 errors.push(FieldError::invalid(
                     &value.path,
                     name,

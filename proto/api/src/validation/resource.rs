@@ -429,10 +429,9 @@ fn claim_status(new: &At<'_>, old: &At<'_>, errors: &mut ErrorList) {
         device_status(device, &allocated, errors);
     });
     if reserved.len() > 0 {
-        let added = |consumer: &At<'_>| {
-            let was = before.get("reservedFor");
-            !was.items().any(|c| c.value() == consumer.value())
-        };
+        let was = before.get("reservedFor");
+        let was: HashSet<_> = was.items().map(|c| c.value()).collect();
+        let added = |consumer: &At<'_>| !was.contains(&consumer.value());
         if !allocation.is_set() {
             reserved.forbidden(errors, "may not be specified when `allocated` is not set");
         } else if new.get("metadata").get("deletionTimestamp").is_set()
