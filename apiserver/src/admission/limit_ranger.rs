@@ -5,6 +5,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use api::resources::{Counting, Pod, ResourceList, resource_list};
+use component::aside::aside;
 use meta::Quantity;
 use serde::Deserialize as _;
 
@@ -18,6 +19,9 @@ const ANNOTATION: &str = "kubernetes.io/limit-ranger";
 
 /// Larger amounts are compared as whole units, since their thousandths do not fit.
 const MAX_MILLI_VALUE: i64 = i64::MAX / 1000;
+
+/// The lists of containers that limits are for.
+const CONTAINERS: [&str; 2] = ["containers", "initContainers"];
 
 pub struct LimitRanger {
     lookup: Arc<dyn Lookup>,
@@ -64,7 +68,7 @@ impl Plugin for LimitRanger {
             && a.resource.plural == "pods"
         {
             for range in self.ranges(a) {
-                give_defaults(pod, &range);
+                aside(is_long(pod, &range), || give_defaults(pod, &range));
             }
         }
         ready(Ok(()))
@@ -79,16 +83,28 @@ impl Plugin for LimitRanger {
             return ready(Ok(()));
         };
         for range in self.ranges(a) {
-            let faults = match a.resource.plural {
-                "pods" => pod_faults(object, &range),
-                _ => claim_faults(object, &range),
+            let faults = || match a.resource.plural {
+                "pods" => aggregate(pod_faults(object, &range)),
+                _ => aggregate(claim_faults(object, &range)),
             };
-            if let Some(why) = aggregate(faults) {
+            if let Some(why) = aside(is_long(object, &range), faults) {
                 return ready(Err(a.forbidden(Some(object), why)));
             }
         }
         ready(Ok(()))
     }
+}
+
+/// Whether it takes long to hold a pod against a range: many resources, for each container.
+fn is_long(pod: &Value, range: &Value) -> bool {
+    const MANY: usize = 1000;
+    let containers = CONTAINERS
+        .iter()
+        .flat_map(|list| items(&pod["spec"][*list]));
+    let bounds = items(&range["spec"]["limits"])
+        .flat_map(|limit| limit.as_object().into_iter().flat_map(|l| l.values()))
+        .map(|of_limit| of_limit.as_object().map_or(0, serde_json::Map::len));
+    containers.count().max(1) * bounds.sum::<usize>() > MANY
 }
 
 /// Several errors in one text, each once, as upstream's `Aggregate` writes them.
@@ -172,19 +188,22 @@ fn fill(
 
 fn pod_faults(pod: &Value, range: &Value) -> Vec<String> {
     let mut faults = Vec::new();
-    let all = ["containers", "initContainers"];
+    let containers = CONTAINERS
+        .iter()
+        .flat_map(|list| items(&pod["spec"][*list]));
+    let containers: Vec<Asked> = containers
+        .map(|container| Asked {
+            of: "Container",
+            requests: resource_list(&container["resources"]["requests"]),
+            limits: resource_list(&container["resources"]["limits"]),
+        })
+        .collect();
     for limit in items(&range["spec"]["limits"]) {
+        let bounds = Bounds::of(limit);
         match text(limit, "/type") {
             "Container" => {
-                let containers = all.iter().flat_map(|list| items(&pod["spec"][*list]));
-                for container in containers {
-                    let resources = &container["resources"];
-                    let asked = Asked {
-                        of: "Container",
-                        requests: resource_list(&resources["requests"]),
-                        limits: resource_list(&resources["limits"]),
-                    };
-                    asked.check(limit, &mut faults);
+                for container in &containers {
+                    container.check(&bounds, &mut faults);
                 }
             }
             "Pod" => {
@@ -196,7 +215,7 @@ fn pod_faults(pod: &Value, range: &Value) -> Vec<String> {
                     requests: pod.requests(Counting::Asked),
                     limits: pod.limits(Counting::Asked),
                 };
-                asked.check(limit, &mut faults);
+                asked.check(&bounds, &mut faults);
             }
             _ => {}
         }
@@ -231,6 +250,24 @@ struct Asked {
     limits: ResourceList,
 }
 
+/// What one limit allows.
+struct Bounds {
+    least: ResourceList,
+    most: ResourceList,
+    /// Of a limit to its request.
+    ratio: ResourceList,
+}
+
+impl Bounds {
+    fn of(limit: &Value) -> Self {
+        Self {
+            least: resource_list(&limit["min"]),
+            most: resource_list(&limit["max"]),
+            ratio: resource_list(&limit["maxLimitRequestRatio"]),
+        }
+    }
+}
+
 /// Amounts as whole numbers of one unit: thousandths, if they fit.
 fn comparable<const N: usize>(quantities: [Option<&Quantity>; N]) -> [i64; N] {
     let zero = Quantity::ZERO;
@@ -243,15 +280,15 @@ fn comparable<const N: usize>(quantities: [Option<&Quantity>; N]) -> [i64; N] {
 }
 
 impl Asked {
-    fn check(&self, limit: &Value, faults: &mut Vec<String>) {
-        for (name, bound) in resource_list(&limit["min"]) {
-            faults.extend(self.minimum(&name, &bound));
+    fn check(&self, bounds: &Bounds, faults: &mut Vec<String>) {
+        for (name, bound) in &bounds.least {
+            faults.extend(self.minimum(name, bound));
         }
-        for (name, bound) in resource_list(&limit["max"]) {
-            faults.extend(self.maximum(&name, &bound));
+        for (name, bound) in &bounds.most {
+            faults.extend(self.maximum(name, bound));
         }
-        for (name, bound) in resource_list(&limit["maxLimitRequestRatio"]) {
-            faults.extend(self.ratio(&name, &bound));
+        for (name, bound) in &bounds.ratio {
+            faults.extend(self.ratio(name, bound));
         }
     }
 

@@ -9,7 +9,7 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use component::aside::{LONG, aside};
+use component::aside::{LONG, TURN, aside, give_way};
 use futures::{Stream, StreamExt as _, TryStreamExt as _};
 use http::header::{self, HeaderValue};
 use http::{HeaderMap, Response, StatusCode};
@@ -40,7 +40,9 @@ pub fn empty() -> Body {
 
 /// A body that is written as it comes.
 pub fn stream(chunks: impl Stream<Item = Result<Bytes, BoxError>> + Send + 'static) -> Body {
-    let frames = GivesWay::new(Box::pin(chunks)).map_ok(Frame::data);
+    // Frames without anything in them are an attack to some who look out for one.
+    let nothing = |chunk: &Result<Bytes, BoxError>| chunk.as_ref().is_ok_and(Bytes::is_empty);
+    let frames = GivesWay::new(Box::pin(chunks), nothing).map_ok(Frame::data);
     BodyExt::boxed_unsync(StreamBody::new(frames))
 }
 
@@ -71,20 +73,20 @@ pub fn compressed(
     response.map(|body| full(aside(body.len() > LONG, || gzip(&body))))
 }
 
-/// How long chunks of one body are made without a pause.
-const TURN: Duration = Duration::from_millis(1);
-
-/// Chunks whose making lets others have their turn in between.
-struct GivesWay<S> {
-    chunks: S,
-    /// How long chunks have been made since others had theirs.
+/// What takes a while to make, in parts, with turns of the others in between.
+pub struct GivesWay<S: Stream> {
+    parts: S,
+    /// Parts that are not worth telling of.
+    nothing: fn(&S::Item) -> bool,
+    /// How long parts have been made since others had their turn.
     busy: Duration,
 }
 
-impl<S> GivesWay<S> {
-    fn new(chunks: S) -> Self {
+impl<S: Stream> GivesWay<S> {
+    pub fn new(parts: S, nothing: fn(&S::Item) -> bool) -> Self {
         Self {
-            chunks,
+            parts,
+            nothing,
             busy: Duration::ZERO,
         }
     }
@@ -93,19 +95,24 @@ impl<S> GivesWay<S> {
 impl<S: Stream + Unpin> Stream for GivesWay<S> {
     type Item = S::Item;
 
-    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<S::Item>> {
-        if self.busy >= TURN {
-            self.busy = Duration::ZERO;
-            cx.waker().wake_by_ref();
-            return Poll::Pending;
+    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<S::Item>> {
+        let this = self.get_mut();
+        loop {
+            if this.busy >= TURN {
+                this.busy = Duration::ZERO;
+                return give_way(cx);
+            }
+            let began = Instant::now();
+            let polled = this.parts.poll_next_unpin(cx);
+            this.busy = match &polled {
+                Poll::Ready(_) => this.busy + began.elapsed(),
+                Poll::Pending => Duration::ZERO,
+            };
+            match polled {
+                Poll::Ready(Some(part)) if (this.nothing)(&part) => {}
+                polled => return polled,
+            }
         }
-        let began = Instant::now();
-        let polled = self.chunks.poll_next_unpin(cx);
-        self.busy = match polled {
-            Poll::Ready(_) => self.busy + began.elapsed(),
-            Poll::Pending => Duration::ZERO,
-        };
-        polled
     }
 }
 

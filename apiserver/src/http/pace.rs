@@ -18,6 +18,8 @@ use std::time::Duration;
 use futures::Stream;
 use tokio::time::{Instant, Sleep};
 
+use crate::storage::cache::Watcher;
+
 /// Where slots would be shorter, there are none: with a dozen who watch, gathering saves
 /// little and is most of an event's delay.
 const SHORTEST: Duration = Duration::from_millis(5);
@@ -54,11 +56,28 @@ fn slot(now: Instant, length: Duration, phase: u32) -> Instant {
     now - Duration::from_nanos(into as u64)
 }
 
+/// Events that may be gathered.
+pub trait Events: Stream + Unpin {
+    /// How many streams get the same.
+    fn watchers(&self) -> usize;
+
+    /// Whether there are more already: pending, it only gives way to others.
+    fn lags(&self) -> bool;
+}
+
+impl Events for Watcher {
+    fn watchers(&self) -> usize {
+        self.fan_out()
+    }
+
+    fn lags(&self) -> bool {
+        self.lags()
+    }
+}
+
 /// A stream of events that are gathered.
-pub struct Paced<S, F> {
+pub struct Paced<S> {
     events: S,
-    /// How many streams get the same events.
-    watchers: F,
     phase: u32,
     /// When there was something to send for the last time.
     last: Option<Instant>,
@@ -67,15 +86,10 @@ pub struct Paced<S, F> {
     pause: Option<Pin<Box<Sleep>>>,
 }
 
-impl<S, F> Paced<S, F>
-where
-    S: Stream + Unpin,
-    F: Fn(&S) -> usize + Unpin,
-{
-    pub fn new(events: S, watchers: F, phases: &Phases) -> Self {
+impl<S: Events> Paced<S> {
+    pub fn new(events: S, phases: &Phases) -> Self {
         Self {
             events,
-            watchers,
             phase: phases.next(),
             last: None,
             sending: false,
@@ -85,18 +99,14 @@ where
 
     /// When the next slot begins, if this one has been used.
     fn due(&self, now: Instant) -> Option<Instant> {
-        let length = slot_length((self.watchers)(&self.events));
+        let length = slot_length(self.events.watchers());
         let last = self.last.filter(|_| length >= SHORTEST)?;
         let began = slot(now, length, self.phase);
         (last >= began).then(|| began + length)
     }
 }
 
-impl<S, F> Stream for Paced<S, F>
-where
-    S: Stream + Unpin,
-    F: Fn(&S) -> usize + Unpin,
-{
+impl<S: Events> Stream for Paced<S> {
     type Item = S::Item;
 
     fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<S::Item>> {
@@ -120,7 +130,7 @@ where
             Some(now)
         };
         let polled = Pin::new(&mut this.events).poll_next(cx);
-        this.sending = polled.is_ready();
+        this.sending = polled.is_ready() || this.events.lags();
         if this.sending && now.is_some() {
             this.last = now;
         }
@@ -131,17 +141,42 @@ where
 #[cfg(test)]
 mod tests {
     use futures::StreamExt;
-    use tokio::sync::mpsc::{self, UnboundedSender};
-    use tokio_stream::wrappers::UnboundedReceiverStream;
+    use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
 
     use super::*;
 
     type Chunks = Pin<Box<dyn Stream<Item = Vec<u32>>>>;
 
+    /// So many get these numbers. A zero stands for nothing that can be told yet.
+    struct Numbers(UnboundedReceiver<u32>, usize);
+
+    impl Stream for Numbers {
+        type Item = u32;
+
+        fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<u32>> {
+            match ready!(self.0.poll_recv(cx)) {
+                Some(0) => {
+                    cx.waker().wake_by_ref();
+                    Poll::Pending
+                }
+                number => Poll::Ready(number),
+            }
+        }
+    }
+
+    impl Events for Numbers {
+        fn watchers(&self) -> usize {
+            self.1
+        }
+
+        fn lags(&self) -> bool {
+            !self.0.is_empty()
+        }
+    }
+
     fn paced(watchers: usize, phases: &Phases) -> (UnboundedSender<u32>, Chunks) {
         let (send, receive) = mpsc::unbounded_channel();
-        let events = UnboundedReceiverStream::new(receive);
-        let paced = Paced::new(events, move |_: &_| watchers, phases);
+        let paced = Paced::new(Numbers(receive, watchers), phases);
         (send, Box::pin(paced.ready_chunks(8)))
     }
 
@@ -169,11 +204,24 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn who_only_gives_way_does_not_wait_for_a_slot() {
+        let (send, mut events) = paced(100, &Phases::default());
+        let began = Instant::now();
+        for number in [1, 0, 2, 0, 0, 3] {
+            send.send(number).unwrap();
+        }
+        for number in 1..=3 {
+            assert_eq!(events.next().await, Some(vec![number]));
+        }
+        assert_eq!(began.elapsed(), Duration::ZERO);
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn where_few_watch_nobody_waits() {
         for watchers in [1, 10, 17] {
             let (send, mut events) = paced(watchers, &Phases::default());
             let began = Instant::now();
-            for n in 0..3 {
+            for n in 1..4 {
                 send.send(n).unwrap();
                 assert_eq!(events.next().await, Some(vec![n]));
             }

@@ -4,13 +4,25 @@
 //! What must not be here: which work that is.
 
 use std::future::Future;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use pin_project_lite::pin_project;
 
 /// To read, check or write more bytes than this takes a millisecond or more.
 pub const LONG: usize = 128 << 10;
+
+/// How long one task may work in pieces before it gives way to the others.
+pub const TURN: Duration = Duration::from_millis(1);
+
+/// Lets other tasks go on, those included that only the sockets know of, before this one is
+/// polled again. Who wakes itself comes before what the runtime has yet to ask the kernel for.
+pub fn give_way<T>(cx: &mut Context<'_>) -> Poll<T> {
+    let asked = pin!(tokio::task::yield_now()).poll(cx);
+    debug_assert!(asked.is_pending());
+    Poll::Pending
+}
 
 /// Does work; another thread runs the other tasks of this one meanwhile. To let another thread go
 /// on costs some twenty microseconds, which is worth it only where the work `is_long`.
@@ -50,6 +62,9 @@ impl<F: Future> Future for Aside<F> {
 mod tests {
     use std::sync::mpsc;
 
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::UnixStream;
+
     use super::*;
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
@@ -61,5 +76,27 @@ mod tests {
             receive.recv()
         };
         assert_eq!(tokio::spawn(Aside::new(long, true)).await.unwrap(), Ok(7));
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+    async fn who_gives_way_does_not_come_before_what_has_arrived() {
+        let (mut near, mut far) = UnixStream::pair().unwrap();
+        let gives_way = tokio::spawn(async move {
+            let read = tokio::spawn(async move { near.read_u8().await.unwrap() });
+            tokio::task::yield_now().await; // until it waits for the socket
+            far.write_u8(7).await.unwrap();
+            let mut turns = 0;
+            while !read.is_finished() {
+                turns += 1;
+                let mut gave_way = false;
+                std::future::poll_fn(|cx| match std::mem::replace(&mut gave_way, true) {
+                    false => give_way(cx),
+                    true => Poll::Ready(()),
+                })
+                .await;
+            }
+            turns
+        });
+        assert!(gives_way.await.unwrap() <= 3);
     }
 }

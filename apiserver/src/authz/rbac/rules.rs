@@ -102,6 +102,19 @@ impl PolicyRule {
         }
     }
 
+    /// How many things on which it grants a verb it names.
+    pub fn breadth(&self) -> usize {
+        let resources = [
+            self.resources.len(),
+            self.verbs.len(),
+            self.resource_names.len().max(1),
+        ];
+        resources
+            .into_iter()
+            .fold(self.api_groups.len(), usize::saturating_mul)
+            .saturating_add(self.non_resource_urls.len() * self.verbs.len())
+    }
+
     fn atoms(&self) -> impl Iterator<Item = Atom<'_>> {
         let names = || {
             let none = self.resource_names.is_empty().then_some(None);

@@ -5,6 +5,7 @@
 
 use std::io::Write as _;
 use std::sync::Arc;
+use std::time::Instant;
 
 use bytes::Bytes;
 use component::aside::{self, aside};
@@ -22,8 +23,6 @@ use crate::storage::cache::Object;
 
 /// About how many bytes of the list are made at a time.
 const PIECE: usize = 64 * 1024;
-/// How many objects are in a piece at most: rows of Tables are small, and take long to make.
-const ITEMS: usize = 64;
 /// Lists of objects that together have fewer bytes are made at once.
 const LONG: usize = 4 * PIECE;
 
@@ -204,13 +203,13 @@ impl Pieces {
         }
     }
 
+    /// The next piece; empty when compression holds back what it has not seen the end of.
     fn piece(&mut self) -> Result<Vec<u8>, BoxError> {
         let mut out = std::mem::take(&mut self.head);
         out.reserve(PIECE);
-        for _ in 0..ITEMS {
-            if out.len() >= PIECE {
-                break;
-            }
+        // Rows of Tables are small, and take long to make.
+        let began = Instant::now();
+        while out.len() < PIECE && began.elapsed() < aside::TURN {
             let Some(object) = self.objects.next() else {
                 out.append(&mut self.tail);
                 self.ended = true;
@@ -244,20 +243,15 @@ impl Iterator for Pieces {
     type Item = Result<Bytes, BoxError>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        while !self.ended {
-            match self.piece() {
-                // Compression holds back what it has not seen the end of.
-                Ok(piece) if piece.is_empty() && !self.ended => {}
-                Ok(piece) => return Some(Ok(piece.into())),
-                Err(error) => {
-                    // The client sees a body that breaks off.
-                    tracing::error!(%error, "a list could not be sent to its end");
-                    self.ended = true;
-                    return Some(Err(error));
-                }
-            }
+        if self.ended {
+            return None;
         }
-        None
+        let piece = self.piece().inspect_err(|error| {
+            // The client sees a body that breaks off.
+            tracing::error!(%error, "a list could not be sent to its end");
+            self.ended = true;
+        });
+        Some(piece.map(Bytes::from))
     }
 }
 

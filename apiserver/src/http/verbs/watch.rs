@@ -6,9 +6,10 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Instant;
 
 use bytes::Bytes;
-use component::aside::{LONG, aside};
+use component::aside::{LONG, TURN, aside};
 use futures::{FutureExt, Stream, StreamExt};
 use http::header::{self, HeaderValue};
 use http::{Response, StatusCode};
@@ -17,7 +18,7 @@ use serde_json::{Value, json};
 use streaming::Message;
 
 use super::super::batches::Batches;
-use super::super::body::{self, Body, BoxError};
+use super::super::body::{self, Body, BoxError, GivesWay};
 use super::super::chain::Chain;
 use super::super::context::RequestContext;
 use super::super::encode::{self, EventType, ListMeta, View};
@@ -135,7 +136,7 @@ fn message(frame: Bytes, media: Media) -> Message {
 
 /// The watch as chunks of a body, until it ends or its time is over.
 struct Frames<F> {
-    events: Paced<Watcher, fn(&Watcher) -> usize>,
+    events: Paced<Watcher>,
     writer: Writer,
     fan_out: Arc<FanOut>,
     /// What is ready to go out together. Here for its memory: it is empty between polls.
@@ -153,7 +154,7 @@ fn frames(
     over: impl Future<Output = ()> + Send,
 ) -> impl Stream<Item = Result<Bytes, BoxError>> + Send {
     Frames {
-        events: Paced::new(watcher, Watcher::fan_out, &fan_out.phases),
+        events: Paced::new(watcher, &fan_out.phases),
         writer,
         fan_out,
         ready: Vec::new(),
@@ -172,7 +173,8 @@ impl<F: Future<Output = ()> + Unpin> Stream for Frames<F> {
             return Poll::Ready(Some(Ok(chunk)));
         }
         this.ended = this.ended || this.over.poll_unpin(cx).is_ready();
-        while !this.ended && this.ready.len() < MOST_AT_ONCE {
+        let began = Instant::now();
+        while !this.ended && this.ready.len() < MOST_AT_ONCE && began.elapsed() < TURN {
             match this.events.poll_next_unpin(cx) {
                 Poll::Ready(Some(item)) => this.ready.extend(this.writer.frame_or_error(item)),
                 Poll::Ready(None) => this.ended = true,
@@ -190,10 +192,12 @@ impl<F: Future<Output = ()> + Unpin> Stream for Frames<F> {
 /// The watch as messages of a WebSocket, one for each event.
 fn messages(watcher: Watcher, mut writer: Writer) -> impl Stream<Item = Message> + Send {
     let media = writer.media;
-    watcher.filter_map(move |item| {
+    let messages = watcher.map(move |item| {
         let frame = writer.frame_or_error(item);
-        std::future::ready(frame.map(|frame| message(frame, media)))
-    })
+        frame.map(|frame| message(frame, media))
+    });
+    let messages = GivesWay::new(messages, Option::is_none);
+    messages.filter_map(std::future::ready)
 }
 
 /// Whether making a frame of an item takes long.

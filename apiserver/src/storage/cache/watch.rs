@@ -6,6 +6,9 @@ use std::collections::vec_deque;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
+use std::time::Instant;
+
+use component::aside::{TURN, give_way};
 
 use super::history::Event;
 use super::resource::ResourceCache;
@@ -13,13 +16,17 @@ use super::tree::Cursor;
 use super::watchers::{Channel, MeansNothing, Queued, Seen};
 use super::{Result, Revision, WatchItem};
 
-/// How many objects or changes are looked at before others get their turn: selectors of a
-/// thousand terms take long.
-const LOOKS: usize = 64;
+/// After how many objects or changes the clock is looked at: most selectors are quicker than a
+/// clock, but one of a thousand terms is not.
+const LOOKS: usize = 8;
 
-fn give_way<T>(cx: &Context<'_>) -> Poll<T> {
-    cx.waker().wake_by_ref();
-    Poll::Pending
+/// When looking began.
+struct Turn(Instant);
+
+impl Turn {
+    fn is_over(&self, looked_at: usize) -> bool {
+        looked_at.is_multiple_of(LOOKS) && self.0.elapsed() >= TURN
+    }
 }
 
 /// A watch's items. Dropping it ends the watch.
@@ -41,6 +48,11 @@ impl Watcher {
     /// How many get the same changes, to judge by the last one of the resource.
     pub fn fan_out(&self) -> usize {
         self.resource.told()
+    }
+
+    /// Whether there is more to send that does not wait for a change.
+    pub fn lags(&self) -> bool {
+        self.state.is_some() || self.backlog.len() > 0
     }
 
     /// Says, once, which modifications the watcher need not be woken for.
@@ -65,19 +77,19 @@ impl futures::Stream for Watcher {
 
     fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let this = self.get_mut();
+        let turn = Turn(Instant::now());
         if let Some(state) = &mut this.state {
             let selector = &this.channel.selector;
-            let mut looked_at = 0;
-            let found = state.find(|object| {
-                looked_at += 1;
-                looked_at > LOOKS || selector.matches(object)
-            });
-            match found {
-                Some(object) if looked_at <= LOOKS || selector.matches(&object) => {
+            for looked_at in 1.. {
+                let Some(object) = state.next() else {
+                    break;
+                };
+                if selector.matches(&object) {
                     return Poll::Ready(Some(Ok(WatchItem::Added(object))));
                 }
-                Some(_) => return give_way(cx),
-                None => {}
+                if turn.is_over(looked_at) {
+                    return give_way(cx);
+                }
             }
             this.state = None;
             if this.marked {
@@ -87,7 +99,7 @@ impl futures::Stream for Watcher {
                 })));
             }
         }
-        for looked_at in 0.. {
+        for looked_at in 1.. {
             let Some(event) = this.backlog.next() else {
                 break;
             };
@@ -96,7 +108,7 @@ impl futures::Stream for Watcher {
             {
                 return Poll::Ready(Some(Ok(item)));
             }
-            if looked_at == LOOKS {
+            if turn.is_over(looked_at) {
                 return give_way(cx);
             }
         }
