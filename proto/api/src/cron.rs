@@ -2,8 +2,6 @@
 //!
 //! What must not be here: what a missed time means; the CronJob controller knows.
 
-use std::time::Duration;
-
 use jiff::civil::Time;
 use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp, Zoned};
@@ -89,9 +87,9 @@ impl Schedule {
         }
         if let Some(word) = text.strip_prefix('@') {
             if let Some(span) = word.strip_prefix("every ") {
-                let span =
-                    duration(span).ok_or_else(|| format!("failed to parse duration {text}"))?;
-                return Ok(Self::Every(whole_seconds(span)));
+                let span = meta::duration::parse(span)
+                    .map_err(|error| format!("failed to parse duration {text}: {error}"))?;
+                return Ok(Self::Every(whole_seconds(SignedDuration::from_nanos(span))));
             }
             let named = NAMED.iter().find(|(name, _)| *name == word);
             let (_, fields) = named.ok_or_else(|| format!("unrecognized descriptor: {text}"))?;
@@ -290,41 +288,6 @@ fn number(text: &str) -> Result<u32, String> {
     }
 }
 
-/// `1h30m`, `-1.5s`: a duration as Go writes them.
-fn duration(text: &str) -> Option<SignedDuration> {
-    const UNITS: [(&str, f64); 7] = [
-        ("ns", 1e-9),
-        ("us", 1e-6),
-        ("µs", 1e-6),
-        ("ms", 1e-3),
-        ("s", 1.0),
-        ("m", 60.0),
-        ("h", 3600.0),
-    ];
-    let negative = text.starts_with('-');
-    let mut rest = text.strip_prefix(['+', '-']).unwrap_or(text);
-    if rest == "0" {
-        return Some(SignedDuration::ZERO);
-    }
-    if rest.is_empty() {
-        return None;
-    }
-    let mut seconds = 0.0;
-    while !rest.is_empty() {
-        let unit = rest
-            .find(|c: char| !c.is_ascii_digit() && c != '.')
-            .unwrap_or(rest.len());
-        let (value, tail) = rest.split_at(unit);
-        let value: f64 = value.parse().ok()?;
-        let units = UNITS.iter().filter(|(unit, _)| tail.starts_with(unit));
-        let (unit, factor) = units.max_by_key(|(unit, _)| unit.len())?;
-        seconds += value * factor;
-        rest = &tail[unit.len()..];
-    }
-    let span = SignedDuration::try_from(Duration::try_from_secs_f64(seconds).ok()?).ok()?;
-    Some(if negative { -span } else { span })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -365,6 +328,10 @@ mod tests {
             ),
             ("1-2-3 * * * *", "too many hyphens: 1-2-3"),
             ("1/2/3 * * * *", "too many slashes: 1/2/3"),
+            (
+                "@every 9223372036h",
+                "failed to parse duration @every 9223372036h: time: invalid duration \"9223372036h\"",
+            ),
             ("@sometimes", "unrecognized descriptor: @sometimes"),
             (
                 "TZ=No/Where * * * * *",
@@ -473,25 +440,5 @@ mod tests {
         }
         let never = Schedule::parse("0 0 31 2 *").unwrap();
         assert_eq!(never.next(Timestamp::UNIX_EPOCH, &TimeZone::UTC), None);
-    }
-
-    #[test]
-    fn durations() {
-        for (good, millis) in [
-            ("0", 0),
-            ("1h", 3_600_000),
-            ("1h30m", 5_400_000),
-            ("-1.5s", -1500),
-            ("10ms", 10),
-        ] {
-            assert_eq!(
-                duration(good),
-                Some(SignedDuration::from_millis(millis)),
-                "{good}"
-            );
-        }
-        for bad in ["", "1", "h", "1x", "1h30"] {
-            assert_eq!(duration(bad), None, "{bad}");
-        }
     }
 }

@@ -4,6 +4,7 @@
 //! Pure values and functions. What must not be here: I/O, clocks, randomness, wire formats
 //! (they live in `codec`) and anything about one particular kind (that lives in `api`).
 
+pub mod duration;
 pub mod field;
 pub mod fields;
 pub mod gofmt;

@@ -134,7 +134,7 @@ fn mistakes_are_told_as_upstream_does() {
     );
     assert_eq!(
         err(&["--period=5"]),
-        r#"Error: invalid argument "5" for "--period" flag: time: invalid duration "5""#
+        r#"Error: invalid argument "5" for "--period" flag: time: missing unit in duration "5""#
     );
     assert_eq!(err(&["--count"]), "Error: flag needs an argument: --count");
 }

@@ -6,6 +6,7 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
+use meta::duration::DurationError;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// Go's `strconv.ParseBool`.
@@ -64,62 +65,12 @@ impl GoDuration {
     }
 }
 
-const UNITS: &[(&str, f64)] = &[
-    ("ns", 1.0),
-    ("us", 1e3),
-    ("µs", 1e3),
-    ("μs", 1e3),
-    ("ms", 1e6),
-    ("s", 1e9),
-    ("m", 60e9),
-    ("h", 3600e9),
-];
-
-#[derive(Debug, thiserror::Error, PartialEq, Eq)]
-#[error("time: invalid duration {0:?}")]
-pub struct DurationError(String);
-
 impl FromStr for GoDuration {
     type Err = DurationError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let error = || DurationError(text.to_owned());
-        let (negative, mut rest) = match text.strip_prefix('-') {
-            Some(rest) => (true, rest),
-            None => (false, text.strip_prefix('+').unwrap_or(text)),
-        };
-        if rest == "0" {
-            return Ok(Self::default());
-        }
-        if rest.is_empty() {
-            return Err(error());
-        }
-        let mut total = 0.0;
-        while !rest.is_empty() {
-            let digits = rest
-                .find(|c: char| !c.is_ascii_digit() && c != '.')
-                .ok_or_else(error)?;
-            let number: f64 = rest[..digits].parse().map_err(|_| error())?;
-            rest = &rest[digits..];
-            let end = rest
-                .find(|c: char| c.is_ascii_digit() || c == '.')
-                .unwrap_or(rest.len());
-            let unit = &rest[..end];
-            let (_, scale) = UNITS
-                .iter()
-                .find(|(name, _)| *name == unit)
-                .ok_or_else(error)?;
-            total += number * scale;
-            rest = &rest[end..];
-        }
-        if total > 9.2e18 {
-            return Err(error());
-        }
-        #[allow(clippy::cast_possible_truncation, reason = "bounded just above")]
-        let nanoseconds = total.round() as i64;
-        Ok(Self {
-            nanoseconds: if negative { -nanoseconds } else { nanoseconds },
-        })
+        let nanoseconds = meta::duration::parse(text)?;
+        Ok(Self { nanoseconds })
     }
 }
 
