@@ -175,6 +175,26 @@ impl Decimal {
         i64::try_from(if self.negative { -abs } else { abs }).ok()
     }
 
+    /// As [`Decimal::to_i64`], but for numbers that do not fit: their low 64 bits.
+    pub fn wrapped(&self, exp: i32) -> i64 {
+        let mut dec = self.clone();
+        dec.round_up(exp);
+        let mut low = dec
+            .digits
+            .iter()
+            .rev()
+            .fold(0u64, |n, d| n.wrapping_mul(10).wrapping_add(u64::from(*d)));
+        // Sixty-four factors of ten leave nothing of the low bits.
+        let factors = (i64::from(dec.exp) - i64::from(exp)).clamp(0, 64);
+        low = low.wrapping_mul(10u64.wrapping_pow(factors as u32));
+        let low = low.cast_signed();
+        if dec.negative {
+            low.wrapping_neg()
+        } else {
+            low
+        }
+    }
+
     pub fn to_f64(&self) -> f64 {
         let sign = if self.negative { "-" } else { "" };
         format!(

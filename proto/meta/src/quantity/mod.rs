@@ -68,6 +68,8 @@ const NANO: i32 = -9;
 const MILLI: i32 = -3;
 /// More digits than this may not fit an `i64`.
 const MAX_DIGITS: usize = 18;
+/// The least number of more digits than that.
+const LONG: u64 = 10u64.pow(MAX_DIGITS as u32);
 
 impl Quantity {
     /// Zero, in decimal format.
@@ -132,9 +134,21 @@ impl Quantity {
         })
     }
 
-    /// Whether it has no fraction.
+    /// Whether it passes for a number without a fraction. Thousandths are looked at, as upstream
+    /// does: what is finer is rounded away from zero, and of what has more of them than an `i64`
+    /// holds, those are looked at that are left where they wrap.
     pub fn is_whole(&self) -> bool {
-        self.amount.decimal().round_up(0)
+        let thousandths = match (self.amount.decimal().to_i64(MILLI), &self.amount) {
+            (Some(milli), _) => milli,
+            // Upstream counts no thousandths of what it reads without `inf.Dec`.
+            (None, Amount::Small { value, .. })
+                if self.format != Format::BinarySI && value.unsigned_abs() < LONG =>
+            {
+                0
+            }
+            (None, amount) => amount.decimal().wrapped(MILLI),
+        };
+        thousandths % 1000 == 0
     }
 
     /// Units, if the quantity is a whole number that fits.

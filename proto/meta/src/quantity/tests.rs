@@ -208,3 +208,33 @@ proptest! {
         prop_assert_eq!(sum, x);
     }
 }
+
+#[test]
+fn numbers_without_a_fraction() {
+    let whole = |text: &str| text.parse::<Quantity>().unwrap().is_whole();
+    for text in [
+        "0",
+        "5",
+        "1Ki",
+        "1.5Ki",
+        "0.9999995",
+        "-999999u",
+        "10E18",
+        "1E30",
+        "9223372036854775807",
+        "8Ei",
+    ] {
+        assert!(whole(text), "{text}");
+    }
+    // The long ones as they wrap.
+    for text in [
+        "500m",
+        "1500u",
+        "9999999999999999999999999999999999999999",
+        "99999999999999999999",
+        "500Pi",
+        "1000000000000000000.5",
+    ] {
+        assert!(!whole(text), "{text}");
+    }
+}
