@@ -27,6 +27,8 @@ pub(super) struct Pod<'a> {
     pub claims: HashSet<&'a str>,
     /// The pod's processes are users of the host.
     pub host_users: bool,
+    /// `os.name`, where there is an `os`.
+    pub os: Option<&'a str>,
     /// A pod, not the template of pods.
     pub is_pod: bool,
     /// Nothing of the pod is started again.
@@ -119,7 +121,7 @@ fn by_role(container: &At<'_>, role: Role, pod: &Pod<'_>, errors: &mut ErrorList
         restart_rules(container, errors);
     }
     if runs_on {
-        lifecycle(&container.get("lifecycle"), pod.grace_period, errors);
+        lifecycle(&container.get("lifecycle"), pod, errors);
         for name in ["livenessProbe", "readinessProbe", "startupProbe"] {
             probe(&container.get(name), name, pod.grace_period, errors);
         }
@@ -328,17 +330,28 @@ pub(super) fn seccomp(profile: &At<'_>, errors: &mut ErrorList) {
     }
 }
 
-fn lifecycle(lifecycle: &At<'_>, grace: Option<i64>, errors: &mut ErrorList) {
+fn lifecycle(lifecycle: &At<'_>, pod: &Pod<'_>, errors: &mut ErrorList) {
     for hook in ["postStart", "preStop"] {
         let hook = lifecycle.get(hook);
         if hook.is_set() {
             handler(
                 &hook,
                 &["exec", "httpGet", "tcpSocket", "sleep"],
-                grace,
+                pod.grace_period,
                 errors,
             );
         }
+    }
+    let signal = lifecycle.get("stopSignal");
+    match pod.os {
+        _ if !signal.is_set() => {}
+        None => signal.forbidden(
+            errors,
+            "may not be set for containers with empty `spec.os.name`",
+        ),
+        Some("windows") => signal.one_of(errors, &["SIGKILL", "SIGTERM"]),
+        // Those of Linux are in the schema.
+        Some(_) => {}
     }
 }
 

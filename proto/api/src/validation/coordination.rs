@@ -58,11 +58,13 @@ fn candidate(spec: &At<'_>, errors: &mut ErrorList) {
             "must be specified when `strategy` is 'OldestEmulationVersion'",
         );
     }
+    known_strategy(&strategy, errors);
+}
+
+/// A strategy of our own, or one of somebody's domain.
+fn known_strategy(strategy: &At<'_>, errors: &mut ErrorList) {
     // Upstream says the field's name twice.
-    let named = At::new(
-        strategy.path.child("strategy"),
-        strategy.value().expect("given"),
-    );
+    let named = strategy.moved(strategy.path.child("strategy"));
     if strategy.text().contains('/') {
         named.check(errors, format::qualified_name(strategy.text()));
     } else {
@@ -76,6 +78,10 @@ fn lease(spec: &At<'_>, errors: &mut ErrorList) {
         duration.invalid(errors, "must be greater than 0");
     }
     spec.get("leaseTransitions").non_negative(errors);
+    let strategy = spec.get("strategy");
+    if strategy.is_given() {
+        known_strategy(&strategy, errors);
+    }
     if spec.get("preferredHolder").is_given() && !spec.get("strategy").is_given() {
         spec.get("preferredHolder")
             .forbidden(errors, "may only be specified if `strategy` is defined");

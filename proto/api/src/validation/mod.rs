@@ -130,7 +130,7 @@ fn created(group: &str, kind: &str) -> fn(&At<'_>, &mut ErrorList) {
         ("batch", "Job") => job::created,
         ("batch", "CronJob") => cron::created,
         ("events.k8s.io", "Event") => event::created,
-        ("", "Namespace") => objects::namespace_created,
+        ("", "Namespace") => objects::namespace_finalizers,
         ("", "PersistentVolumeClaim") => {
             |claim, errors| storage::claim_created(&claim.get("spec"), errors)
         }
@@ -209,7 +209,9 @@ pub fn update(group: &str, kind: &str, new: &Value, old: &Value) -> ErrorList {
     metadata::update((group, kind), &metas[0], &metas[1], name, &mut errors);
     if let Some(rules) = rules {
         (rules.object)(&new, &mut errors);
-        ratchet::tolerate((group, kind), &mut errors, || rules.broken_by(&old));
+        ratchet::tolerate((group, kind), &new, &old, &mut errors, || {
+            rules.broken_by(&old)
+        });
         (rules.update)(&new, &old, &mut errors);
     }
     for rule in TOLERATED {
@@ -253,7 +255,9 @@ pub fn update_part(
     metadata::persistent((group, kind), &metas[0], &metas[1], &mut errors);
     if let Some(rules) = rules(group, kind) {
         (rules.object)(&new, &mut errors);
-        ratchet::tolerate((group, kind), &mut errors, || rules.broken_by(&old));
+        ratchet::tolerate((group, kind), &new, &old, &mut errors, || {
+            rules.broken_by(&old)
+        });
     }
     match (group, kind, subresource) {
         ("", "Pod", "ephemeralcontainers") => {

@@ -198,13 +198,8 @@ pub(super) fn load_balancer(status: &At<'_>, before: &At<'_>, modes: bool, error
 
 /// An address is its own name.
 fn ip_name(name: &str) -> Vec<String> {
-    match name.parse::<IpAddr>() {
-        Ok(address) if address.to_string() == name => Vec::new(),
-        Ok(address) => vec![format!("must be in canonical form (\"{address}\")")],
-        Err(_) => {
-            vec!["must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)".to_owned()]
-        }
-    }
+    let faults = format::ip::valid_ip(&Path::root(), name);
+    faults.0.into_iter().map(|fault| fault.detail).collect()
 }
 
 fn host(host: &At<'_>, errors: &mut ErrorList) {

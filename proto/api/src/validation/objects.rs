@@ -17,7 +17,8 @@ pub(super) const RULES: &[Rules] = &[
         kind: "Namespace",
         name: format::dns1123_label,
         object: anything,
-        update: any_update,
+        // The old ones, which is what an update leaves there.
+        update: |new, _, errors| namespace_finalizers(new, errors),
         status: namespace_status,
     },
     Rules {
@@ -229,7 +230,7 @@ fn frozen(new: &At<'_>, old: &At<'_>, data: &[&'static str], errors: &mut ErrorL
 }
 
 /// The finalizers of a namespace's content.
-pub(super) fn namespace_created(namespace: &At<'_>, errors: &mut ErrorList) {
+pub(super) fn namespace_finalizers(namespace: &At<'_>, errors: &mut ErrorList) {
     let finalizers = namespace.get("spec").get("finalizers");
     for name in finalizers.items().map(|finalizer| finalizer.text()) {
         for message in format::qualified_name(name) {

@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::at::At;
 use super::container::{self, Role};
-use super::volume::Volumes;
+use super::volume::{self, Volumes};
 use super::{
     Rules, any_update, app_armor, env, metadata, pod_status, pod_update, required, requirements,
     sysctls, windows,
@@ -39,6 +39,7 @@ fn pod(pod: &At<'_>, errors: &mut ErrorList) {
     host_ports(&spec, true, errors);
     annotations(&pod.get("metadata").get("annotations"), &spec, errors);
     hostname_override(&spec, errors);
+    volume::tokens_have_an_account(&spec, errors);
 }
 
 /// What only a pod that runs may have.
@@ -88,6 +89,10 @@ fn spec(spec: &At<'_>, is_pod: bool, errors: &mut ErrorList) {
         grace_period: spec.get("terminationGracePeriodSeconds").int(),
         claims,
         host_users: spec.raw("hostUsers") != Some(&Value::Bool(false)),
+        os: spec
+            .get("os")
+            .is_set()
+            .then(|| spec.get("os").get("name").text()),
         is_pod,
         never_restarts: spec.get("restartPolicy").text() == "Never",
     };

@@ -9,6 +9,8 @@ use std::collections::HashSet;
 use meta::field::{BadValue, ErrorList, ErrorType, FieldError};
 use meta::validation as format;
 
+use super::at::At;
+
 /// A rule that came late. Who breaks it somewhere may break it anywhere.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum Late {
@@ -16,6 +18,8 @@ enum Late {
     HugePages,
     SecretName,
     DeletionCost,
+    ScaledToZero,
+    TokenPath,
 }
 
 impl Late {
@@ -37,20 +41,39 @@ impl Late {
         if field == "metadata.annotations[controller.kubernetes.io/pod-deletion-cost]" {
             return Some(Late::DeletionCost);
         }
+        if field.ends_with(".projected.path") {
+            return Some(Late::TokenPath);
+        }
+        if kind == "HorizontalPodAutoscaler" && field == "spec.minReplicas" {
+            let zero = matches!(&error.bad_value, BadValue::Raw(text) if text == "0");
+            return zero.then_some(Late::ScaledToZero);
+        }
         let pages = field.contains("[hugepages-") || field.contains(".hugepages-");
         let whole = error.detail.contains("is not positive integer multiple of");
         (pages && whole).then_some(Late::HugePages)
     }
 }
 
-/// An address or network that can be read, if not in the form it should have.
-fn address(error: &FieldError) -> Option<&str> {
+/// An address or network that can be read, if not in the form it should have, in a field where it
+/// may stay. In others (those of pods, of nodes, annotations) it may not.
+fn address<'e>((_, kind): (&str, &str), error: &'e FieldError) -> Option<&'e str> {
+    let may_stay =
+        matches!(kind, "Service" | "NetworkPolicy") && !error.field.starts_with("metadata.");
     match &error.bad_value {
-        BadValue::String(text) if error.ty == ErrorType::Invalid => {
+        BadValue::String(text) if may_stay && error.ty == ErrorType::Invalid => {
             let read = format::ip::parse_ip_sloppy(text).is_some()
                 || format::ip::parse_cidr_sloppy(text).is_some();
             read.then_some(text)
         }
+        _ => None,
+    }
+}
+
+/// A part that is not looked at where it does not change.
+fn kept_part(of: (&str, &str)) -> Option<&'static str> {
+    match of {
+        ("", "Endpoints") => Some("subsets"),
+        ("discovery.k8s.io", "EndpointSlice") => Some("endpoints"),
         _ => None,
     }
 }
@@ -60,13 +83,20 @@ fn address(error: &FieldError) -> Option<&str> {
 /// been forbidden (KEP-4858) may move to other places of their list, but be no others.
 pub(super) fn tolerate(
     of: (&str, &str),
+    new: &At<'_>,
+    old: &At<'_>,
     errors: &mut ErrorList,
     before: impl FnOnce() -> ErrorList,
 ) {
+    if let Some(part) = kept_part(of)
+        && new.raw(part) == old.raw(part)
+    {
+        errors.0.retain(|e| !e.field.starts_with(part));
+    }
     let late = |error: &FieldError| Late::broken_by(of, error);
     if !errors
         .iter()
-        .any(|e| late(e).is_some() || address(e).is_some())
+        .any(|e| late(e).is_some() || address(of, e).is_some())
     {
         return;
     }
@@ -74,11 +104,11 @@ pub(super) fn tolerate(
     let broken: HashSet<Late> = before.iter().filter_map(late).collect();
     let addresses: HashSet<(&str, &str)> = before
         .iter()
-        .filter_map(|e| Some((address(e)?, e.detail.as_str())))
+        .filter_map(|e| Some((address(of, e)?, e.detail.as_str())))
         .collect();
     let stays = |e: &FieldError| {
         late(e).is_some_and(|rule| broken.contains(&rule))
-            || address(e).is_some_and(|address| addresses.contains(&(address, &e.detail)))
+            || address(of, e).is_some_and(|address| addresses.contains(&(address, &e.detail)))
     };
     errors.0.retain(|e| !stays(e));
 }
@@ -120,6 +150,95 @@ mod tests {
             let errors = update(group, kind, &labelled(object), object);
             assert_eq!(fields(&errors), Vec::<&str>::new(), "{kind}");
         }
+    }
+
+    /// What changing a label of an object that is there is told.
+    fn relabelled(group: &str, kind: &str, mut object: Value) -> Vec<String> {
+        object["metadata"] = json!({"name": "a", "namespace": "b", "uid": "u",
+            "resourceVersion": "1", "creationTimestamp": "2026-01-01T00:00:00Z"});
+        let namespaced = !matches!(kind, "Node" | "Namespace");
+        if !namespaced {
+            object["metadata"]
+                .as_object_mut()
+                .unwrap()
+                .remove("namespace");
+        }
+        if let Some(kind) = schema::kind(group, "v1", kind) {
+            crate::defaults::apply(kind, &mut object);
+        }
+        let errors = update(group, kind, &labelled(&object), &object);
+        errors.iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn addresses_in_old_forms_may_stay_where_they_may() {
+        let block = json!({"from": [{"ipBlock": {"cidr": "010.0.0.0/8"}}]});
+        let policy = json!({"spec": {"podSelector": {}, "policyTypes": ["Ingress"],
+            "ingress": [block]}});
+        assert_eq!(
+            relabelled("networking.k8s.io", "NetworkPolicy", policy),
+            [""; 0]
+        );
+        let endpoints = json!({"subsets": [{"addresses": [{"ip": "010.0.0.1"}]}]});
+        assert_eq!(relabelled("", "Endpoints", endpoints.clone()), [""; 0]);
+        let mut more = endpoints.clone();
+        more["subsets"][0]["notReadyAddresses"] = json!([{"ip": "10.0.0.1"}]);
+        let errors = update("", "Endpoints", &labelled(&more), &endpoints);
+        assert!(fields(&errors).contains(&"subsets[0].addresses[0].ip"));
+
+        let containers = json!([{"name": "c", "image": "i"}]);
+        let pod = json!({"spec": {"containers": containers,
+            "dnsConfig": {"nameservers": ["010.1.2.3"]}, "hostAliases": [{"ip": "010.1.2.3"}]}});
+        assert_eq!(
+            relabelled("", "Pod", pod),
+            [
+                "spec.dnsConfig.nameservers[0]: Invalid value: \"010.1.2.3\": must not have leading 0s",
+                "spec.hostAliases[0].ip: Invalid value: \"010.1.2.3\": must not have leading 0s",
+            ]
+        );
+        let node = json!({"spec": {"podCIDRs": ["010.0.0.0/24"]}});
+        assert_eq!(
+            relabelled("", "Node", node),
+            [
+                "spec.podCIDRs[0]: Invalid value: \"010.0.0.0/24\": must not have leading 0s in IP or prefix length"
+            ]
+        );
+    }
+
+    #[test]
+    fn a_token_may_stay_where_it_is_and_an_autoscaler_at_zero() {
+        let token = json!({"serviceAccountToken": {"path": "../../x", "expirationSeconds": 3600}});
+        let mut pod = json!({"spec": {"containers": [{"name": "c", "image": "i"}],
+            "serviceAccountName": "a",
+            "volumes": [{"name": "v", "projected": {"sources": [token]}}]}});
+        assert_eq!(relabelled("", "Pod", pod.clone()), [""; 0]);
+        pod["spec"]["serviceAccountName"] = json!("");
+        assert_eq!(
+            relabelled("", "Pod", pod),
+            [
+                "spec.volumes[0].projected.sources[0].serviceAccountToken: Forbidden: must not be specified when serviceAccountName is not set"
+            ]
+        );
+        let target = json!({"apiVersion": "apps/v1", "kind": "Deployment", "name": "d"});
+        let autoscaler =
+            json!({"spec": {"scaleTargetRef": target, "minReplicas": 0, "maxReplicas": 1}});
+        assert_eq!(
+            relabelled("autoscaling", "HorizontalPodAutoscaler", autoscaler),
+            [
+                "spec.metrics: Forbidden: must specify at least one Object or External metric to support scaling to zero replicas"
+            ]
+        );
+    }
+
+    #[test]
+    fn a_namespaces_finalizers_are_looked_at_again() {
+        let namespace = json!({"spec": {"finalizers": ["foo", "kubernetes"]}});
+        assert_eq!(
+            relabelled("", "Namespace", namespace),
+            [
+                "spec.finalizers: Invalid value: \"foo\": name is neither a standard finalizer name nor is it fully qualified"
+            ]
+        );
     }
 
     #[test]

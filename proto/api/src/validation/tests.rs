@@ -314,6 +314,7 @@ fn a_pull_secret_without_a_name_is_let_through() {
 #[test]
 fn a_token_may_hide_a_file() {
     let mut pod = pod();
+    pod["spec"]["serviceAccountName"] = json!("s");
     let items = json!([{"key": "k", "path": "a"}]);
     let token = json!({"serviceAccountToken": {"path": "a", "expirationSeconds": 3600}});
     let mut sources = json!([{"secret": {"name": "s", "items": items}}, token]);
@@ -381,4 +382,74 @@ fn an_address_is_its_own_name() {
             "metadata.name: Invalid value: \"x\": must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)"
         ]
     );
+}
+
+#[test]
+fn a_stop_signal_is_of_an_operating_system() {
+    let told = |os: Option<&str>| {
+        let mut pod = pod();
+        pod["spec"]["containers"][0]["lifecycle"] = json!({"stopSignal": "SIGUSR1"});
+        if let Some(os) = os {
+            pod["spec"]["os"] = json!({"name": os});
+        }
+        create("Pod", &pod)
+    };
+    let path = "spec.containers[0].lifecycle.stopSignal";
+    assert_eq!(
+        told(None),
+        [format!(
+            "{path}: Forbidden: may not be set for containers with empty `spec.os.name`"
+        )]
+    );
+    assert_eq!(told(Some("linux")), [""; 0]);
+    assert_eq!(
+        told(Some("windows")),
+        [format!(
+            "{path}: Unsupported value: \"SIGUSR1\": supported values: \"SIGKILL\", \"SIGTERM\""
+        )]
+    );
+}
+
+#[test]
+fn a_lease_has_a_known_strategy() {
+    let told = |strategy: &str| {
+        spec(
+            "coordination.k8s.io",
+            "Lease",
+            json!({"strategy": strategy}),
+        )
+    };
+    assert_eq!(told("OldestEmulationVersion"), [""; 0]);
+    assert_eq!(told("example.com/mine"), [""; 0]);
+    assert_eq!(
+        told("foo"),
+        [
+            "spec.strategy.strategy: Unsupported value: \"foo\": supported values: \"OldestEmulationVersion\""
+        ]
+    );
+}
+
+#[test]
+fn an_ip_address_is_named_canonically() {
+    let told = |name: &str| {
+        let parent = json!({"resource": "services", "name": "a", "namespace": "b"});
+        let object = json!({"metadata": {"name": name}, "spec": {"parentRef": parent}});
+        messages(super::create(
+            "networking.k8s.io",
+            "IPAddress",
+            false,
+            &object,
+        ))
+    };
+    assert_eq!(told("::1"), [""; 0]);
+    for (name, fault) in [
+        ("::ffff:1.2.3.4", "must not be an IPv4-mapped IPv6 address"),
+        ("1::0:1", "must be in canonical form (\"1::1\")"),
+        ("01.2.3.4", "must not have leading 0s"),
+    ] {
+        assert_eq!(
+            told(name),
+            [format!("metadata.name: Invalid value: {name:?}: {fault}")]
+        );
+    }
 }

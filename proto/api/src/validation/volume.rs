@@ -267,6 +267,24 @@ fn projected(source: &At<'_>, errors: &mut ErrorList) {
     }
 }
 
+/// Tokens are of a pod's service account; templates need not name one yet.
+pub(super) fn tokens_have_an_account(spec: &At<'_>, errors: &mut ErrorList) {
+    if spec.get("serviceAccountName").is_given() {
+        return;
+    }
+    for volume in spec.get("volumes").items() {
+        for source in volume.get("projected").get("sources").items() {
+            let token = source.get("serviceAccountToken");
+            if token.is_set() {
+                token.forbidden(
+                    errors,
+                    "must not be specified when serviceAccountName is not set",
+                );
+            }
+        }
+    }
+}
+
 fn trust_bundle(part: &At<'_>, errors: &mut ErrorList) {
     let (name, signer) = (part.get("name"), part.get("signerName"));
     match (name.is_set(), signer.is_set()) {
