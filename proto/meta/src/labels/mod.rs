@@ -38,6 +38,7 @@ pub enum Operator {
 pub struct Requirement {
     key: String,
     operator: Operator,
+    /// Sorted: a text may list thousands, and each object is asked about.
     values: Vec<String>,
 }
 
@@ -64,11 +65,11 @@ pub enum SelectorError {
 }
 
 impl Requirement {
-    /// Checks key and values. The values' order is kept (texts sort them).
+    /// Checks key and values.
     pub fn new(
         key: impl Into<String>,
         operator: Operator,
-        values: Vec<String>,
+        mut values: Vec<String>,
     ) -> Result<Self, ErrorList> {
         let key = key.into();
         let mut errs = ErrorList::new();
@@ -115,6 +116,7 @@ impl Requirement {
             }
         }
         errs.into_result()?;
+        values.sort_unstable();
         Ok(Self {
             key,
             operator,
@@ -130,13 +132,14 @@ impl Requirement {
         self.operator
     }
 
+    /// Sorted.
     pub fn values(&self) -> &[String] {
         &self.values
     }
 
     /// `value` is the label's value, `None` if the object does not have the label.
     pub fn matches(&self, value: Option<&str>) -> bool {
-        let listed = |v: &str| self.values.iter().any(|x| x == v);
+        let listed = |v: &str| self.values.binary_search_by(|x| x.as_str().cmp(v)).is_ok();
         match self.operator {
             Operator::In | Operator::Equals | Operator::DoubleEquals => value.is_some_and(listed),
             Operator::NotIn | Operator::NotEquals => !value.is_some_and(listed),
@@ -295,9 +298,7 @@ impl fmt::Display for Requirement {
             Operator::GreaterThan => (">", ""),
             Operator::LessThan => ("<", ""),
         };
-        let mut values: Vec<&str> = self.values.iter().map(String::as_str).collect();
-        values.sort_unstable();
-        write!(f, "{open}{}{close}", values.join(","))
+        write!(f, "{open}{}{close}", self.values.join(","))
     }
 }
 

@@ -72,6 +72,17 @@ fn errors_are_upstreams() {
 }
 
 #[test]
+fn values_in_any_order_are_found() {
+    let values = ["c", "a", "b"].map(str::to_owned).to_vec();
+    let requirement = Requirement::new("k", Operator::In, values).unwrap();
+    for listed in ["a", "b", "c"] {
+        assert!(requirement.matches(Some(listed)), "{listed}");
+    }
+    assert!(!requirement.matches(Some("d")));
+    assert_eq!(Selector::new([requirement]).to_string(), "k in (a,b,c)");
+}
+
+#[test]
 fn matches() {
     let l = labels(&[("app", "web"), ("tier", "1")]);
     for (s, want) in [
