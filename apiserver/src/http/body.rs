@@ -164,6 +164,22 @@ pub fn text(status: StatusCode, body: impl Into<String>) -> Response<Body> {
     response
 }
 
+/// What a request is answered that took too long: upstream's filter writes the status itself, as
+/// text whatever the client accepts, and does not say of which kind it is.
+pub fn out_of_time() -> Response<Body> {
+    const STATUS: &str = concat!(
+        r#"{"metadata":{},"status":"Failure","#,
+        r#""message":"Timeout: request did not complete within the allotted timeout","#,
+        r#""reason":"Timeout","details":{},"code":504}"#,
+        "\n"
+    );
+    let mut response = text(StatusCode::GATEWAY_TIMEOUT, STATUS);
+    response
+        .headers_mut()
+        .remove(header::X_CONTENT_TYPE_OPTIONS);
+    response
+}
+
 /// What a path that nobody serves is answered with.
 pub fn not_found() -> Response<Body> {
     text(StatusCode::NOT_FOUND, "404 page not found\n")
@@ -217,6 +233,21 @@ mod tests {
         assert!(text(refused).await.starts_with("{\n  \"kind\""));
         let done = status(&Status::success(), &request, false);
         assert!(text(done).await.starts_with("{\"kind\""));
+    }
+
+    #[tokio::test]
+    async fn a_request_out_of_time_is_answered_in_text() {
+        let response = out_of_time();
+        assert_eq!(response.status(), StatusCode::GATEWAY_TIMEOUT);
+        let headers = response.headers();
+        assert_eq!(headers[header::CONTENT_TYPE], "text/plain; charset=utf-8");
+        assert_eq!(headers.len(), 1);
+        let body = response.into_body().collect().await.unwrap().to_bytes();
+        let status: serde_json::Value = serde_json::from_slice(&body).unwrap();
+        assert_eq!(
+            (body.last(), &status["code"], status.get("kind")),
+            (Some(&b'\n'), &serde_json::json!(504), None)
+        );
     }
 
     #[test]

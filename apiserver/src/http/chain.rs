@@ -104,10 +104,7 @@ impl Chain {
                 let answer = tokio::time::timeout(limit, answer).await;
                 answer.unwrap_or_else(|_| {
                     fate = Fate::Terminated;
-                    Err(Status::timeout(
-                        "request did not complete within the allotted timeout",
-                        0,
-                    ))
+                    Ok(body::out_of_time())
                 })
             }
         };
