@@ -36,8 +36,10 @@ const ALIASES: &[(&str, &str, &str)] = &[
     ("events", "source", "source.component"),
     ("jobs", "status.successful", "status.succeeded"),
     ("pods", "spec.host", "spec.nodeName"),
-    ("pods", "status.podIPs", "status.podIP"),
 ];
+
+/// Selectable fields that upstream never gives a value.
+const VALUELESS: &[(&str, &str)] = &[("pods", "status.podIPs")];
 
 /// Selectable fields that another stored field stands in for when they are empty: events made
 /// through events.k8s.io tell their reporter and no source.
@@ -221,6 +223,12 @@ impl Path {
             .iter()
             .find(|(plural, alias, _)| *plural == resource.plural && *alias == name)
             .map_or(name, |(_, _, stored)| stored);
+        if VALUELESS.contains(&(resource.plural, name)) {
+            return Path {
+                numbers: Vec::new(),
+                ..Path::new(resource, name)
+            };
+        }
         let fallback = FALLBACKS
             .iter()
             .find(|(plural, field, _)| *plural == resource.plural && *field == name)
@@ -367,7 +375,7 @@ mod tests {
             "metadata": {"name": "a", "namespace": "ns", "uid": "u", "labels": {"x": "1", "y": ""},
                          "finalizers": ["f/g"]},
             "spec": {"nodeName": "n1", "hostNetwork": true, "containers": []},
-            "status": {"phase": "Running"},
+            "status": {"phase": "Running", "podIP": "10.0.0.1", "podIPs": [{"ip": "10.0.0.1"}]},
         });
         let bytes = store::encode(pods(), &pod).unwrap();
         let ingest = BuiltIn::new(pods(), "IPv4");
@@ -387,7 +395,8 @@ mod tests {
         assert_eq!(field("spec.nodeName"), "n1");
         assert_eq!(field("spec.hostNetwork"), "true");
         assert_eq!(field("status.phase"), "Running");
-        assert_eq!(field("status.podIP"), "");
+        assert_eq!(field("status.podIP"), "10.0.0.1");
+        assert_eq!(field("status.podIPs"), "");
         let back = store::decode(pods(), &got.bytes).unwrap();
         assert_eq!(back["metadata"]["resourceVersion"], "42");
         assert_eq!(back["metadata"]["finalizers"], json!(["f/g"]));
@@ -487,7 +496,13 @@ mod tests {
                     continue; // read as core's event
                 }
                 let path = Path::selectable(resource, name);
-                assert!(!path.numbers.is_empty(), "{} {name}", resource.plural);
+                let has_value = !VALUELESS.contains(&(resource.plural, *name));
+                assert_eq!(
+                    !path.numbers.is_empty(),
+                    has_value,
+                    "{} {name}",
+                    resource.plural
+                );
             }
         }
     }
