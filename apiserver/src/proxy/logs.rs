@@ -59,12 +59,8 @@ fn validate(query: &Query, split_streams: bool) -> Result<ErrorList, Status> {
     let bytes = number("limitBytes")?;
     let seconds = number("sinceSeconds")?;
     let since = query.get("sinceTime").filter(|t| !t.is_empty());
-    if let Some(since) = since
-        && since.parse::<jiff::Timestamp>().is_err()
-    {
-        return Err(Status::bad_request(format!(
-            "parsing time {since:?} as \"2006-01-02T15:04:05Z07:00\": cannot parse {since:?} as \"2006\""
-        )));
+    if let Some(since) = since {
+        codec::Instant::parse(since, false).map_err(|e| Status::bad_request(e.to_string()))?;
     }
     let mut errors = ErrorList::new();
     let whole = Path::root().key("");
@@ -228,7 +224,22 @@ mod tests {
         assert_eq!(of("sinceSeconds=1&sinceTime=2026-01-01T00:00:00Z").len(), 1);
         assert_eq!(of("stream=All").len(), 1);
         assert!(validate(&Query::parse("tailLines=x"), false).is_err());
-        assert!(validate(&Query::parse("sinceTime=x"), false).is_err());
+        let refused = |time: &str| {
+            let query = format!("sinceTime={time}");
+            let refused = validate(&Query::parse(&query), false).err();
+            refused.map(|status| status.message)
+        };
+        assert_eq!(refused("9999-12-31T23:59:59Z"), None);
+        for (time, problem) in [
+            ("2016-12-31T23:59:60Z", r#": second out of range"#),
+            (
+                "x",
+                r#" as "2006-01-02T15:04:05Z07:00": cannot parse "x" as "2006""#,
+            ),
+        ] {
+            let told = format!("parsing time {time:?}{problem}");
+            assert_eq!(refused(time), Some(told));
+        }
         let split = validate(&Query::parse("stream=Stdout&tailLines=1"), true);
         assert_eq!(split.unwrap().len(), 1);
     }

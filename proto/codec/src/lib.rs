@@ -30,6 +30,7 @@ mod wire;
 mod yaml;
 
 pub use special::fields_v1::compare as compare_values;
+pub use special::time::Instant;
 pub use yaml::write as write_yaml;
 
 pub use error::{Error, Result};
