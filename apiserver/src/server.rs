@@ -448,14 +448,13 @@ fn hostname() -> String {
         .unwrap_or_else(|_| "localhost".to_owned())
 }
 
-/// Issues service account tokens when there is a key to sign them with.
+/// Issues service account tokens.
 fn token_issuer(
     options: &AuthenticationOptions,
     clock: &authn::Clock,
-) -> anyhow::Result<Option<Arc<TokenIssuer>>> {
-    let Some(file) = &options.service_account_signing_key_file else {
-        return Ok(None);
-    };
+) -> anyhow::Result<Arc<TokenIssuer>> {
+    let file = (options.service_account_signing_key_file.as_ref())
+        .context("--service-account-signing-key-file is required to sign tokens")?;
     let pem = std::fs::read(file).with_context(|| format!("reading {}", file.display()))?;
     let issuer = options
         .service_account_issuer
@@ -466,7 +465,7 @@ fn token_issuer(
         [] => options.service_account_issuer.clone(),
         given => given.to_vec(),
     };
-    Ok(Some(Arc::new(TokenIssuer {
+    Ok(Arc::new(TokenIssuer {
         key: authn::keys::SigningKey::from_pem(&pem)
             .with_context(|| format!("the key in {}", file.display()))?,
         issuer,
@@ -475,7 +474,7 @@ fn token_issuer(
         extend_expiration: options.service_account_extend_token_expiration,
         clock: clock.clone(),
         new_uuid: Arc::new(|| uuid::Uuid::new_v4().to_string()),
-    })))
+    }))
 }
 
 /// Serves discovery documents.

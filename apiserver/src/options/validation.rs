@@ -73,6 +73,7 @@ impl Options {
             !self.admission.admission_control.0.is_empty() && named.iter().any(|l| !l.0.is_empty()),
             "admission-control and enable-admission-plugins/disable-admission-plugins flags are mutually exclusive",
         );
+        self.authentication.validate_signing(&mut mistakes);
         self.services
             .validate(self.serving.advertised(), &mut mistakes);
         // Without priority and fairness, two zeroes are no limit.
@@ -289,6 +290,23 @@ impl EtcdOptions {
             self.etcd_servers.0.is_empty(),
             "--etcd-servers must be specified",
         );
+        let [ca, certificate, key] = [&self.etcd_cafile, &self.etcd_certfile, &self.etcd_keyfile]
+            .map(|path| path.as_deref().filter(|path| !path.as_os_str().is_empty()));
+        let shown =
+            |path: Option<&Path>| path.map_or_else(String::new, |p| p.display().to_string());
+        mistakes.when(
+            certificate.is_some() != key.is_some(),
+            format!(
+                "KeyFile and CertFile must both be present[key: {}, cert: {}]",
+                shown(key),
+                shown(certificate)
+            ),
+        );
+        for path in [ca, certificate, key].into_iter().flatten() {
+            if let Err(error) = std::fs::metadata(path) {
+                mistakes.add(format!("open {}: {error}", path.display()));
+            }
+        }
     }
 }
 
@@ -317,6 +335,24 @@ impl ApiOptions {
 }
 
 impl AuthenticationOptions {
+    /// Tokens are signed.
+    fn validate_signing(&self, mistakes: &mut Mistakes) {
+        let is_named = |path: &std::path::PathBuf| !path.as_os_str().is_empty();
+        let is_signing = (self.service_account_signing_key_file.as_ref()).is_some_and(is_named);
+        let is_issuing = self
+            .service_account_issuer
+            .first()
+            .is_some_and(|i| !i.is_empty())
+            || !self.api_audiences.0.is_empty();
+        mistakes.when(
+            !is_signing,
+            match is_issuing {
+                true => "--service-account-signing-key-file, --service-account-issuer, and --api-audiences should be specified together",
+                false => "--service-account-signing-key-file and --service-account-issuer are required flags",
+            },
+        );
+    }
+
     fn validate(&self, mistakes: &mut Mistakes) {
         let max = self.service_account_max_token_expiration;
         mistakes.when(
@@ -489,6 +525,7 @@ mod tests {
             "--etcd-servers=http://127.0.0.1:2379",
             "--service-account-issuer=https://kubernetes.default.svc",
             "--service-account-key-file=/sa.pub",
+            "--service-account-signing-key-file=/sa.key",
         ];
         let args = base.iter().chain(args).map(Into::into);
         let options: Options = component::flags::parse("kube-apiserver", args).unwrap();
@@ -518,6 +555,14 @@ mod tests {
             ("--tls-min-version=foo", "unknown tls version \"foo\""),
             ("--tls-cipher-suites=FOO", "Cipher suite FOO not supported"),
             ("--tls-curve-preferences=X25519", "strconv.ParseInt"),
+            (
+                "--etcd-cafile=/nowhere/ca.crt",
+                "open /nowhere/ca.crt: No such file",
+            ),
+            (
+                "--etcd-certfile=/dev/null",
+                "KeyFile and CertFile must both be present[key: , cert: /dev/null]",
+            ),
             ("--storage-backend=etcd2", "--storage-backend invalid"),
             (
                 "--watch-cache-sizes=foo",
@@ -570,6 +615,10 @@ mod tests {
             (
                 "--service-account-issuer=https://kubernetes.default.svc",
                 "is already specified",
+            ),
+            (
+                "--service-account-signing-key-file=",
+                "--service-account-signing-key-file, --service-account-issuer, and --api-audiences should be",
             ),
             (
                 "--service-account-jwks-uri=http://x",
@@ -676,7 +725,7 @@ mod tests {
             component::flags::parse("kube-apiserver", ["kube-apiserver".into()]).unwrap();
         assert_eq!(
             options.validate().unwrap_err().to_string(),
-            "[--etcd-servers must be specified, service-account-issuer is a required flag, either `--service-account-key-file` or `--service-account-signing-endpoint` must be set]"
+            "[--etcd-servers must be specified, service-account-issuer is a required flag, either `--service-account-key-file` or `--service-account-signing-endpoint` must be set, --service-account-signing-key-file and --service-account-issuer are required flags]"
         );
     }
 

@@ -56,7 +56,7 @@ pub struct NotServed(&'static str);
 /// Subresources that speak another kind.
 pub fn endpoints(
     registry: &Registry,
-    tokens: Option<Arc<TokenIssuer>>,
+    issuer: Arc<TokenIssuer>,
     lookup: &Arc<dyn Lookup>,
 ) -> Result<HashMap<Endpoint, Arc<dyn Rest>>, NotServed> {
     let store = |group: &str, plural: &'static str| {
@@ -84,21 +84,19 @@ pub fn endpoints(
         ("apps", "replicasets"),
         ("apps", "statefulsets"),
     ] {
-        let scale = Scale {
-            workloads: store(group, plural)?,
-        };
-        rest.insert((group, plural, "scale"), Arc::new(scale));
+        // What is switched off is not scaled either.
+        if let Some(workloads) = registry.store(group, plural).cloned() {
+            rest.insert((group, plural, "scale"), Arc::new(Scale { workloads }));
+        }
     }
-    if let Some(issuer) = tokens {
-        rest.insert(
-            ("", "serviceaccounts", "token"),
-            Arc::new(Tokens {
-                service_accounts: store("", "serviceaccounts")?,
-                issuer,
-                lookup: lookup.clone(),
-            }),
-        );
-    }
+    rest.insert(
+        ("", "serviceaccounts", "token"),
+        Arc::new(Tokens {
+            service_accounts: store("", "serviceaccounts")?,
+            issuer,
+            lookup: lookup.clone(),
+        }),
+    );
     Ok(rest)
 }
 
