@@ -1,19 +1,6 @@
 //! `metav1.Duration`: Go's duration text in JSON, `{1: nanoseconds}` in protobuf.
 
-use meta::gofmt::Quoted;
-
 use crate::error::{Error, Result};
-
-const UNITS: [(&str, u64); 8] = [
-    ("ns", 1),
-    ("us", 1_000),
-    ("µs", 1_000),
-    ("μs", 1_000),
-    ("ms", 1_000_000),
-    ("s", 1_000_000_000),
-    ("m", 60_000_000_000),
-    ("h", 3_600_000_000_000),
-];
 
 /// Go's `time.Duration.String`: `1h0m0s`, `1.5s`, `20ms`.
 pub fn text(nanos: i64) -> String {
@@ -47,68 +34,7 @@ pub fn text(nanos: i64) -> String {
 
 /// Go's `time.ParseDuration`, in nanoseconds.
 pub fn parse(text: &str) -> Result<i64> {
-    let invalid = || Error::value(format!("time: invalid duration {}", Quoted(text)));
-    let (negative, mut rest) = match text.as_bytes().first() {
-        Some(b'-') => (true, &text[1..]),
-        Some(b'+') => (false, &text[1..]),
-        _ => (false, text),
-    };
-    if rest == "0" {
-        return Ok(0);
-    }
-    if rest.is_empty() {
-        return Err(invalid());
-    }
-    let mut total = 0u64;
-    while !rest.is_empty() {
-        let digits = |s: &str| s.bytes().take_while(u8::is_ascii_digit).count();
-        let whole = &rest[..digits(rest)];
-        rest = &rest[whole.len()..];
-        let mut fraction = "";
-        if let Some(after) = rest.strip_prefix('.') {
-            fraction = &after[..digits(after)];
-            rest = &after[fraction.len()..];
-        }
-        if whole.is_empty() && fraction.is_empty() {
-            return Err(invalid());
-        }
-        let end = rest
-            .bytes()
-            .take_while(|b| *b != b'.' && !b.is_ascii_digit())
-            .count();
-        let unit = &rest[..end];
-        rest = &rest[end..];
-        if unit.is_empty() {
-            let text = format!("time: missing unit in duration {}", Quoted(text));
-            return Err(Error::value(text));
-        }
-        let Some((_, size)) = UNITS.iter().find(|(name, _)| *name == unit) else {
-            let text = format!(
-                "time: unknown unit {} in duration {}",
-                Quoted(unit),
-                Quoted(text)
-            );
-            return Err(Error::value(text));
-        };
-        let whole: u64 = match whole {
-            "" => 0,
-            digits => digits.parse().map_err(|_| invalid())?,
-        };
-        // Digits past the eighteenth are below a nanosecond whatever the unit.
-        let fraction = &fraction[..fraction.len().min(18)];
-        let part = fraction.parse::<u128>().unwrap_or(0) * u128::from(*size)
-            / 10u128.pow(fraction.len() as u32);
-        total = whole
-            .checked_mul(*size)
-            .and_then(|v| v.checked_add(part as u64))
-            .and_then(|v| v.checked_add(total))
-            .filter(|v| *v <= 1 << 63)
-            .ok_or_else(invalid)?;
-    }
-    match negative {
-        true => Ok((total as i64).wrapping_neg()),
-        false => i64::try_from(total).map_err(|_| invalid()),
-    }
+    meta::duration::parse(text).map_err(|e| Error::value(e.to_string()))
 }
 
 #[cfg(test)]
