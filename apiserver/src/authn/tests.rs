@@ -537,6 +537,80 @@ fn who_is_trusted_without_being_an_authority_vouches_for_nobody_else() {
 }
 
 #[test]
+fn chains_are_as_long_and_end_in_whom_their_authorities_say() {
+    use rcgen::{BasicConstraints, ExtendedKeyUsagePurpose, IsCa, KeyUsagePurpose};
+    let named = |name: &str| {
+        let mut params = rcgen::CertificateParams::default();
+        params.distinguished_name = rcgen::DistinguishedName::new();
+        params
+            .distinguished_name
+            .push(rcgen::DnType::CommonName, name);
+        params
+    };
+    let authority = |name: &str, constraints: BasicConstraints| {
+        let mut params = named(name);
+        params.is_ca = IsCa::Ca(constraints);
+        params
+    };
+    let key = || rcgen::KeyPair::generate().unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("ca.crt");
+    let clock: Clock = Arc::new(Timestamp::now);
+    let believed = |root: &rcgen::CertifiedIssuer<'static, rcgen::KeyPair>,
+                    chain: &[CertificateDer<'static>]| {
+        std::fs::write(&path, root.pem()).unwrap();
+        let bundle = x509::CaBundle::load(&path).unwrap();
+        bundle.verify(chain, &clock).is_ok()
+    };
+    let root = |constraints| {
+        rcgen::CertifiedIssuer::self_signed(authority("root", constraints), key()).unwrap()
+    };
+    for (most, direct, through) in [
+        (BasicConstraints::Unconstrained, true, true),
+        (BasicConstraints::Constrained(1), true, true),
+        (BasicConstraints::Constrained(0), true, false),
+    ] {
+        let root = root(most);
+        let middle = authority("middle", BasicConstraints::Unconstrained);
+        let middle = rcgen::CertifiedIssuer::signed_by(middle, key(), &root).unwrap();
+        let ann = client(&root, "ann", "dev", CLIENT);
+        assert_eq!(believed(&root, &[ann]), direct, "{most:?}");
+        let bob = client(&middle, "bob", "dev", CLIENT);
+        let chain = [bob, middle.der().clone()];
+        assert_eq!(believed(&root, &chain), through, "{most:?}");
+        assert!(!believed(&root, &chain[..1]), "{most:?}");
+    }
+
+    let root = root(BasicConstraints::Unconstrained);
+    // In the middle: one that may not sign, one that is no authority.
+    let mut silent = authority("silent", BasicConstraints::Unconstrained);
+    silent.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+    for middle in [silent, named("nobody")] {
+        let middle = rcgen::CertifiedIssuer::signed_by(middle, key(), &root).unwrap();
+        let bob = client(&middle, "bob", "dev", CLIENT);
+        assert!(!believed(&root, &[bob, middle.der().clone()]));
+    }
+    // Clients that are authorities, or may be used for anything, or nothing is known of.
+    let signed = |params: rcgen::CertificateParams| {
+        let certificate = params.signed_by(&key(), &root).unwrap();
+        [certificate.der().clone()]
+    };
+    assert!(believed(
+        &root,
+        &signed(authority("ann", BasicConstraints::Unconstrained))
+    ));
+    let mut any = named("ann");
+    any.extended_key_usages = vec![ExtendedKeyUsagePurpose::Any];
+    assert!(believed(&root, &signed(any)));
+    let mut unknown = named("ann");
+    let mut extension =
+        rcgen::CustomExtension::from_oid_content(&[1, 3, 6, 1, 4, 1, 9], vec![5, 0]);
+    extension.set_criticality(true);
+    unknown.custom_extensions = vec![extension];
+    assert!(!believed(&root, &signed(unknown)));
+}
+
+#[test]
 fn authorities_vouch_while_they_are_valid_and_for_what_they_are() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("ca.crt");

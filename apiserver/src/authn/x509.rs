@@ -7,15 +7,14 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use component::serving::{is_authority, may_authenticate, verifier_of};
+use component::serving::verifier_of;
 use jiff::Timestamp;
 use parking_lot::Mutex;
 use rustls::server::danger::ClientCertVerifier;
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, UnixTime};
 use sha2::{Digest, Sha256};
-use x509_parser::oid_registry::OID_PKCS1_SHA1WITHRSA;
-use x509_parser::prelude::{FromDer, X509Certificate, X509Version};
+use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::service_account::CREDENTIAL_ID;
 use super::{AuthenticationError, Clock, User, authenticated};
@@ -115,17 +114,10 @@ impl CaBundle {
         let time = UnixTime::since_unix_epoch(std::time::Duration::from_secs(
             now.as_second().max(0) as u64,
         ));
-        let (_, parsed) = X509Certificate::from_der(leaf).map_err(|e| invalid(&e))?;
-        if parsed.version() == X509Version::V1 && !loaded.trusted.contains(leaf) {
-            loaded
-                .verify_unextended(&parsed, time)
-                .map_err(|e| invalid(&e))?;
-        } else {
-            loaded
-                .verifier
-                .verify_client_cert(leaf, intermediates, time)
-                .map_err(|e| invalid(&e))?;
-        }
+        loaded
+            .verifier
+            .verify_client_cert(leaf, intermediates, time)
+            .map_err(|e| invalid(&e))?;
 
         let mut until = Timestamp::MAX;
         for certificate in chain {
@@ -173,34 +165,6 @@ impl Loaded {
             verifier,
             known: Mutex::default(),
         })
-    }
-
-    /// Verifies a certificate of X.509 version 1, which rustls does not read. It has no extensions,
-    /// so it may be used for anything; it must have been issued by an authority of the bundle.
-    fn verify_unextended(
-        &self,
-        certificate: &X509Certificate<'_>,
-        now: UnixTime,
-    ) -> Result<(), String> {
-        may_authenticate(certificate, now)?;
-        // What it still proves is little (RFC 6194), and Go takes it no more.
-        if certificate.signature_algorithm.algorithm == OID_PKCS1_SHA1WITHRSA {
-            return Err("insecure algorithm SHA1-RSA".into());
-        }
-        let issued = |authority: &CertificateDer<'_>| {
-            X509Certificate::from_der(authority).is_ok_and(|(_, authority)| {
-                is_authority(&authority)
-                    && authority.subject().as_raw() == certificate.issuer().as_raw()
-                    && may_authenticate(&authority, now).is_ok()
-                    && certificate
-                        .verify_signature(Some(authority.public_key()))
-                        .is_ok()
-            })
-        };
-        if self.trusted.iter().any(issued) {
-            return Ok(());
-        }
-        Err("certificate signed by unknown authority".into())
     }
 }
 

@@ -5,64 +5,14 @@ use std::sync::Arc;
 
 use rustls::client::danger::HandshakeSignatureValid;
 use rustls::crypto::CryptoProvider;
-use rustls::server::WebPkiClientVerifier;
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::{
     CertificateError, DigitallySignedStruct, DistinguishedName, RootCertStore, SignatureScheme,
 };
 use rustls_pki_types::{CertificateDer, UnixTime};
-use x509_parser::prelude::{ASN1Time, FromDer, X509Certificate, X509Extension, X509Version};
+use x509_parser::prelude::{FromDer, X509Certificate};
 
-/// The certificate, if it is of X.509 version 1, which knows no extensions: `openssl x509 -req`
-/// makes such ones, and rustls does not read them.
-fn unextended<'c>(certificate: &'c CertificateDer<'_>) -> Option<X509Certificate<'c>> {
-    let (_, parsed) = X509Certificate::from_der(certificate).ok()?;
-    (parsed.version() == X509Version::V1).then_some(parsed)
-}
-
-/// Whether a certificate may vouch for others (RFC 5280, 6.1.4; before version 3 there was no way
-/// to say that it may not).
-pub fn is_authority(certificate: &X509Certificate<'_>) -> bool {
-    let says_so = match certificate.basic_constraints() {
-        Ok(Some(constraints)) => constraints.value.ca,
-        Ok(None) => certificate.version() != X509Version::V3,
-        Err(_) => false,
-    };
-    let may_sign = match certificate.key_usage() {
-        Ok(Some(usage)) => usage.value.key_cert_sign(),
-        Ok(None) => true,
-        Err(_) => false,
-    };
-    let understood = |extension: &X509Extension<'_>| {
-        let parsed = extension.parsed_extension();
-        !extension.critical || !parsed.unsupported() && parsed.error().is_none()
-    };
-    says_so && may_sign && certificate.extensions().iter().all(understood)
-}
-
-/// Whether a certificate is valid at a time.
-fn is_valid(certificate: &X509Certificate<'_>, now: UnixTime) -> bool {
-    let now = ASN1Time::from_timestamp(now.as_secs() as i64);
-    now.is_ok_and(|now| certificate.validity().is_valid_at(now))
-}
-
-/// Whether a certificate may be used by a client, and now.
-///
-/// # Errors
-///
-/// Why it may not.
-pub fn may_authenticate(certificate: &X509Certificate<'_>, now: UnixTime) -> Result<(), String> {
-    if !is_valid(certificate, now) {
-        return Err("certificate has expired or is not yet valid".into());
-    }
-    let usage = certificate
-        .extended_key_usage()
-        .map_err(|e| e.to_string())?;
-    if usage.is_some_and(|usage| !usage.value.any && !usage.value.client_auth) {
-        return Err("certificate specifies an incompatible key usage".into());
-    }
-    Ok(())
-}
+use super::client_chain;
 
 /// What verifies client certificates by a bundle of those that are trusted. rustls would take any
 /// of them for an anchor; one that is no authority is for itself only, as in Go.
@@ -94,20 +44,6 @@ struct Trusting {
     handshake: RequestClientCert,
 }
 
-impl Trusting {
-    /// Those who may vouch for clients now: webpki believes its anchors for ever and for anything.
-    fn authorities(&self, now: UnixTime) -> RootCertStore {
-        let mut authorities = RootCertStore::empty();
-        let vouching = self.trusted.iter().filter(|certificate| {
-            X509Certificate::from_der(certificate).is_ok_and(|(_, parsed)| {
-                is_authority(&parsed) && may_authenticate(&parsed, now).is_ok()
-            })
-        });
-        authorities.add_parsable_certificates(vouching.cloned());
-        authorities
-    }
-}
-
 impl ClientCertVerifier for Trusting {
     fn client_auth_mandatory(&self) -> bool {
         false
@@ -123,21 +59,9 @@ impl ClientCertVerifier for Trusting {
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<ClientCertVerified, rustls::Error> {
-        if self.trusted.contains(end_entity) {
-            let (_, parsed) = X509Certificate::from_der(end_entity)
-                .map_err(|_| rustls::Error::from(CertificateError::BadEncoding))?;
-            may_authenticate(&parsed, now).map_err(rustls::Error::General)?;
-            return Ok(ClientCertVerified::assertion());
-        }
-        let authorities = self.authorities(now);
-        if authorities.is_empty() {
-            return Err(CertificateError::UnknownIssuer.into());
-        }
-        let provider = self.handshake.provider.clone();
-        WebPkiClientVerifier::builder_with_provider(Arc::new(authorities), provider)
-            .build()
-            .map_err(|e| rustls::Error::General(e.to_string()))?
-            .verify_client_cert(end_entity, intermediates, now)
+        let provider = &self.handshake.provider;
+        client_chain::verify(end_entity, intermediates, &self.trusted, provider, now)?;
+        Ok(ClientCertVerified::assertion())
     }
 
     fn verify_tls12_signature(
@@ -164,7 +88,8 @@ impl ClientCertVerifier for Trusting {
 }
 
 /// Asks for a client certificate, accepts any or none, and verifies only that the client
-/// holds its key.
+/// holds its key. rustls does not read all certificates (those of X.509 version 1, those with
+/// extensions that it does not know), so it is given their keys.
 #[derive(Debug)]
 pub(super) struct RequestClientCert {
     hints: Vec<DistinguishedName>,
@@ -209,10 +134,10 @@ impl ClientCertVerifier for RequestClientCert {
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
         let algorithms = &self.provider.signature_verification_algorithms;
-        let Some(unextended) = unextended(cert) else {
+        let Ok((_, parsed)) = X509Certificate::from_der(cert) else {
             return rustls::crypto::verify_tls12_signature(message, cert, dss, algorithms);
         };
-        let key = &unextended.public_key().subject_public_key.data;
+        let key = &parsed.public_key().subject_public_key.data;
         let mut of_scheme = (algorithms.mapping.iter())
             .filter(|(scheme, _)| *scheme == dss.scheme)
             .flat_map(|(_, algorithms)| algorithms.iter());
@@ -229,13 +154,11 @@ impl ClientCertVerifier for RequestClientCert {
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
         let algorithms = &self.provider.signature_verification_algorithms;
-        match unextended(cert) {
-            None => rustls::crypto::verify_tls13_signature(message, cert, dss, algorithms),
-            Some(unextended) => {
-                let key = unextended.public_key().raw.into();
-                rustls::crypto::verify_tls13_signature_with_raw_key(message, &key, dss, algorithms)
-            }
-        }
+        let Ok((_, parsed)) = X509Certificate::from_der(cert) else {
+            return rustls::crypto::verify_tls13_signature(message, cert, dss, algorithms);
+        };
+        let key = parsed.public_key().raw.into();
+        rustls::crypto::verify_tls13_signature_with_raw_key(message, &key, dss, algorithms)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {

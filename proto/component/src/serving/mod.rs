@@ -4,6 +4,7 @@
 //! What must not be here: who may do what; a handler is told the peer's certificates.
 
 mod client_cert;
+mod client_chain;
 mod gathered;
 mod policy;
 mod streams;
@@ -32,7 +33,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::coalesced::Coalesced;
 use crate::panics::{Contained, Panicked};
-pub use client_cert::{is_authority, may_authenticate, verifier_of};
+pub use client_cert::verifier_of;
 use gathered::{Corked, Gathered};
 pub use policy::{PolicyError, TlsPolicy};
 use streams::Streams;
