@@ -162,8 +162,8 @@ fn objects_of_the_api_are_out_of_reach() {
             "csidrivers (via CSI volumes)",
         ),
         (
-            "volumes: [{name: v, projected: {sources: [{serviceAccountToken: {path: t}}]}}]",
-            "serviceaccounts (via projected volumes)",
+            "volumes: [{name: v, projected: {sources: [{configMap: {name: c}}]}}]",
+            "configmaps",
         ),
     ] {
         let manifest = POD.replace("containers", &format!("{spec}, containers"));

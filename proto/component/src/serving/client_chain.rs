@@ -71,8 +71,8 @@ struct Link<'c> {
 
 impl<'c> Link<'c> {
     fn read(der: &'c CertificateDer<'c>) -> Option<Self> {
-        let (_, parsed) = X509Certificate::from_der(der).ok()?;
-        Some(Self { der, parsed })
+        let (rest, parsed) = X509Certificate::from_der(der).ok()?;
+        rest.is_empty().then_some(Self { der, parsed })
     }
 }
 
