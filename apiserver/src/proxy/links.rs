@@ -3,21 +3,19 @@
 //!
 //! A page is changed piece by piece as it comes, whatever its length.
 
-use std::io::Write;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::io::Write as _;
+use std::time::{Duration, Instant};
 
-use bytes::Bytes;
+use bytes::{Buf as _, Bytes};
 use flate2::Compression;
-use flate2::write::{DeflateDecoder, DeflateEncoder, GzDecoder, GzEncoder};
+use flate2::write::{DeflateDecoder, DeflateEncoder, GzEncoder, MultiGzDecoder};
 use futures::stream;
 use http::Response;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http_body_util::{BodyExt as _, StreamBody};
-use hyper::body::Frame;
-use lol_html::html_content::Element;
-use lol_html::send::{HtmlRewriter, SendHandlerTypes, Settings};
-use lol_html::{OutputSink, element};
+use hyper::body::{Body as _, Frame};
 
+use super::html::Rewriter;
 use crate::http::body::{Body, BoxError};
 
 /// Where the proxied place is for the client, and for us.
@@ -30,35 +28,6 @@ pub struct Links {
     /// Whom the client believes to ask.
     pub host: String,
 }
-
-/// Attributes that hold a URL (HTML 4.01's index of attributes, and HTML 5's), by element.
-const URLS: [(&str, &[&str]); 25] = [
-    ("a", &["href"]),
-    ("applet", &["codebase"]),
-    ("area", &["href"]),
-    ("audio", &["src"]),
-    ("base", &["href"]),
-    ("blockquote", &["cite"]),
-    ("body", &["background"]),
-    ("button", &["formaction"]),
-    ("command", &["icon"]),
-    ("del", &["cite"]),
-    ("embed", &["src"]),
-    ("form", &["action"]),
-    ("frame", &["longdesc", "src"]),
-    ("head", &["profile"]),
-    ("html", &["manifest"]),
-    ("iframe", &["longdesc", "src"]),
-    ("img", &["longdesc", "src", "usemap"]),
-    ("input", &["src", "usemap", "formaction"]),
-    ("ins", &["cite"]),
-    ("link", &["href"]),
-    ("object", &["classid", "codebase", "data", "usemap"]),
-    ("q", &["cite"]),
-    ("script", &["src"]),
-    ("source", &["src"]),
-    ("video", &["poster", "src"]),
-];
 
 /// What a backend says about whom it serves is not so for who asks the API server.
 const CROSS_ORIGIN: [HeaderName; 4] = [
@@ -103,22 +72,23 @@ impl Links {
         let kind = text(&head.headers, &header::CONTENT_TYPE).unwrap_or_default();
         let is_page = kind.split(';').next().unwrap_or_default().trim() == "text/html";
         let coding = text(&head.headers, &header::CONTENT_ENCODING).map(str::to_owned);
-        if !is_page {
+        if !is_page || body.is_end_stream() {
             return Response::from_parts(head, body);
         }
-        match Page::new(self.clone(), coding.as_deref().unwrap_or_default()) {
-            Some(page) => {
+        let body = match Page::new(self.clone(), coding.as_deref().unwrap_or_default(), body) {
+            Ok(page) => {
                 head.headers.remove(header::CONTENT_LENGTH);
-                Response::from_parts(head, page.of(body))
+                page.into_body()
             }
-            None => {
+            Err(body) => {
                 tracing::warn!(
                     ?coding,
                     "the links of a page in this coding are not changed"
                 );
-                Response::from_parts(head, body)
+                body
             }
-        }
+        };
+        Response::from_parts(head, body)
     }
 }
 
@@ -160,6 +130,12 @@ fn clean(path: &str) -> String {
     format!("/{}{slash}", parts.join("/"))
 }
 
+/// Text that is changed without a pause. What comes of it may be thirty times as long.
+const PIECE: usize = 4 << 10;
+
+/// What has been changed is sent when it is as long as this, or when there is no more of it yet.
+const FRAME: usize = 16 << 10;
+
 /// A page as it goes to the client, in the coding in which it came.
 enum Encoder {
     Plain(Vec<u8>),
@@ -176,6 +152,14 @@ impl Encoder {
         }
     }
 
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<()> {
+        match self {
+            Encoder::Plain(out) => out.write_all(bytes),
+            Encoder::Gzip(out) => out.write_all(bytes),
+            Encoder::Deflate(out) => out.write_all(bytes),
+        }
+    }
+
     fn finish(&mut self) -> std::io::Result<()> {
         match self {
             Encoder::Plain(_) => Ok(()),
@@ -185,143 +169,185 @@ impl Encoder {
     }
 }
 
-/// What has been changed and not yet sent.
-#[derive(Clone)]
-struct Output(Arc<Mutex<Encoder>>);
-
-impl Output {
-    fn with<T>(&self, act: impl FnOnce(&mut Encoder) -> T) -> T {
-        act(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
-    }
-
-    fn take(&self) -> Bytes {
-        self.with(|encoder| std::mem::take(encoder.buffer()).into())
-    }
-}
-
-impl OutputSink for Output {
-    fn handle_chunk(&mut self, chunk: &[u8]) {
-        // Writing to memory does not fail.
-        let _ = self.with(|encoder| match encoder {
-            Encoder::Plain(out) => out.write_all(chunk),
-            Encoder::Gzip(out) => out.write_all(chunk),
-            Encoder::Deflate(out) => out.write_all(chunk),
-        });
-    }
-}
-
-/// Changes links. Whatever is no page is passed on as it is.
-struct Rewriter(HtmlRewriter<'static, Output>);
-
-impl Write for Rewriter {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.0.write(bytes).map_err(std::io::Error::other)?;
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
-}
-
 /// A page as it comes.
 enum Decoder {
-    Plain(Rewriter),
-    Gzip(GzDecoder<Rewriter>),
-    Deflate(DeflateDecoder<Rewriter>),
+    Plain(Vec<u8>),
+    Gzip(MultiGzDecoder<Vec<u8>>),
+    Deflate(DeflateDecoder<Vec<u8>>),
 }
 
 impl Decoder {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<()> {
+    /// Unpacks some of it, to no more than twice what flate2 has room for (32 KiB), and says how
+    /// much that was; none where the packed page has ended.
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
         match self {
-            Decoder::Plain(to) => to.write_all(bytes),
-            Decoder::Gzip(to) => to.write_all(bytes),
-            Decoder::Deflate(to) => to.write_all(bytes),
+            Decoder::Plain(out) => out.write(&bytes[..bytes.len().min(FRAME)]),
+            Decoder::Gzip(out) => out.write(bytes),
+            Decoder::Deflate(out) => out.write(bytes),
         }
     }
 
-    fn finish(self) -> std::io::Result<()> {
-        let rewriter = match self {
-            Decoder::Plain(to) => to,
-            Decoder::Gzip(to) => to.finish()?,
-            Decoder::Deflate(to) => to.finish()?,
-        };
-        rewriter.0.end().map_err(std::io::Error::other)
+    fn finish(&mut self) -> std::io::Result<()> {
+        match self {
+            Decoder::Plain(_) => Ok(()),
+            Decoder::Gzip(out) => out.try_finish(),
+            Decoder::Deflate(out) => out.try_finish(),
+        }
+    }
+
+    fn buffer(&mut self) -> &mut Vec<u8> {
+        match self {
+            Decoder::Plain(out) => out,
+            Decoder::Gzip(out) => out.get_mut(),
+            Decoder::Deflate(out) => out.get_mut(),
+        }
     }
 }
 
+/// Lets others have their turn, and tokio look at what has come for them, after each millisecond.
+/// That of sending what has been made counts too: where nobody needs to be waited for, it is most.
+struct Turns {
+    began: Instant,
+}
+
+impl Turns {
+    const LENGTH: Duration = Duration::from_millis(1);
+
+    async fn next(&mut self) {
+        if self.began.elapsed() >= Self::LENGTH {
+            // As a task of its own: this one is also woken by the backend's, which is no turn of
+            // those whose sockets nobody has looked at yet.
+            let _ = tokio::spawn(tokio::task::yield_now()).await;
+            self.began = Instant::now();
+        }
+    }
+}
+
+/// A page whose links are changed while it is read.
 struct Page {
+    body: Body,
+    /// Packed, as it came.
+    come: Bytes,
     input: Decoder,
-    output: Output,
+    /// The page behind `come` has come already.
+    has_ended: bool,
+    /// Unpacked, and how much of it has been changed.
+    text: Vec<u8>,
+    changed: usize,
+    rewriter: Rewriter,
+    output: Encoder,
+    turns: Turns,
 }
 
 impl Page {
-    /// `None` for a coding that is not known.
-    fn new(links: Links, coding: &str) -> Option<Page> {
+    /// # Errors
+    /// The body, as its coding is not known.
+    fn new(links: Links, coding: &str, body: Body) -> Result<Page, Body> {
         let best = Compression::best();
-        let encoder = match coding {
-            "" => Encoder::Plain(Vec::new()),
-            "gzip" => Encoder::Gzip(GzEncoder::new(Vec::new(), Compression::default())),
-            "deflate" => Encoder::Deflate(DeflateEncoder::new(Vec::new(), best)),
-            _ => return None,
+        let (input, output) = match coding {
+            "" => (Decoder::Plain(Vec::new()), Encoder::Plain(Vec::new())),
+            "gzip" => (
+                Decoder::Gzip(MultiGzDecoder::new(Vec::new())),
+                Encoder::Gzip(GzEncoder::new(Vec::new(), Compression::default())),
+            ),
+            "deflate" => (
+                Decoder::Deflate(DeflateDecoder::new(Vec::new())),
+                Encoder::Deflate(DeflateEncoder::new(Vec::new(), best)),
+            ),
+            _ => return Err(body),
         };
-        let output = Output(Arc::new(Mutex::new(encoder)));
-        let change = move |element: &mut Element<'_, '_, SendHandlerTypes>| change(&links, element);
-        let settings = Settings::new_send()
-            .with_strict(false)
-            .append_element_content_handler(element!("*", change));
-        let rewriter = Rewriter(HtmlRewriter::new(settings, output.clone()));
-        let input = match coding {
-            "gzip" => Decoder::Gzip(GzDecoder::new(rewriter)),
-            "deflate" => Decoder::Deflate(DeflateDecoder::new(rewriter)),
-            _ => Decoder::Plain(rewriter),
-        };
-        Some(Page { input, output })
+        Ok(Page {
+            body,
+            come: Bytes::new(),
+            input,
+            has_ended: false,
+            text: Vec::new(),
+            changed: 0,
+            rewriter: Rewriter::new(move |url| links.through(url)),
+            output,
+            turns: Turns {
+                began: Instant::now(),
+            },
+        })
     }
 
-    /// The page's body, changed as it is read.
-    fn of(self, body: Body) -> Body {
-        let step = |state: Option<(Page, Body)>| async move {
-            let Some((mut page, mut body)) = state else {
-                return Ok::<_, BoxError>(None);
-            };
-            let next = loop {
-                match body.frame().await.transpose()? {
-                    None => {
-                        page.input.finish()?;
-                        page.output.with(Encoder::finish)?;
-                        break None;
-                    }
-                    Some(frame) => {
-                        let Ok(bytes) = frame.into_data() else {
-                            continue;
-                        };
-                        page.input.write(&bytes)?;
-                        let bytes = page.output.take();
-                        if !bytes.is_empty() {
-                            return Ok(Some((Frame::data(bytes), Some((page, body)))));
-                        }
-                    }
+    /// The page as it goes to the client, changed as it is read.
+    fn into_body(self) -> Body {
+        let frames = stream::try_unfold(Some(self), |page| async {
+            match page {
+                Some(page) => page.frame().await.map(Some),
+                None => Ok(None),
+            }
+        });
+        StreamBody::new(frames).boxed_unsync()
+    }
+
+    /// The next part of the page, and what is behind it.
+    async fn frame(mut self) -> Result<(Frame<Bytes>, Option<Page>), BoxError> {
+        loop {
+            let ready = self.output.buffer().len();
+            let left = self.changed < self.text.len() || !self.come.is_empty();
+            if ready >= FRAME || ready > 0 && !left && !self.has_ended {
+                let bytes = std::mem::take(self.output.buffer());
+                return Ok((Frame::data(bytes.into()), Some(self)));
+            }
+            self.turns.next().await;
+            if left {
+                self.step()?;
+            } else if self.has_ended {
+                self.end()?;
+                let bytes = std::mem::take(self.output.buffer());
+                return Ok((Frame::data(bytes.into()), None));
+            } else {
+                match self.body.frame().await.transpose()? {
+                    None => self.input_ended()?,
+                    Some(frame) => self.come = frame.into_data().unwrap_or_default(),
                 }
-            };
-            Ok(Some((Frame::data(page.output.take()), next)))
-        };
-        StreamBody::new(stream::try_unfold(Some((self, body)), step)).boxed_unsync()
-    }
-}
-
-fn change(links: &Links, element: &mut Element<'_, '_, SendHandlerTypes>) -> Result<(), BoxError> {
-    let name = element.tag_name();
-    let Some((_, attributes)) = URLS.iter().find(|(element, _)| *element == name) else {
-        return Ok(());
-    };
-    for attribute in *attributes {
-        let url = element.get_attribute(attribute);
-        if let Some(url) = url.and_then(|url| links.through(&url)) {
-            element.set_attribute(attribute, &url)?;
+            }
         }
     }
-    Ok(())
+
+    /// Changes a piece of what has been unpacked, or unpacks some more.
+    fn step(&mut self) -> std::io::Result<()> {
+        if self.changed < self.text.len() {
+            let end = self.text.len().min(self.changed + PIECE);
+            let mut changed = Vec::with_capacity(2 * PIECE);
+            let piece = &self.text[self.changed..end];
+            self.rewriter.write(piece, &mut changed);
+            self.changed = end;
+            return self.output.write(&changed);
+        }
+        match self.input.write(&self.come)? {
+            // What stands behind a packed page is none of it.
+            0 => self.input_ended()?,
+            taken => {
+                self.come.advance(taken);
+                self.unpacked();
+            }
+        }
+        Ok(())
+    }
+
+    fn input_ended(&mut self) -> std::io::Result<()> {
+        self.come.clear();
+        self.has_ended = true;
+        self.input.finish()?;
+        self.unpacked();
+        Ok(())
+    }
+
+    fn unpacked(&mut self) {
+        self.text.clear();
+        self.changed = 0;
+        std::mem::swap(&mut self.text, self.input.buffer());
+    }
+
+    fn end(&mut self) -> std::io::Result<()> {
+        let mut held_back = Vec::new();
+        self.rewriter.finish(&mut held_back);
+        self.output.write(&held_back)?;
+        self.output.finish()
+    }
 }
 
 #[cfg(test)]
@@ -398,13 +424,54 @@ mod tests {
         }
     }
 
+    fn gzip(text: &str) -> Vec<u8> {
+        let mut packed = GzEncoder::new(Vec::new(), Compression::default());
+        packed.write_all(text.as_bytes()).unwrap();
+        packed.finish().unwrap()
+    }
+
+    fn gunzip(packed: &[u8]) -> String {
+        let mut text = String::new();
+        flate2::read::GzDecoder::new(packed)
+            .read_to_string(&mut text)
+            .unwrap();
+        text
+    }
+
+    #[tokio::test]
+    async fn long_pages_are_never_there_as_a_whole() {
+        let packed = gzip(&"<a href=/x>".repeat(100_000));
+        let body = crate::http::body::full(packed);
+        let Ok(page) = Page::new(links(), "gzip", body) else {
+            panic!("gzip is known");
+        };
+        let (mut next, mut gone) = (Some(page), Vec::new());
+        while let Some(page) = next {
+            let (frame, behind) = page.frame().await.unwrap();
+            let sent = frame.into_data().unwrap();
+            assert!(sent.len() < 4 * FRAME);
+            gone.extend_from_slice(&sent);
+            next = behind;
+            let held = next.as_ref().map_or(0, |page| page.text.len());
+            assert!(held <= 64 << 10, "{held}");
+        }
+        let link = "<a href=\"/api/v1/namespaces/a/pods/b/proxy/x\">";
+        assert_eq!(gunzip(&gone), link.repeat(100_000));
+    }
+
     #[tokio::test]
     async fn pages_stay_in_their_coding() {
-        let mut packed = GzEncoder::new(Vec::new(), Compression::default());
+        let (_, body) = page("gzip", vec![gzip(BEFORE)]).await;
+        assert_eq!(gunzip(&body), AFTER);
+        let twice = [gzip(BEFORE), gzip(BEFORE)].concat();
+        let (_, body) = page("gzip", vec![twice]).await;
+        assert_eq!(gunzip(&body), [AFTER, AFTER].concat());
+        let mut packed = DeflateEncoder::new(Vec::new(), Compression::default());
         packed.write_all(BEFORE.as_bytes()).unwrap();
-        let (_, body) = page("gzip", vec![packed.finish().unwrap()]).await;
+        let followed = [packed.finish().unwrap(), b"more".to_vec()].concat();
+        let (_, body) = page("deflate", vec![followed]).await;
         let mut text = String::new();
-        flate2::read::GzDecoder::new(&*body)
+        flate2::read::DeflateDecoder::new(&*body)
             .read_to_string(&mut text)
             .unwrap();
         assert_eq!(text, AFTER);

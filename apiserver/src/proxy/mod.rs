@@ -8,6 +8,7 @@
 mod backend;
 mod component_statuses;
 mod forward;
+mod html;
 mod kubelet;
 mod links;
 mod logs;
