@@ -66,14 +66,57 @@ pub fn wants_upgrade(headers: &HeaderMap) -> bool {
             .any(|token| token.trim().eq_ignore_ascii_case("upgrade"))
 }
 
+/// Removes what a neighbour says is between it and us only (RFC 9110, 7.6.1). A client's must go
+/// before we add anything: it shall not have that removed.
+pub fn remove_named(headers: &mut HeaderMap) {
+    let named: Vec<HeaderValue> = headers
+        .get_all(header::CONNECTION)
+        .iter()
+        .cloned()
+        .collect();
+    for names in named.iter().filter_map(|v| v.to_str().ok()) {
+        // What is left of `TE` is decided where the rest is stripped.
+        for name in names.split(',').map(str::trim) {
+            if !name.eq_ignore_ascii_case("te") {
+                headers.remove(name);
+            }
+        }
+    }
+}
+
 fn strip(headers: &mut HeaderMap, upgrading: bool) {
+    if !upgrading {
+        headers.remove(header::CONNECTION);
+        headers.remove(header::UPGRADE);
+    }
     for name in HOP_BY_HOP {
         headers.remove(name);
     }
     headers.remove("keep-alive");
-    if !upgrading {
-        headers.remove(header::CONNECTION);
-        headers.remove(header::UPGRADE);
+    headers.remove("proxy-connection");
+}
+
+/// What a request says to the backend. Whether trailers are understood is the client's matter.
+fn strip_request(headers: &mut HeaderMap, upgrading: bool) {
+    let codings = headers.get_all(header::TE).iter();
+    let takes_trailers = codings
+        .filter_map(|v| v.to_str().ok())
+        .flat_map(|v| v.split(','))
+        .any(|coding| coding.trim().eq_ignore_ascii_case("trailers"));
+    strip(headers, upgrading);
+    if takes_trailers {
+        headers.insert(header::TE, HeaderValue::from_static("trailers"));
+    }
+}
+
+/// What an answer says to the client, with the names of its trailers, which come only in chunks.
+fn strip_response(headers: &mut HeaderMap) {
+    let in_chunks = headers.contains_key(header::TRANSFER_ENCODING);
+    let trailers: Vec<HeaderValue> = headers.get_all(header::TRAILER).iter().cloned().collect();
+    remove_named(headers);
+    strip(headers, false);
+    for names in trailers.into_iter().filter(|_| in_chunks) {
+        headers.append(header::TRAILER, names);
     }
 }
 
@@ -99,7 +142,7 @@ impl Backend {
             let response = response.map(|_| crate::http::body::empty());
             return Ok(websocket::upgraded(response, tunnel(client, backend)));
         }
-        strip(response.headers_mut(), false);
+        strip_response(response.headers_mut());
         Ok(response.map(passed_on))
     }
 
@@ -186,7 +229,7 @@ impl Backend {
             body,
             upgrade: _,
         } = outgoing;
-        strip(&mut headers, upgrading);
+        strip_request(&mut headers, upgrading);
         if !headers.contains_key(header::HOST) {
             let host = HeaderValue::from_str(&self.authority());
             headers.insert(header::HOST, host.map_err(Status::internal)?);
@@ -260,6 +303,35 @@ mod tests {
         assert!(wants_upgrade(&headers));
         strip(&mut headers, false);
         assert!(headers.is_empty());
+    }
+
+    #[test]
+    fn what_is_between_neighbours_is_not_passed_on() {
+        let from = |pairs: &[(&'static str, &'static str)]| -> HeaderMap {
+            let pairs = pairs.iter();
+            pairs
+                .map(|(name, value)| {
+                    let name = HeaderName::from_static(name);
+                    (name, HeaderValue::from_static(value))
+                })
+                .collect()
+        };
+        let mut request = from(&[
+            ("connection", "close, X-Hop, TE"),
+            ("x-hop", "a"),
+            ("te", "gzip, trailers"),
+            ("trailer", "etag"),
+            ("accept", "b"),
+        ]);
+        remove_named(&mut request);
+        strip_request(&mut request, false);
+        assert_eq!(request, from(&[("accept", "b"), ("te", "trailers")]));
+        let mut answer = from(&[("trailer", "etag"), ("transfer-encoding", "chunked")]);
+        strip_response(&mut answer);
+        assert_eq!(answer, from(&[("trailer", "etag")]));
+        let mut answer = from(&[("trailer", "etag"), ("content-length", "1")]);
+        strip_response(&mut answer);
+        assert_eq!(answer, from(&[("content-length", "1")]));
     }
 
     /// What becomes of a request for an upgrade that is answered so.

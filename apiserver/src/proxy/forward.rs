@@ -10,9 +10,10 @@ use meta::{GroupResource, Status};
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 use serde_json::Value;
 
-use super::backend::{Backend, Outgoing, wants_upgrade};
+use super::backend::{Backend, Outgoing, remove_named, wants_upgrade};
 use super::kubelet::Kubelets;
 use super::links::Links;
+use super::sniff;
 use super::tls::{ClientTls, Files};
 use crate::http::body::Body;
 use crate::http::context::RequestContext;
@@ -131,6 +132,9 @@ async fn forward(backend: Backend, request: &mut RequestContext) -> Result<Respo
         target = format!("{target}?{query}");
     }
     let mut headers = std::mem::take(&mut request.headers);
+    if !upgrades {
+        remove_named(&mut headers);
+    }
     if let Some(host) = host {
         headers.insert(header::HOST, host);
     }
@@ -151,7 +155,7 @@ async fn forward(backend: Backend, request: &mut RequestContext) -> Result<Respo
     let response = backend.send(outgoing).await?;
     Ok(match response.status() {
         StatusCode::SWITCHING_PROTOCOLS => response,
-        _ => links.lead(response),
+        _ => sniff::with_type(links.lead(response)).await,
     })
 }
 

@@ -236,6 +236,10 @@ struct Page {
     changed: usize,
     rewriter: Rewriter,
     output: Encoder,
+    /// All of it has been sent.
+    is_whole: bool,
+    /// What follows the page.
+    trailers: Option<Frame<Bytes>>,
     turns: Turns,
 }
 
@@ -265,6 +269,8 @@ impl Page {
             changed: 0,
             rewriter: Rewriter::new(move |url| links.through(url)),
             output,
+            is_whole: false,
+            trailers: None,
             turns: Turns {
                 began: Instant::now(),
             },
@@ -284,6 +290,11 @@ impl Page {
 
     /// The next part of the page, and what is behind it.
     async fn frame(mut self) -> Result<(Frame<Bytes>, Option<Page>), BoxError> {
+        if self.is_whole
+            && let Some(trailers) = self.trailers.take()
+        {
+            return Ok((trailers, None));
+        }
         loop {
             let ready = self.output.buffer().len();
             let left = self.changed < self.text.len() || !self.come.is_empty();
@@ -296,12 +307,17 @@ impl Page {
                 self.step()?;
             } else if self.has_ended {
                 self.end()?;
+                self.is_whole = true;
                 let bytes = std::mem::take(self.output.buffer());
-                return Ok((Frame::data(bytes.into()), None));
+                let behind = self.trailers.is_some().then_some(self);
+                return Ok((Frame::data(bytes.into()), behind));
             } else {
                 match self.body.frame().await.transpose()? {
                     None => self.input_ended()?,
-                    Some(frame) => self.come = frame.into_data().unwrap_or_default(),
+                    Some(frame) => match frame.into_data() {
+                        Ok(data) => self.come = data,
+                        Err(frame) => self.trailers = Some(frame),
+                    },
                 }
             }
         }
@@ -457,6 +473,22 @@ mod tests {
         }
         let link = "<a href=\"/api/v1/namespaces/a/pods/b/proxy/x\">";
         assert_eq!(gunzip(&gone), link.repeat(100_000));
+    }
+
+    #[tokio::test]
+    async fn trailers_follow_the_page() {
+        let trailers = HeaderMap::from_iter([(header::ETAG, HeaderValue::from_static("x"))]);
+        let frames = [
+            Frame::data(BEFORE.into()),
+            Frame::trailers(trailers.clone()),
+        ];
+        let body = StreamBody::new(stream::iter(frames.map(Ok))).boxed_unsync();
+        let Ok(page) = Page::new(links(), "", body) else {
+            panic!("no coding is known");
+        };
+        let sent = page.into_body().collect().await.unwrap();
+        assert_eq!(sent.trailers(), Some(&trailers));
+        assert_eq!(sent.to_bytes(), AFTER);
     }
 
     #[tokio::test]

@@ -13,6 +13,7 @@ mod kubelet;
 mod links;
 mod logs;
 mod metrics;
+mod sniff;
 mod streams;
 mod target;
 mod tls;
