@@ -26,6 +26,8 @@ pub struct Target<'a> {
     pub fields: FieldManager<'a>,
     /// Server-side apply: the change notes by itself who owns what.
     pub apply: bool,
+    /// The stored object must have this uid, unless it is empty: the one of what is PUT.
+    pub uid: &'a str,
 }
 
 impl Target<'_> {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use futures::future::BoxFuture;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
-use meta::{ErrorList, FieldError, GroupKind, Path, Status, labels};
+use meta::{GroupKind, GroupResource, Status, labels};
 use serde_json::{Value, json};
 
 use super::convert::api_version;
@@ -63,18 +63,15 @@ fn selector(value: &Value) -> String {
     parsed.map(|s| s.to_string()).unwrap_or_default()
 }
 
-fn validate(scale: &Value) -> Result<(), Status> {
-    let replicas = &scale["spec"]["replicas"];
-    if replicas.as_i64().unwrap_or(0) >= 0 {
+/// Its metadata are checked too, though nothing but the resource version and the managers is kept
+/// of them.
+fn validate(scale: &Value, name: &str) -> Result<(), Status> {
+    let (group, kind) = ("autoscaling", "Scale");
+    let errors = api::validation::create(group, kind, true, scale);
+    if errors.is_empty() {
         return Ok(());
     }
-    let errs = ErrorList::from(vec![FieldError::invalid(
-        &Path::new("spec").child("replicas"),
-        replicas,
-        "must be greater than or equal to 0",
-    )]);
-    let kind = GroupKind::new("autoscaling", "Scale");
-    Err(Status::invalid(&kind, meta(scale).name(), &errs))
+    Err(Status::invalid(&GroupKind::new(group, kind), name, &errors))
 }
 
 impl Rest for Scale {
@@ -107,11 +104,13 @@ impl Rest for Scale {
                 if !target.apply {
                     target.fields.note(Some(&before), &mut scale, now);
                 }
-                validate(&scale)?;
+                validate(&scale, target.name)?;
                 let asked = meta(&scale);
                 if !asked.uid().is_empty() && asked.uid() != meta(workload).uid() {
+                    let resource = target.group_resource();
+                    let part = format!("{}/scale", resource.resource);
                     return Err(Status::conflict(
-                        &resource,
+                        &GroupResource::new(&resource.group, &part),
                         target.name,
                         format!(
                             "Precondition failed: UID in precondition: {}, UID in object meta: {}",
@@ -145,7 +144,7 @@ impl Rest for Scale {
             };
             let update = Update {
                 change: &change,
-                uid: None,
+                uid: (!target.uid.is_empty()).then_some(target.uid),
                 // The managers of the workload are told from those of the scale.
                 noted: true,
                 force_create: false,
@@ -171,11 +170,32 @@ mod tests {
         assert_eq!(scale["spec"]["replicas"], 3);
         assert_eq!(scale["status"], json!({"replicas": 2, "selector": "a=b"}));
         assert_eq!(selector(&json!({"a": "b", "c": "d"})), "a=b,c=d");
-        assert_eq!(
-            validate(&json!({"spec": {"replicas": -1}}))
-                .unwrap_err()
-                .code,
-            422
-        );
+    }
+
+    #[test]
+    fn a_scale_is_checked_with_its_metadata() {
+        let checked = |metadata: Value, replicas: i64| {
+            let mut scale = json!({"metadata": {"name": "d", "namespace": "ns"},
+                "spec": {"replicas": replicas}});
+            for (key, value) in metadata.as_object().into_iter().flatten() {
+                scale["metadata"][key] = value.clone();
+            }
+            validate(&scale, "d").map_err(|status| {
+                assert_eq!(status.code, 422);
+                let causes = status.details.unwrap_or_default().causes;
+                causes.into_iter().map(|c| c.field).collect::<Vec<_>>()
+            })
+        };
+        assert_eq!(checked(json!({"labels": {"a": "b"}}), 1), Ok(()));
+        assert_eq!(checked(json!({}), -1), Err(vec!["spec.replicas".into()]));
+        for (metadata, field) in [
+            (json!({"labels": {"a b": ""}}), "metadata.labels"),
+            (json!({"annotations": {"a b": ""}}), "metadata.annotations"),
+            (json!({"finalizers": ["x"]}), "metadata.finalizers[0]"),
+            (json!({"generation": -1}), "metadata.generation"),
+            (json!({"generateName": "A_"}), "metadata.generateName"),
+        ] {
+            assert_eq!(checked(metadata, 0), Err(vec![field.into()]));
+        }
     }
 }

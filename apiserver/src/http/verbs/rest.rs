@@ -19,7 +19,7 @@ use crate::registry::managed::{FieldManager, Spoken};
 use crate::registry::object_meta::meta;
 use crate::registry::options::{PatchType, WriteOptions};
 use crate::registry::rest::{Reply, Rest, Target};
-use crate::registry::store::Change;
+use crate::registry::store::{Change, warn_duplicate_owners};
 
 /// Any verb.
 pub(super) async fn answer(
@@ -62,10 +62,14 @@ pub(super) async fn answer(
             (rest.create(target, object).await?, StatusCode::CREATED)
         }
         "update" => {
-            let (object, options) = input::to_update(request, expected).await?;
+            let (mut object, options) = input::to_update(request, expected).await?;
             check_name(&object, request)?;
+            warn_duplicate_owners(&mut object, &request.warnings, false);
             let writer = Writer::new(request, &options);
-            let target = target(resource, request, &options, writer.of(spoken, None));
+            let target = Target {
+                uid: meta(&object).uid(),
+                ..target(resource, request, &options, writer.of(spoken, None))
+            };
             let change: &Change<'_> = &|_| Ok(object.clone());
             (
                 Reply::Object(rest.update(target, change).await?),
@@ -81,12 +85,17 @@ pub(super) async fn answer(
                 apply: patch.kind == PatchType::Apply,
                 ..target(resource, request, &options, fields)
             };
-            let change = |current: Option<&Value>| match patch.kind {
-                PatchType::Apply => patch.merge(&fields, current, expected, request),
-                _ => {
-                    let current = current.map(|c| patch.subject(c)).unwrap_or_default();
-                    patch.apply(current, expected, request)
-                }
+            let change = |current: Option<&Value>| {
+                let mut object = match patch.kind {
+                    PatchType::Apply => patch.merge(&fields, current, expected, request)?,
+                    _ => {
+                        let current = current.map(|c| patch.subject(c)).unwrap_or_default();
+                        patch.apply(current, expected, request)?
+                    }
+                };
+                check_name(&object, request)?;
+                warn_duplicate_owners(&mut object, &request.warnings, true);
+                Ok(object)
             };
             (
                 Reply::Object(rest.update(target, &change).await?),
@@ -149,5 +158,6 @@ fn target<'a>(
         warnings: &request.warnings,
         fields,
         apply: false,
+        uid: "",
     }
 }

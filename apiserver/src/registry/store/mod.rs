@@ -496,7 +496,8 @@ fn ensure_namespace(object: &mut Value, expected: &str) -> Result<(), Status> {
     ))
 }
 
-fn warn_duplicate_owners(object: &mut Value, warnings: &Warnings, after_admission: bool) {
+/// Takes owners out that are named twice, and warns of them.
+pub fn warn_duplicate_owners(object: &mut Value, warnings: &Warnings, after_admission: bool) {
     let duplicates = super::object_meta::dedup_owner_references(object);
     if duplicates.is_empty() {
         return;

@@ -1,4 +1,4 @@
-//! HorizontalPodAutoscalers, as `v2` (which is stored) has them; and disruption budgets.
+//! HorizontalPodAutoscalers, as `v2` (which is stored) has them; scales; and disruption budgets.
 
 use meta::field::{ErrorList, FieldError};
 use meta::quantity::Quantity;
@@ -26,6 +26,15 @@ pub(super) const RULES: &[Rules] = &[
                 new.get("status").get(field).non_negative(errors);
             }
         },
+    },
+    // It is not stored, and checked as if it were new whenever it is written.
+    Rules {
+        group: "autoscaling",
+        kind: "Scale",
+        name: format::dns1123_subdomain,
+        object: |at, errors| at.get("spec").get("replicas").non_negative(errors),
+        update: any_update,
+        status: any_update,
     },
     Rules {
         group: "policy",
