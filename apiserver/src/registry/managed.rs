@@ -568,18 +568,19 @@ fn owns_replicas(entry: &Entry) -> bool {
 }
 
 /// The managers of a workload after its scale was written, whose managers these are.
+///
+/// Who owns the replicas by updates has the scale's version in one list and the workload's in the
+/// other, and so is never found again: it loses them, and comes to own them as if it were new, by
+/// an entry beside the one that it has. Of two entries that are the same the last one read counts,
+/// which is the other: whoever writes next, the replicas belong to nobody. So it is upstream, and
+/// whether an apply conflicts depends on it.
 pub fn workload_entries(workload: &Value, scale: Option<&Value>, version: &str) -> Option<Value> {
-    // The version of updates is the scale's in one list and the workload's in the other.
-    let same = |a: &Entry, b: &Entry| {
-        (&a.id.manager, a.id.operation, &a.id.subresource)
-            == (&b.id.manager, b.id.operation, &b.id.subresource)
-    };
     let mut owners = Managed::read(scale)?.entries;
     owners.retain(owns_replicas);
     let mut written = Managed::default();
     for mut entry in Managed::read(meta(workload).get("managedFields"))?.entries {
         if owns_replicas(&entry) {
-            match owners.iter().position(|owner| same(owner, &entry)) {
+            match owners.iter().position(|owner| owner.id == entry.id) {
                 Some(i) => {
                     owners.swap_remove(i);
                 }
@@ -598,7 +599,8 @@ pub fn workload_entries(workload: &Value, scale: Option<&Value>, version: &str) 
             &owner.id.subresource,
         );
         // Upstream looks for the time where a new owner has none yet.
-        written.put(Entry::new(id, version, REPLICAS.clone()));
+        let entry = Entry::new(id, version, REPLICAS.clone());
+        written.entries.push(entry);
     }
     let mut entries = written.write();
     for entry in entries
@@ -716,6 +718,36 @@ mod tests {
             entries[0]["fieldsV1"],
             r#"{"f:ports":{"k:{\"port\":443}":{},"k:{\"port\":80}":{}}}"#
         );
+    }
+
+    #[test]
+    fn a_scale_that_is_the_same_takes_the_replicas_from_their_owner() {
+        let mut workload = deployment(1);
+        workload["metadata"]["labels"] = json!({"a": "b"});
+        manager("creator", "").note(None, &mut workload, Timestamp::UNIX_EPOCH);
+        let scaled = |workload: &mut Value| {
+            let scale = scale_entries(workload);
+            workload["metadata"]["managedFields"] =
+                workload_entries(workload, scale.as_ref(), "apps/v1").unwrap();
+        };
+        let rest = r#"{"f:metadata":{"f:labels":{".":{},"f:a":{}}}}"#;
+        scaled(&mut workload);
+        assert_eq!(
+            fields(&workload),
+            [
+                ("creator", r#"{"f:spec":{"f:replicas":{}}}"#),
+                ("creator", rest)
+            ]
+        );
+        scaled(&mut workload);
+        assert_eq!(fields(&workload), [("creator", rest)]);
+        // Appliers are the same in every version.
+        let entries = &mut workload["metadata"]["managedFields"];
+        entries[0]["operation"] = json!("Apply");
+        entries[0]["fieldsV1"] = json!(r#"{"f:spec":{"f:replicas":{}}}"#);
+        let applied = workload.clone();
+        scaled(&mut workload);
+        assert_eq!(workload, applied);
     }
 
     #[test]
