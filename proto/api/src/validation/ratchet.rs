@@ -15,6 +15,8 @@ use super::at::At;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum Late {
     SelectorValue,
+    SpreadSelector,
+    WildcardRule,
     HugePages,
     SecretName,
     DeletionCost,
@@ -23,17 +25,17 @@ enum Late {
 }
 
 impl Late {
-    fn broken_by((group, kind): (&str, &str), error: &FieldError) -> Option<Late> {
+    /// The rule that an error of an object is about.
+    fn of((group, kind): (&str, &str), object: &At<'_>, error: &FieldError) -> Option<Late> {
         let field = error.field.as_str();
+        if let Some(rule) = Late::of_selector((group, kind), field) {
+            return Some(rule);
+        }
+        if kind == "Ingress" && is_in_wildcard_rule(object, field) {
+            return Some(Late::WildcardRule);
+        }
         if error.ty != ErrorType::Invalid {
             return None;
-        }
-        if field.contains(".matchExpressions[") && field.contains("].values[") {
-            // These selectors are younger than the rule, or always had to be readable.
-            let is_strict = group == "admissionregistration.k8s.io"
-                || field.contains(".clusterTrustBundle.")
-                || (group == "apps" && kind != "DaemonSet" && field.starts_with("spec.selector."));
-            return (!is_strict).then_some(Late::SelectorValue);
         }
         if field.starts_with("spec.tls[") && field.ends_with("].secretName") {
             return Some(Late::SecretName);
@@ -52,6 +54,60 @@ impl Late {
         let whole = error.detail.contains("is not positive integer multiple of");
         (pages && whole).then_some(Late::HugePages)
     }
+
+    /// Label selectors that were not looked at once. Others are younger than the rule, or always
+    /// had to be readable.
+    fn of_selector((group, kind): (&str, &str), field: &str) -> Option<Late> {
+        let any = field.contains("Selector.");
+        if any && field.contains(".topologySpreadConstraints[") {
+            return Some(Late::SpreadSelector);
+        }
+        let affinity = field.contains(".podAffinity.") || field.contains(".podAntiAffinity.");
+        let own = match (group, kind) {
+            ("apps", "DaemonSet")
+            | ("batch", "Job")
+            | ("policy", "PodDisruptionBudget")
+            | ("", "PersistentVolumeClaim") => field.starts_with("spec.selector."),
+            ("networking.k8s.io", "NetworkPolicy")
+            | (
+                "admissionregistration.k8s.io",
+                "ValidatingWebhookConfiguration" | "MutatingWebhookConfiguration",
+            ) => any,
+            ("rbac.authorization.k8s.io", "ClusterRole") => field.starts_with("aggregationRule."),
+            ("storage.k8s.io", "CSIStorageCapacity") => field.starts_with("nodeTopology."),
+            _ => false,
+        };
+        (own || (any && affinity)).then_some(Late::SelectorValue)
+    }
+
+    /// Whether an object with this error breaks the rule.
+    fn is_broken_by(self, (_, kind): (&str, &str), error: &FieldError) -> bool {
+        // The selectors of peers are not asked.
+        self != Late::SelectorValue
+            || kind != "NetworkPolicy"
+            || error.field.starts_with("spec.podSelector.")
+    }
+
+    /// Whether this error may stay where the rule was broken before.
+    fn excuses(self, error: &FieldError) -> bool {
+        let field = error.field.as_str();
+        self != Late::SelectorValue
+            || (error.ty == ErrorType::Invalid
+                && field.contains(".matchExpressions[")
+                && field.contains("].values["))
+    }
+}
+
+/// What a rule of an ingress for hosts `*.…` says. It was not looked at once.
+fn is_in_wildcard_rule(ingress: &At<'_>, field: &str) -> bool {
+    let place = field
+        .strip_prefix("spec.rules[")
+        .and_then(|rest| rest.split_once("].http"));
+    let Some(index) = place.and_then(|(index, _)| index.parse().ok()) else {
+        return false;
+    };
+    let rule = ingress.get("spec").get("rules").items().nth(index);
+    rule.is_some_and(|rule| rule.get("host").text().contains('*'))
 }
 
 /// An address or network that can be read, if not in the form it should have, in a field where it
@@ -93,7 +149,7 @@ pub(super) fn tolerate(
     {
         errors.0.retain(|e| !e.field.starts_with(part));
     }
-    let late = |error: &FieldError| Late::broken_by(of, error);
+    let late = |error: &FieldError| Late::of(of, new, error).filter(|rule| rule.excuses(error));
     if !errors
         .iter()
         .any(|e| late(e).is_some() || address(of, e).is_some())
@@ -101,7 +157,10 @@ pub(super) fn tolerate(
         return;
     }
     let before = before();
-    let broken: HashSet<Late> = before.iter().filter_map(late).collect();
+    let broken: HashSet<Late> = before
+        .iter()
+        .filter_map(|e| Late::of(of, old, e).filter(|rule| rule.is_broken_by(of, e)))
+        .collect();
     let addresses: HashSet<(&str, &str)> = before
         .iter()
         .filter_map(|e| Some((address(of, e)?, e.detail.as_str())))
@@ -227,6 +286,94 @@ mod tests {
             [
                 "spec.metrics: Forbidden: must specify at least one Object or External metric to support scaling to zero replicas"
             ]
+        );
+    }
+
+    #[test]
+    fn selectors_excuse_those_that_are_looked_at_with_them() {
+        let bad = json!({"matchExpressions": [
+            {"key": "a", "operator": "In", "values": ["bad value!"]}]});
+        let hook = json!({"webhooks": [{"name": "a.b.c", "sideEffects": "None",
+            "clientConfig": {"url": "https://a.b/"}, "admissionReviewVersions": ["v1"],
+            "namespaceSelector": bad}]});
+        for kind in [
+            "ValidatingWebhookConfiguration",
+            "MutatingWebhookConfiguration",
+        ] {
+            let group = "admissionregistration.k8s.io";
+            assert_eq!(relabelled(group, kind, hook.clone()), [""; 0], "{kind}");
+        }
+        let peer = json!({"spec": {"podSelector": {}, "policyTypes": ["Ingress"],
+            "ingress": [{"from": [{"podSelector": bad}]}]}});
+        let of_peer = "spec.ingress[0].from[0].podSelector.matchExpressions[0].values[0]: ";
+        let told = relabelled("networking.k8s.io", "NetworkPolicy", peer.clone());
+        assert!(told.len() == 1 && told[0].starts_with(of_peer), "{told:?}");
+        let mut both = peer;
+        both["spec"]["podSelector"] = bad.clone();
+        assert_eq!(
+            relabelled("networking.k8s.io", "NetworkPolicy", both),
+            [""; 0]
+        );
+
+        let term = json!({"topologyKey": "t", "labelSelector": bad});
+        let claim = json!({"spec": {"accessModes": ["ReadWriteOnce"], "selector": bad,
+            "resources": {"requests": {"storage": "1Gi"}}}});
+        let spread = json!({"maxSkew": 1, "topologyKey": "t", "labelSelector": bad,
+            "whenUnsatisfiable": "DoNotSchedule"});
+        let metadata = json!({"name": "a", "namespace": "b", "uid": "u", "resourceVersion": "1",
+            "creationTimestamp": "2026-01-01T00:00:00Z"});
+        let mut old = json!({"metadata": metadata, "spec": {
+            "selector": {"matchLabels": {"a": "b"}},
+            "template": {"metadata": {"labels": {"a": "b"}}, "spec": {
+                "affinity": {"podAffinity":
+                    {"requiredDuringSchedulingIgnoredDuringExecution": [term]}},
+                "containers": [{"name": "c", "image": "i"}]}}}});
+        let kind = schema::kind("apps", "v1", "Deployment").unwrap();
+        crate::defaults::apply(kind, &mut old);
+        let mut new = old.clone();
+        let pod = &mut new["spec"]["template"]["spec"];
+        pod["topologySpreadConstraints"] = json!([spread]);
+        pod["volumes"] = json!([{"name": "v", "ephemeral": {"volumeClaimTemplate": claim}}]);
+        let affinity = &mut pod["affinity"];
+        affinity["podAntiAffinity"] = affinity["podAffinity"].clone();
+        let pod = "spec.template.spec";
+        let expression = "matchExpressions[0].values[0]";
+        let errors = update("apps", "Deployment", &new, &old);
+        assert_eq!(
+            fields(&errors),
+            [
+                format!(
+                    "{pod}.volumes[0].ephemeral.volumeClaimTemplate.spec.selector.{expression}"
+                ),
+                format!("{pod}.topologySpreadConstraints[0].labelSelector.{expression}"),
+            ]
+        );
+        let mut later = new.clone();
+        later["spec"]["template"]["spec"]["topologySpreadConstraints"][0]["labelSelector"]["matchExpressions"]
+            [0]["operator"] = json!("Near");
+        let errors = update("apps", "Deployment", &later, &new);
+        assert_eq!(errors.len(), 1);
+    }
+
+    #[test]
+    fn rules_of_wildcard_hosts_may_stay_wrong() {
+        let ingress = |host: &str| {
+            let service = json!({"name": "s", "port": {"number": 80}});
+            let path = json!({"path": "/a//b", "pathType": "Prefix",
+                "backend": {"service": service}});
+            json!({"spec": {"rules": [{"host": host, "http": {"paths": [path]}}]}})
+        };
+        let told = |host| relabelled("networking.k8s.io", "Ingress", ingress(host));
+        assert_eq!(told("*.good.host"), [""; 0]);
+        let wrong = told("*.bad_host.com");
+        assert!(
+            wrong.len() == 1 && wrong[0].starts_with("spec.rules[0].host: "),
+            "{wrong:?}"
+        );
+        let wrong = told("good.host");
+        assert!(
+            wrong.len() == 1 && wrong[0].starts_with("spec.rules[0].http.paths[0].path: "),
+            "{wrong:?}"
         );
     }
 
