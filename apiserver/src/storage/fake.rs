@@ -14,7 +14,7 @@ use tokio::sync::{RwLock, watch};
 
 use super::{Change, KeyValue, Page, Result, Revision, Storage, StorageError, Watch};
 
-pub(super) struct Fake {
+pub struct Fake {
     state: Arc<Mutex<State>>,
     /// What watchers wait for.
     moved: watch::Sender<Moved>,
@@ -86,7 +86,7 @@ impl State {
 }
 
 impl Fake {
-    pub(super) fn new() -> Arc<Self> {
+    pub fn new() -> Arc<Self> {
         Arc::new(Self {
             state: Arc::new(Mutex::new(State {
                 revision: 1,

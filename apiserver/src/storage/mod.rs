@@ -14,7 +14,7 @@ pub mod keys;
 pub mod metrics;
 
 #[cfg(test)]
-mod fake;
+pub mod fake;
 #[cfg(test)]
 mod tests;
 

@@ -88,7 +88,10 @@ impl Store {
         mut object: Value,
     ) -> Result<(Value, Option<Undo>), Status> {
         let cx = self.context(write);
-        let undo = match self.hooks.get() {
+        // The hooks are those of the object itself: a Service that comes by its status has no
+        // addresses.
+        let hooks = self.hooks.get().filter(|_| write.subresource.is_empty());
+        let undo = match hooks {
             Some(hooks) => hooks.begin_create(&cx, &mut object).await?,
             None => None,
         };

@@ -13,6 +13,8 @@ mod delete;
 pub mod errors;
 mod list;
 mod modify;
+#[cfg(test)]
+mod tests;
 mod update;
 
 use std::collections::HashSet;

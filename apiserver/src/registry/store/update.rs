@@ -248,19 +248,21 @@ impl Store {
     }
 
     fn check_uid(&self, write: &Write<'_>, update: &Update<'_>, old: &Value) -> Result<(), Status> {
-        let Some(wanted) = update.uid.filter(|uid| *uid != meta(old).uid()) else {
-            return Ok(());
-        };
+        match update.uid {
+            Some(wanted) if wanted != meta(old).uid() => {
+                Err(self.other_uid(write, wanted, meta(old).uid()))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// `found` is empty where there is no object.
+    fn other_uid(&self, write: &Write<'_>, wanted: &str, found: &str) -> Status {
         let key = self.key(write.namespace, write.name);
         let message = format!(
-            "StorageError: invalid object, Code: 4, Key: {key}, ResourceVersion: 0, AdditionalErrorMsg: Precondition failed: UID in precondition: {wanted}, UID in object meta: {}",
-            meta(old).uid()
+            "StorageError: invalid object, Code: 4, Key: {key}, ResourceVersion: 0, AdditionalErrorMsg: Precondition failed: UID in precondition: {wanted}, UID in object meta: {found}"
         );
-        Err(Status::conflict(
-            &self.group_resource(),
-            write.name,
-            message,
-        ))
+        Status::conflict(&self.group_resource(), write.name, message)
     }
 
     /// The object's resourceVersion must be the current one, or absent where that is allowed.
@@ -304,14 +306,17 @@ impl Store {
         write: &Write<'_>,
         update: &Update<'_>,
     ) -> Result<Attempt, Status> {
-        let allowed = self.strategy.allow_create_on_update() || update.force_create;
-        if !allowed || !write.subresource.is_empty() {
+        // Where a PUT may create, one of the status may, too: of a Service.
+        let applied = update.force_create && write.subresource.is_empty();
+        if !self.strategy.allow_create_on_update() && !applied {
             return Err(Status::not_found(&self.group_resource(), write.name));
         }
+        if let Some(wanted) = update.uid {
+            return Err(self.other_uid(write, wanted, ""));
+        }
         let mut object = (update.change)(None)?;
-        let applied = meta(&object).uid().to_owned();
-        let applied = (update.force_create && !applied.is_empty()).then_some(applied.as_str());
-        if let Some(uid) = update.uid.or(applied) {
+        let uid = meta(&object).uid();
+        if update.force_create && !uid.is_empty() {
             let message = format!(
                 "uid mismatch: the provided object specified uid {uid}, and no existing object was found"
             );

@@ -329,11 +329,13 @@ fn traffic_policies(spec: &At<'_>, errors: &mut ErrorList) {
         internal.one_of(errors, &["Cluster", "Local"]);
     }
     let health = spec.get("healthCheckNodePort");
-    if health.is_given() && !needs_health_check(spec) {
-        health.invalid(
+    match (needs_health_check(spec), health.is_given()) {
+        (true, false) => health.required(errors, ""),
+        (false, true) => health.invalid(
             errors,
             "may only be set when `type` is 'LoadBalancer' and `externalTrafficPolicy` is 'Local'",
-        );
+        ),
+        _ => {}
     }
     let distribution = spec.get("trafficDistribution");
     if distribution.is_set() {
