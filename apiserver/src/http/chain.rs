@@ -3,7 +3,9 @@
 //!
 //! What must not be here: what a verb does.
 
+use std::pin::pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use component::flags::GoDuration;
@@ -101,8 +103,8 @@ impl Chain {
             Ok(None) => self.filtered(&connection, &mut request, &mut fate).await,
             Ok(Some(limit)) => {
                 let answer = self.filtered(&connection, &mut request, &mut fate);
-                let answer = tokio::time::timeout(limit, answer).await;
-                answer.unwrap_or_else(|_| {
+                let answer = within(limit, answer).await;
+                answer.unwrap_or_else(|| {
                     fate = Fate::Terminated;
                     Ok(body::out_of_time())
                 })
@@ -282,6 +284,20 @@ fn deadline(request: &RequestContext, most: Duration) -> Result<Option<Duration>
     }))
 }
 
+/// What a future comes to; `None`, and the future ends where it is, once it waits and the time is
+/// over. A timer alone would tell of that later: who works for long and then waits for a moment
+/// only, as for etcd, would be done first.
+async fn within<F: Future>(limit: Duration, future: F) -> Option<F::Output> {
+    let mut future = pin!(future);
+    let mut timer = pin!(tokio::time::sleep(limit));
+    std::future::poll_fn(|cx| match future.as_mut().poll(cx) {
+        Poll::Ready(output) => Poll::Ready(Some(output)),
+        Poll::Pending if timer.deadline() <= tokio::time::Instant::now() => Poll::Ready(None),
+        Poll::Pending => timer.as_mut().poll(cx).map(|()| None),
+    })
+    .await
+}
+
 fn too_many_requests() -> Response<Body> {
     let mut response = body::text(
         StatusCode::TOO_MANY_REQUESTS,
@@ -296,6 +312,24 @@ fn too_many_requests() -> Response<Body> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn who_worked_beyond_the_time_ends_when_it_waits() {
+        let limit = Duration::from_millis(1);
+        let began = Instant::now();
+        let mut written = false;
+        let late = within(limit, async {
+            while began.elapsed() < 2 * limit {}
+            tokio::task::yield_now().await;
+            written = true;
+        });
+        assert_eq!(late.await, None);
+        assert!(!written);
+        // What has been done is told, however late.
+        let done = within(limit, async { while began.elapsed() < 4 * limit {} });
+        assert_eq!(done.await, Some(()));
+        assert_eq!(within(limit, std::future::pending::<()>()).await, None);
+    }
 
     #[test]
     fn paths_are_decoded() {

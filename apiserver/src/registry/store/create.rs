@@ -149,6 +149,7 @@ impl Store {
             }
         } else {
             let mut bytes = self.stored_bytes(object)?;
+            self.last_call(&bytes).await;
             let ttl = self.strategy.ttl(object);
             let storage = &self.env.storage;
             let mut written = storage.create(&key, bytes.clone(), ttl).await;

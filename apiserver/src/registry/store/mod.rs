@@ -21,6 +21,7 @@ use std::collections::HashSet;
 use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
+use component::aside::LONG;
 use jiff::Timestamp;
 use meta::{GroupResource, Status};
 use parking_lot::Mutex;
@@ -251,6 +252,14 @@ impl Store {
         encode_as(self.env.media, self.resource, object)
             .map(Bytes::from)
             .map_err(Status::internal)
+    }
+
+    /// Before these bytes are written. To make many of them took long: if nobody waits for them any
+    /// more, now is the last time to end without a write of which nobody knows whether it was done.
+    async fn last_call(&self, bytes: &[u8]) {
+        if bytes.len() > LONG {
+            tokio::task::yield_now().await;
+        }
     }
 
     /// What has just been written, as reads will have it.

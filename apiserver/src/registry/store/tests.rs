@@ -156,3 +156,18 @@ async fn the_status_of_what_is_not_there_may_create_it_without_hooks() {
     let missing = pods.put(&status, &json!({}), None).await.unwrap_err();
     assert_eq!(missing.code, 404);
 }
+
+#[tokio::test]
+async fn who_waits_for_a_large_object_is_asked_before_it_is_written() {
+    let maps = Rig::new("configmaps", |resource| Box::new(Generic::new(resource))).await;
+    let (user, warnings) = (User::default(), Warnings::default());
+    let key = "/registry/configmaps/ns/a";
+    let write = write("a", &user, &warnings);
+    let object = json!({"metadata": {"name": "a", "namespace": "ns"},
+        "data": {"k": "v".repeat(component::aside::LONG)}});
+    let created = maps.store.create(&write, object.clone());
+    assert!(created.now_or_never().is_none());
+    assert!(!maps.has(key).await);
+    maps.store.create(&write, object.clone()).await.unwrap();
+    assert!(maps.has(key).await);
+}

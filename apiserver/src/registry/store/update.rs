@@ -184,6 +184,7 @@ impl Store {
         if write.dry_run {
             return Ok(Finished::Written(current.revision, None));
         }
+        self.last_call(&bytes).await;
         let key = self.key(write.namespace, write.name);
         let ttl = self.strategy.ttl(object);
         let storage = &self.env.storage;
