@@ -12,7 +12,7 @@ use super::at::At;
 use super::metadata::immutable;
 use super::raw::{Raw, raw};
 use super::same::differing;
-use super::{Rules, any_update, pod, required, storage};
+use super::{Rules, any_update, pod, ratchet, required, storage};
 
 pub(super) const RULES: &[Rules] = &[
     Rules {
@@ -366,14 +366,22 @@ fn stateful_set_update(new: &At<'_>, old: &At<'_>, errors: &mut ErrorList) {
         "template",
         "updateStrategy",
     ];
+    let of = ("apps", "StatefulSet");
+    let (whole, was) = (new, old);
     let (new, old) = (new.get("spec"), old.get("spec"));
     let mut before = ErrorList::new();
     if stateful_set(&old, &mut before) {
         stateful_template(&old, &mut before);
     }
+    // What may stay as it is does not count.
+    let mut wrong = before.clone();
+    ratchet::tolerate(of, was, was, &mut wrong, || before.clone());
     if selector(&new, "statefulset", &mut ErrorList::new()) {
-        if before.is_empty() {
-            stateful_template(&new, errors);
+        if wrong.is_empty() {
+            let mut told = ErrorList::new();
+            stateful_template(&new, &mut told);
+            ratchet::tolerate(of, whole, was, &mut told, || before);
+            errors.extend(told.0);
         } else {
             pod::template_metadata(&new.get("template"), errors);
         }

@@ -322,37 +322,41 @@ mod tests {
             "whenUnsatisfiable": "DoNotSchedule"});
         let metadata = json!({"name": "a", "namespace": "b", "uid": "u", "resourceVersion": "1",
             "creationTimestamp": "2026-01-01T00:00:00Z"});
-        let mut old = json!({"metadata": metadata, "spec": {
+        let old = json!({"metadata": metadata, "spec": {
             "selector": {"matchLabels": {"a": "b"}},
             "template": {"metadata": {"labels": {"a": "b"}}, "spec": {
                 "affinity": {"podAffinity":
                     {"requiredDuringSchedulingIgnoredDuringExecution": [term]}},
                 "containers": [{"name": "c", "image": "i"}]}}}});
-        let kind = schema::kind("apps", "v1", "Deployment").unwrap();
-        crate::defaults::apply(kind, &mut old);
-        let mut new = old.clone();
-        let pod = &mut new["spec"]["template"]["spec"];
-        pod["topologySpreadConstraints"] = json!([spread]);
-        pod["volumes"] = json!([{"name": "v", "ephemeral": {"volumeClaimTemplate": claim}}]);
-        let affinity = &mut pod["affinity"];
-        affinity["podAntiAffinity"] = affinity["podAffinity"].clone();
-        let pod = "spec.template.spec";
-        let expression = "matchExpressions[0].values[0]";
-        let errors = update("apps", "Deployment", &new, &old);
-        assert_eq!(
-            fields(&errors),
-            [
-                format!(
-                    "{pod}.volumes[0].ephemeral.volumeClaimTemplate.spec.selector.{expression}"
-                ),
-                format!("{pod}.topologySpreadConstraints[0].labelSelector.{expression}"),
-            ]
-        );
-        let mut later = new.clone();
-        later["spec"]["template"]["spec"]["topologySpreadConstraints"][0]["labelSelector"]["matchExpressions"]
-            [0]["operator"] = json!("Near");
-        let errors = update("apps", "Deployment", &later, &new);
-        assert_eq!(errors.len(), 1);
+        for kind in ["Deployment", "StatefulSet"] {
+            let mut old = old.clone();
+            let model = schema::kind("apps", "v1", kind).unwrap();
+            crate::defaults::apply(model, &mut old);
+            let mut new = old.clone();
+            let pod = &mut new["spec"]["template"]["spec"];
+            pod["topologySpreadConstraints"] = json!([spread]);
+            pod["volumes"] = json!([{"name": "v", "ephemeral": {"volumeClaimTemplate": claim}}]);
+            let affinity = &mut pod["affinity"];
+            affinity["podAntiAffinity"] = affinity["podAffinity"].clone();
+            let pod = "spec.template.spec";
+            let expression = "matchExpressions[0].values[0]";
+            let errors = update("apps", kind, &new, &old);
+            assert_eq!(
+                fields(&errors),
+                [
+                    format!(
+                        "{pod}.volumes[0].ephemeral.volumeClaimTemplate.spec.selector.{expression}"
+                    ),
+                    format!("{pod}.topologySpreadConstraints[0].labelSelector.{expression}"),
+                ]
+            );
+            let mut later = new.clone();
+            later["spec"]["template"]["spec"]["topologySpreadConstraints"][0]["labelSelector"]["matchExpressions"]
+                [0]["operator"] = json!("Near");
+            let errors = update("apps", kind, &later, &new);
+            // Of a StatefulSet that is wrong already the template is not looked at.
+            assert_eq!(errors.len(), usize::from(kind == "Deployment"));
+        }
     }
 
     #[test]
