@@ -40,6 +40,7 @@ use crate::cpus::CpuSet;
 use crate::cri::backoff::Backoff;
 use crate::cri::client::CriClient;
 use crate::cri::dns::ClusterDns;
+use crate::cri::gc::Collector;
 use crate::cri::limits::{LimitDefaults, cpu_shares};
 use crate::cri::runtime::{Runtime, Settings as RuntimeSettings};
 use crate::cri::security::{SecurityDefaults, masked_paths};
@@ -229,6 +230,7 @@ pub async fn run(options: Options, stop: CancellationToken) -> anyhow::Result<()
             .into(),
             metrics: metrics.clone(),
             given: allocation::given(root.path())?,
+            collector: Collector::default(),
             dra: dra.clone(),
             topology: topology.clone(),
         },

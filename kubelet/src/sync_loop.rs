@@ -462,9 +462,8 @@ impl SyncLoop {
                 warn!(%uid, %error, "cannot remove a pod's directory yet");
                 let _ = told.send(Event::Runtime(uid));
             }
-            let client = &syncer.runtime.client;
             let need = |uid: &str| known.need(uid);
-            if let Err(error) = gc::collect(client, &logs, need, policy).await {
+            if let Err(error) = syncer.runtime.collect_dead(&logs, need, policy).await {
                 warn!(%error, "cannot clear dead containers away");
             }
         });
@@ -572,7 +571,7 @@ impl SyncLoop {
                 true => gc::Need::All,
                 false => known.need(uid),
             };
-            if let Err(error) = gc::collect(&syncer.runtime.client, &logs, need, policy).await {
+            if let Err(error) = syncer.runtime.collect_dead(&logs, need, policy).await {
                 warn!(%error, "cannot clear dead containers away");
             }
             for uid in syncer

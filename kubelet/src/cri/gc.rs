@@ -30,7 +30,8 @@ pub enum Need {
     Nothing,
 }
 
-/// What to remove, by id. Pure. Both lists are the newest first.
+/// The containers to remove, by id, and the sandboxes that are needed no more once these are gone.
+/// Pure. Both lists are the newest first.
 fn plan(
     containers: &[cri::Container],
     sandboxes: &[cri::PodSandbox],
@@ -94,48 +95,60 @@ fn plan(
     (removed.into_iter().map(str::to_owned).collect(), idle)
 }
 
-/// Removes what no one needs any more. How many containers went.
-///
-/// # Errors
-/// When the runtime cannot be asked.
-pub async fn collect(
-    client: &CriClient,
-    logs_root: &Path,
-    need: impl Fn(&str) -> Need,
-    policy: Policy,
-) -> Result<usize, CriError> {
-    let (containers, sandboxes) = futures::try_join!(
-        client.list_containers(Of::default()),
-        client.list_sandboxes(Of::default())
-    )?;
-    let (dead, idle) = plan(&containers, &sandboxes, &need, policy);
-    let mut removed = 0;
-    for id in &dead {
-        debug!(container = id, "removing a dead container");
-        match client.remove_container(id).await {
-            Ok(()) => removed += 1,
-            Err(error) => warn!(container = id, %error, "cannot remove a dead container"),
+/// Who removes what is dead: one at a time. Many pods may go at once, and two who remove the same
+/// are not only twice the work: containerd 2.1 crashes where a container is to be removed whose
+/// sandbox has just gone.
+#[derive(Debug, Default)]
+pub struct Collector {
+    turn: tokio::sync::Mutex<()>,
+}
+
+impl Collector {
+    /// Removes what no one needs any more. How many containers went.
+    ///
+    /// # Errors
+    /// When the runtime cannot be asked.
+    pub async fn collect(
+        &self,
+        client: &CriClient,
+        logs_root: &Path,
+        need: impl Fn(&str) -> Need,
+        policy: Policy,
+    ) -> Result<usize, CriError> {
+        let _turn = self.turn.lock().await;
+        let (containers, sandboxes) = futures::try_join!(
+            client.list_containers(Of::default()),
+            client.list_sandboxes(Of::default())
+        )?;
+        let (dead, idle) = plan(&containers, &sandboxes, &need, policy);
+        let mut gone: HashSet<&str> = HashSet::new();
+        for id in &dead {
+            debug!(container = id, "removing a dead container");
+            match client.remove_container(id).await {
+                Ok(()) => drop(gone.insert(id)),
+                Err(error) => warn!(container = id, %error, "cannot remove a dead container"),
+            }
         }
-    }
-    for id in &idle {
-        debug!(sandbox = id, "removing an idle sandbox");
-        let removed = match client.stop_sandbox(id).await {
-            Ok(()) => client.remove_sandbox(id).await,
-            Err(error) => Err(error),
-        };
-        if let Err(error) = removed {
-            warn!(sandbox = id, %error, "cannot remove an idle sandbox");
+        let left = || containers.iter().filter(|c| !gone.contains(c.id.as_str()));
+        let occupied: HashSet<&str> = left().map(|c| c.pod_sandbox_id.as_str()).collect();
+        for id in idle.iter().filter(|id| !occupied.contains(id.as_str())) {
+            debug!(sandbox = id, "removing an idle sandbox");
+            let removed = match client.stop_sandbox(id).await {
+                Ok(()) => client.remove_sandbox(id).await,
+                Err(error) => Err(error),
+            };
+            if let Err(error) = removed {
+                warn!(sandbox = id, %error, "cannot remove an idle sandbox");
+            }
         }
+        let left: HashSet<&String> = left()
+            .filter_map(|c| c.labels.get(labels::POD_UID))
+            .collect();
+        remove_logs(logs_root, |uid| {
+            need(uid) != Need::Nothing || left.contains(&uid.to_owned())
+        });
+        Ok(gone.len())
     }
-    let left: HashSet<&String> = containers
-        .iter()
-        .filter(|c| !dead.contains(&c.id))
-        .filter_map(|c| c.labels.get(labels::POD_UID))
-        .collect();
-    remove_logs(logs_root, |uid| {
-        need(uid) != Need::Nothing || left.contains(&uid.to_owned())
-    });
-    Ok(removed)
 }
 
 /// Removes logs of pods that are gone, and links to logs that are.

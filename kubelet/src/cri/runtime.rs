@@ -2,7 +2,7 @@
 //! fails or is cut short is found by the next observation and planned anew.
 
 use std::collections::HashMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,6 +19,7 @@ use tracing::warn;
 use super::backoff::Backoff;
 use super::client::{CriClient, CriError};
 use super::dns::{ClusterDns, parse_resolv_conf};
+use super::gc::{Collector, Need, Policy};
 use super::limits::{self, LimitDefaults};
 use super::observed::{PodStatus, State, sandbox_ips};
 use super::plan::{Actions, Kill, KillReason, Probed, plan};
@@ -61,6 +62,7 @@ pub struct Runtime {
     /// For runtime classes; `None` without an API server.
     pub api: Option<Client>,
     pub backoff: Mutex<Backoff>,
+    pub collector: Collector,
     pub metrics: Arc<Metrics>,
     /// What pods and their containers were given last.
     pub given: Record,
@@ -133,6 +135,22 @@ pub(super) struct Sandbox {
 }
 
 impl Runtime {
+    /// Removes what no one needs any more ([`Collector::collect`]).
+    ///
+    /// # Errors
+    /// When the runtime cannot be asked.
+    pub async fn collect_dead(
+        &self,
+        logs_root: &Path,
+        need: impl Fn(&str) -> Need,
+        policy: Policy,
+    ) -> Result<usize, CriError> {
+        let collector = &self.collector;
+        collector
+            .collect(&self.client, logs_root, need, policy)
+            .await
+    }
+
     /// Does what the plan says for a pod that is meant to run. `sandbox_ready` hears of a new
     /// sandbox before images are pulled, which may take long. Given up between two steps once
     /// `stop` is cancelled.

@@ -46,14 +46,14 @@ impl SyncLoop {
         if !self.sources_ready() {
             return;
         }
-        let (client, known) = (self.syncer.runtime.client.clone(), self.known());
+        let (syncer, known) = (self.syncer.clone(), self.known());
         let (policy, logs) = (self.settings.gc, self.settings.logs_root.clone());
         tokio::spawn(async move {
             let need = |uid: &str| match known.need(uid) {
                 gc::Need::All if !known.index.may_run(uid) => gc::Need::Logs,
                 need => need,
             };
-            match gc::collect(&client, &logs, need, policy).await {
+            match syncer.runtime.collect_dead(&logs, need, policy).await {
                 // Whoever asked may be gone.
                 Ok(removed) => drop(done.send(removed)),
                 Err(error) => warn!(%error, "cannot clear dead containers away"),
