@@ -9,7 +9,7 @@ use std::task::{Context, Poll};
 use std::time::Instant;
 
 use bytes::Bytes;
-use component::aside::{LONG, TURN, aside};
+use component::aside::{LONG, TURN, aside, give_way};
 use futures::{FutureExt, Stream, StreamExt};
 use http::header::{self, HeaderValue};
 use http::{Response, StatusCode};
@@ -174,18 +174,26 @@ impl<F: Future<Output = ()> + Unpin> Stream for Frames<F> {
         }
         this.ended = this.ended || this.over.poll_unpin(cx).is_ready();
         let began = Instant::now();
-        while !this.ended && this.ready.len() < MOST_AT_ONCE && began.elapsed() < TURN {
+        while !this.ended && this.ready.len() < MOST_AT_ONCE {
             match this.events.poll_next_unpin(cx) {
                 Poll::Ready(Some(item)) => this.ready.extend(this.writer.frame_or_error(item)),
                 Poll::Ready(None) => this.ended = true,
                 Poll::Pending if this.ready.is_empty() => return Poll::Pending,
                 Poll::Pending => break,
             }
+            if began.elapsed() >= TURN {
+                break;
+            }
         }
         let shared = this.writer.is_shared();
         this.chunks = this.fan_out.batches.joined(&this.ready, shared);
         this.ready.clear();
-        Poll::Ready(this.chunks.pop_front().map(Ok))
+        match this.chunks.pop_front() {
+            None if this.ended => Poll::Ready(None),
+            // All that there was could not be shown.
+            None => give_way(cx),
+            chunk => Poll::Ready(chunk.map(Ok)),
+        }
     }
 }
 
