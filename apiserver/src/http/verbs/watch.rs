@@ -5,8 +5,8 @@ use std::collections::VecDeque;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
-use std::time::Instant;
+use std::task::{Context, Poll, ready};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use component::aside::{LONG, TURN, aside, give_way};
@@ -173,17 +173,10 @@ impl<F: Future<Output = ()> + Unpin> Stream for Frames<F> {
             return Poll::Ready(Some(Ok(chunk)));
         }
         this.ended = this.ended || this.over.poll_unpin(cx).is_ready();
-        let began = Instant::now();
-        while !this.ended && this.ready.len() < MOST_AT_ONCE {
-            match this.events.poll_next_unpin(cx) {
-                Poll::Ready(Some(item)) => this.ready.extend(this.writer.frame_or_error(item)),
-                Poll::Ready(None) => this.ended = true,
-                Poll::Pending if this.ready.is_empty() => return Poll::Pending,
-                Poll::Pending => break,
-            }
-            if began.elapsed() >= TURN {
-                break;
-            }
+        if !this.ended {
+            let writer = &mut this.writer;
+            let frame = |item| writer.frame_or_error(item);
+            this.ended = ready!(gather(&mut this.events, &mut this.ready, frame, TURN, cx));
         }
         let shared = this.writer.is_shared();
         this.chunks = this.fan_out.batches.joined(&this.ready, shared);
@@ -193,6 +186,29 @@ impl<F: Future<Output = ()> + Unpin> Stream for Frames<F> {
             // All that there was could not be shown.
             None => give_way(cx),
             chunk => Poll::Ready(chunk.map(Ok)),
+        }
+    }
+}
+
+/// Adds the frames of the events that have come: of one at least, and of no more once the turn
+/// is over. Returns whether the events have ended; waits only if there is nothing to send.
+fn gather<S: Stream + Unpin>(
+    events: &mut S,
+    ready: &mut Vec<Bytes>,
+    mut frame: impl FnMut(S::Item) -> Option<Bytes>,
+    turn: Duration,
+    cx: &mut Context<'_>,
+) -> Poll<bool> {
+    let began = Instant::now();
+    loop {
+        match events.poll_next_unpin(cx) {
+            Poll::Ready(Some(item)) => ready.extend(frame(item)),
+            Poll::Ready(None) => return Poll::Ready(true),
+            Poll::Pending if ready.is_empty() => return Poll::Pending,
+            Poll::Pending => return Poll::Ready(false),
+        }
+        if ready.len() >= MOST_AT_ONCE || began.elapsed() >= turn {
+            return Poll::Ready(false);
         }
     }
 }
@@ -319,5 +335,36 @@ impl Writer {
             Shape::Objects => (self.view.api_version(), self.view.served.kind),
         };
         encode::tree_event(EventType::Bookmark, &version, kind, &tree, self.media)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::stream;
+
+    use super::*;
+
+    /// What one turn of so long brings of these events, of which every second can be shown.
+    fn turn(events: impl Stream<Item = u8> + Unpin, turn: Duration) -> (Poll<bool>, usize) {
+        let mut events = events;
+        let mut ready = Vec::new();
+        let frame = |item| (item % 2 == 0).then(|| Bytes::from(vec![item]));
+        let cx = &mut Context::from_waker(futures::task::noop_waker_ref());
+        let ended = gather(&mut events, &mut ready, frame, turn, cx);
+        (ended, ready.len())
+    }
+
+    #[test]
+    fn a_turn_without_time_brings_one_event_and_is_not_the_end() {
+        let live = |n: u8| stream::iter(0..n).chain(stream::pending());
+        assert_eq!(turn(live(3), Duration::ZERO), (Poll::Ready(false), 1));
+        let long = Duration::from_secs(3600);
+        assert_eq!(turn(live(3), long), (Poll::Ready(false), 2));
+        assert_eq!(turn(live(200), long), (Poll::Ready(false), MOST_AT_ONCE));
+        assert_eq!(turn(live(0), long), (Poll::Pending, 0));
+        assert_eq!(turn(stream::iter(0..3), long), (Poll::Ready(true), 2));
+        // What came cannot be shown: the turn is over all the same, the watch is not.
+        let unshown = stream::iter([1, 2]).chain(stream::pending());
+        assert_eq!(turn(unshown, Duration::ZERO), (Poll::Ready(false), 0));
     }
 }
