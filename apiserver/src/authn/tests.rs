@@ -602,12 +602,40 @@ fn chains_are_as_long_and_end_in_whom_their_authorities_say() {
     let mut any = named("ann");
     any.extended_key_usages = vec![ExtendedKeyUsagePurpose::Any];
     assert!(believed(&root, &signed(any)));
-    let mut unknown = named("ann");
-    let mut extension =
-        rcgen::CustomExtension::from_oid_content(&[1, 3, 6, 1, 4, 1, 9], vec![5, 0]);
-    extension.set_criticality(true);
-    unknown.custom_extensions = vec![extension];
-    assert!(!believed(&root, &signed(unknown)));
+    let with = |mut params: rcgen::CertificateParams, id: &[u64], content: &[u8], critical| {
+        let mut extension = rcgen::CustomExtension::from_oid_content(id, content.to_vec());
+        extension.set_criticality(critical);
+        params.custom_extensions.push(extension);
+        params
+    };
+    // What nobody here heeds must not be critical, whether it can be read (a comment) or not.
+    for (id, content) in [
+        (&[1, 3, 6, 1, 4, 1, 9][..], &[5, 0][..]),
+        (&[2, 16, 840, 1, 113_730, 1, 13], &[0x16, 1, b'c']),
+    ] {
+        assert!(believed(
+            &root,
+            &signed(with(named("ann"), id, content, false))
+        ));
+        assert!(!believed(
+            &root,
+            &signed(with(named("ann"), id, content, true))
+        ));
+    }
+    // An authority below which a policy is required, 1.2.3.
+    let strict = authority("strict", BasicConstraints::Unconstrained);
+    let (policies, one) = (&[2, 5, 29, 32], &[0x30, 6, 0x30, 4, 6, 2, 0x2a, 3]);
+    let strict = with(strict, policies, one, true);
+    let strict = with(strict, &[2, 5, 29, 36], &[0x30, 3, 0x80, 1, 0], true);
+    let strict = rcgen::CertifiedIssuer::signed_by(strict, key(), &root).unwrap();
+    for (client, counts) in [
+        (named("ann"), false),
+        (with(named("ann"), policies, one, false), true),
+    ] {
+        let client = client.signed_by(&key(), &strict).unwrap();
+        let chain = [client.der().clone(), strict.der().clone()];
+        assert_eq!(believed(&root, &chain), counts);
+    }
 }
 
 #[test]

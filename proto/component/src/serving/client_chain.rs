@@ -10,7 +10,11 @@ use rustls::server::WebPkiClientVerifier;
 use rustls::{CertificateError, RootCertStore};
 use rustls_pki_types::{CertificateDer, UnixTime};
 use x509_parser::oid_registry::{OID_PKCS1_SHA1WITHRSA, OID_SHA1_WITH_RSA};
-use x509_parser::prelude::{ASN1Time, FromDer, X509Certificate, X509Extension, X509Version};
+use x509_parser::prelude::{
+    ASN1Time, FromDer, GeneralName, ParsedExtension, X509Certificate, X509Extension, X509Version,
+};
+
+use super::client_policies::{self, Policies};
 
 /// As many signatures are checked for one client before it is given up: what a client sends along
 /// may be put together in more ways than anybody should try. Go's number.
@@ -41,13 +45,45 @@ fn most_between(authority: &X509Certificate<'_>) -> usize {
     })
 }
 
+/// Whether an extension is heeded here, or may be passed over: what is critical and nobody heeds
+/// makes a certificate void (RFC 5280, 4.2). That it can be read is not enough.
+fn is_understood(extension: &X509Extension<'_>) -> bool {
+    use x509_parser::oid_registry as oid;
+    let (parsed, critical) = (extension.parsed_extension(), extension.critical);
+    let heeded = [
+        oid::OID_X509_EXT_KEY_USAGE,
+        oid::OID_X509_EXT_BASIC_CONSTRAINTS,
+        oid::OID_X509_EXT_NAME_CONSTRAINTS,
+        oid::OID_X509_EXT_CRL_DISTRIBUTION_POINTS,
+        oid::OID_X509_EXT_CERTIFICATE_POLICIES,
+        oid::OID_X509_EXT_POLICY_MAPPINGS,
+        oid::OID_X509_EXT_POLICY_CONSTRAINTS,
+        oid::OID_X509_EXT_EXTENDED_KEY_USAGE,
+        oid::OID_X509_EXT_INHIBIT_ANY_POLICY,
+    ];
+    if heeded.contains(&extension.oid) {
+        return parsed.error().is_none() && !parsed.unsupported();
+    }
+    match parsed {
+        ParsedExtension::SubjectAlternativeName(names) => {
+            let is_known = |name: &GeneralName<'_>| {
+                matches!(
+                    name,
+                    GeneralName::DNSName(_)
+                        | GeneralName::RFC822Name(_)
+                        | GeneralName::IPAddress(_)
+                        | GeneralName::URI(_)
+                )
+            };
+            !critical || names.general_names.iter().any(is_known)
+        }
+        _ => !critical,
+    }
+}
+
 /// Whether a certificate may be used by a client, or to vouch for one, and now.
 fn may_authenticate(certificate: &X509Certificate<'_>, now: UnixTime) -> Result<(), String> {
-    let understood = |extension: &X509Extension<'_>| {
-        let parsed = extension.parsed_extension();
-        !extension.critical || !parsed.unsupported() && parsed.error().is_none()
-    };
-    if !certificate.extensions().iter().all(understood) {
+    if !certificate.extensions().iter().all(is_understood) {
         return Err("unhandled critical extension".into());
     }
     let now = ASN1Time::from_timestamp(now.as_secs() as i64);
@@ -72,7 +108,8 @@ struct Link<'c> {
 impl<'c> Link<'c> {
     fn read(der: &'c CertificateDer<'c>) -> Option<Self> {
         let (rest, parsed) = X509Certificate::from_der(der).ok()?;
-        rest.is_empty().then_some(Self { der, parsed })
+        let is_whole = rest.is_empty() && parsed.extensions_map().is_ok();
+        is_whole.then_some(Self { der, parsed })
     }
 }
 
@@ -120,7 +157,11 @@ impl<'s> Search<'s> {
     fn ends_in_trust(&mut self, chain: &mut Vec<&'s Link<'s>>) -> bool {
         let (trusted, between) = (self.trusted, self.between);
         for root in trusted {
-            if self.issued(root, chain) && self.keeps_to_names(chain, root) {
+            let policies = || chain.iter().rev().map(|link| Policies::of(&link.parsed));
+            if self.issued(root, chain)
+                && client_policies::hold(&policies().collect::<Vec<_>>())
+                && self.keeps_to_names(chain, root)
+            {
                 return true;
             }
         }

@@ -5,6 +5,7 @@
 
 mod client_cert;
 mod client_chain;
+mod client_policies;
 mod gathered;
 mod policy;
 mod streams;
