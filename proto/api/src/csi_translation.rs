@@ -32,6 +32,38 @@ const CINDER: &str = "cinder.csi.openstack.org";
 const VSPHERE: &str = "csi.vsphere.vmware.com";
 const PORTWORX: &str = "pxd.portworx.com";
 
+/// The plugins that were part of Kubernetes, each with the driver that does its work now. By name.
+pub const PLUGINS: [(&str, &str); 7] = [
+    ("kubernetes.io/aws-ebs", AWS_EBS),
+    ("kubernetes.io/azure-disk", AZURE_DISK),
+    ("kubernetes.io/azure-file", AZURE_FILE),
+    ("kubernetes.io/cinder", CINDER),
+    ("kubernetes.io/gce-pd", GCE_PD),
+    ("kubernetes.io/portworx-volume", PORTWORX),
+    ("kubernetes.io/vsphere-volume", VSPHERE),
+];
+
+/// The driver in the place of a plugin; `None` where the plugin is not one of old.
+pub fn driver_of(plugin: &str) -> Option<&'static str> {
+    let (_, driver) = PLUGINS.iter().find(|(name, _)| *name == plugin)?;
+    Some(driver)
+}
+
+/// The plugin of old that a volume is of, and the driver in its place.
+pub fn plugin_of(spec: &PersistentVolumeSpec) -> Option<(&'static str, &'static str)> {
+    let is_of = [
+        spec.aws_elastic_block_store.is_some(),
+        spec.azure_disk.is_some(),
+        spec.azure_file.is_some(),
+        spec.cinder.is_some(),
+        spec.gce_persistent_disk.is_some(),
+        spec.portworx_volume.is_some(),
+        spec.vsphere_volume.is_some(),
+    ];
+    let of = is_of.iter().position(|is| *is)?;
+    Some(PLUGINS[of])
+}
+
 const AWS_ZONE: &str = "topology.ebs.csi.aws.com/zone";
 const GCE_ZONE: &str = "topology.gke.io/zone";
 const CINDER_ZONE: &str = "topology.cinder.csi.openstack.org/zone";

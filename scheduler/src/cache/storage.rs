@@ -133,30 +133,21 @@ impl From<RawVolume> for Volume {
             spec,
             status,
         } = raw;
-        // In the order of the table.
-        let kinds = [
-            spec.aws_elastic_block_store.is_some(),
-            spec.gce_persistent_disk.is_some(),
-            spec.azure_disk.is_some(),
-            spec.cinder.is_some(),
-            spec.portworx_volume.is_some(),
-        ];
-        let mut plugins = kinds.into_iter().zip(COUNTED);
-        let plugin = plugins.find_map(|(is, (plugin, _))| is.then_some(plugin));
-        let driven = plugin.and_then(|plugin| {
-            let mut old = PersistentVolume::default();
-            old.metadata.labels = Some(metadata.labels.clone());
-            old.spec = Some(PersistentVolumeSpec {
-                access_modes: Some(spec.access_modes.clone()),
-                node_affinity: spec.node_affinity.clone(),
-                aws_elastic_block_store: spec.aws_elastic_block_store,
-                gce_persistent_disk: spec.gce_persistent_disk,
-                azure_disk: spec.azure_disk,
-                cinder: spec.cinder,
-                portworx_volume: spec.portworx_volume,
-                ..PersistentVolumeSpec::default()
-            });
-            let translated = csi_translation::persistent(&old).ok()??.spec?;
+        let old = PersistentVolumeSpec {
+            access_modes: Some(spec.access_modes.clone()),
+            node_affinity: spec.node_affinity.clone(),
+            aws_elastic_block_store: spec.aws_elastic_block_store,
+            gce_persistent_disk: spec.gce_persistent_disk,
+            azure_disk: spec.azure_disk,
+            cinder: spec.cinder,
+            portworx_volume: spec.portworx_volume,
+            ..PersistentVolumeSpec::default()
+        };
+        let driven = csi_translation::plugin_of(&old).and_then(|(plugin, _)| {
+            let mut volume = PersistentVolume::default();
+            volume.metadata.labels = Some(metadata.labels.clone());
+            volume.spec = Some(old);
+            let translated = csi_translation::persistent(&volume).ok()??.spec?;
             let csi = translated.csi?;
             Some(Box::new(Driven {
                 plugin,
@@ -193,24 +184,14 @@ impl Volume {
     }
 }
 
-/// Plugins that were part of Kubernetes once and whose volumes count as their drivers'.
-const COUNTED: [(&str, &str); 5] = [
-    ("kubernetes.io/aws-ebs", "ebs.csi.aws.com"),
-    ("kubernetes.io/gce-pd", "pd.csi.storage.gke.io"),
-    ("kubernetes.io/azure-disk", "disk.csi.azure.com"),
-    ("kubernetes.io/cinder", "cinder.csi.openstack.org"),
-    ("kubernetes.io/portworx-volume", "pxd.portworx.com"),
-];
-/// Those whose volumes do not count, although they have drivers, too.
+/// Plugins that were part of Kubernetes once and whose volumes do not count, although there are
+/// drivers for them.
 const UNCOUNTED: [&str; 2] = ["kubernetes.io/azure-file", "kubernetes.io/vsphere-volume"];
 
 /// The driver of the volumes that a class's provisioner makes; `None` where they do not count.
 pub fn provisioned_by(provisioner: &str) -> Option<&str> {
-    let mut counted = COUNTED.iter();
-    match counted.find(|(plugin, _)| *plugin == provisioner) {
-        Some((_, driver)) => Some(driver),
-        None => (!UNCOUNTED.contains(&provisioner)).then_some(provisioner),
-    }
+    let counts = !UNCOUNTED.contains(&provisioner);
+    counts.then(|| csi_translation::driver_of(provisioner).unwrap_or(provisioner))
 }
 
 const MIGRATED: &str = "storage.alpha.kubernetes.io/migrated-plugins";

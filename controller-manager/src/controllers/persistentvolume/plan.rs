@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use api::csi_translation::driver_of;
 use client::Object as _;
 use k8s_openapi::api::core::v1::{
     ObjectReference, PersistentVolume, PersistentVolumeClaim, PersistentVolumeClaimStatus,
@@ -26,17 +27,6 @@ const SIZE_BEFORE: &str = "volume.alpha.kubernetes.io/pre-resize-capacity";
 const DEFAULT_CLASS: [&str; 2] = [
     "storageclass.kubernetes.io/is-default-class",
     "storageclass.beta.kubernetes.io/is-default-class",
-];
-
-/// Plugins that were part of Kubernetes once, and the drivers that do their work.
-const MIGRATED: &[(&str, &str)] = &[
-    ("kubernetes.io/aws-ebs", "ebs.csi.aws.com"),
-    ("kubernetes.io/azure-disk", "disk.csi.azure.com"),
-    ("kubernetes.io/azure-file", "file.csi.azure.com"),
-    ("kubernetes.io/cinder", "cinder.csi.openstack.org"),
-    ("kubernetes.io/gce-pd", "pd.csi.storage.gke.io"),
-    ("kubernetes.io/portworx-volume", "pxd.portworx.com"),
-    ("kubernetes.io/vsphere-volume", "csi.vsphere.vmware.com"),
 ];
 
 /// An event: whether a warning, reason, message.
@@ -216,18 +206,11 @@ fn free_claim(claim: &PersistentVolumeClaim, around: &AroundClaim) -> ClaimAct {
         return ClaimAct::Fail((true, "ProvisioningFailed", message));
     };
     let inside = class.provisioner.starts_with("kubernetes.io/");
-    if inside && migrated(&class.provisioner).is_none() {
+    if inside && driver_of(&class.provisioner).is_none() {
         let message = "no volume plugin matched".to_owned();
         return ClaimAct::Fail((true, "ProvisioningFailed", message));
     }
     ClaimAct::Provision(Arc::clone(class))
-}
-
-fn migrated(plugin: &str) -> Option<&'static str> {
-    MIGRATED
-        .iter()
-        .find(|(old, _)| *old == plugin)
-        .map(|(_, new)| *new)
 }
 
 /// Says which driver does the work of the plugin that one of these annotations names; whether that
@@ -241,7 +224,7 @@ fn note_driver(metadata: &mut ObjectMeta, named_by: &[&str]) -> bool {
         return false;
     };
     let noted = annotations.get(MIGRATED_TO).map_or("", String::as_str);
-    match migrated(plugin) {
+    match driver_of(plugin) {
         Some(driver) if noted != driver => {
             annotations.insert(MIGRATED_TO.to_owned(), driver.to_owned());
             true
@@ -265,7 +248,7 @@ pub fn driven_volume(volume: &PersistentVolume) -> Option<PersistentVolume> {
     let mut differs = note_driver(metadata, &[PROVISIONED_BY]);
     let annotations = metadata.annotations.as_ref();
     let plugin = annotations.and_then(|all| all.get(PROVISIONED_BY));
-    if plugin.is_some_and(|plugin| migrated(plugin).is_some())
+    if plugin.is_some_and(|plugin| driver_of(plugin).is_some())
         && let Some(finalizers) = &mut metadata.finalizers
     {
         let before = finalizers.len();
@@ -281,7 +264,7 @@ pub fn for_provisioner(
     class: &StorageClass,
 ) -> (Option<PersistentVolumeClaim>, Event) {
     let plugin = class.provisioner.as_str();
-    let name = migrated(plugin).unwrap_or(plugin);
+    let name = driver_of(plugin).unwrap_or(plugin);
     let message = format!(
         "Waiting for a volume to be created either by the external provisioner '{name}' or manually by the system administrator. If volume creation is delayed, please verify that the provisioner is running and correctly registered."
     );
@@ -476,7 +459,7 @@ pub fn unreclaimable(volume: &PersistentVolume) -> Option<Event> {
             Some((true, "VolumeFailedRecycle", message))
         }
         ("Delete", Some(by)) if !by.is_empty() => {
-            let inside = by.starts_with("kubernetes.io/") && migrated(by).is_none();
+            let inside = by.starts_with("kubernetes.io/") && driver_of(by).is_none();
             inside.then(|| {
                 (
                     true,

@@ -3,10 +3,11 @@
 
 use std::sync::Arc;
 
+use api::csi_translation;
 use client::informer::{Event as Change, Store};
 use client::workqueue::{Queue, Requeue};
 use client::{Api, Error, Object as _, ObjectKey};
-use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, PersistentVolumeSpec};
+use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
 use meta::Quantity;
 
 use crate::context::{Context, Run, retry_conflicts};
@@ -49,49 +50,6 @@ fn is_news(change: &Change<PersistentVolumeClaim>) -> bool {
     }
 }
 
-/// The plugin that a volume is of, and the driver that does its work now.
-fn migrated(spec: &PersistentVolumeSpec) -> Option<(&'static str, &'static str)> {
-    [
-        (
-            spec.aws_elastic_block_store.is_some(),
-            "kubernetes.io/aws-ebs",
-            "ebs.csi.aws.com",
-        ),
-        (
-            spec.azure_disk.is_some(),
-            "kubernetes.io/azure-disk",
-            "disk.csi.azure.com",
-        ),
-        (
-            spec.azure_file.is_some(),
-            "kubernetes.io/azure-file",
-            "file.csi.azure.com",
-        ),
-        (
-            spec.cinder.is_some(),
-            "kubernetes.io/cinder",
-            "cinder.csi.openstack.org",
-        ),
-        (
-            spec.gce_persistent_disk.is_some(),
-            "kubernetes.io/gce-pd",
-            "pd.csi.storage.gke.io",
-        ),
-        (
-            spec.portworx_volume.is_some(),
-            "kubernetes.io/portworx-volume",
-            "pxd.portworx.com",
-        ),
-        (
-            spec.vsphere_volume.is_some(),
-            "kubernetes.io/vsphere-volume",
-            "csi.vsphere.vmware.com",
-        ),
-    ]
-    .into_iter()
-    .find_map(|(is, plugin, driver)| is.then_some((plugin, driver)))
-}
-
 /// What to tell of a claim that waits, and the resizer that is to be named on it: pure. `None`:
 /// it does not wait.
 fn waits_for(
@@ -104,7 +62,7 @@ fn waits_for(
     if owner.uid.as_deref() != Some(claim.uid()) || asked <= has {
         return None;
     }
-    Some(match migrated(spec) {
+    Some(match csi_translation::plugin_of(spec) {
         Some((plugin, driver)) => (
             format!(
                 "CSI migration enabled for {plugin}; waiting for external resizer to expand the pvc"

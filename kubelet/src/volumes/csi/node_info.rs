@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use api::csi_translation;
 use client::{Api, Client, Patch, PatchOptions};
 use futures::future::BoxFuture;
 use grpc::plugins::csi::NodeGetInfoResponse;
@@ -17,9 +18,6 @@ use tracing::{info, warn};
 
 const NODE_IDS: &str = "csi.volume.kubernetes.io/nodeid";
 const MIGRATED: &str = "storage.alpha.kubernetes.io/migrated-plugins";
-/// Volume types that once were in the tree and are drivers' now.
-const MIGRATED_PLUGINS: &str = "kubernetes.io/aws-ebs,kubernetes.io/azure-disk,kubernetes.io/azure-file,\
-kubernetes.io/cinder,kubernetes.io/gce-pd,kubernetes.io/portworx-volume,kubernetes.io/vsphere-volume";
 /// Others write to these objects too.
 const TRIES: u32 = 4;
 
@@ -107,11 +105,10 @@ fn is_of(object: &CSINode, node: &Node) -> bool {
 }
 
 fn migrated(object: &mut CSINode) -> bool {
+    let plugins = csi_translation::PLUGINS.map(|(plugin, _)| plugin).join(",");
     let annotations = object.metadata.annotations.get_or_insert_default();
-    annotations
-        .insert(MIGRATED.into(), MIGRATED_PLUGINS.into())
-        .as_deref()
-        != Some(MIGRATED_PLUGINS)
+    let before = annotations.insert(MIGRATED.into(), plugins);
+    before.as_ref() != annotations.get(MIGRATED)
 }
 
 /// Writes a driver into the object; whether that changed it.
