@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
-use http::{Method, Request, Response, StatusCode};
+use http::{Method, Request, Response, StatusCode, Version};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
@@ -142,7 +142,13 @@ impl Backend {
             let response = response.map(|_| crate::http::body::empty());
             return Ok(websocket::upgraded(response, tunnel(client, backend)));
         }
+        if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+            let message = "the backend switched protocols though nobody asked it to";
+            return Err(Status::unknown(message));
+        }
         strip_response(response.headers_mut());
+        // Which HTTP the backend speaks is not the client's matter.
+        *response.version_mut() = Version::default();
         Ok(response.map(passed_on))
     }
 
@@ -334,35 +340,59 @@ mod tests {
         assert_eq!(answer, from(&[("content-length", "1")]));
     }
 
-    /// What becomes of a request for an upgrade that is answered so.
-    async fn upgrade_answered(answer: &'static str) -> Result<StatusCode, i32> {
+    /// A backend that answers one request so.
+    async fn answering(answer: &'static str) -> Backend {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let backend = Backend {
-            host: "127.0.0.1".to_owned(),
-            port: listener.local_addr().unwrap().port(),
-            tls: None,
-            unverified: None,
-        };
-        let answering = async {
+        let port = listener.local_addr().unwrap().port();
+        tokio::spawn(async move {
             let (mut stream, _) = listener.accept().await.unwrap();
             let _ = stream.read(&mut [0; 4096]).await.unwrap();
             stream.write_all(answer.as_bytes()).await.unwrap();
-            stream
-        };
-        let asked = backend.upgrade("/exec".to_owned(), HeaderMap::new());
-        let (answer, _stream) = tokio::join!(asked, answering);
-        answer
-            .map(|answer| answer.status())
-            .map_err(|status| status.code)
+        });
+        Backend {
+            host: "127.0.0.1".to_owned(),
+            port,
+            tls: None,
+            unverified: None,
+        }
     }
 
     #[tokio::test]
     async fn who_asks_for_an_upgrade_is_not_led_elsewhere() {
+        let upgrade = async |answer| {
+            let backend = answering(answer).await;
+            let answer = backend.upgrade("/exec".to_owned(), HeaderMap::new()).await;
+            answer
+                .map(|answer| answer.status())
+                .map_err(|status| status.code)
+        };
         let redirect = "HTTP/1.1 302 Found\r\nlocation: https://198.51.100.1/\r\n\r\n";
-        assert_eq!(upgrade_answered(redirect).await, Err(500));
+        assert_eq!(upgrade(redirect).await, Err(500));
         let content = "HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n";
-        assert_eq!(upgrade_answered(content).await, Err(500));
+        assert_eq!(upgrade(content).await, Err(500));
         let refusal = "HTTP/1.1 403 Forbidden\r\ncontent-length: 0\r\n\r\n";
-        assert_eq!(upgrade_answered(refusal).await, Ok(StatusCode::FORBIDDEN));
+        assert_eq!(upgrade(refusal).await, Ok(StatusCode::FORBIDDEN));
+    }
+
+    #[tokio::test]
+    async fn the_backends_protocol_is_not_the_clients() {
+        let get = async |answer| {
+            let outgoing = Outgoing {
+                method: Method::GET,
+                target: "/".to_owned(),
+                headers: HeaderMap::new(),
+                body: None,
+                upgrade: None,
+            };
+            let answer = answering(answer).await.send(outgoing).await;
+            answer
+                .map(|answer| (answer.status(), answer.version()))
+                .map_err(|status| status.code)
+        };
+        let old = "HTTP/1.0 404 Not Found\r\n\r\n";
+        let passed_on = (StatusCode::NOT_FOUND, Version::HTTP_11);
+        assert_eq!(get(old).await, Ok(passed_on));
+        let unasked = "HTTP/1.1 101 Switching Protocols\r\nupgrade: x\r\n\r\n";
+        assert_eq!(get(unasked).await, Err(500));
     }
 }
