@@ -152,12 +152,29 @@ fn conceal(kind: &str, object: &mut Value) {
         // Of the administrator, whose certificate is each stand's own.
         object["spec"]["extra"] = Value::Null;
     }
+    if kind == "HorizontalPodAutoscaler" {
+        let conditions = object["status"]["conditions"].as_array_mut();
+        for condition in conditions.into_iter().flatten() {
+            condition["message"] = names_in_order(words(&condition["message"])).into();
+        }
+    }
     if let Some(certificate) = object.pointer_mut("/status/certificate") {
         *certificate = "DRAWN".into();
     }
     if let Some(request) = object.pointer_mut("/spec/request") {
         *request = "DRAWN".into();
     }
+}
+
+/// Autoscalers of the same pods are named in any order.
+fn names_in_order(message: &str) -> String {
+    let listed = message.split_once("multiple HPAs: [");
+    let Some((before, names)) = listed.and_then(|(b, n)| Some((b, n.strip_suffix(']')?))) else {
+        return message.to_owned();
+    };
+    let mut names: Vec<&str> = names.split(' ').collect();
+    names.sort_unstable();
+    format!("{before}multiple HPAs: [{}]", names.join(" "))
 }
 
 /// Who manages what.
@@ -289,7 +306,7 @@ impl Told {
 fn message(reason: &str, message: &str) -> String {
     match (reason, message.split_once(" from ")) {
         ("ScalingReplicaSet", Some((what, _))) => what.to_owned(),
-        _ => message.to_owned(),
+        _ => names_in_order(message),
     }
 }
 
