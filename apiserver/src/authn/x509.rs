@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
+use component::aside::aside;
 use component::serving::verifier_of;
 use jiff::Timestamp;
 use parking_lot::Mutex;
@@ -114,10 +115,12 @@ impl CaBundle {
         let time = UnixTime::since_unix_epoch(std::time::Duration::from_secs(
             now.as_second().max(0) as u64,
         ));
-        loaded
-            .verifier
-            .verify_client_cert(leaf, intermediates, time)
-            .map_err(|e| invalid(&e))?;
+        // Anybody may send along keys that take a millisecond each to check.
+        let verified = aside(!intermediates.is_empty(), || {
+            let verifier = &loaded.verifier;
+            verifier.verify_client_cert(leaf, intermediates, time)
+        });
+        verified.map_err(|e| invalid(&e))?;
 
         let mut until = Timestamp::MAX;
         for certificate in chain {
