@@ -163,7 +163,7 @@ impl Evictions {
         };
         let query = ListQuery {
             selector: &selector,
-            at: At::Any,
+            at: At::Latest,
             limit: 0,
             start: "",
         };

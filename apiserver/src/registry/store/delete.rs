@@ -46,7 +46,8 @@ impl Store {
         if let Some(why) = self.strategy.undeletable(write.name) {
             return Err(Status::forbidden(&self.group_resource(), write.name, why));
         }
-        let mut fresh = false;
+        // Nothing else would notice that a dry run began with an old state.
+        let mut fresh = write.dry_run;
         loop {
             let current = self
                 .current(write.namespace, write.name, fresh)
@@ -94,6 +95,8 @@ impl Store {
         let plan = deletion::plan(object, options, kind, (self.env.now)());
         let marks = matches!(plan, Plan::Mark(_));
         let (mark, remove) = match plan {
+            // Nothing is written: it may be another one by now that has its name.
+            Plan::Pending if !current.fresh => return Ok(Attempt::Again),
             Plan::Pending => {
                 return Ok(Attempt::Done(Deleted {
                     object: current.object,
@@ -110,7 +113,11 @@ impl Store {
             self.strategy.mark_deleting(&mut marked);
             // Asked for again, and for nothing more than is under way: there is nothing to write,
             // or whoever asks because the object has changed would never stop.
-            if !write.dry_run && marked != current.object {
+            let writes = marked != current.object;
+            if !writes && !remove && !current.fresh {
+                return Ok(Attempt::Again);
+            }
+            if !write.dry_run && writes {
                 let bytes = self.stored_bytes(&marked)?;
                 let key = self.key(write.namespace, write.name);
                 let ttl = self.strategy.ttl(&marked);

@@ -52,7 +52,8 @@ impl Store {
         change: &(dyn Fn(&mut Value, &Value) -> Result<(), Status> + Send + Sync),
     ) -> Result<Value, Status> {
         let failed = |e| errors::status(e, &self.group_resource(), name, During::Update);
-        let mut fresh = false;
+        // Nothing else would notice that a dry run began with an old state.
+        let mut fresh = dry_run;
         loop {
             let Some(current) = self.current(namespace, name, fresh).await.map_err(failed)? else {
                 if fresh {

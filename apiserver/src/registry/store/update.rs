@@ -59,11 +59,12 @@ enum Finished {
 impl Store {
     pub async fn update(&self, write: &Write<'_>, update: &Update<'_>) -> Result<Written, Status> {
         let failed = |e| errors::status(e, &self.group_resource(), write.name, During::Update);
+        // Nothing else would notice that a dry run began with an old state.
+        let mut fresh = write.dry_run;
         let mut current = self
-            .current(write.namespace, write.name, false)
+            .current(write.namespace, write.name, fresh)
             .await
             .map_err(failed)?;
-        let mut fresh = false;
         loop {
             match self.attempt(write, update, current.as_ref(), fresh).await {
                 Ok(Attempt::Done(written)) => return Ok(written),
