@@ -6,13 +6,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use component::aside::LONG;
-use http::{HeaderMap, Method, Uri};
+use http::{HeaderMap, Method, Uri, header};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::body::{Body as _, Incoming};
 use hyper::upgrade::OnUpgrade;
 use meta::Status;
 
+use super::negotiate::Media;
 use super::query::Query;
 use super::request_info::RequestInfo;
 use crate::authn::User;
@@ -45,16 +45,27 @@ pub struct RequestContext {
 /// Longer queries, in bytes, have selectors of very many terms.
 const LONG_QUERY: usize = 2 << 10;
 
+/// Whether a content type is one of YAML's, such as that of server-side apply.
+fn is_yaml(name: &[u8]) -> bool {
+    let mut parts = name.windows(b"yaml".len());
+    parts.any(|part| part.eq_ignore_ascii_case(b"yaml"))
+}
+
 impl RequestContext {
     /// Whether the request itself is much to work on. A body that is large, or does not say how
     /// large it is, is read now: to wait for it is no work.
     pub async fn is_long(&mut self) -> bool {
+        let media = match self.headers.get(header::CONTENT_TYPE) {
+            Some(name) if is_yaml(name.as_bytes()) => Media::Yaml,
+            _ => Media::Json,
+        };
+        let long = media.long();
         let most = self.body.as_ref().map(|body| body.size_hint().upper());
-        if most.is_some_and(|most| most.is_none_or(|most| most > LONG as u64)) {
+        if most.is_some_and(|most| most.is_none_or(|most| most > long as u64)) {
             self.read_ahead = Some(self.read_body().await);
         }
         let query = self.uri.query().unwrap_or_default();
-        self.body_size.is_some_and(|size| size > LONG) || query.len() > LONG_QUERY
+        self.body_size.is_some_and(|size| size > long) || query.len() > LONG_QUERY
     }
 
     /// The whole body. 413 beyond [`MAX_BODY`].

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use codec::Result;
+use component::aside::aside;
 use meta::Status;
 use schema::{Message, Resource};
 use serde_json::{Value, json};
@@ -153,12 +154,12 @@ pub fn items(
 /// Ends JSON text as upstream does, or turns it into YAML.
 fn text(mut json: Vec<u8>, media: Media, pretty: bool) -> Result<Bytes> {
     match media {
-        Media::Yaml => {
+        Media::Yaml => aside(json.len() > media.long(), || {
             let value = codec::decode::untyped(&json)?;
             let mut yaml = Vec::new();
             codec::write_yaml(&value, &mut yaml);
             Ok(yaml.into())
-        }
+        }),
         _ => {
             if pretty {
                 let mut indented = Vec::with_capacity(json.len() * 2);

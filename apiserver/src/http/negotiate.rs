@@ -3,6 +3,7 @@
 //!
 //! What must not be here: encoding.
 
+use component::aside::LONG;
 use http::HeaderMap;
 use http::header::{ACCEPT, ACCEPT_ENCODING, CONTENT_TYPE, USER_AGENT};
 use meta::{GroupResource, Status};
@@ -25,6 +26,14 @@ impl Media {
             Media::Json => "application/json",
             Media::Yaml => "application/yaml",
             Media::Protobuf => "application/vnd.kubernetes.protobuf",
+        }
+    }
+
+    /// To read or write more bytes than this takes a millisecond or more.
+    pub fn long(self) -> usize {
+        match self {
+            Media::Json | Media::Protobuf => LONG,
+            Media::Yaml => LONG / 16,
         }
     }
 

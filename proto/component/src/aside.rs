@@ -24,6 +24,16 @@ pub fn give_way<T>(cx: &mut Context<'_>) -> Poll<T> {
     Poll::Pending
 }
 
+/// As [`give_way`]; goes on afterwards.
+pub async fn others_first() {
+    let mut gave_way = false;
+    std::future::poll_fn(|cx| match std::mem::replace(&mut gave_way, true) {
+        false => give_way(cx),
+        true => Poll::Ready(()),
+    })
+    .await;
+}
+
 /// Does work; another thread runs the other tasks of this one meanwhile. To let another thread go
 /// on costs some twenty microseconds, which is worth it only where the work `is_long`.
 pub fn aside<T>(is_long: bool, work: impl FnOnce() -> T) -> T {
@@ -88,12 +98,7 @@ mod tests {
             let mut turns = 0;
             while !read.is_finished() {
                 turns += 1;
-                let mut gave_way = false;
-                std::future::poll_fn(|cx| match std::mem::replace(&mut gave_way, true) {
-                    false => give_way(cx),
-                    true => Poll::Ready(()),
-                })
-                .await;
+                others_first().await;
             }
             turns
         });

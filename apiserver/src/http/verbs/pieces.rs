@@ -43,7 +43,11 @@ impl Item {
         aside(object.bytes().len() > aside::LONG, || match (self, media) {
             (Item::Object, Media::Protobuf) => view.message(object),
             (Item::Partial { .. }, Media::Protobuf) => view.partial(object).map(Bytes::from),
-            (_, Media::Yaml) => Ok(yaml_item(&self.json(view, object)?)?.into()),
+            (_, Media::Yaml) => {
+                let json = self.json(view, object)?;
+                let yaml = aside(json.len() > media.long(), || yaml_item(&json));
+                yaml.map(Bytes::from)
+            }
             _ => self.json(view, object),
         })
     }

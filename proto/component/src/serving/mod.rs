@@ -10,6 +10,7 @@ mod gathered;
 mod policy;
 mod streams;
 mod tls;
+mod turns;
 
 use std::convert::Infallible;
 use std::future::Future;
@@ -19,7 +20,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Request, Response};
+use http::{Request, Response, Version};
 use http_body_util::BodyExt as _;
 use http_body_util::combinators::UnsyncBoxBody;
 use hyper::body::Incoming;
@@ -39,6 +40,7 @@ use gathered::{Corked, Gathered};
 pub use policy::{PolicyError, TlsPolicy};
 use streams::Streams;
 pub use tls::{ServingCertificate, TlsError, TlsFiles, TlsOptions};
+use turns::{InTurns, Turn};
 
 /// A response's body.
 pub type Body = UnsyncBoxBody<Bytes, BoxError>;
@@ -240,13 +242,21 @@ async fn connection<S>(
     S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
 {
     let address = peer.address;
-    let service = service_fn(move |request| {
+    let turn = Turn::new();
+    let of_connection = turn.clone();
+    let service = service_fn(move |request: Request<Incoming>| {
+        let turn = (request.version() < Version::HTTP_2).then(|| of_connection.clone());
         let response = handler(request, peer.clone());
-        async move { Ok::<_, Infallible>(response.await) }
+        async move {
+            if let Some(turn) = turn {
+                turn.unless_over().await;
+            }
+            Ok::<_, Infallible>(response.await)
+        }
     });
     let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
     let connection = watcher.watch(connection.into_owned());
-    match Contained::new(connection).await {
+    match Contained::new(InTurns::new(connection, turn)).await {
         Ok(Ok(())) => {}
         Ok(Err(error)) => tracing::debug!("connection from {address}: {error}"),
         Err(Panicked) => tracing::error!("connection from {address}: panicked"),

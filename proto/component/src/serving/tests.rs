@@ -1,5 +1,7 @@
 use std::sync::Arc;
 
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use http::{Response, StatusCode};
 use rustls::pki_types::ServerName;
 use rustls_pki_types::CertificateDer;
@@ -177,4 +179,45 @@ async fn certificates_of_version_1_are_passed_on() {
     }
     stop.cancel();
     serving.await.unwrap();
+}
+
+#[tokio::test]
+async fn who_sends_many_requests_at_once_does_not_hold_up_others() {
+    const MANY: usize = 50;
+    let served = Arc::new(AtomicUsize::new(0));
+    let counts = Arc::clone(&served);
+    let handler = handler(move |request, _| {
+        let counts = Arc::clone(&counts);
+        async move {
+            if request.uri().path() == "/served" {
+                return Response::new(full(counts.load(Ordering::Relaxed).to_string()));
+            }
+            let began = std::time::Instant::now();
+            while began.elapsed() < crate::aside::TURN {
+                std::hint::spin_loop();
+            }
+            counts.fetch_add(1, Ordering::Relaxed);
+            Response::new(full(""))
+        }
+    });
+    let bound = Bound::new("127.0.0.1:0".parse().unwrap()).await.unwrap();
+    let address = bound.address();
+    let stop = CancellationToken::new();
+    let server = tokio::spawn(bound.serve(None, handler, Limits::default(), stop.clone()));
+    let mut greedy = tokio::net::TcpStream::connect(address).await.unwrap();
+    let mut other = tokio::net::TcpStream::connect(address).await.unwrap();
+    let many = "GET /slow HTTP/1.1\r\nhost: a\r\n\r\n".repeat(MANY);
+    greedy.write_all(many.as_bytes()).await.unwrap();
+    while served.load(Ordering::Relaxed) == 0 {
+        tokio::task::yield_now().await;
+    }
+    let one = b"GET /served HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n";
+    other.write_all(one).await.unwrap();
+    let mut answer = String::new();
+    other.read_to_string(&mut answer).await.unwrap();
+    let (_, before) = answer.split_once("\r\n\r\n").unwrap();
+    assert!(before.parse::<usize>().unwrap() < 10, "{answer}");
+    stop.cancel();
+    drop(greedy);
+    server.await.unwrap();
 }
