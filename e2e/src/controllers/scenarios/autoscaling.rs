@@ -141,6 +141,35 @@ fn metrics() -> Vec<(&'static str, Value)> {
             }}]),
         ),
         (
+            "of-malformed-selector",
+            json!([{"type": "External", "external": {
+                "metric": {"name": "e", "selector": {"matchExpressions": [
+                    {"key": "k", "operator": "Resembles", "values": ["v"]},
+                ]}},
+                "target": average,
+            }}]),
+        ),
+        (
+            "of-pods-by-malformed-selector",
+            json!([{"type": "Pods", "pods": {
+                "metric": {"name": "q", "selector": {"matchLabels": {"no key!": "v"}}},
+                "target": average,
+            }}]),
+        ),
+        (
+            "of-unknown-kind",
+            json!([{"type": "Object", "object": {
+                "describedObject": {"kind": "Nothing", "name": "n", "apiVersion": "nowhere.example/v1"},
+                "metric": {"name": "o"}, "target": value,
+            }}]),
+        ),
+        (
+            "without-source",
+            json!([{"type": "Pods"}, {"type": "Resource", "resource": {
+                "name": "cpu", "target": {"type": "Value", "value": "1"},
+            }}]),
+        ),
+        (
             "three",
             json!([
                 {"type": "Pods", "pods": {"metric": {"name": "q"}, "target": average}},
