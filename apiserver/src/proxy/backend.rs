@@ -9,6 +9,7 @@ use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, Request, Response, StatusCode, Version};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
+use hyper::client::conn::http1;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use meta::Status;
@@ -23,6 +24,8 @@ use crate::http::websocket;
 
 /// For the connection, and again for the TLS handshake.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// Headers of an answer may have as many bytes, as in Go.
+const MAX_HEAD: usize = 10 << 20;
 
 /// An address, and how to speak to it.
 pub struct Backend {
@@ -112,6 +115,10 @@ fn strip_request(headers: &mut HeaderMap, upgrading: bool) {
 /// What an answer says to the client, with the names of its trailers, which come only in chunks.
 fn strip_response(headers: &mut HeaderMap) {
     let in_chunks = headers.contains_key(header::TRANSFER_ENCODING);
+    if in_chunks {
+        // How long it is, its end says (RFC 9112, 6.3): a length beside that is not to be believed.
+        headers.remove(header::CONTENT_LENGTH);
+    }
     let trailers: Vec<HeaderValue> = headers.get_all(header::TRAILER).iter().cloned().collect();
     remove_named(headers);
     strip(headers, false);
@@ -220,7 +227,11 @@ impl Backend {
         let failed = |e: &dyn std::fmt::Display| {
             Status::service_unavailable(format!("error trying to reach service: {e}"))
         };
-        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
+        let (mut sender, connection) = http1::Builder::new()
+            .allow_obsolete_multiline_headers_in_responses(true)
+            .allow_spaces_after_header_name_in_responses(true)
+            .max_buf_size(MAX_HEAD)
+            .handshake(TokioIo::new(stream))
             .await
             .map_err(|e| failed(&e))?;
         tokio::spawn(async move {
@@ -335,6 +346,10 @@ mod tests {
         let mut answer = from(&[("trailer", "etag"), ("transfer-encoding", "chunked")]);
         strip_response(&mut answer);
         assert_eq!(answer, from(&[("trailer", "etag")]));
+        let both = [("content-length", "9"), ("transfer-encoding", "chunked")];
+        let mut answer = from(&both);
+        strip_response(&mut answer);
+        assert!(answer.is_empty());
         let mut answer = from(&[("trailer", "etag"), ("content-length", "1")]);
         strip_response(&mut answer);
         assert_eq!(answer, from(&[("content-length", "1")]));
@@ -392,6 +407,9 @@ mod tests {
         let old = "HTTP/1.0 404 Not Found\r\n\r\n";
         let passed_on = (StatusCode::NOT_FOUND, Version::HTTP_11);
         assert_eq!(get(old).await, Ok(passed_on));
+        let sloppy =
+            "HTTP/1.1 404 Not Found\r\nx-a : 1\r\nx-b: 1,\r\n 2\r\ncontent-length: 0\r\n\r\n";
+        assert_eq!(get(sloppy).await, Ok(passed_on));
         let unasked = "HTTP/1.1 101 Switching Protocols\r\nupgrade: x\r\n\r\n";
         assert_eq!(get(unasked).await, Err(500));
     }

@@ -14,6 +14,7 @@ use http::Response;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http_body_util::{BodyExt as _, StreamBody};
 use hyper::body::{Body as _, Frame};
+use percent_encoding::{CONTROLS, percent_encode};
 
 use super::html::Rewriter;
 use crate::http::body::{Body, BoxError};
@@ -62,8 +63,10 @@ impl Links {
         for name in CROSS_ORIGIN {
             head.headers.remove(name);
         }
-        if let Some(location) = text(&head.headers, &header::LOCATION) {
-            let location = self.through(location).map(HeaderValue::try_from);
+        if let Some(location) = head.headers.get(header::LOCATION) {
+            // Addresses are of ASCII; where they are not, browsers write them so.
+            let location = percent_encode(location.as_bytes(), CONTROLS).to_string();
+            let location = self.through(&location).map(HeaderValue::try_from);
             if let Some(Ok(location)) = location {
                 head.headers.insert(header::LOCATION, location);
             }
@@ -72,7 +75,12 @@ impl Links {
         let kind = text(&head.headers, &header::CONTENT_TYPE).unwrap_or_default();
         let is_page = kind.split(';').next().unwrap_or_default().trim() == "text/html";
         let coding = text(&head.headers, &header::CONTENT_ENCODING).map(str::to_owned);
-        if !is_page || body.is_end_stream() {
+        if !is_page {
+            return Response::from_parts(head, body);
+        }
+        if body.is_end_stream() {
+            // An answer to HEAD: the page will have another length.
+            head.headers.remove(header::CONTENT_LENGTH);
             return Response::from_parts(head, body);
         }
         let body = match Page::new(self.clone(), coding.as_deref().unwrap_or_default(), body) {
@@ -406,6 +414,21 @@ mod tests {
         ] {
             assert_eq!(through(url), None, "{url}");
         }
+    }
+
+    #[test]
+    fn no_location_leads_out_of_the_proxy() {
+        let led = |location: &[u8]| {
+            let mut response = Response::new(crate::http::body::empty());
+            let location = HeaderValue::from_bytes(location).unwrap();
+            response.headers_mut().insert(header::LOCATION, location);
+            let response = links().lead(response);
+            text(response.headers(), &header::LOCATION).map(str::to_owned)
+        };
+        let prefixed = |path: &str| Some(format!("/api/v1/namespaces/a/pods/b/proxy{path}"));
+        assert_eq!(led(b"/x"), prefixed("/x"));
+        assert_eq!(led("/\u{e4}".as_bytes()), prefixed("/%C3%A4"));
+        assert_eq!(led(b"/\xff?q"), prefixed("/%FF?q"));
     }
 
     async fn page(coding: &str, pieces: Vec<Vec<u8>>) -> (HeaderMap, Vec<u8>) {
