@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use crate::EvalError;
 use crate::functions;
-use crate::parser::{Binary, Each, Expr};
+use crate::parser::{Binary, Each, Expr, Kind};
 use crate::value::{Key, Map, Value};
 
 type Outcome = Result<Value, EvalError>;
@@ -60,9 +60,9 @@ fn chain(
 
 fn of(expr: &Expr, scope: Option<&Scope<'_>>, budget: &Budget) -> Outcome {
     let value = |expr: &Expr| of(expr, scope, budget);
-    match expr {
-        Expr::Literal(value) => Ok(value.clone()),
-        Expr::Ident(name) => {
+    match &expr.kind {
+        Kind::Literal(value) => Ok(value.clone()),
+        Kind::Ident(name) => {
             budget.spend(1)?;
             let mut at = scope;
             while let Some(here) = at {
@@ -73,7 +73,7 @@ fn of(expr: &Expr, scope: Option<&Scope<'_>>, budget: &Budget) -> Outcome {
             }
             Err(EvalError::other(format!("no such attribute: {name}")))
         }
-        Expr::Select {
+        Kind::Select {
             of,
             field,
             optional,
@@ -81,7 +81,7 @@ fn of(expr: &Expr, scope: Option<&Scope<'_>>, budget: &Budget) -> Outcome {
             budget.spend(1)?;
             select(&value(of)?, field, *optional)
         }
-        Expr::Has(of, field) => {
+        Kind::Has(of, field) => {
             budget.spend(1)?;
             match value(of)? {
                 Value::Map(map) => Ok(map.get(&Key::from(&**field)).is_some().into()),
@@ -93,7 +93,7 @@ fn of(expr: &Expr, scope: Option<&Scope<'_>>, budget: &Budget) -> Outcome {
                 _ => Err(EvalError::NoSuchOverload),
             }
         }
-        Expr::Index {
+        Kind::Index {
             of,
             index: at,
             optional,
@@ -102,7 +102,7 @@ fn of(expr: &Expr, scope: Option<&Scope<'_>>, budget: &Budget) -> Outcome {
             let of = value(of)?;
             index(&of, &value(at)?, *optional)
         }
-        Expr::Call {
+        Kind::Call {
             function,
             target,
             arguments,
@@ -110,7 +110,7 @@ fn of(expr: &Expr, scope: Option<&Scope<'_>>, budget: &Budget) -> Outcome {
             budget.spend(1)?;
             call(function, target.as_deref(), arguments, scope, budget)
         }
-        Expr::List(elements) => {
+        Kind::List(elements) => {
             budget.spend(10)?;
             let mut list = Vec::with_capacity(elements.len());
             for (element, optional) in elements {
@@ -124,7 +124,7 @@ fn of(expr: &Expr, scope: Option<&Scope<'_>>, budget: &Budget) -> Outcome {
             }
             Ok(list.into())
         }
-        Expr::Map(entries) => {
+        Kind::Map(entries) => {
             budget.spend(30)?;
             let mut map = Map::default();
             for (key, entry, optional) in entries {
@@ -145,13 +145,13 @@ fn of(expr: &Expr, scope: Option<&Scope<'_>>, budget: &Budget) -> Outcome {
             }
             Ok(map.into())
         }
-        Expr::And(a, b) => both(value(a), || value(b), false),
-        Expr::Or(a, b) => both(value(a), || value(b), true),
-        Expr::Not(of) => match value(of)? {
+        Kind::And(a, b) => both(value(a), || value(b), false),
+        Kind::Or(a, b) => both(value(a), || value(b), true),
+        Kind::Not(of) => match value(of)? {
             Value::Bool(b) => Ok((!b).into()),
             _ => Err(EvalError::NoSuchOverload),
         },
-        Expr::Negate(of) => {
+        Kind::Negate(of) => {
             budget.spend(1)?;
             match value(of)? {
                 Value::Int(n) => n.checked_neg().map(Value::Int).ok_or_else(overflow),
@@ -159,7 +159,7 @@ fn of(expr: &Expr, scope: Option<&Scope<'_>>, budget: &Budget) -> Outcome {
                 _ => Err(EvalError::NoSuchOverload),
             }
         }
-        Expr::Conditional(parts) => {
+        Kind::Conditional(parts) => {
             let (condition, yes, no) = &**parts;
             match value(condition)? {
                 Value::Bool(true) => value(yes),
@@ -167,17 +167,18 @@ fn of(expr: &Expr, scope: Option<&Scope<'_>>, budget: &Budget) -> Outcome {
                 _ => Err(EvalError::NoSuchOverload),
             }
         }
-        Expr::Binary(operator, sides) => {
+        Kind::Binary(operator, sides) => {
             budget.spend(1)?;
             let (left, right) = (value(&sides.0)?, value(&sides.1)?);
             binary(*operator, &left, &right, budget)
         }
-        Expr::Each {
+        Kind::Each {
             range,
             variable,
             what,
+            ..
         } => each(&value(range)?, variable, what, scope, budget),
-        Expr::Bind {
+        Kind::Bind {
             name,
             value: bound,
             body,
@@ -190,7 +191,7 @@ fn of(expr: &Expr, scope: Option<&Scope<'_>>, budget: &Budget) -> Outcome {
             };
             of(body, Some(&inner), budget)
         }
-        Expr::OptionalMap {
+        Kind::OptionalMap {
             of: option,
             name,
             body,
@@ -476,6 +477,10 @@ fn each(
                 list.push(with(element, body)?);
             }
             Ok(list.into())
+        }
+        // Refused where names are looked up.
+        Each::TransformMap(..) | Each::TransformMapEntry(..) | Each::SortBy(_) => {
+            Err(EvalError::NoSuchOverload)
         }
     }
 }

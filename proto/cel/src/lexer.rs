@@ -34,15 +34,20 @@ pub struct Lexer<'a> {
     at: usize,
 }
 
-/// The place of a character, for people.
+/// What is wrong with the text.
 pub fn error(text: &str, at: usize, message: impl Into<String>) -> SyntaxError {
+    wrong(text, at, format!("Syntax error: {}", message.into()))
+}
+
+/// What is wrong at a character, which people count by lines.
+pub fn wrong(text: &str, at: usize, message: String) -> SyntaxError {
     let before: String = text.chars().take(at).collect();
     let line = before.matches('\n').count() + 1;
     let column = before.rsplit('\n').next().unwrap_or("").chars().count() + 1;
     SyntaxError {
         line,
         column,
-        message: format!("Syntax error: {}", message.into()),
+        message,
     }
 }
 

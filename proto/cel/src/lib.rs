@@ -1,19 +1,25 @@
 //! The Common Expression Language, as Kubernetes uses it: an expression is compiled once and
 //! evaluated against variables, within a budget.
 //!
-//! Values are typed when they are evaluated; an expression that can never have the right type
-//! compiles, and fails then. Functions are those of the language, and of what Kubernetes adds
+//! [`Program`] evaluates: values are typed then, and an expression that can never have the right
+//! type compiles and fails. Its functions are those of the language, and of what Kubernetes adds
 //! those that device selectors need (quantities, versions, strings, lists, sets, optional
 //! values, `cel.bind`).
+//!
+//! [`Environment`] checks types and evaluates nothing. It knows all functions that Kubernetes
+//! has.
 //!
 //! What must not be here: what the variables are. Nothing knows a kind.
 //!
 //! [language]: https://github.com/google/cel-spec
 
+mod check;
 mod eval;
 mod functions;
 mod kubernetes;
 mod lexer;
+mod macros;
+mod names;
 mod parser;
 mod strings;
 #[cfg(test)]
@@ -21,6 +27,7 @@ mod tests;
 mod value;
 mod version;
 
+pub use check::{Environment, Field, Issue, Issues, ObjectTypes, Type};
 pub use value::{Key, Map, Value};
 pub use version::Version;
 
@@ -67,7 +74,8 @@ impl Program {
     ///
     /// When the text is no expression, or uses names and functions that there are not.
     pub fn compile(text: &str, variables: &[&str]) -> Result<Self, SyntaxError> {
-        let root = parser::parse(text, variables)?;
+        let mut root = parser::parse(text)?;
+        names::resolve(&mut root, text, variables)?;
         Ok(Self { root: root.into() })
     }
 

@@ -1,14 +1,16 @@
-//! Tokens to an expression. Macros become what they stand for here.
-
-use std::sync::Arc;
+//! Tokens to an expression.
 
 use crate::SyntaxError;
-use crate::functions;
-use crate::lexer::{Placed, Token, error, tokens};
+use crate::lexer::{Placed, Token, error, tokens, wrong};
+use crate::macros;
 use crate::value::Value;
 
 /// How deep expressions may nest, as in cel-go.
 const DEPTH: usize = 250;
+/// How deep they may be where they do not nest: a chain of operators or of fields is deep, too.
+const HEIGHT: usize = DEPTH + 2;
+/// How long they may be, in characters.
+const LENGTH: usize = 100_000;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Binary {
@@ -33,12 +35,30 @@ pub enum Each {
     Exists(Expr),
     ExistsOne(Expr),
     Filter(Expr),
-    /// Of those of which the first is true, if it is given, the second.
+    /// Of those of which the first is true, if it is given, the second: `map` and
+    /// `transformList`.
     Map(Option<Expr>, Expr),
+    /// As `Map`, to the values of a map with the same keys.
+    TransformMap(Option<Expr>, Expr),
+    /// As `Map`, to maps of which one is made.
+    TransformMapEntry(Option<Expr>, Expr),
+    /// The elements in the order of these keys.
+    SortBy(Expr),
+}
+
+/// A part of an expression, and where it stands.
+#[derive(Debug)]
+pub struct Expr {
+    /// The character at which cel-go points when it speaks of this part: an operator, the dot of
+    /// a field, the parenthesis of a call, or where anything else begins.
+    pub at: usize,
+    pub kind: Kind,
+    /// How many parts are within each other, this one among them.
+    height: usize,
 }
 
 #[derive(Debug)]
-pub enum Expr {
+pub enum Kind {
     Literal(Value),
     Ident(Box<str>),
     Select {
@@ -72,9 +92,11 @@ pub enum Expr {
     Each {
         range: Box<Expr>,
         variable: Box<str>,
+        /// Of the forms with two variables: the element, where `variable` is its index or key.
+        second: Option<Box<str>>,
         what: Box<Each>,
     },
-    /// `cel.bind(a, b, c)`, and `a.optMap(b, c)` after a fashion.
+    /// `cel.bind(a, b, c)`
     Bind {
         name: Box<str>,
         value: Box<Expr>,
@@ -89,23 +111,61 @@ pub enum Expr {
     },
 }
 
-/// Namespaces of functions.
-const NAMESPACES: [&str; 3] = ["cel", "optional", "sets"];
-/// Types are values, too.
-const TYPES: [&str; 10] = [
-    "bool",
-    "bytes",
-    "double",
-    "int",
-    "list",
-    "map",
-    "null_type",
-    "string",
-    "type",
-    "uint",
-];
+impl Kind {
+    fn at(self, at: usize) -> Expr {
+        Expr {
+            at,
+            height: 1 + self.deepest(),
+            kind: self,
+        }
+    }
 
-#[derive(Clone, Copy)]
+    /// The height of the highest part.
+    fn deepest(&self) -> usize {
+        let highest = |parts: &[&Expr]| parts.iter().map(|part| part.height).max().unwrap_or(0);
+        match self {
+            Self::Literal(_) | Self::Ident(_) => 0,
+            Self::Select { of, .. } | Self::Has(of, _) | Self::Not(of) | Self::Negate(of) => {
+                of.height
+            }
+            Self::Index { of, index, .. } => highest(&[of, index]),
+            Self::Call {
+                target, arguments, ..
+            } => {
+                let target = target.as_ref().map_or(0, |target| target.height);
+                arguments
+                    .iter()
+                    .map(|of| of.height)
+                    .fold(target, usize::max)
+            }
+            Self::List(elements) => elements.iter().map(|(of, _)| of.height).max().unwrap_or(0),
+            Self::Map(entries) => {
+                let entries = entries.iter().map(|(key, value, _)| highest(&[key, value]));
+                entries.max().unwrap_or(0)
+            }
+            Self::And(left, right) | Self::Or(left, right) => highest(&[left, right]),
+            Self::Conditional(parts) => highest(&[&parts.0, &parts.1, &parts.2]),
+            Self::Binary(_, sides) => highest(&[&sides.0, &sides.1]),
+            Self::Bind { value, body, .. } => highest(&[value, body]),
+            Self::OptionalMap { of, body, .. } => highest(&[of, body]),
+            Self::Each { range, what, .. } => match &**what {
+                Each::All(body)
+                | Each::Exists(body)
+                | Each::ExistsOne(body)
+                | Each::Filter(body)
+                | Each::SortBy(body)
+                | Each::Map(None, body)
+                | Each::TransformMap(None, body)
+                | Each::TransformMapEntry(None, body) => highest(&[range, body]),
+                Each::Map(Some(test), body)
+                | Each::TransformMap(Some(test), body)
+                | Each::TransformMapEntry(Some(test), body) => highest(&[range, test, body]),
+            },
+        }
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
 enum Operator {
     Or,
     And,
@@ -117,17 +177,21 @@ struct Parser<'a> {
     tokens: Vec<Placed>,
     at: usize,
     depth: usize,
-    /// Names that may be used.
-    scope: Vec<Box<str>>,
 }
 
-pub fn parse(text: &str, variables: &[&str]) -> Result<Expr, SyntaxError> {
+/// The expression as it is written. Names in it are not looked up.
+pub fn parse(text: &str) -> Result<Expr, SyntaxError> {
+    let length = text.chars().count();
+    if length > LENGTH {
+        let message = "expression code point size exceeds limit";
+        let message = format!("{message}: size: {length}, limit {LENGTH}");
+        return Err(wrong(text, 0, message));
+    }
     let mut parser = Parser {
         text,
         tokens: tokens(text)?,
         at: 0,
         depth: 0,
-        scope: variables.iter().map(|name| (*name).into()).collect(),
     };
     let expr = parser.expression()?;
     match parser.peek() {
@@ -182,9 +246,7 @@ impl Parser<'_> {
 
     /// What is wrong not with the text, but with what it says.
     fn wrong<T>(&self, place: usize, message: String) -> Result<T, SyntaxError> {
-        let mut wrong = error(self.text, place, "");
-        wrong.message = message;
-        Err(wrong)
+        Err(wrong(self.text, place, message))
     }
 
     fn expression(&mut self) -> Result<Expr, SyntaxError> {
@@ -196,11 +258,12 @@ impl Parser<'_> {
             );
         }
         let condition = self.operation(0)?;
+        let at = self.place();
         let expr = if self.accept("?") {
             let yes = self.operation(0)?;
             self.expect(":")?;
             let no = self.expression()?;
-            Expr::Conditional(Box::new((condition, yes, no)))
+            Kind::Conditional(Box::new((condition, yes, no))).at(at)
         } else {
             condition
         };
@@ -214,13 +277,20 @@ impl Parser<'_> {
         while let Some((operator, tightness)) = self.operator()
             && tightness >= least
         {
-            self.at += 1;
-            let right = self.operation(tightness + 1)?;
-            left = match operator {
-                Operator::Or => Expr::Or(left.into(), right.into()),
-                Operator::And => Expr::And(left.into(), right.into()),
-                Operator::Binary(binary) => Expr::Binary(binary, Box::new((left, right))),
-            };
+            let mut terms = vec![left];
+            let mut places = Vec::new();
+            // A chain of `&&` or `||` is made at once, so that it is not deep.
+            loop {
+                places.push(self.place());
+                self.at += 1;
+                terms.push(self.operation(tightness + 1)?);
+                let more = self.operator() == Some((operator, tightness));
+                if !more || matches!(operator, Operator::Binary(_)) {
+                    break;
+                }
+            }
+            left = chain(operator, terms, &places);
+            self.check_height(&left)?;
         }
         Ok(left)
     }
@@ -253,14 +323,26 @@ impl Parser<'_> {
         Some((Operator::Binary(binary), tightness))
     }
 
+    fn check_height(&self, expr: &Expr) -> Result<(), SyntaxError> {
+        if expr.height <= HEIGHT {
+            return Ok(());
+        }
+        self.wrong(expr.at, "max recursion depth exceeded".to_owned())
+    }
+
     fn unary(&mut self) -> Result<Expr, SyntaxError> {
+        let at = self.place();
         if *self.peek() == Token::Op("!") {
             let mut negated = false;
             while self.accept("!") {
                 negated = !negated;
             }
             let of = self.member()?;
-            return Ok(if negated { Expr::Not(of.into()) } else { of });
+            return Ok(if negated {
+                Kind::Not(of.into()).at(at)
+            } else {
+                of
+            });
         }
         let mut negative = false;
         let mut signs = 0;
@@ -277,12 +359,12 @@ impl Parser<'_> {
             };
             if let Some(literal) = literal {
                 self.at += 1;
-                return self.members(Expr::Literal(literal));
+                return self.members(Kind::Literal(literal).at(at));
             }
         }
         let of = self.member()?;
         Ok(if negative {
-            Expr::Negate(of.into())
+            Kind::Negate(of.into()).at(at)
         } else {
             of
         })
@@ -295,97 +377,88 @@ impl Parser<'_> {
 
     fn members(&mut self, mut expr: Expr) -> Result<Expr, SyntaxError> {
         loop {
-            let place = self.place();
+            let at = self.place();
             if self.accept(".") {
-                let Token::Ident(field) = self.take() else {
-                    self.at -= 1;
-                    return self.unexpected();
-                };
+                let field = self.field()?;
+                let open = self.place();
                 expr = if self.accept("(") {
-                    self.method(expr, field, place)?
+                    let arguments = self.arguments()?;
+                    self.call(field, Some(expr.into()), arguments, open)?
                 } else {
-                    Expr::Select {
+                    Kind::Select {
                         of: expr.into(),
                         field,
                         optional: false,
                     }
+                    .at(at)
                 };
             } else if self.accept(".?") {
-                let Token::Ident(field) = self.take() else {
-                    self.at -= 1;
-                    return self.unexpected();
-                };
-                expr = Expr::Select {
+                expr = Kind::Select {
+                    field: self.field()?,
                     of: expr.into(),
-                    field,
                     optional: true,
-                };
+                }
+                .at(at);
             } else if *self.peek() == Token::Op("[") || *self.peek() == Token::Op("[?") {
                 let optional = self.take() == Token::Op("[?");
                 let index = self.expression()?;
                 self.expect("]")?;
-                expr = Expr::Index {
+                expr = Kind::Index {
                     of: expr.into(),
                     index: index.into(),
                     optional,
-                };
+                }
+                .at(at);
             } else {
                 return Ok(expr);
             }
+            self.check_height(&expr)?;
         }
+    }
+
+    fn field(&mut self) -> Result<Box<str>, SyntaxError> {
+        if let Token::Ident(field) = self.take() {
+            return Ok(field);
+        }
+        self.at -= 1;
+        self.unexpected()
     }
 
     fn primary(&mut self) -> Result<Expr, SyntaxError> {
-        let place = self.place();
-        match self.take() {
-            Token::Int(n) => Ok(Expr::Literal(Value::Int(n))),
-            Token::Uint(n) => Ok(Expr::Literal(Value::Uint(n))),
-            Token::Double(x) => Ok(Expr::Literal(Value::Double(x))),
-            Token::String(text) => Ok(Expr::Literal(Value::String(text))),
-            Token::Bytes(bytes) => Ok(Expr::Literal(Value::Bytes(bytes))),
+        let at = self.place();
+        let kind = match self.take() {
+            Token::Int(n) => Kind::Literal(Value::Int(n)),
+            Token::Uint(n) => Kind::Literal(Value::Uint(n)),
+            Token::Double(x) => Kind::Literal(Value::Double(x)),
+            Token::String(text) => Kind::Literal(Value::String(text)),
+            Token::Bytes(bytes) => Kind::Literal(Value::Bytes(bytes)),
             Token::Op("(") => {
                 let expr = self.expression()?;
                 self.expect(")")?;
-                Ok(expr)
+                return Ok(expr);
             }
-            Token::Op("[") => self.list(false),
-            Token::Op("[?") => self.list(true),
-            Token::Op("{") => self.map(),
-            Token::Ident(name) => self.name(name, place),
+            Token::Op("[") => self.list(false)?,
+            Token::Op("[?") => self.list(true)?,
+            Token::Op("{") => self.map()?,
+            Token::Ident(name) => match &*name {
+                "true" => Kind::Literal(Value::Bool(true)),
+                "false" => Kind::Literal(Value::Bool(false)),
+                "null" => Kind::Literal(Value::Null),
+                _ => {
+                    let open = self.place();
+                    if self.accept("(") {
+                        let arguments = self.arguments()?;
+                        return self.call(name, None, arguments, open);
+                    }
+                    Kind::Ident(name)
+                }
+            },
             _ => {
                 self.at -= 1;
-                self.unexpected()
+                return self.unexpected();
             }
-        }
-    }
-
-    fn name(&mut self, name: Box<str>, place: usize) -> Result<Expr, SyntaxError> {
-        match &*name {
-            "true" => return Ok(Expr::Literal(Value::Bool(true))),
-            "false" => return Ok(Expr::Literal(Value::Bool(false))),
-            "null" => return Ok(Expr::Literal(Value::Null)),
-            _ => {}
-        }
-        if self.accept("(") {
-            return self.function(name, place);
-        }
-        if self.scope.contains(&name) {
-            return Ok(Expr::Ident(name));
-        }
-        if NAMESPACES.contains(&&*name)
-            && self.accept(".")
-            && let Token::Ident(function) = self.take()
-            && self.accept("(")
-        {
-            return self.function(format!("{name}.{function}").into(), place);
-        }
-        if let Some(name) = TYPES.iter().find(|t| ***t == *name) {
-            return Ok(Expr::Literal(Value::Type(name)));
-        }
-        self.wrong(
-            place,
-            format!("undeclared reference to '{name}' (in container '')"),
-        )
+        };
+        Ok(kind.at(at))
     }
 
     fn arguments(&mut self) -> Result<Vec<Expr>, SyntaxError> {
@@ -402,139 +475,41 @@ impl Parser<'_> {
         }
     }
 
-    /// A name that a macro makes, and the comma behind it.
-    fn variable(&mut self) -> Result<Box<str>, SyntaxError> {
-        match self.take() {
-            Token::Ident(name) => {
-                self.expect(",")?;
-                Ok(name)
-            }
-            _ => {
-                self.at -= 1;
-                self.wrong(self.place(), "argument must be a simple name".to_owned())
-            }
-        }
-    }
-
-    fn within(&mut self, name: &str) -> Result<Expr, SyntaxError> {
-        self.scope.push(name.into());
-        let expr = self.expression();
-        self.scope.pop();
-        expr
-    }
-
-    fn function(&mut self, name: Box<str>, place: usize) -> Result<Expr, SyntaxError> {
-        match &*name {
-            "has" => {
-                let mut arguments = self.arguments()?;
-                match arguments.pop() {
-                    Some(Expr::Select {
-                        of,
-                        field,
-                        optional: false,
-                    }) if arguments.is_empty() => Ok(Expr::Has(of, field)),
-                    _ => self.wrong(place, "invalid argument to has() macro".to_owned()),
-                }
-            }
-            "cel.bind" => {
-                let name = self.variable()?;
-                let value = self.expression()?;
-                self.expect(",")?;
-                let body = self.within(&name)?;
-                self.expect(")")?;
-                Ok(Expr::Bind {
-                    name,
-                    value: value.into(),
-                    body: body.into(),
-                })
-            }
-            _ => {
-                let arguments = self.arguments()?;
-                self.call(name, None, arguments, place)
-            }
-        }
-    }
-
-    fn method(&mut self, of: Expr, name: Box<str>, place: usize) -> Result<Expr, SyntaxError> {
-        let of = Box::new(of);
-        match &*name {
-            "all" | "exists" | "exists_one" | "existsOne" | "filter" | "map" => {
-                let variable = self.variable()?;
-                let first = self.within(&variable)?;
-                let what = match &*name {
-                    "all" => Each::All(first),
-                    "exists" => Each::Exists(first),
-                    "exists_one" | "existsOne" => Each::ExistsOne(first),
-                    "filter" => Each::Filter(first),
-                    _ if self.accept(",") => Each::Map(Some(first), self.within(&variable)?),
-                    _ => Each::Map(None, first),
-                };
-                self.expect(")")?;
-                Ok(Expr::Each {
-                    range: of,
-                    variable,
-                    what: what.into(),
-                })
-            }
-            "optMap" | "optFlatMap" => {
-                let variable = self.variable()?;
-                let body = self.within(&variable)?;
-                self.expect(")")?;
-                Ok(Expr::OptionalMap {
-                    of,
-                    name: variable,
-                    body: body.into(),
-                    flat: &*name == "optFlatMap",
-                })
-            }
-            _ => {
-                let arguments = self.arguments()?;
-                self.call(name, Some(of), arguments, place)
-            }
-        }
-    }
-
+    /// A call, or what the macro of that name makes of it.
     fn call(
-        &mut self,
+        &self,
         function: Box<str>,
         target: Option<Box<Expr>>,
         arguments: Vec<Expr>,
-        place: usize,
+        at: usize,
     ) -> Result<Expr, SyntaxError> {
-        if !functions::exists(&function, target.is_some()) {
-            return self.wrong(
-                place,
-                format!("undeclared reference to '{function}' (in container '')"),
-            );
+        match macros::expand(function, target, arguments) {
+            Ok(kind) => Ok(kind.at(at)),
+            Err((place, message)) => self.wrong(place.unwrap_or(at), message.to_owned()),
         }
-        Ok(Expr::Call {
-            function,
-            target,
-            arguments,
-        })
     }
 
-    fn list(&mut self, mut optional: bool) -> Result<Expr, SyntaxError> {
+    fn list(&mut self, mut optional: bool) -> Result<Kind, SyntaxError> {
         let mut elements = Vec::new();
         loop {
             if !optional && self.accept("]") {
-                return Ok(literal_list(elements));
+                return Ok(Kind::List(elements));
             }
             optional |= self.accept("?");
             elements.push((self.expression()?, optional));
             optional = false;
             if !self.accept(",") {
                 self.expect("]")?;
-                return Ok(literal_list(elements));
+                return Ok(Kind::List(elements));
             }
         }
     }
 
-    fn map(&mut self) -> Result<Expr, SyntaxError> {
+    fn map(&mut self) -> Result<Kind, SyntaxError> {
         let mut entries = Vec::new();
         loop {
             if self.accept("}") {
-                return Ok(Expr::Map(entries));
+                return Ok(Kind::Map(entries));
             }
             let optional = self.accept("?");
             let key = self.expression()?;
@@ -542,23 +517,29 @@ impl Parser<'_> {
             entries.push((key, self.expression()?, optional));
             if !self.accept(",") {
                 self.expect("}")?;
-                return Ok(Expr::Map(entries));
+                return Ok(Kind::Map(entries));
             }
         }
     }
 }
 
-/// A list of literals is one itself.
-fn literal_list(elements: Vec<(Expr, bool)>) -> Expr {
-    let literals: Option<Arc<[Value]>> = elements
-        .iter()
-        .map(|(element, optional)| match element {
-            Expr::Literal(value) if !optional => Some(value.clone()),
-            _ => None,
-        })
-        .collect();
-    match literals {
-        Some(literals) => Expr::Literal(Value::List(literals)),
-        None => Expr::List(elements),
+/// Terms with operators between them: as high as it must be, and no higher.
+fn chain(operator: Operator, mut terms: Vec<Expr>, places: &[usize]) -> Expr {
+    let middle = terms.len() / 2;
+    let rest = terms.split_off(middle);
+    let half = |mut terms: Vec<Expr>, places: &[usize]| match (terms.len(), terms.pop()) {
+        (1, Some(only)) => only,
+        (_, last) => {
+            terms.extend(last);
+            chain(operator, terms, places)
+        }
+    };
+    let left = half(terms, &places[..middle - 1]);
+    let right = half(rest, &places[middle..]);
+    match operator {
+        Operator::Or => Kind::Or(left.into(), right.into()),
+        Operator::And => Kind::And(left.into(), right.into()),
+        Operator::Binary(binary) => Kind::Binary(binary, Box::new((left, right))),
     }
+    .at(places[middle - 1])
 }

@@ -188,7 +188,7 @@ fn what_is_no_expression() {
     );
     assert_eq!(
         error("noSuchFunction(1)"),
-        "ERROR: <input>:1:1: undeclared reference to 'noSuchFunction' (in container '')"
+        "ERROR: <input>:1:15: undeclared reference to 'noSuchFunction' (in container '')"
     );
     assert!(error("'a").contains("unterminated"));
     let deep = format!("{}1{}", "(".repeat(300), ")".repeat(300));
