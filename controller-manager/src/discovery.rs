@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use client::{Client, Error, Request};
 use http::Method;
-use meta::{GroupVersion, GroupVersionResource};
+use meta::{GroupVersion, GroupVersionKind, GroupVersionResource};
 use serde::Deserialize;
 
 /// A served resource (no subresource).
@@ -47,6 +47,31 @@ impl Resources {
         self.by_kind.get(&key).map(|i| &self.all[*i])
     }
 
+    /// The kinds of a resource in exactly this version, by its plural or singular name. Without a
+    /// group, of all groups: so upstream's REST mapper takes the core group's name.
+    pub fn kinds_of(
+        &self,
+        group: &str,
+        version: &str,
+        resource: &str,
+    ) -> impl Iterator<Item = GroupVersionKind> {
+        let resource = resource.to_lowercase();
+        let is = move |known: &&Resource| {
+            let gvr = &known.gvr;
+            (group.is_empty() || gvr.group == group)
+                && gvr.version == version
+                && (gvr.resource == resource || known.kind.to_lowercase() == resource)
+        };
+        self.all.iter().filter(is).map(|known| {
+            let gvr = &known.gvr;
+            GroupVersionKind::new(
+                gvr.group.as_str(),
+                gvr.version.as_str(),
+                known.kind.as_str(),
+            )
+        })
+    }
+
     pub fn is_empty(&self) -> bool {
         self.all.is_empty()
     }
@@ -68,6 +93,14 @@ impl Resources {
             self.preferred.push(index);
         }
         self.all.push(resource);
+    }
+
+    #[cfg(test)]
+    pub fn of(all: Vec<Resource>) -> Self {
+        let mut resources = Self::default();
+        let mut seen = HashMap::new();
+        all.into_iter().for_each(|r| resources.push(r, &mut seen));
+        resources
     }
 
     /// In one message for conditions and logs.

@@ -211,7 +211,11 @@ pub const CONTROLLERS: &[Descriptor] = &[
         "legacy-service-account-token-cleaner",
         c::serviceaccounttoken::start_cleaner,
     ),
-    absent("validatingadmissionpolicy-status-controller", ""),
+    ours(
+        "validatingadmissionpolicy-status-controller",
+        "",
+        c::validatingadmissionpolicystatus::start,
+    ),
     ours(
         "volumeattributesclass-protection-controller",
         "",

@@ -37,3 +37,4 @@ pub mod tainteviction;
 pub mod ttl;
 pub mod ttlafterfinished;
 pub mod vacprotection;
+pub mod validatingadmissionpolicystatus;

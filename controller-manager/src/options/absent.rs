@@ -32,7 +32,4 @@ pub struct AbsentControllerFlags {
     /// Load balancers are the cloud controller manager's, in upstream's manager as well.
     #[arg(long, default_value_t = 1)]
     concurrent_service_syncs: usize,
-    /// Nobody checks the types of admission policies' expressions yet.
-    #[arg(long, default_value_t = 5)]
-    concurrent_validating_admission_policy_status_syncs: usize,
 }

@@ -84,6 +84,8 @@ pub struct Options {
     #[command(flatten)]
     pub ttl_after_finished: TtlAfterFinishedFlags,
     #[command(flatten)]
+    pub policy_status: PolicyStatusFlags,
+    #[command(flatten)]
     pub absent: AbsentControllerFlags,
 }
 
@@ -462,6 +464,14 @@ pub struct TtlAfterFinishedFlags {
     pub concurrent_ttl_after_finished_syncs: usize,
 }
 
+#[derive(Args, Debug)]
+#[group(skip)]
+pub struct PolicyStatusFlags {
+    /// The number of ValidatingAdmissionPolicyStatusController workers that are allowed to sync concurrently.
+    #[arg(long, default_value_t = 5)]
+    pub concurrent_validating_admission_policy_status_syncs: usize,
+}
+
 /// What is wrong with the flags.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum OptionsError {
@@ -493,6 +503,8 @@ pub enum OptionsError {
     LeaderMigration,
     #[error("--emulated-version: only 1.36 is supported, not {0:?}")]
     EmulatedVersion(String),
+    #[error("--concurrent-validating-admission-policy-status-syncs: must be positive, got 0")]
+    NoPolicyWorkers,
 }
 
 impl Options {
@@ -520,6 +532,10 @@ impl Options {
             if !matches!(version, "" | "1.36") {
                 return Err(OptionsError::EmulatedVersion(version.to_owned()));
             }
+        }
+        let workers = &self.policy_status;
+        if workers.concurrent_validating_admission_policy_status_syncs == 0 {
+            return Err(OptionsError::NoPolicyWorkers);
         }
         self.node_cidrs().map(drop)
     }
@@ -635,6 +651,10 @@ impl Options {
             "SAController": {
                 "RootCAFile": self.serviceaccount.root_ca_file,
                 "ConcurrentSATokenSyncs": self.serviceaccount.concurrent_serviceaccount_token_syncs,
+            },
+            "ValidatingAdmissionPolicyStatusController": {
+                "ConcurrentPolicySyncs":
+                    self.policy_status.concurrent_validating_admission_policy_status_syncs,
             },
         }})
     }

@@ -26,6 +26,8 @@ fn controllers_are_chosen_as_upstream_does() {
     );
     let bad = parse(&["--controllers=*,-nope"]).validate();
     assert_eq!(bad, Err(OptionsError::UnknownController("nope".to_owned())));
+    let none = parse(&["--concurrent-validating-admission-policy-status-syncs=0"]).validate();
+    assert_eq!(none, Err(OptionsError::NoPolicyWorkers));
 }
 
 #[test]

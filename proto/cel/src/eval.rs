@@ -5,8 +5,8 @@ use std::cmp::Ordering;
 use std::sync::Arc;
 
 use crate::EvalError;
+use crate::ast::{Binary, Each, Expr, Kind};
 use crate::functions;
-use crate::parser::{Binary, Each, Expr, Kind};
 use crate::value::{Key, Map, Value};
 
 type Outcome = Result<Value, EvalError>;

@@ -13,6 +13,7 @@
 //!
 //! [language]: https://github.com/google/cel-spec
 
+mod ast;
 mod check;
 mod eval;
 mod functions;
@@ -64,7 +65,7 @@ impl EvalError {
 /// A compiled expression. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Program {
-    root: std::sync::Arc<parser::Expr>,
+    root: std::sync::Arc<ast::Expr>,
 }
 
 impl Program {
@@ -74,7 +75,7 @@ impl Program {
     ///
     /// When the text is no expression, or uses names and functions that there are not.
     pub fn compile(text: &str, variables: &[&str]) -> Result<Self, SyntaxError> {
-        let mut root = parser::parse(text)?;
+        let mut root = parser::parse(text, true)?;
         names::resolve(&mut root, text, variables)?;
         Ok(Self { root: root.into() })
     }

@@ -1,7 +1,7 @@
 //! Calls that stand for something else: they have names and numbers of arguments, and what they
 //! stand for may use names that they make.
 
-use crate::parser::{Each, Expr, Kind};
+use crate::ast::{Each, Expr, Kind};
 
 /// Why a macro cannot be used so, and the place of the argument that is wrong.
 type Misuse = (Option<usize>, &'static str);
@@ -11,6 +11,7 @@ pub fn expand(
     function: Box<str>,
     target: Option<Box<Expr>>,
     mut arguments: Vec<Expr>,
+    bindings: bool,
 ) -> Result<Kind, Misuse> {
     let Some(target) = target else {
         if &*function == "has" && arguments.len() == 1 {
@@ -26,7 +27,11 @@ pub fn expand(
         ("all" | "exists" | "exists_one" | "filter" | "sortBy", 2)
         | ("map", 2 | 3)
         | ("optMap" | "optFlatMap", 2) => 1,
-        ("bind", 3) if matches!(&target.kind, Kind::Ident(name) if **name == *"cel") => 1,
+        ("bind", 3)
+            if bindings && matches!(&target.kind, Kind::Ident(name) if **name == *"cel") =>
+        {
+            1
+        }
         ("all" | "exists" | "exists_one" | "existsOne", 3)
         | ("transformList" | "transformMap" | "transformMapEntry", 3 | 4) => 2,
         _ => {
@@ -37,6 +42,9 @@ pub fn expand(
             });
         }
     };
+    if &*function == "sortBy" && matches!(target.kind, Kind::Literal(_) | Kind::Map(_)) {
+        return Err((Some(target.at), NOT_SORTED));
+    }
     let bodies = arguments.split_off(names);
     let second = if names == 2 {
         arguments.pop().map(name).transpose()?
@@ -90,6 +98,8 @@ pub fn expand(
 }
 
 const NO_FIELD: &str = "invalid argument to has() macro";
+const NOT_SORTED: &str =
+    "sortBy can only be applied to a list, identifier, comprehension, call or select expression";
 const NO_NAME: &str = "argument must be a simple name";
 
 fn has(argument: Expr) -> Result<Kind, Misuse> {

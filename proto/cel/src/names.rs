@@ -3,8 +3,8 @@
 
 use std::sync::Arc;
 
+use crate::ast::{Each, Expr, Kind};
 use crate::lexer::wrong;
-use crate::parser::{Each, Expr, Kind};
 use crate::value::Value;
 use crate::{SyntaxError, functions};
 

@@ -10,6 +10,7 @@ mod garbage;
 mod jobs;
 mod namespaces;
 mod nodes;
+mod policies;
 mod replicasets;
 mod services;
 mod statefulsets;
@@ -76,6 +77,7 @@ pub fn all() -> Vec<Scenario> {
     garbage::write(&mut book);
     jobs::write(&mut book);
     namespaces::write(&mut book);
+    policies::write(&mut book);
     replicasets::write(&mut book);
     services::write(&mut book);
     statefulsets::write(&mut book);

@@ -1,6 +1,6 @@
 //! Functions and operators: which overloads take what they are given.
 
-use crate::parser::Expr;
+use crate::ast::Expr;
 
 use super::checker::{Checker, qualified};
 use super::overloads::{self, Overload};
@@ -90,9 +90,6 @@ impl Checker<'_> {
 
     /// The result's type if this overload takes the arguments.
     fn try_overload(&mut self, overload: &Overload, arguments: &[Type]) -> Option<Type> {
-        if overload.arguments.len() != arguments.len() {
-            return None;
-        }
         if overload.params == 0 {
             let takes = self.known.assignable(arguments, &overload.arguments);
             return takes.then(|| overload.result.clone());

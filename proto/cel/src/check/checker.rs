@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use crate::parser::{Binary, Expr, Kind};
+use crate::ast::{Binary, Expr, Kind};
 use crate::value::Value;
 
 use super::literals::{Homogeneous, Literals};

@@ -1,7 +1,7 @@
 //! Macros over lists, maps and optional values: what cel-go expands them to decides which types
 //! their parts must have, and what is told when they have not.
 
-use crate::parser::{Each, Expr};
+use crate::ast::{Each, Expr};
 
 use super::checker::Checker;
 use super::types::Type;
@@ -18,11 +18,13 @@ impl Checker<'_> {
         second: Option<&str>,
         what: &Each,
     ) -> Type {
-        let over = self.expr(range);
         if let Each::SortBy(key) = what {
-            let keys = self.map_to(at, &over, range.at, (variable, None), (None, key));
+            self.bound();
+            let over = self.expr(range);
+            let keys = self.map_to(at, &over, at, (variable, None), (None, key));
             return self.resolve(at, "@sortByAssociatedKeys", true, vec![over, keys]);
         }
+        let over = self.expr(range);
         match what {
             Each::All(body) | Each::Exists(body) => {
                 let names = self.elements(&over, range.at, variable, second);
@@ -36,9 +38,10 @@ impl Checker<'_> {
             Each::ExistsOne(body) => {
                 let names = self.elements(&over, range.at, variable, second);
                 let test = self.within(&names, |checker| checker.expr(body));
-                let step = self.resolve(at, "_?_:_", false, vec![test, Type::Int, Type::Int]);
+                let more = self.resolve(at, "_+_", false, vec![Type::Int, Type::Int]);
+                let step = self.resolve(at, "_?_:_", false, vec![test, more, Type::Int]);
                 self.accumulate(at, &Type::Int, &step);
-                Type::Bool
+                self.resolve(at, "_==_", false, vec![Type::Int, Type::Int])
             }
             Each::Filter(body) => {
                 let so_far = Type::list(self.fresh());
@@ -71,6 +74,12 @@ impl Checker<'_> {
             // Above.
             Each::SortBy(_) => Type::Dyn,
         }
+    }
+
+    /// Where cel-go binds a name it goes over an empty list, of nothing that is known. The numbers
+    /// of unknown types are seen in texts.
+    fn bound(&mut self) {
+        self.fresh();
     }
 
     /// `map` and `transformList`: a list of what the body makes.
@@ -151,6 +160,7 @@ impl Checker<'_> {
         let option = self.expr(of);
         let test = self.resolve(at, "hasValue", true, vec![option]);
         // It stands there twice, and what is wrong with it is told twice.
+        self.bound();
         let option = self.expr(of);
         let value = self.resolve(at, "value", true, vec![option]);
         let names: &Names<'_> = &[(name, value)];

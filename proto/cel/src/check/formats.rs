@@ -1,7 +1,7 @@
 //! `'%d of %s'.format([1, 'x'])`: whether the values suit the clauses, where both are written
 //! down. cel-go tells what it would fail with.
 
-use crate::parser::{Expr, Kind};
+use crate::ast::{Expr, Kind};
 use crate::value::Value;
 
 use super::checker::Checker;

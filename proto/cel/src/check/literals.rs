@@ -5,7 +5,7 @@ use std::sync::LazyLock;
 
 use regex::Regex;
 
-use crate::parser::{Expr, Kind};
+use crate::ast::{Expr, Kind};
 use crate::value::Value;
 
 use super::types::Type;

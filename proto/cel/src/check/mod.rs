@@ -73,7 +73,7 @@ impl<'a> Environment<'a> {
     ///
     /// All that is wrong with it, or why it is no expression.
     pub fn check(&self, text: &str) -> Result<Type, Issues> {
-        match parser::parse(text) {
+        match parser::parse(text, false) {
             Ok(expr) => checker::check(&expr, text, self),
             Err(error) => Err(Issues::of_syntax(text, error)),
         }
