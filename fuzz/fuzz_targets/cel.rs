@@ -1,9 +1,9 @@
 //! An expression is compiled or refused, and has a value, or none, or costs too much, whatever
-//! the object that it is about.
+//! the object that it is about. And it has a type, or something is wrong with it that can be shown.
 
 #![no_main]
 
-use cel::{Key, Map, Program, Value};
+use cel::{Environment, Field, Key, Map, ObjectTypes, Program, Type, Value};
 use libfuzzer_sys::fuzz_target;
 use serde_json::Value as Json;
 
@@ -34,11 +34,33 @@ fn value(json: &Json) -> Value {
     }
 }
 
+/// An object has itself, under many names, and what it has of other types.
+struct Fields;
+
+impl ObjectTypes for Fields {
+    fn field(&self, object: &str, field: &str) -> Field {
+        match field.len() % 6 {
+            0 => Field::Is(Type::object(object)),
+            1 => Field::Is(Type::list(Type::object(object))),
+            2 => Field::Is(Type::map(Type::String, Type::Int)),
+            3 => Field::Is(Type::optional(Type::Timestamp)),
+            4 => Field::Undefined,
+            _ => Field::UnknownObject,
+        }
+    }
+}
+
 fuzz_target!(|data: &[u8]| {
     let (text, object) = fuzz::halves(data).unwrap_or((data, b"null"));
     let Ok(text) = std::str::from_utf8(text) else {
         return;
     };
+    let environment = Environment::new(&Fields)
+        .variable("object", Type::object("Object"))
+        .variable("oldObject", Type::Dyn);
+    if let Err(issues) = environment.check(text) {
+        assert!(issues.to_string().starts_with("ERROR: "));
+    }
     if let Ok(program) = Program::compile(text, &["object", "oldObject"])
         && let Ok(object) = codec::decode::untyped(object)
     {

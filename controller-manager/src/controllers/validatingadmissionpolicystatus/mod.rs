@@ -22,7 +22,7 @@ use serde_json::json;
 
 use self::plan::Described;
 use self::schema::Document;
-use self::served::{Known, Served};
+use self::served::{Index, Known, Served};
 use crate::context::{Context, Run, retry_conflicts};
 
 const NAME: &str = "validatingadmissionpolicy-status";
@@ -86,17 +86,18 @@ impl Controller {
         let mut matched = kinds::matched(&policy, &known.resources);
         if matched.unknown && !new {
             // A resource may have come together with the policy.
-            known = self.served.ask().await?;
+            known = self.served.asked_anew().await?;
             matched = kinds::matched(&policy, &known.resources);
         }
+        let index = self.served.index().await?;
         let mut documents = Vec::new();
         for gvk in &matched.kinds {
-            documents.extend(describe(&known, gvk).await);
+            documents.extend(self.describe(&known, &index, gvk).await);
         }
         let spec = policy.spec.as_ref();
         let params = spec.and_then(|spec| params_kind(spec.param_kind.as_ref()?));
         let params = match &params {
-            Some(gvk) => describe(&known, gvk).await,
+            Some(gvk) => self.describe(&known, &index, gvk).await,
             None => None,
         };
         let described = |(gvk, document)| Described { gvk, document };
@@ -135,14 +136,17 @@ impl Controller {
         }
         Ok(Requeue::No)
     }
-}
 
-async fn describe<'a>(
-    known: &Known,
-    gvk: &'a GroupVersionKind,
-) -> Option<(&'a GroupVersionKind, Arc<Document>)> {
-    let document = known.document(&gvk.group_version()).await?;
-    Some((gvk, document))
+    async fn describe<'a>(
+        &self,
+        known: &Known,
+        index: &Index,
+        gvk: &'a GroupVersionKind,
+    ) -> Option<(&'a GroupVersionKind, Arc<Document>)> {
+        let gv = gvk.group_version();
+        let document = self.served.document(known, index, &gv).await?;
+        Some((gvk, document))
+    }
 }
 
 fn params_kind(kind: &ParamKind) -> Option<GroupVersionKind> {

@@ -7,35 +7,35 @@ use std::time::Duration;
 
 use client::{Client, Error};
 use meta::GroupVersion;
-use parking_lot::Mutex;
 use serde::Deserialize;
+use tokio::sync::Mutex;
 use tokio::time::Instant;
 
 use super::schema::Document;
 use crate::discovery::{Resources, discover};
 
-/// How long an answer is good for: as long as upstream's manager takes one for the truth. Policies
+/// How long discovery is good for: as long as upstream's manager takes it for the truth. Policies
 /// that come together are checked against one answer, and memory is free again soon after.
 const KEPT: Duration = Duration::from_secs(30);
 
 /// Asks the server what there is.
 pub struct Served {
     client: Client,
+    /// Whoever asks keeps others from asking the same.
     known: Mutex<Option<Arc<Known>>>,
 }
 
-/// What the server has said, at one time.
+/// What the server has said of late.
 pub struct Known {
-    client: Client,
     asked: Instant,
     pub resources: Resources,
-    /// Where the document of a group version is, by the path of the group version.
-    paths: HashMap<String, Path>,
-    documents: tokio::sync::Mutex<HashMap<GroupVersion, Option<Arc<Document>>>>,
+    /// By their places, which change with what is in them.
+    documents: Mutex<HashMap<String, Arc<Document>>>,
 }
 
+/// Where the documents of group versions are now, by the paths of the group versions.
 #[derive(Deserialize)]
-struct Index {
+pub struct Index {
     #[serde(default)]
     paths: HashMap<String, Path>,
 }
@@ -57,30 +57,32 @@ impl Served {
 
     /// What the server said a short while ago, or says now, and whether it is new.
     pub async fn known(self: &Arc<Self>) -> Result<(Arc<Known>, bool), Error> {
-        let known = self.known.lock().clone();
-        match known.filter(|known| known.asked.elapsed() < KEPT) {
-            Some(known) => Ok((known, false)),
-            None => Ok((self.ask().await?, true)),
+        let mut kept = self.known.lock().await;
+        if let Some(known) = kept.as_ref().filter(|known| known.asked.elapsed() < KEPT) {
+            return Ok((Arc::clone(known), false));
         }
+        Ok((self.ask(&mut kept).await?, true))
     }
 
     /// What the server says now.
-    pub async fn ask(self: &Arc<Self>) -> Result<Arc<Known>, Error> {
-        let asked = Instant::now();
-        let index: Index = self.client.get_json("/openapi/v3").await?;
+    pub async fn asked_anew(self: &Arc<Self>) -> Result<Arc<Known>, Error> {
+        let mut kept = self.known.lock().await;
+        self.ask(&mut kept).await
+    }
+
+    async fn ask(self: &Arc<Self>, kept: &mut Option<Arc<Known>>) -> Result<Arc<Known>, Error> {
         let known = Arc::new(Known {
-            client: self.client.clone(),
-            asked,
+            asked: Instant::now(),
             resources: discover(&self.client).await?,
-            paths: index.paths,
-            documents: tokio::sync::Mutex::default(),
+            documents: Mutex::default(),
         });
-        *self.known.lock() = Some(Arc::clone(&known));
+        *kept = Some(Arc::clone(&known));
         let served = Arc::downgrade(self);
+        let asked = known.asked;
         tokio::spawn(async move {
             tokio::time::sleep(KEPT).await;
             if let Some(served) = served.upgrade() {
-                let mut known = served.known.lock();
+                let mut known = served.known.lock().await;
                 if known.as_ref().is_some_and(|known| known.asked == asked) {
                     *known = None;
                 }
@@ -88,30 +90,40 @@ impl Served {
         });
         Ok(known)
     }
-}
 
-impl Known {
+    /// Which documents there are now: a schema may have come or changed just before a policy.
+    pub async fn index(&self) -> Result<Index, Error> {
+        self.client.get_json("/openapi/v3").await
+    }
+
     /// The document of a group version; `None` when there is none, or it cannot be had: a server
     /// behind the API server that is down keeps no policy from being checked for other kinds.
-    pub async fn document(&self, gv: &GroupVersion) -> Option<Arc<Document>> {
-        // Whoever wants the same one waits for it.
-        let mut documents = self.documents.lock().await;
-        if let Some(document) = documents.get(gv) {
-            return document.clone();
-        }
+    pub async fn document(
+        &self,
+        known: &Known,
+        index: &Index,
+        gv: &GroupVersion,
+    ) -> Option<Arc<Document>> {
         let path = match gv.group.as_str() {
             "" => format!("api/{}", gv.version),
             group => format!("apis/{group}/{}", gv.version),
         };
-        let url = &self.paths.get(&path)?.server_relative_url;
-        let document = match self.client.get_json::<Document>(url).await {
-            Ok(document) => Some(Arc::new(document)),
+        let url = &index.paths.get(&path)?.server_relative_url;
+        // Whoever wants the same one waits for it.
+        let mut documents = known.documents.lock().await;
+        if let Some(document) = documents.get(url) {
+            return Some(Arc::clone(document));
+        }
+        match self.client.get_json::<Document>(url).await {
+            Ok(document) => {
+                let document = Arc::new(document);
+                documents.insert(url.clone(), Arc::clone(&document));
+                Some(document)
+            }
             Err(error) => {
                 tracing::warn!(%gv, %error, "no OpenAPI document, its kinds are not checked");
                 None
             }
-        };
-        documents.insert(gv.clone(), document.clone());
-        document
+        }
     }
 }

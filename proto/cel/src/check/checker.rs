@@ -93,7 +93,10 @@ impl Checker<'_> {
     }
 
     pub fn expr(&mut self, expr: &Expr) -> Type {
-        let of = self.check(expr);
+        let mut of = self.check(expr);
+        if of.is_huge() {
+            of = Type::Dyn;
+        }
         if self.literals.mixed > 0 {
             self.formatted.insert(std::ptr::from_ref(expr), of.clone());
         }

@@ -192,6 +192,14 @@ fn a_variable_may_have_a_dot_in_its_name() {
 }
 
 #[test]
+fn a_type_does_not_grow_beyond_measure() {
+    let doubled = |n: usize| format!(".map(v{n}, {{v{n}: v{n}}})");
+    let text: String = (0..60).map(doubled).collect();
+    let text = format!("[1]{text}.size()");
+    assert_eq!(environment().check(&text), Ok(Type::Int));
+}
+
+#[test]
 fn a_long_expression_is_checked_in_no_time() {
     let terms: Vec<String> = (0..2000).map(|n| format!("[{n}] == [{n}]")).collect();
     assert_eq!(environment().check(&terms.join(" && ")), Ok(Type::Bool));

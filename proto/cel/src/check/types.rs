@@ -33,6 +33,9 @@ pub enum Type {
     Param(usize),
 }
 
+/// How many parts a type may have. A map of what was a map of what was a map has soon more than
+/// can be looked at.
+const MOST_PARTS: usize = 1000;
 /// What optional values are called.
 const OPTIONAL: &str = "optional_type";
 
@@ -62,6 +65,24 @@ impl Type {
         match self {
             Self::Opaque(name, parameters) if **name == *OPTIONAL => parameters.first(),
             _ => None,
+        }
+    }
+
+    /// Whether it has more parts than anything that is meant.
+    pub(super) fn is_huge(&self) -> bool {
+        !self.fits_into(&mut { MOST_PARTS })
+    }
+
+    fn fits_into(&self, left: &mut usize) -> bool {
+        let Some(rest) = left.checked_sub(1) else {
+            return false;
+        };
+        *left = rest;
+        match self {
+            Self::List(of) | Self::Type(Some(of)) => of.fits_into(left),
+            Self::Map(of) => of.0.fits_into(left) && of.1.fits_into(left),
+            Self::Opaque(_, parameters) => parameters.iter().all(|of| of.fits_into(left)),
+            _ => true,
         }
     }
 
