@@ -349,6 +349,8 @@ pub async fn run(options: Options, stop: CancellationToken) -> anyhow::Result<()
         ),
         request_timeout: serving.request_timeout.get(),
         min_watch: std::time::Duration::from_secs(serving.min_request_timeout),
+        closes_on_nobody: gates.enabled("UnauthenticatedHTTP2DOSMitigation"),
+        goaway_chance: tuning.goaway_chance,
         metrics: request_metrics,
         fan_out: Arc::default(),
         profiling: tuning.profiling,

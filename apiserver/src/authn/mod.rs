@@ -84,7 +84,7 @@ pub trait Authenticator: Send + Sync + 'static {
 /// Whose a token is, and the audiences that it is good for.
 pub type Reviewed = (Arc<User>, Vec<String>);
 
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, thiserror::Error)]
 #[error("{0}")]
 pub struct AuthenticationError(pub String);
 

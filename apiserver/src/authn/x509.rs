@@ -9,7 +9,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use component::aside::aside;
 use component::serving::verifier_of;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use parking_lot::Mutex;
 use rustls::server::danger::ClientCertVerifier;
 use rustls_pki_types::pem::PemObject;
@@ -25,6 +25,8 @@ const UID_OID: &str = "1.3.6.1.4.1.57683.2";
 
 /// How many connections' certificates are remembered per CA bundle.
 const REMEMBERED: usize = 4096;
+/// For so long a chain stays refused: to look at it again may take a tenth of a second.
+const REFUSED_FOR: SignedDuration = SignedDuration::from_secs(10);
 
 #[derive(Debug, thiserror::Error)]
 pub enum CaError {
@@ -48,9 +50,12 @@ struct Loaded {
     /// All of the bundle's. Those that are no authorities vouch for nobody but themselves.
     trusted: Vec<CertificateDer<'static>>,
     verifier: Arc<dyn ClientCertVerifier>,
-    /// Chains that verified, with the leaf's user and until when. Goes with the bundle.
-    known: Mutex<HashMap<[u8; 32], (Subject, Timestamp)>>,
+    /// What came of chains, and until when that holds. Goes with the bundle.
+    known: Mutex<HashMap<[u8; 32], (Verdict, Timestamp)>>,
 }
+
+/// The leaf's user, or why the chain is refused.
+type Verdict = Result<Subject, AuthenticationError>;
 
 /// What a verified leaf says.
 #[derive(Debug, Clone)]
@@ -92,12 +97,6 @@ impl CaBundle {
         chain: &[CertificateDer<'static>],
         clock: &Clock,
     ) -> Result<Subject, AuthenticationError> {
-        let invalid = |reason: &dyn std::fmt::Display| {
-            AuthenticationError(format!("verifying certificate failed: {reason}"))
-        };
-        let Some((leaf, intermediates)) = chain.split_first() else {
-            return Err(invalid(&"no certificate"));
-        };
         let now = clock();
         let loaded = self.current.load();
         let mut hash = Sha256::new();
@@ -106,42 +105,22 @@ impl CaBundle {
             hash.update(certificate);
         }
         let key: [u8; 32] = hash.finalize().into();
-        if let Some((subject, until)) = loaded.known.lock().get(&key)
+        if let Some((verdict, until)) = loaded.known.lock().get(&key)
             && now < *until
         {
-            return Ok(subject.clone());
+            return verdict.clone();
         }
-
-        let time = UnixTime::since_unix_epoch(std::time::Duration::from_secs(
-            now.as_second().max(0) as u64,
-        ));
-        // Anybody may send along keys that take a millisecond each to check.
-        let verified = aside(!intermediates.is_empty(), || {
-            let verifier = &loaded.verifier;
-            verifier.verify_client_cert(leaf, intermediates, time)
-        });
-        verified.map_err(|e| invalid(&e))?;
-
-        let mut until = Timestamp::MAX;
-        for certificate in chain {
-            let (_, parsed) = X509Certificate::from_der(certificate).map_err(|e| invalid(&e))?;
-            until = until.min(expires(&parsed));
-        }
-        // Which of the authorities it was is not told: until the first of them expires.
-        for authority in &loaded.trusted {
-            let (_, parsed) = X509Certificate::from_der(authority).map_err(|e| invalid(&e))?;
-            until = until.min(match expires(&parsed) {
-                expired if expired <= now => Timestamp::MAX,
-                expires => expires,
-            });
-        }
-        let subject = subject(leaf).map_err(|e| invalid(&e))?;
+        let verified = loaded.verify(chain, now);
+        let (verdict, until) = match verified {
+            Ok((subject, until)) => (Ok(subject), until),
+            Err(refused) => (Err(refused), now.saturating_add(REFUSED_FOR).unwrap_or(now)),
+        };
         let mut known = loaded.known.lock();
         if known.len() >= REMEMBERED {
             known.clear();
         }
-        known.insert(key, (subject.clone(), until));
-        Ok(subject)
+        known.insert(key, (verdict.clone(), until));
+        verdict
     }
 }
 
@@ -153,6 +132,45 @@ fn read(path: &Path) -> Result<Vec<u8>, CaError> {
 }
 
 impl Loaded {
+    /// The user of a chain, and until when it is theirs.
+    fn verify(
+        &self,
+        chain: &[CertificateDer<'static>],
+        now: Timestamp,
+    ) -> Result<(Subject, Timestamp), AuthenticationError> {
+        let invalid = |reason: &dyn std::fmt::Display| {
+            AuthenticationError(format!("verifying certificate failed: {reason}"))
+        };
+        let Some((leaf, intermediates)) = chain.split_first() else {
+            return Err(invalid(&"no certificate"));
+        };
+        let time = UnixTime::since_unix_epoch(std::time::Duration::from_secs(
+            now.as_second().max(0) as u64,
+        ));
+        // Anybody may send along keys that take a millisecond each to check.
+        let verified = aside(!intermediates.is_empty(), || {
+            let verifier = &self.verifier;
+            verifier.verify_client_cert(leaf, intermediates, time)
+        });
+        verified.map_err(|e| invalid(&e))?;
+
+        let mut until = Timestamp::MAX;
+        for certificate in chain {
+            let (_, parsed) = X509Certificate::from_der(certificate).map_err(|e| invalid(&e))?;
+            until = until.min(expires(&parsed));
+        }
+        // Which of the authorities it was is not told: until the first of them expires.
+        for authority in &self.trusted {
+            let (_, parsed) = X509Certificate::from_der(authority).map_err(|e| invalid(&e))?;
+            until = until.min(match expires(&parsed) {
+                expired if expired <= now => Timestamp::MAX,
+                expires => expires,
+            });
+        }
+        let subject = subject(leaf).map_err(|e| invalid(&e))?;
+        Ok((subject, until))
+    }
+
     fn new(path: &Path, pem: Vec<u8>) -> Result<Self, CaError> {
         let bad = |reason: String| CaError::Content {
             path: path.to_owned(),

@@ -9,7 +9,7 @@ use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use component::flags::GoDuration;
-use http::{HeaderName, HeaderValue, Request, Response, StatusCode, header};
+use http::{HeaderName, HeaderValue, Request, Response, StatusCode, Version, header};
 use hyper::body::Incoming;
 use meta::{Reason, Status};
 use rustls_pki_types::CertificateDer;
@@ -54,6 +54,12 @@ pub struct Chain {
     /// `--strict-transport-security-directives`, as a header's value.
     pub hsts: Option<HeaderValue>,
     pub random: fn() -> u64,
+    /// The gate `UnauthenticatedHTTP2DOSMitigation`: who is nobody has to connect anew for each
+    /// request (CVE-2023-44487).
+    pub closes_on_nobody: bool,
+    /// `--goaway-chance`, from 0 to 1: that a request of HTTP/2 is the last one of its connection,
+    /// so that clients spread over servers.
+    pub goaway_chance: f64,
     /// Cancelled when watches are to end because the server stops.
     pub stopping: tokio_util::sync::CancellationToken,
 }
@@ -73,6 +79,7 @@ impl Chain {
         request: Request<Incoming>,
     ) -> Response<Body> {
         let (mut parts, incoming) = request.into_parts();
+        let http2 = parts.version == Version::HTTP_2;
         let upgrade = parts.extensions.remove::<hyper::upgrade::OnUpgrade>();
         let audit_id = self.audit_id(&parts.headers);
         let query = Query::parse(parts.uri.query().unwrap_or_default());
@@ -89,6 +96,7 @@ impl Chain {
             query,
             headers: parts.headers,
             user: Arc::default(),
+            of_nobody: false,
             warnings: Arc::default(),
             peer: connection.address,
             body: Some(incoming),
@@ -119,6 +127,9 @@ impl Chain {
         headers
             .entry(header::CACHE_CONTROL)
             .or_insert(HeaderValue::from_static("no-cache, private"));
+        if http2 && (self.closes_on_nobody && request.of_nobody || self.is_last()) {
+            headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
         for warning in warnings::headers(&given.take()) {
             headers.append(header::WARNING, warning);
         }
@@ -131,7 +142,9 @@ impl Chain {
         request: &mut RequestContext,
         fate: &mut Fate,
     ) -> Result<Response<Body>, Status> {
+        request.of_nobody = true;
         request.user = self.authenticate(connection, request).await?;
+        request.of_nobody = request.user.name == ANONYMOUS;
         self.authenticator.scrub(&mut request.headers);
         let started = Instant::now();
         let asked = impersonation::is_asked_for(&request.headers);
@@ -239,11 +252,12 @@ impl Chain {
                 HeaderValue::from_static("nosniff"),
             );
         }
-        // A connection that nobody stands behind is not kept: it only costs.
-        if status.reason == Reason::Unauthorized || request.user.name == ANONYMOUS {
-            response.headers_mut().remove(header::CONNECTION);
-        }
         response
+    }
+
+    /// Whether chance has it that a connection ends.
+    fn is_last(&self) -> bool {
+        self.goaway_chance > 0.0 && ((self.random)() as f64 / u64::MAX as f64) < self.goaway_chance
     }
 
     /// The client's, or a new one.

@@ -29,6 +29,8 @@ pub struct RequestContext {
     pub query: Query,
     pub headers: HeaderMap,
     pub user: Arc<User>,
+    /// Whether nobody has been authenticated.
+    pub of_nobody: bool,
     pub warnings: Arc<Warnings>,
     /// The other end of the connection.
     pub peer: std::net::IpAddr,

@@ -15,7 +15,7 @@ mod turns;
 use std::convert::Infallible;
 use std::future::Future;
 use std::net::SocketAddr;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -27,11 +27,11 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
-use hyper_util::server::graceful::GracefulShutdown;
 use prometheus::IntCounter;
 use rustls_pki_types::CertificateDer;
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use crate::coalesced::Coalesced;
 use crate::panics::{Contained, Panicked};
@@ -67,7 +67,9 @@ pub struct Peer {
 
 type HandlerFuture = Pin<Box<dyn Future<Output = Response<Body>> + Send>>;
 
-/// Answers requests. Upgrades go through `hyper::upgrade::on` of the request.
+/// Answers requests. Upgrades go through `hyper::upgrade::on` of the request. `Connection: close`
+/// in an answer over HTTP/2 is no header there, but ends the connection once its requests are
+/// answered (GOAWAY, RFC 9113, 6.8), as in Go.
 pub type Handler = Arc<dyn Fn(Request<Incoming>, Peer) -> HandlerFuture + Send + Sync>;
 
 /// Wraps an async function as a [`Handler`].
@@ -169,7 +171,7 @@ impl Bound {
             .keep_alive_interval(Some(Duration::from_secs(30)))
             .keep_alive_timeout(Duration::from_secs(15));
         let builder = Arc::new(builder);
-        let graceful = GracefulShutdown::new();
+        let connections = TaskTracker::new();
         loop {
             let (stream, address) = tokio::select! {
                 () = stop.cancelled() => break,
@@ -187,7 +189,8 @@ impl Bound {
             let tls = tls.clone();
             let handler = Arc::clone(&handler);
             let builder = Arc::clone(&builder);
-            let watcher = graceful.watcher();
+            let connections = connections.clone();
+            let close = stop.child_token();
             let timeout = limits.head_timeout;
             let errors = self.handshake_errors.clone();
             tokio::spawn(async move {
@@ -197,7 +200,8 @@ impl Bound {
                             address,
                             certificates: Arc::from([]),
                         };
-                        connection(&builder, stream, peer, handler, watcher).await;
+                        let connection = connection(&builder, stream, peer, handler, close);
+                        connections.track_future(connection).await;
                     }
                     Some(tls) => match tokio::time::timeout(timeout, tls.accept(stream)).await {
                         Ok(Ok((stream, certificates))) => {
@@ -207,7 +211,8 @@ impl Bound {
                             };
                             let http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
                             let stream = Coalesced::new(Gathered::new(stream, http2), http2);
-                            connection(&builder, stream, peer, handler, watcher).await;
+                            let connection = connection(&builder, stream, peer, handler, close);
+                            connections.track_future(connection).await;
                         }
                         Ok(Err(error)) => {
                             tracing::debug!("TLS handshake error from {address}: {error}");
@@ -223,8 +228,9 @@ impl Bound {
         }
         // Nobody new; those who are here may finish.
         drop(self.listener);
+        connections.close();
         tokio::select! {
-            () = graceful.shutdown() => {}
+            () = connections.wait() => {}
             () = tokio::time::sleep(limits.drain_timeout) => {
                 tracing::info!("connections were still open when the drain timeout ended");
             }
@@ -232,31 +238,46 @@ impl Bound {
     }
 }
 
+/// Serves a connection. After `close` it takes no more requests.
 async fn connection<S>(
     builder: &auto::Builder<Streams>,
     stream: S,
     peer: Peer,
     handler: Handler,
-    watcher: hyper_util::server::graceful::Watcher,
+    close: CancellationToken,
 ) where
     S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
 {
     let address = peer.address;
     let turn = Turn::new();
-    let of_connection = turn.clone();
+    let (of_connection, last) = (turn.clone(), close.clone());
     let service = service_fn(move |request: Request<Incoming>| {
-        let turn = (request.version() < Version::HTTP_2).then(|| of_connection.clone());
+        let http2 = request.version() == Version::HTTP_2;
+        let (turn, last) = (of_connection.clone(), last.clone());
         let response = handler(request, peer.clone());
         async move {
-            if let Some(turn) = turn {
+            if !http2 {
                 turn.unless_over().await;
+                return Ok::<_, Infallible>(response.await);
             }
-            Ok::<_, Infallible>(response.await)
+            let mut response = response.await;
+            let asked = response.headers_mut().remove(http::header::CONNECTION);
+            if asked.is_some_and(|asked| asked == "close") {
+                last.cancel();
+            }
+            Ok(response)
         }
     });
-    let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
-    let connection = watcher.watch(connection.into_owned());
-    match Contained::new(InTurns::new(connection, turn)).await {
+    let served = async {
+        let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
+        let mut connection = pin!(connection);
+        tokio::select! {
+            ended = connection.as_mut() => return ended,
+            () = close.cancelled() => connection.as_mut().graceful_shutdown(),
+        }
+        connection.await
+    };
+    match Contained::new(InTurns::new(served, turn)).await {
         Ok(Ok(())) => {}
         Ok(Err(error)) => tracing::debug!("connection from {address}: {error}"),
         Err(Panicked) => tracing::error!("connection from {address}: panicked"),

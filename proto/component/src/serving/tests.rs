@@ -221,3 +221,42 @@ async fn who_sends_many_requests_at_once_does_not_hold_up_others() {
     drop(greedy);
     server.await.unwrap();
 }
+
+#[tokio::test]
+async fn the_last_answer_over_http2_ends_the_connection() {
+    let handler = handler(|request, _| async move {
+        let mut response = Response::new(full(""));
+        if request.uri().path() == "/last" {
+            let close = http::HeaderValue::from_static("close");
+            (response.headers_mut()).insert(http::header::CONNECTION, close);
+        }
+        response
+    });
+    let bound = Bound::new("127.0.0.1:0".parse().unwrap()).await.unwrap();
+    let address = bound.address();
+    let stop = CancellationToken::new();
+    let server = tokio::spawn(bound.serve(None, handler, Limits::default(), stop.clone()));
+    let stream = tokio::net::TcpStream::connect(address).await.unwrap();
+    let (executor, io) = (
+        hyper_util::rt::TokioExecutor::new(),
+        hyper_util::rt::TokioIo::new(stream),
+    );
+    let (mut sender, connection) = hyper::client::conn::http2::handshake(executor, io)
+        .await
+        .unwrap();
+    let connection = tokio::spawn(connection);
+    let mut get = async |path: &str| {
+        let request = http::Request::get(format!("http://a{path}"));
+        let request = request.body(http_body_util::Empty::<bytes::Bytes>::new());
+        sender.ready().await.unwrap();
+        sender.send_request(request.unwrap()).await.unwrap()
+    };
+    assert_eq!(get("/first").await.status(), StatusCode::OK);
+    let last = get("/last").await;
+    assert_eq!(last.status(), StatusCode::OK);
+    assert!(!last.headers().contains_key("connection"));
+    drop(last);
+    connection.await.unwrap().unwrap();
+    stop.cancel();
+    server.await.unwrap();
+}
