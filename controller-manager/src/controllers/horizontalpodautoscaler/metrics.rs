@@ -95,6 +95,10 @@ struct GroupVersion {
     version: String,
 }
 
+fn unfetched(why: &dyn std::fmt::Display) -> String {
+    format!("unable to fetch metrics from custom metrics API: {why}")
+}
+
 fn milli(text: &Text) -> Result<i64, String> {
     let quantity: Quantity = text.0.parse().map_err(|e| format!("{:?}: {e}", text.0))?;
     Ok(quantity.milli_value())
@@ -191,24 +195,20 @@ impl Metrics {
         Ok(list.items)
     }
 
+    /// The path of the custom metrics API in the version that its server prefers.
+    async fn custom_root(&self) -> Result<String, String> {
+        match self.version(CUSTOM).await {
+            Ok(version) => Ok(format!("/apis/{CUSTOM}/{version}")),
+            Err(e) if e.is_not_found() => Err(unfetched(&format!(
+                "no custom metrics API ({CUSTOM}) registered"
+            ))),
+            Err(e) => Err(unfetched(&e)),
+        }
+    }
+
     async fn custom(&self, path: String, metric: &str) -> Result<Vec<Item>, String> {
-        let version = match self.version(CUSTOM).await {
-            Ok(version) => version,
-            Err(e) if e.is_not_found() => {
-                return Err(format!(
-                    "unable to fetch metrics from custom metrics API: no custom metrics API ({CUSTOM}) registered"
-                ));
-            }
-            Err(e) => {
-                return Err(format!(
-                    "unable to fetch metrics from custom metrics API: {e}"
-                ));
-            }
-        };
-        let listed = self
-            .list(format!("/apis/{CUSTOM}/{version}/{path}"), CUSTOM, metric)
-            .await;
-        listed.map_err(|e| format!("unable to fetch metrics from custom metrics API: {e}"))
+        let listed = self.list(path, CUSTOM, metric).await;
+        listed.map_err(|e| unfetched(&e))
     }
 
     /// A metric of the selected pods.
@@ -220,7 +220,8 @@ impl Metrics {
         of_metric: &Selector,
     ) -> Result<PodMetrics, String> {
         let query = query(&[("labelSelector", pods), ("metricLabelSelector", of_metric)]);
-        let path = format!("namespaces/{namespace}/pods/*/{}{query}", encode(metric));
+        let (root, metric_name) = (self.custom_root().await?, encode(metric));
+        let path = format!("{root}/namespaces/{namespace}/pods/*/{metric_name}{query}");
         let items = self.custom(path, metric).await?;
         if items.is_empty() {
             return Err("no metrics returned from custom metrics API".to_owned());
@@ -238,28 +239,31 @@ impl Metrics {
         Ok(metrics)
     }
 
-    /// A metric of one object. `resource` is its resource, `None` for the namespace itself.
+    /// A metric of one object. `resource` finds its resource, with the group that it is of (as in
+    /// `deployments.apps`): `None` for the namespace itself.
     pub async fn object(
         &self,
         metric: &str,
         namespace: &str,
-        object: Option<(&str, &str)>,
+        resource: impl Future<Output = Result<Option<String>, String>>,
+        name: &str,
         of_metric: &Selector,
     ) -> Result<i64, String> {
+        let root = self.custom_root().await?;
         let query = query(&[("metricLabelSelector", of_metric)]);
         let metric_name = encode(metric);
-        let path = match object {
-            Some((resource, name)) => {
-                format!("namespaces/{namespace}/{resource}/{name}/{metric_name}{query}")
+        let path = match resource.await.map_err(|e| unfetched(&e))? {
+            Some(resource) => {
+                format!("{root}/namespaces/{namespace}/{resource}/{name}/{metric_name}{query}")
             }
-            None => format!("namespaces/{namespace}/metrics/{metric_name}{query}"),
+            None => format!("{root}/namespaces/{namespace}/metrics/{metric_name}{query}"),
         };
         match self.custom(path, metric).await?.as_slice() {
             [one] => milli(&one.value),
-            items => Err(format!(
-                "unable to fetch metrics from custom metrics API: the custom metrics API server returned {} results when we asked for exactly one",
+            items => Err(unfetched(&format!(
+                "the custom metrics API server returned {} results when we asked for exactly one",
                 items.len()
-            )),
+            ))),
         }
     }
 

@@ -10,6 +10,7 @@ use k8s_openapi::api::autoscaling::v2::{
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity as Text;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
+use meta::GroupResource;
 use meta::labels::Selector;
 use meta::quantity::{Format, Quantity};
 
@@ -454,24 +455,27 @@ impl Controller {
         let of_metric = selector_of(metric)?;
         let version = object.api_version.as_deref().unwrap_or_default();
         let group = version.rsplit_once('/').map_or("", |(group, _)| group);
-        let resource = match (group, object.kind.as_str()) {
-            ("", "Namespace") => None,
-            (group, kind) => {
-                let found = self
-                    .scales
-                    .resource(group, kind)
-                    .await
-                    .map_err(|e| e.to_string())?;
-                let found = found
-                    .ok_or_else(|| format!("no matches for kind {kind:?} in group {group:?}"))?;
-                Some(found.name)
+        let kind = object.kind.as_str();
+        let resource = async {
+            if group.is_empty() && kind == "Namespace" {
+                return Ok(None);
             }
+            let found = self.scales.resource(group, kind).await;
+            let found = found.map_err(|e| e.to_string()).and_then(|found| {
+                found.ok_or_else(|| format!("no matches for kind {kind:?} in group {group:?}"))
+            });
+            let of = GroupResource::new(group, kind);
+            let found = found.map_err(|e| format!("unable to map kind {of} to resource: {e}"))?;
+            Ok(Some(GroupResource::new(group, &found.name).to_string()))
         };
-        let named = resource.as_deref().map(|r| (r, object.name.as_str()));
-        let read = self
-            .metrics
-            .object(&metric.name, scene.namespace, named, &of_metric)
-            .await;
+        let read = self.metrics.object(
+            &metric.name,
+            scene.namespace,
+            resource,
+            &object.name,
+            &of_metric,
+        );
+        let read = read.await;
         let value = read.map_err(|e| {
             format!(
                 "unable to get metric {}: {} on {} {}/{}",
