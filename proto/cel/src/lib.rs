@@ -1,4 +1,4 @@
-//! The Common Expression Language, as Kubernetes uses it: an expression is compiled once and
+//! The [Common Expression Language][language], as Kubernetes uses it: an expression is compiled once and
 //! evaluated against variables, within a budget.
 //!
 //! [`Program`] evaluates: values are typed then, and an expression that can never have the right
@@ -17,6 +17,7 @@ mod ast;
 mod check;
 mod eval;
 mod functions;
+mod identifiers;
 mod kubernetes;
 mod lexer;
 mod macros;
@@ -29,6 +30,7 @@ mod value;
 mod version;
 
 pub use check::{Environment, Field, Issue, Issues, ObjectTypes, Type};
+pub use identifiers::{escape, is_identifier, is_reserved};
 pub use value::{Key, Map, Value};
 pub use version::Version;
 

@@ -8,6 +8,7 @@ use std::rc::Rc;
 
 use cel::{Field, Type};
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 
 /// An answer of `/openapi/v3/...`, without what is only said to people.
 #[derive(Debug, Default, Deserialize)]
@@ -44,8 +45,9 @@ struct Schema {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(untagged)]
 enum Additional {
-    Allowed(#[allow(dead_code, reason = "any values are as good as none")] bool),
     Schema(Schema),
+    /// `true` and `false`: any values are as good as none.
+    Whether(IgnoredAny),
 }
 
 #[derive(Debug, Clone, Deserialize)]
@@ -58,30 +60,6 @@ struct Kind {
 }
 
 const REFERENCE: &str = "#/components/schemas/";
-/// Words of the language, which no field can be called in an expression.
-const RESERVED: [&str; 21] = [
-    "as",
-    "break",
-    "const",
-    "continue",
-    "else",
-    "false",
-    "for",
-    "function",
-    "if",
-    "import",
-    "in",
-    "let",
-    "loop",
-    "namespace",
-    "null",
-    "package",
-    "return",
-    "true",
-    "var",
-    "void",
-    "while",
-];
 
 /// The references that lead to a schema. One that leads back into itself ends there.
 #[derive(Debug)]
@@ -218,16 +196,16 @@ impl<'a> Objects<'a> {
         let name = match properties.get_key_value(field) {
             // A reserved word may be written as it is, or escaped.
             Some((name, _))
-                if RESERVED.contains(&field) || escape(name).as_deref() == Some(field) =>
+                if cel::is_reserved(field) || cel::escape(name).as_deref() == Some(field) =>
             {
                 Some(name)
             }
             _ => properties
                 .keys()
-                .find(|name| escape(name).as_deref() == Some(field)),
+                .find(|name| cel::escape(name).as_deref() == Some(field)),
         };
         let of = name.and_then(|name| {
-            let escaped = escape(name)?;
+            let escaped = cel::escape(name)?;
             self.of(&place.property(name)?, &format!("{object}.{escaped}"))
         });
         of.map_or(Field::Undefined, Field::Is)
@@ -272,30 +250,3 @@ impl<'a> Objects<'a> {
 
 /// Ends the names of types of metadata that no schema describes.
 const METADATA: &str = ".metadata";
-
-/// A field's name as expressions have it; `None` where they cannot name it.
-/// <https://kubernetes.io/docs/reference/using-api/cel/#escaping>
-fn escape(name: &str) -> Option<String> {
-    if name.is_empty() || name.starts_with(|c: char| c.is_ascii_digit()) {
-        return None;
-    }
-    if RESERVED.contains(&name) {
-        return Some(format!("__{name}__"));
-    }
-    let mut escaped = String::with_capacity(name.len());
-    let mut chars = name.chars().peekable();
-    while let Some(c) = chars.next() {
-        match c {
-            '_' if chars.peek() == Some(&'_') => {
-                chars.next();
-                escaped.push_str("__underscores__");
-            }
-            '.' => escaped.push_str("__dot__"),
-            '-' => escaped.push_str("__dash__"),
-            '/' => escaped.push_str("__slash__"),
-            '_' | 'a'..='z' | 'A'..='Z' | '0'..='9' => escaped.push(c),
-            _ => return None,
-        }
-    }
-    Some(escaped)
-}

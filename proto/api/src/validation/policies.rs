@@ -89,43 +89,13 @@ fn common(spec: &At<'_>, errors: &mut ErrorList) {
         let (name, expression) = (variable.get("name"), variable.get("expression"));
         if is_blank(&name) {
             name.required(errors, "name is not specified");
-        } else if !is_cel_identifier(name.text()) {
+        } else if !cel::is_identifier(name.text()) {
             name.invalid(errors, "must be a valid CEL identifier");
         }
         if is_blank(&expression) {
             expression.required(errors, "expression is not specified");
         }
     }
-}
-
-fn is_cel_identifier(name: &str) -> bool {
-    const RESERVED: &[&str] = &[
-        "as",
-        "break",
-        "const",
-        "continue",
-        "else",
-        "false",
-        "for",
-        "function",
-        "if",
-        "import",
-        "in",
-        "let",
-        "loop",
-        "namespace",
-        "null",
-        "package",
-        "return",
-        "true",
-        "var",
-        "void",
-        "while",
-    ];
-    let letter = |b: u8| b.is_ascii_alphabetic() || b == b'_';
-    name.bytes().next().is_some_and(letter)
-        && name.bytes().all(|b| letter(b) || b.is_ascii_digit())
-        && !RESERVED.contains(&name)
 }
 
 fn param_kind(kind: &At<'_>, errors: &mut ErrorList) {
