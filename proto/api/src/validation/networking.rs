@@ -429,6 +429,9 @@ fn policy_peer(peer: &At<'_>, errors: &mut ErrorList) {
     }
 }
 
+/// Of an exception that the block does not contain.
+pub(super) const NO_SUBSET: &str = "must be a strict subset of `cidr`";
+
 fn ip_block(block: &At<'_>, errors: &mut ErrorList) {
     let cidr = block.get("cidr");
     if !cidr.is_given() {
@@ -447,7 +450,7 @@ fn ip_block(block: &At<'_>, errors: &mut ErrorList) {
     for except in block.get("except").items() {
         except.cidr(errors);
         if format::ip::parse_cidr_sloppy(except.text()).is_some_and(|e| !within(e)) {
-            except.invalid(errors, "must be a strict subset of `cidr`");
+            except.invalid(errors, NO_SUBSET);
         }
     }
 }

@@ -10,6 +10,7 @@ use meta::field::{BadValue, ErrorList, ErrorType, FieldError};
 use meta::validation as format;
 
 use super::at::At;
+use super::networking;
 
 /// A rule that came late. Who breaks it somewhere may break it anywhere.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -110,19 +111,25 @@ fn is_in_wildcard_rule(ingress: &At<'_>, field: &str) -> bool {
     rule.is_some_and(|rule| rule.get("host").text().contains('*'))
 }
 
-/// An address or network that can be read, if not in the form it should have, in a field where it
-/// may stay. In others (those of pods, of nodes, annotations) it may not.
+/// An address or network in a field where it may stay, if not in the form it should have. In other
+/// fields (those of pods, of nodes, annotations) it may not. A policy's may stay even when it
+/// cannot be read.
 fn address<'e>((_, kind): (&str, &str), error: &'e FieldError) -> Option<&'e str> {
-    let may_stay =
-        matches!(kind, "Service" | "NetworkPolicy") && !error.field.starts_with("metadata.");
-    match &error.bad_value {
-        BadValue::String(text) if may_stay && error.ty == ErrorType::Invalid => {
-            let read = format::ip::parse_ip_sloppy(text).is_some()
-                || format::ip::parse_cidr_sloppy(text).is_some();
-            read.then_some(text)
-        }
-        _ => None,
-    }
+    let BadValue::String(text) = &error.bad_value else {
+        return None;
+    };
+    let readable = || {
+        format::ip::parse_ip_sloppy(text).is_some() || format::ip::parse_cidr_sloppy(text).is_some()
+    };
+    let may_stay = error.ty == ErrorType::Invalid
+        && match kind {
+            "Service" => !error.field.starts_with("metadata.") && readable(),
+            "NetworkPolicy" => {
+                error.field.contains(".ipBlock.") && error.detail != networking::NO_SUBSET
+            }
+            _ => false,
+        };
+    may_stay.then_some(text)
 }
 
 /// A part that is not looked at where it does not change.
@@ -237,6 +244,16 @@ mod tests {
         assert_eq!(
             relabelled("networking.k8s.io", "NetworkPolicy", policy),
             [""; 0]
+        );
+        let block = json!({"from": [{"ipBlock": {"cidr": "no network"}},
+            {"ipBlock": {"cidr": "10.0.0.0/8", "except": ["11.0.0.0/16", "none"]}}]});
+        let policy = json!({"spec": {"podSelector": {}, "policyTypes": ["Ingress"],
+            "ingress": [block]}});
+        assert_eq!(
+            relabelled("networking.k8s.io", "NetworkPolicy", policy),
+            [
+                "spec.ingress[0].from[1].ipBlock.except[0]: Invalid value: \"11.0.0.0/16\": must be a strict subset of `cidr`"
+            ]
         );
         let endpoints = json!({"subsets": [{"addresses": [{"ip": "010.0.0.1"}]}]});
         assert_eq!(relabelled("", "Endpoints", endpoints.clone()), [""; 0]);
