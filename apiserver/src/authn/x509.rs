@@ -4,7 +4,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use arc_swap::ArcSwap;
 use component::aside::aside;
@@ -50,9 +50,13 @@ struct Loaded {
     /// All of the bundle's. Those that are no authorities vouch for nobody but themselves.
     trusted: Vec<CertificateDer<'static>>,
     verifier: Arc<dyn ClientCertVerifier>,
-    /// What came of chains, and until when that holds. Goes with the bundle.
-    known: Mutex<HashMap<[u8; 32], (Verdict, Timestamp)>>,
+    /// Chains that were shown. Goes with the bundle.
+    known: Mutex<HashMap<[u8; 32], Arc<Shown>>>,
 }
+
+/// What came of a chain, and until when that holds; not there before it is known. Many may ask
+/// at the same time: a connection has hundreds of requests.
+type Shown = OnceLock<(Verdict, Timestamp)>;
 
 /// The leaf's user, or why the chain is refused.
 type Verdict = Result<Subject, AuthenticationError>;
@@ -105,22 +109,16 @@ impl CaBundle {
             hash.update(certificate);
         }
         let key: [u8; 32] = hash.finalize().into();
-        if let Some((verdict, until)) = loaded.known.lock().get(&key)
-            && now < *until
-        {
-            return verdict.clone();
-        }
-        let verified = loaded.verify(chain, now);
-        let (verdict, until) = match verified {
-            Ok((subject, until)) => (Ok(subject), until),
-            Err(refused) => (Err(refused), now.saturating_add(REFUSED_FOR).unwrap_or(now)),
-        };
-        let mut known = loaded.known.lock();
-        if known.len() >= REMEMBERED {
-            known.clear();
-        }
-        known.insert(key, (verdict.clone(), until));
-        verdict
+        let shown = loaded.shown(key, now);
+        // Anybody may send along keys that take a millisecond each to check.
+        let is_long = chain.len() > 1 && shown.get().is_none();
+        let (verdict, _) = aside(is_long, || {
+            shown.get_or_init(|| match loaded.verify(chain, now) {
+                Ok((subject, until)) => (Ok(subject), until),
+                Err(refused) => (Err(refused), now.saturating_add(REFUSED_FOR).unwrap_or(now)),
+            })
+        });
+        verdict.clone()
     }
 }
 
@@ -132,6 +130,20 @@ fn read(path: &Path) -> Result<Vec<u8>, CaError> {
 }
 
 impl Loaded {
+    fn shown(&self, key: [u8; 32], now: Timestamp) -> Arc<Shown> {
+        let mut known = self.known.lock();
+        let holds = |shown: &&Arc<Shown>| shown.get().is_none_or(|(_, until)| now < *until);
+        if let Some(shown) = known.get(&key).filter(holds) {
+            return shown.clone();
+        }
+        if known.len() >= REMEMBERED {
+            known.clear();
+        }
+        let shown = Arc::default();
+        known.insert(key, Arc::clone(&shown));
+        shown
+    }
+
     /// The user of a chain, and until when it is theirs.
     fn verify(
         &self,
@@ -147,11 +159,7 @@ impl Loaded {
         let time = UnixTime::since_unix_epoch(std::time::Duration::from_secs(
             now.as_second().max(0) as u64,
         ));
-        // Anybody may send along keys that take a millisecond each to check.
-        let verified = aside(!intermediates.is_empty(), || {
-            let verifier = &self.verifier;
-            verifier.verify_client_cert(leaf, intermediates, time)
-        });
+        let verified = (self.verifier).verify_client_cert(leaf, intermediates, time);
         verified.map_err(|e| invalid(&e))?;
 
         let mut until = Timestamp::MAX;
