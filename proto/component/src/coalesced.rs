@@ -28,7 +28,6 @@ const SHORTLY: Duration = Duration::from_micros(500);
 /// A connection whose writer flushes again whenever its task is woken, as h2 does.
 pub struct Coalesced<S> {
     stream: S,
-    enabled: bool,
     waiting: BytesMut,
     turn: Turn,
     /// When something was written for the last time.
@@ -36,11 +35,9 @@ pub struct Coalesced<S> {
 }
 
 impl<S> Coalesced<S> {
-    /// Other protocols than HTTP/2 flush once: theirs are not `enabled`.
-    pub fn new(stream: S, enabled: bool) -> Self {
+    pub fn new(stream: S) -> Self {
         Self {
             stream,
-            enabled,
             waiting: BytesMut::new(),
             turn: Turn::default(),
             last: None,
@@ -49,7 +46,7 @@ impl<S> Coalesced<S> {
 
     /// Whether a write of so many bytes shall wait.
     fn takes(&mut self, length: usize) -> bool {
-        if !self.enabled || self.waiting.len() + length > MOST {
+        if self.waiting.len() + length > MOST {
             return false;
         }
         if !self.waiting.is_empty() {
@@ -229,7 +226,7 @@ mod tests {
 
     /// A stream that has just been written to.
     async fn busy() -> Coalesced<Wire> {
-        let mut stream = Coalesced::new(Wire::default(), true);
+        let mut stream = Coalesced::new(Wire::default());
         send(&mut stream, &[1]).await;
         assert_eq!(sizes(&mut stream), [1]);
         stream.last = Some(Instant::now() + Duration::from_secs(1));
@@ -274,9 +271,6 @@ mod tests {
         stream.last = Instant::now().checked_sub(2 * SHORTLY);
         send(&mut stream, &[2]).await;
         assert_eq!(sizes(&mut stream), [2]);
-        let mut other = Coalesced::new(Wire::default(), false);
-        send(&mut other, &[2, 3]).await;
-        assert_eq!(sizes(&mut other), [2, 3]);
     }
 
     #[tokio::test]

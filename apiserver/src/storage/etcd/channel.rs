@@ -261,7 +261,7 @@ impl Connector {
         stream.set_nodelay(true).map_err(io)?;
         let stream = Greeted::within(self.transport.dial_timeout(), stream);
         if !self.tls {
-            return Ok(Box::new(Coalesced::new(stream, true)));
+            return Ok(Box::new(Coalesced::new(stream)));
         }
         let config = client_config(&self.transport)?;
         let name = ServerName::try_from(self.host.clone())
@@ -270,7 +270,7 @@ impl Connector {
             .connect(name, stream)
             .await
             .map_err(io)?;
-        Ok(Box::new(Coalesced::new(stream, true)))
+        Ok(Box::new(Coalesced::new(stream)))
     }
 }
 

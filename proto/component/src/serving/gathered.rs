@@ -82,11 +82,9 @@ impl<S: AsyncRead + Unpin> AsyncRead for Corked<S> {
     }
 }
 
-/// A connection after the TLS handshake.
+/// A connection of HTTP/2 after the TLS handshake.
 pub struct Gathered<S> {
     stream: TlsStream<Corked<S>>,
-    /// Other protocols than HTTP/2 flush when they mean it.
-    enabled: bool,
     /// Bytes that wait, before encryption.
     held: usize,
     /// The last write was a full frame, and nobody has flushed since.
@@ -94,10 +92,9 @@ pub struct Gathered<S> {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Gathered<S> {
-    pub fn new(stream: TlsStream<Corked<S>>, enabled: bool) -> Self {
+    pub fn new(stream: TlsStream<Corked<S>>) -> Self {
         Self {
             stream,
-            enabled,
             held: 0,
             announced: false,
         }
@@ -125,7 +122,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Gathered<S> {
         let this = self.get_mut();
         let length = slices.iter().map(|s| s.len()).sum::<usize>();
         let full = length >= FRAME;
-        let hold = this.enabled && (full || this.held > 0) && this.held < MOST;
+        let hold = (full || this.held > 0) && this.held < MOST;
         if hold && let Poll::Ready(taken) = this.hold(cx, slices) {
             let taken = taken?;
             this.held += taken;
@@ -230,7 +227,6 @@ mod tests {
 
     /// Both ends of a connection whose wire takes so many bytes, and a count of the writes to it.
     async fn connected(
-        enabled: bool,
         wire: usize,
     ) -> (
         Gathered<Socket>,
@@ -263,16 +259,12 @@ mod tests {
             TlsAcceptor::from(Arc::new(serving)).accept(socket),
             TlsConnector::from(Arc::new(asking)).connect(name, far),
         );
-        (
-            Gathered::new(server.unwrap(), enabled),
-            client.unwrap(),
-            writes,
-        )
+        (Gathered::new(server.unwrap()), client.unwrap(), writes)
     }
 
     /// Writes and flushes frames of these sizes, as h2 does; how often the socket is written to.
-    async fn sent(enabled: bool, frames: &[usize]) -> usize {
-        let (mut gathered, mut client, writes) = connected(enabled, 1 << 20).await;
+    async fn sent(frames: &[usize]) -> usize {
+        let (mut gathered, mut client, writes) = connected(1 << 20).await;
         writes.store(0, Ordering::Relaxed);
         let mut all = Vec::new();
         for (i, size) in frames.iter().enumerate() {
@@ -290,16 +282,15 @@ mod tests {
 
     #[tokio::test]
     async fn full_frames_wait_for_what_follows() {
-        assert_eq!(sent(true, &[100, 200]).await, 2);
-        assert_eq!(sent(true, &[FRAME, 100, 200]).await, 2);
-        assert_eq!(sent(true, &[FRAME, FRAME]).await, 1);
-        assert_eq!(sent(true, &[FRAME; 6]).await, 2);
-        assert_eq!(sent(false, &[FRAME, 100]).await, 2);
+        assert_eq!(sent(&[100, 200]).await, 2);
+        assert_eq!(sent(&[FRAME, 100, 200]).await, 2);
+        assert_eq!(sent(&[FRAME, FRAME]).await, 1);
+        assert_eq!(sent(&[FRAME; 6]).await, 2);
     }
 
     #[tokio::test]
     async fn a_slow_reader_gets_everything() {
-        let (mut gathered, mut client, _) = connected(true, 4000).await;
+        let (mut gathered, mut client, _) = connected(4000).await;
         let writing = async {
             for n in 0..40 {
                 gathered
@@ -324,7 +315,7 @@ mod tests {
 
     #[tokio::test]
     async fn nothing_is_lost_in_a_shutdown() {
-        let (mut gathered, mut client, writes) = connected(true, 1 << 20).await;
+        let (mut gathered, mut client, writes) = connected(1 << 20).await;
         let before = writes.load(Ordering::Relaxed);
         gathered.write_all(&[1; FRAME]).await.unwrap();
         gathered.flush().await.unwrap();

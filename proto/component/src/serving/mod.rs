@@ -6,27 +6,25 @@
 mod client_cert;
 mod client_chain;
 mod client_policies;
+mod connection;
 mod gathered;
+mod lifetime;
 mod policy;
 mod streams;
 mod tls;
 mod turns;
 
-use std::convert::Infallible;
 use std::future::Future;
 use std::net::SocketAddr;
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Request, Response, Version};
+use http::{Request, Response};
 use http_body_util::BodyExt as _;
 use http_body_util::combinators::UnsyncBoxBody;
 use hyper::body::Incoming;
-use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::server::conn::auto;
 use prometheus::IntCounter;
 use rustls_pki_types::CertificateDer;
 use tokio::net::{TcpListener, TcpStream};
@@ -34,21 +32,16 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::coalesced::Coalesced;
-use crate::panics::{Contained, Panicked};
+use crate::panics::Contained;
 pub use client_cert::verifier_of;
+use connection::Server;
 use gathered::{Corked, Gathered};
 pub use policy::{PolicyError, TlsPolicy};
-use streams::Streams;
 pub use tls::{ServingCertificate, TlsError, TlsFiles, TlsOptions};
-use turns::{InTurns, Turn};
 
 /// A response's body.
 pub type Body = UnsyncBoxBody<Bytes, BoxError>;
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
-
-/// The headers of a request over HTTP/2, in bytes: what Go's server takes. Selectors of many values
-/// are long.
-const MAX_HEADERS: u32 = 1 << 20;
 
 /// A body that is there as a whole.
 pub fn full(bytes: impl Into<Bytes>) -> Body {
@@ -104,6 +97,8 @@ pub struct Limits {
     pub http2_streams: u32,
     /// A TLS handshake, or the head of a request, may take this long.
     pub head_timeout: Duration,
+    /// A connection without requests is kept so long.
+    pub idle_timeout: Duration,
     /// How long requests may go on after the stop.
     pub drain_timeout: Duration,
 }
@@ -113,6 +108,7 @@ impl Default for Limits {
         Self {
             http2_streams: 250,
             head_timeout: Duration::from_secs(32),
+            idle_timeout: Duration::from_secs(90),
             drain_timeout: Duration::from_secs(10),
         }
     }
@@ -158,19 +154,7 @@ impl Bound {
         limits: Limits,
         stop: CancellationToken,
     ) {
-        let mut builder = auto::Builder::new(Streams);
-        builder
-            .http1()
-            .timer(TokioTimer::new())
-            .header_read_timeout(limits.head_timeout)
-            .http2()
-            .timer(TokioTimer::new())
-            .max_concurrent_streams(limits.http2_streams)
-            .max_header_list_size(MAX_HEADERS)
-            // A peer that is gone is noticed, so that its watches end.
-            .keep_alive_interval(Some(Duration::from_secs(30)))
-            .keep_alive_timeout(Duration::from_secs(15));
-        let builder = Arc::new(builder);
+        let server = Arc::new(Server::new(limits, handler));
         let connections = TaskTracker::new();
         loop {
             let (stream, address) = tokio::select! {
@@ -187,11 +171,10 @@ impl Bound {
             };
             let _ = stream.set_nodelay(true);
             let tls = tls.clone();
-            let handler = Arc::clone(&handler);
-            let builder = Arc::clone(&builder);
+            let server = Arc::clone(&server);
             let connections = connections.clone();
             let close = stop.child_token();
-            let timeout = limits.head_timeout;
+            let timeout = server.limits.head_timeout;
             let errors = self.handshake_errors.clone();
             tokio::spawn(async move {
                 match tls {
@@ -200,7 +183,7 @@ impl Bound {
                             address,
                             certificates: Arc::from([]),
                         };
-                        let connection = connection(&builder, stream, peer, handler, close);
+                        let connection = server.http1(stream, peer, close);
                         connections.track_future(connection).await;
                     }
                     Some(tls) => match tokio::time::timeout(timeout, tls.accept(stream)).await {
@@ -210,9 +193,14 @@ impl Bound {
                                 certificates,
                             };
                             let http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
-                            let stream = Coalesced::new(Gathered::new(stream, http2), http2);
-                            let connection = connection(&builder, stream, peer, handler, close);
-                            connections.track_future(connection).await;
+                            if http2 {
+                                let stream = Coalesced::new(Gathered::new(stream));
+                                let connection = server.http2(stream, peer, close);
+                                connections.track_future(connection).await;
+                            } else {
+                                let connection = server.http1(stream, peer, close);
+                                connections.track_future(connection).await;
+                            }
                         }
                         Ok(Err(error)) => {
                             tracing::debug!("TLS handshake error from {address}: {error}");
@@ -231,56 +219,10 @@ impl Bound {
         connections.close();
         tokio::select! {
             () = connections.wait() => {}
-            () = tokio::time::sleep(limits.drain_timeout) => {
+            () = tokio::time::sleep(server.limits.drain_timeout) => {
                 tracing::info!("connections were still open when the drain timeout ended");
             }
         }
-    }
-}
-
-/// Serves a connection. After `close` it takes no more requests.
-async fn connection<S>(
-    builder: &auto::Builder<Streams>,
-    stream: S,
-    peer: Peer,
-    handler: Handler,
-    close: CancellationToken,
-) where
-    S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
-{
-    let address = peer.address;
-    let turn = Turn::new();
-    let (of_connection, last) = (turn.clone(), close.clone());
-    let service = service_fn(move |request: Request<Incoming>| {
-        let http2 = request.version() == Version::HTTP_2;
-        let (turn, last) = (of_connection.clone(), last.clone());
-        let response = handler(request, peer.clone());
-        async move {
-            if !http2 {
-                turn.unless_over().await;
-                return Ok::<_, Infallible>(response.await);
-            }
-            let mut response = response.await;
-            let asked = response.headers_mut().remove(http::header::CONNECTION);
-            if asked.is_some_and(|asked| asked == "close") {
-                last.cancel();
-            }
-            Ok(response)
-        }
-    });
-    let served = async {
-        let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
-        let mut connection = pin!(connection);
-        tokio::select! {
-            ended = connection.as_mut() => return ended,
-            () = close.cancelled() => connection.as_mut().graceful_shutdown(),
-        }
-        connection.await
-    };
-    match Contained::new(InTurns::new(served, turn)).await {
-        Ok(Ok(())) => {}
-        Ok(Err(error)) => tracing::debug!("connection from {address}: {error}"),
-        Err(Panicked) => tracing::error!("connection from {address}: panicked"),
     }
 }
 

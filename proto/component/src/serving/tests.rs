@@ -235,8 +235,30 @@ async fn the_last_answer_over_http2_ends_the_connection() {
     let bound = Bound::new("127.0.0.1:0".parse().unwrap()).await.unwrap();
     let address = bound.address();
     let stop = CancellationToken::new();
-    let server = tokio::spawn(bound.serve(None, handler, Limits::default(), stop.clone()));
+    let directory = tempfile::tempdir().unwrap();
+    let files = TlsFiles::self_signed(directory.path(), "server", &["localhost".into()]).unwrap();
+    let ca = files.certificate.clone();
+    let options = TlsOptions {
+        default: Some(files),
+        ..TlsOptions::default()
+    };
+    let tls = ServingCertificate::load(options).unwrap();
+    let server = tokio::spawn(bound.serve(Some(tls), handler, Limits::default(), stop.clone()));
+    let mut roots = rustls::RootCertStore::empty();
+    roots
+        .add(CertificateDer::from_pem_file(ca).unwrap())
+        .unwrap();
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let mut config = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    config.alpn_protocols = vec![b"h2".to_vec()];
     let stream = tokio::net::TcpStream::connect(address).await.unwrap();
+    let name = ServerName::try_from("localhost").unwrap();
+    let connector = tokio_rustls::TlsConnector::from(Arc::new(config));
+    let stream = connector.connect(name, stream).await.unwrap();
     let (executor, io) = (
         hyper_util::rt::TokioExecutor::new(),
         hyper_util::rt::TokioIo::new(stream),
