@@ -29,6 +29,7 @@ use crate::http::in_flight::InFlight;
 use crate::http::metrics::Metrics as RequestMetrics;
 use crate::http::negotiate;
 use crate::http::paths::{Mount, NonResource};
+use crate::http::stop::Stop;
 use crate::http::verbs::{self, Endpoints};
 use crate::lookup::Lookup;
 use crate::openapi::OpenApi;
@@ -240,7 +241,6 @@ pub async fn run(options: Options, stop: CancellationToken) -> anyhow::Result<()
     }
     endpoints.rest.extend(reviews::all(&asked.0, &asked.1));
     let slis = Slis::new()?;
-    let stopping = CancellationToken::new();
     let healthy = Health::new(&slis, serving.livez_grace_period.get());
     for (i, probe) in probes.into_iter().enumerate() {
         let (name, readiness) = match i.checked_sub(1) {
@@ -356,22 +356,14 @@ pub async fn run(options: Options, stop: CancellationToken) -> anyhow::Result<()
         profiling: tuning.profiling,
         hsts: serving.hsts()?,
         random: rand::random,
-        stopping: stopping.clone(),
+        stop: Arc::new(Stop::new(tuning.shutdown_send_retry_after)),
     });
     let handshake_errors = IntCounter::new(
         "apiserver_tls_handshake_errors_total",
         "Connections that ended in the TLS handshake.",
     )?;
     metrics.register(handshake_errors.clone());
-    serve(
-        serving,
-        &authentication,
-        chain,
-        handshake_errors,
-        stop,
-        stopping,
-    )
-    .await?;
+    serve(serving, &authentication, chain, handshake_errors, stop).await?;
     left.await;
     Ok(())
 }
@@ -642,7 +634,6 @@ async fn serve(
     chain: Arc<Chain>,
     handshake_errors: IntCounter,
     stop: CancellationToken,
-    stopping: CancellationToken,
 ) -> anyhow::Result<()> {
     let policy = options.tls_policy()?;
     let ServingOptions {
@@ -714,6 +705,7 @@ async fn serve(
         ..Limits::default()
     };
     let bound = bound.count_handshake_errors(handshake_errors);
+    let last = chain.stop.clone();
     let handler = handler(move |request, peer| {
         let connection = Connection {
             certificates: peer.certificates,
@@ -721,15 +713,15 @@ async fn serve(
         };
         chain.clone().serve(connection, request)
     });
-    // In order: /readyz fails, clients have the delay to go elsewhere, no new connections,
-    // watches end, the rest finishes.
+    // In order: /readyz fails, clients have the delay to go elsewhere, watches end, nobody has to
+    // be turned away any more, no new connections, the rest finishes.
     let drained = CancellationToken::new();
     tokio::spawn({
         let drained = drained.clone();
         async move {
             stop.cancelled().await;
             tokio::time::sleep(shutdown_delay_duration.get()).await;
-            stopping.cancel();
+            last.begin().await;
             drained.cancel();
         }
     });

@@ -20,6 +20,7 @@ use super::in_flight::{Admission, InFlight, RETRY_AFTER};
 use super::metrics::{Attempt, Fate, Metrics};
 use super::query::Query;
 use super::request_info::RequestInfo;
+use super::stop::Stop;
 use super::{authorization, debug, impersonation, negotiate, verbs, warnings};
 use crate::authn::{self, ANONYMOUS, Authenticator, Credentials, User};
 use crate::authz::Authorizer;
@@ -60,8 +61,7 @@ pub struct Chain {
     /// `--goaway-chance`, from 0 to 1: that a request of HTTP/2 is the last one of its connection,
     /// so that clients spread over servers.
     pub goaway_chance: f64,
-    /// Cancelled when watches are to end because the server stops.
-    pub stopping: tokio_util::sync::CancellationToken,
+    pub stop: Arc<Stop>,
 }
 
 /// What is known of a connection.
@@ -82,12 +82,17 @@ impl Chain {
         let http2 = parts.version == Version::HTTP_2;
         let upgrade = parts.extensions.remove::<hyper::upgrade::OnUpgrade>();
         let audit_id = self.audit_id(&parts.headers);
+        if let Some(mut response) = self.stop.turn_away(&parts) {
+            response.headers_mut().insert(AUDIT_ID, audit_id);
+            return response;
+        }
         let query = Query::parse(parts.uri.query().unwrap_or_default());
         let path = percent_decoded(parts.uri.path());
         let info = RequestInfo::new(&parts.method, &path, &query);
         let resource = self
             .registry
             .resource(&info.group, &info.version, &info.resource);
+        let _held = self.stop.holds(&info);
         let observed = self.metrics.begin(&info, resource);
         let mut request = RequestContext {
             info,

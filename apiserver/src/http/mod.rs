@@ -19,6 +19,7 @@ pub mod pace;
 pub mod paths;
 pub mod query;
 pub mod request_info;
+pub mod stop;
 pub mod verbs;
 pub mod warnings;
 pub mod websocket;

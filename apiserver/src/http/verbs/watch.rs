@@ -78,10 +78,10 @@ pub(super) async fn watch(
         media: accepted.media,
         headers_sent: false,
     };
-    let stopping = chain.stopping.clone();
+    let stop = chain.stop.clone();
     let over = async move {
         // The server stops, or the watch has lasted long enough.
-        let _ = tokio::time::timeout(timeout, stopping.cancelled()).await;
+        let _ = tokio::time::timeout(timeout, stop.begun()).await;
     };
     if websocket::is_asked_for(&request.headers) {
         let events = messages(watcher, writer).take_until(over);

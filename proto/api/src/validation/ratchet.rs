@@ -132,6 +132,22 @@ fn address<'e>((_, kind): (&str, &str), error: &'e FieldError) -> Option<&'e str
     may_stay.then_some(text)
 }
 
+/// All networks of a policy: the exceptions of one that cannot be read are not looked at.
+fn networks<'a>((_, kind): (&str, &str), policy: &At<'a>) -> impl Iterator<Item = &'a str> {
+    let rules = [("ingress", "from"), ("egress", "to")];
+    let spec = (kind == "NetworkPolicy").then(|| policy.get("spec"));
+    spec.into_iter().flat_map(move |spec| {
+        rules.into_iter().flat_map(move |(rules, peers)| {
+            let peers = (spec.get(rules).items()).flat_map(move |rule| rule.get(peers).items());
+            peers.flat_map(|peer| {
+                let block = peer.get("ipBlock");
+                let excepted = block.get("except");
+                std::iter::once(block.get("cidr").text()).chain(excepted.items().map(|e| e.text()))
+            })
+        })
+    })
+}
+
 /// A part that is not looked at where it does not change.
 fn kept_part(of: (&str, &str)) -> Option<&'static str> {
     match of {
@@ -168,13 +184,17 @@ pub(super) fn tolerate(
         .iter()
         .filter_map(|e| Late::of(of, old, e).filter(|rule| rule.is_broken_by(of, e)))
         .collect();
+    let networks: HashSet<&str> = networks(of, old).collect();
     let addresses: HashSet<(&str, &str)> = before
         .iter()
         .filter_map(|e| Some((address(of, e)?, e.detail.as_str())))
         .collect();
+    let may_stay = |address: &str, e: &FieldError| {
+        networks.contains(address) || addresses.contains(&(address, &e.detail))
+    };
     let stays = |e: &FieldError| {
         late(e).is_some_and(|rule| broken.contains(&rule))
-            || address(of, e).is_some_and(|address| addresses.contains(&(address, &e.detail)))
+            || address(of, e).is_some_and(|address| may_stay(address, e))
     };
     errors.0.retain(|e| !stays(e));
 }
@@ -255,6 +275,16 @@ mod tests {
                 "spec.ingress[0].from[1].ipBlock.except[0]: Invalid value: \"11.0.0.0/16\": must be a strict subset of `cidr`"
             ]
         );
+        let with = |cidr: &str| {
+            let block = json!({"cidr": cidr, "except": ["none"]});
+            let metadata = json!({"name": "a", "namespace": "b", "uid": "u",
+                "resourceVersion": "1", "creationTimestamp": "2026-01-01T00:00:00Z"});
+            json!({"metadata": metadata, "spec": {"podSelector": {},
+                "policyTypes": ["Ingress"], "ingress": [{"from": [{"ipBlock": block}]}]}})
+        };
+        let (mended, broken) = (with("10.0.0.0/8"), with("no network"));
+        let errors = update("networking.k8s.io", "NetworkPolicy", &mended, &broken);
+        assert_eq!(fields(&errors), [""; 0]);
         let endpoints = json!({"subsets": [{"addresses": [{"ip": "010.0.0.1"}]}]});
         assert_eq!(relabelled("", "Endpoints", endpoints.clone()), [""; 0]);
         let mut more = endpoints.clone();

@@ -25,9 +25,10 @@ const GREETING_TIMEOUT: Duration = Duration::from_secs(10);
 /// After an answer that ends its connection, those requests are still answered that were on their
 /// way when the client could not know.
 const ON_THEIR_WAY: Duration = Duration::from_secs(1);
-/// A connection that was told to end and has no requests may stay so long, for a client that
-/// takes its last answers slowly.
-const LEAVE: Duration = Duration::from_secs(10);
+/// A connection that was told to end and has no requests may stay so long,
+const LEAVE: Duration = Duration::from_secs(1);
+/// and so long after its last answer, which a client may take slowly.
+const TAKE: Duration = Duration::from_secs(10);
 /// The socket of a connection that has ended is kept until the client has said nothing for so
 /// long: what arrives after `close(2)` has the kernel throw away what is still to be sent.
 const LINGER: Duration = Duration::from_secs(1);
@@ -115,7 +116,7 @@ impl Lifetime {
         }
         let quiet = state.answered.unwrap_or(self.began);
         Some(if let Some(told) = state.told {
-            (quiet.max(told) + LEAVE, Due::Abandon)
+            ((told + LEAVE).max(quiet + TAKE), Due::Abandon)
         } else if let Some(head) = state.head {
             (head + self.head_timeout, Due::Abandon)
         } else if !self.http2 && state.answered.is_none() {
@@ -371,7 +372,7 @@ mod tests {
     }
 
     /// After how many seconds the connection ends, and whether it was told to and did.
-    async fn lasts(
+    async fn lasts_for(
         lifetime: Arc<Lifetime>,
         stubborn: bool,
         close: CancellationToken,
@@ -390,14 +391,17 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn who_says_nothing_is_abandoned() {
         let never = CancellationToken::new;
-        assert_eq!(lasts(lifetime(true), false, never()).await, (10, false));
-        assert_eq!(lasts(lifetime(false), false, never()).await, (32, false));
+        assert_eq!(lasts_for(lifetime(true), false, never()).await, (10, false));
+        assert_eq!(
+            lasts_for(lifetime(false), false, never()).await,
+            (32, false)
+        );
         let half = lifetime(true);
         half.has_read(GREETING - 1);
-        assert_eq!(lasts(half, false, never()).await, (10, false));
+        assert_eq!(lasts_for(half, false, never()).await, (10, false));
         let greeted = lifetime(true);
         greeted.has_read(GREETING);
-        assert_eq!(lasts(greeted, false, never()).await, (90, true));
+        assert_eq!(lasts_for(greeted, false, never()).await, (90, true));
     }
 
     #[tokio::test(start_paused = true)]
@@ -406,7 +410,7 @@ mod tests {
             let lifetime = lifetime(http2);
             lifetime.has_read(GREETING);
             let (one, other) = (lifetime.request(), lifetime.request());
-            let lasts = tokio::spawn(lasts(lifetime, false, CancellationToken::new()));
+            let lasts = tokio::spawn(lasts_for(lifetime, false, CancellationToken::new()));
             sleep(Duration::from_secs(1000)).await;
             drop(one);
             sleep(Duration::from_secs(1000)).await;
@@ -419,7 +423,7 @@ mod tests {
     async fn a_slow_head_is_not_idleness() {
         let lifetime = lifetime(false);
         drop(lifetime.request());
-        let lasts = tokio::spawn(lasts(lifetime.clone(), false, CancellationToken::new()));
+        let lasts = tokio::spawn(lasts_for(lifetime.clone(), false, CancellationToken::new()));
         let (near, mut far) = duplex(100);
         let mut watched = Watched::new(near, lifetime);
         sleep(Duration::from_secs(80)).await;
@@ -438,7 +442,7 @@ mod tests {
         lifetime.has_read(GREETING);
         let request = lifetime.request();
         let close = CancellationToken::new();
-        let lasts = tokio::spawn(lasts(lifetime.clone(), true, close.clone()));
+        let lasts = tokio::spawn(lasts_for(lifetime.clone(), true, close.clone()));
         sleep(Duration::from_secs(5)).await;
         lifetime.end();
         close.cancel();
@@ -450,6 +454,13 @@ mod tests {
         // Nothing polls it when the request ends: that is seen by the timer.
         let (seconds, ended) = lasts.await.unwrap();
         assert!((110..110 + 32).contains(&seconds) && !ended, "{seconds}");
+
+        let idle = self::lifetime(true);
+        idle.has_read(GREETING);
+        sleep(TAKE).await;
+        let close = CancellationToken::new();
+        close.cancel();
+        assert_eq!(lasts_for(idle, true, close).await, (1, false));
     }
 
     /// A connection that has ended, and the client's side of it.
