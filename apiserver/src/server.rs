@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use anyhow::{Context as _, bail};
+use component::files::Changes;
 use component::metrics::{Registry as Metrics, Slis};
 use component::serving::{Bound, Limits, ServingCertificate, TlsFiles, TlsOptions, handler};
 use component::zpages::ZPages;
@@ -100,9 +101,9 @@ pub async fn run(options: Options, stop: CancellationToken) -> anyhow::Result<()
     tokio::spawn({
         let authenticator = authenticator.clone();
         async move {
-            let mut tick = tokio::time::interval(CA_RELOAD_INTERVAL);
+            let mut changes = Changes::of(authenticator.ca_files(), CA_RELOAD_INTERVAL);
             loop {
-                tick.tick().await;
+                changes.next().await;
                 authenticator.refresh();
             }
         }

@@ -3,7 +3,7 @@
 //! What must not be here: how a method works.
 
 use std::collections::HashMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use base64::Engine as _;
@@ -187,15 +187,21 @@ pub fn build(
 }
 
 impl Authn {
+    fn bundles(&self) -> impl Iterator<Item = &CaBundle> {
+        let request_header = self.request_header.iter().map(|r| &r.ca);
+        self.client_ca.iter().chain(request_header).map(|ca| &**ca)
+    }
+
+    /// The files of the CAs that vouch for clients.
+    pub fn ca_files(&self) -> impl Iterator<Item = &Path> {
+        self.bundles().map(CaBundle::path)
+    }
+
     /// Reads the CA files again; true when one has changed. What cannot be read stays as
-    /// it was. Call it every minute or when a file changes.
+    /// it was. Call it every minute and when a file changes.
     pub fn refresh(&self) -> bool {
         let mut changed = false;
-        for bundle in self
-            .client_ca
-            .iter()
-            .chain(self.request_header.iter().map(|r| &r.ca))
-        {
+        for bundle in self.bundles() {
             match bundle.refresh() {
                 Ok(new) => changed |= new,
                 Err(error) => tracing::error!(%error, "keeping the CA bundle as it was"),

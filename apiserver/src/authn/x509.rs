@@ -80,6 +80,10 @@ impl CaBundle {
         })
     }
 
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// Reads the file again; true when it has changed. A broken file changes nothing.
     pub fn refresh(&self) -> Result<bool, CaError> {
         let pem = read(&self.path)?;
@@ -115,7 +119,7 @@ impl CaBundle {
         let (verdict, _) = aside(is_long, || {
             shown.get_or_init(|| match loaded.verify(chain, now) {
                 Ok((subject, until)) => (Ok(subject), until),
-                Err(refused) => (Err(refused), now.saturating_add(REFUSED_FOR).unwrap_or(now)),
+                Err(refused) => (Err(refused), refused_until(chain, now)),
             })
         });
         verdict.clone()
@@ -195,6 +199,17 @@ impl Loaded {
             known: Mutex::default(),
         })
     }
+}
+
+/// Until when a chain stays refused that is now.
+fn refused_until(chain: &[CertificateDer<'_>], now: Timestamp) -> Timestamp {
+    let begin = chain.iter().filter_map(|certificate| {
+        let (_, parsed) = X509Certificate::from_der(certificate).ok()?;
+        let begin = parsed.validity().not_before.timestamp();
+        Timestamp::from_second(begin).ok().filter(|at| *at > now)
+    });
+    let until = now.saturating_add(REFUSED_FOR).unwrap_or(now);
+    begin.fold(until, Timestamp::min)
 }
 
 fn expires(certificate: &X509Certificate<'_>) -> Timestamp {

@@ -9,6 +9,7 @@ pub mod auth;
 pub mod coalesced;
 pub mod config_file;
 pub mod features;
+pub mod files;
 pub mod flags;
 pub mod health;
 pub mod logs;

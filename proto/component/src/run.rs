@@ -3,6 +3,7 @@
 use std::future::Future;
 use std::process::ExitCode;
 
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio_util::sync::CancellationToken;
 
 use crate::{flags, logs, panics, signals};
@@ -64,6 +65,9 @@ where
     };
     logs::init(options.as_ref());
     panics::end_the_process();
+    if let Err(error) = allow_descriptors() {
+        tracing::warn!("cannot raise the limit of open files: {error}");
+    }
     let told = std::env::var("GOMAXPROCS").ok();
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -94,6 +98,16 @@ where
             ExitCode::FAILURE
         }
     }
+}
+
+/// Lets the process open as many files as it may, as Go's runtime does: the soft limit (1024, by
+/// default) is for programs that call `select(2)`.
+fn allow_descriptors() -> nix::Result<()> {
+    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    if soft < hard {
+        setrlimit(Resource::RLIMIT_NOFILE, hard, hard)?;
+    }
+    Ok(())
 }
 
 #[cfg(test)]

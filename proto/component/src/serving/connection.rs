@@ -113,11 +113,12 @@ impl Server {
                 let (open, response) = answer.ok_or(h2::Reason::REFUSED_STREAM)?;
                 let mut response = response.await;
                 let asked = response.headers_mut().remove(header::CONNECTION);
+                let mut response = response.map(|body| Answer::new(body, open));
                 if asked.is_some_and(|asked| asked == "close") {
                     here.end();
-                    last.cancel();
+                    response.body_mut().is_last(last);
                 }
-                Ok::<_, h2::Error>(response.map(|body| Answer::new(body, open)))
+                Ok::<_, h2::Error>(response)
             }
         });
         let stream = TokioIo::new(Watched::new(stream, lifetime.clone()));

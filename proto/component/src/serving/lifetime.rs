@@ -14,7 +14,7 @@ use hyper::body::{Frame, SizeHint};
 use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep, sleep};
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::{Body, BoxError, Limits};
 
@@ -22,9 +22,6 @@ use super::{Body, BoxError, Limits};
 const GREETING: usize = 24 + 9;
 /// It may take so long.
 const GREETING_TIMEOUT: Duration = Duration::from_secs(10);
-/// After an answer that ends its connection, those requests are still answered that were on their
-/// way when the client could not know.
-const ON_THEIR_WAY: Duration = Duration::from_secs(1);
 /// A connection that was told to end and has no requests may stay so long,
 const LEAVE: Duration = Duration::from_secs(1);
 /// and so long after its last answer, which a client may take slowly.
@@ -56,8 +53,8 @@ struct State {
     head: Option<Instant>,
     /// The socket is somebody else's now.
     upgraded: bool,
-    /// When an answer ended the connection.
-    ended: Option<Instant>,
+    /// An answer has ended the connection.
+    ended: bool,
     /// When the client was told of an end.
     told: Option<Instant>,
 }
@@ -91,13 +88,12 @@ impl Lifetime {
 
     /// Whether a request that comes now is too late: an answer has ended the connection.
     pub fn has_ended(&self) -> bool {
-        let ended = self.state.lock().ended;
-        ended.is_some_and(|at| at.elapsed() > ON_THEIR_WAY)
+        self.state.lock().ended
     }
 
     /// An answer has ended the connection.
     pub fn end(&self) {
-        self.state.lock().ended.get_or_insert_with(Instant::now);
+        self.state.lock().ended = true;
     }
 
     /// An answer has handed over the socket.
@@ -148,22 +144,25 @@ impl Lifetime {
         let mut connection = pin!(connection);
         let mut close = pin!(close.cancelled());
         let mut timer = pin!(sleep(self.head_timeout));
-        let mut told = false;
+        let (mut asked, mut told) = (false, false);
         poll_fn(|cx| {
             loop {
                 if let Poll::Ready(output) = connection.as_mut().poll(cx) {
                     return Poll::Ready(Some(output));
                 }
-                let asked = !told && close.as_mut().poll(cx).is_ready();
-                let due = if asked {
-                    Due::Tell
-                } else {
-                    ready!(self.poll_due(timer.as_mut(), cx))
+                if !asked && close.as_mut().poll(cx).is_ready() {
+                    // What was answered before goes out before.
+                    asked = true;
+                    continue;
+                }
+                let due = match asked && !told {
+                    true => Due::Tell,
+                    false => ready!(self.poll_due(timer.as_mut(), cx)),
                 };
                 match due {
                     Due::Abandon => return Poll::Ready(None),
                     Due::Tell => {
-                        told = true;
+                        (asked, told) = (true, true);
                         self.state.lock().told = Some(Instant::now());
                         tell(connection.as_mut());
                     }
@@ -209,12 +208,24 @@ impl Drop for Open {
 /// The body of an answer; its request is open as long.
 pub(super) struct Answer {
     body: Body,
+    /// Ends the connection, once the head of the answer is on its way: some clients take none
+    /// after a GOAWAY (curl 7).
+    last: Option<DropGuard>,
     _open: Open,
 }
 
 impl Answer {
     pub fn new(body: Body, open: Open) -> Self {
-        Self { body, _open: open }
+        Self {
+            body,
+            last: None,
+            _open: open,
+        }
+    }
+
+    /// The connection ends with this answer.
+    pub fn is_last(&mut self, end: CancellationToken) {
+        self.last = Some(end.drop_guard());
     }
 }
 
@@ -226,6 +237,7 @@ impl hyper::body::Body for Answer {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<std::result::Result<Frame<Bytes>, BoxError>>> {
+        drop(self.last.take());
         Pin::new(&mut self.body).poll_frame(cx)
     }
 
@@ -346,6 +358,7 @@ mod tests {
     use std::sync::atomic::{AtomicBool, Ordering};
 
     use futures::task::noop_waker_ref;
+    use http_body_util::BodyExt as _;
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, duplex};
 
     use super::*;
@@ -444,12 +457,8 @@ mod tests {
         let close = CancellationToken::new();
         let lasts = tokio::spawn(lasts_for(lifetime.clone(), true, close.clone()));
         sleep(Duration::from_secs(5)).await;
-        lifetime.end();
         close.cancel();
-        assert!(!lifetime.has_ended(), "some may be on their way");
-        sleep(Duration::from_secs(2)).await;
-        assert!(lifetime.has_ended());
-        sleep(Duration::from_secs(93)).await;
+        sleep(Duration::from_secs(95)).await;
         drop(request);
         // Nothing polls it when the request ends: that is seen by the timer.
         let (seconds, ended) = lasts.await.unwrap();
@@ -461,6 +470,22 @@ mod tests {
         let close = CancellationToken::new();
         close.cancel();
         assert_eq!(lasts_for(idle, true, close).await, (1, false));
+    }
+
+    #[tokio::test]
+    async fn the_last_answer_begins_before_the_end() {
+        let end = CancellationToken::new();
+        let mut answer = Answer::new(crate::serving::full("last"), lifetime(true).request());
+        answer.is_last(end.clone());
+        assert!(!end.is_cancelled());
+        answer.frame().await.unwrap().unwrap();
+        assert!(end.is_cancelled());
+
+        let end = CancellationToken::new();
+        let mut empty = Answer::new(crate::serving::full(""), lifetime(true).request());
+        empty.is_last(end.clone());
+        drop(empty);
+        assert!(end.is_cancelled());
     }
 
     /// A connection that has ended, and the client's side of it.

@@ -21,6 +21,7 @@ use super::TlsStream;
 use super::client_cert::{RequestClientCert, verifier_of};
 use super::gathered::Corked;
 use super::policy::TlsPolicy;
+use crate::files::Changes;
 
 /// How often files are looked at. Rotated certificates overlap by far more.
 const RELOAD_PERIOD: Duration = Duration::from_secs(10);
@@ -142,10 +143,10 @@ impl ServingCertificate {
         let weak = Arc::downgrade(&current);
         let mut published = options.published_ca.clone();
         tokio::spawn(async move {
-            let mut ticks = tokio::time::interval(RELOAD_PERIOD);
+            let mut changes = Changes::of(options.files(), RELOAD_PERIOD);
             loop {
                 let republished = tokio::select! {
-                    _ = ticks.tick() => false,
+                    () = changes.next() => false,
                     changed = changed(&mut published) => changed,
                 };
                 let Some(current) = weak.upgrade() else {
