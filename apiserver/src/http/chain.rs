@@ -15,7 +15,7 @@ use meta::{Reason, Status};
 use rustls_pki_types::CertificateDer;
 
 use super::body::{self, Body};
-use super::context::RequestContext;
+use super::context::{RequestContext, drain};
 use super::in_flight::{Admission, InFlight, RETRY_AFTER};
 use super::metrics::{Attempt, Fate, Metrics};
 use super::query::Query;
@@ -84,6 +84,7 @@ impl Chain {
         let audit_id = self.audit_id(&parts.headers);
         if let Some(mut response) = self.stop.turn_away(&parts) {
             response.headers_mut().insert(AUDIT_ID, audit_id);
+            drain(incoming).await;
             return response;
         }
         let query = Query::parse(parts.uri.query().unwrap_or_default());
@@ -123,6 +124,9 @@ impl Chain {
                 })
             }
         };
+        if http2 && let Some(unread) = request.body.take() {
+            drain(unread).await;
+        }
         let mut response = outcome.unwrap_or_else(|status| self.failed(&status, &request, &fate));
         let headers = response.headers_mut();
         headers.insert(AUDIT_ID, audit_id);

@@ -96,8 +96,8 @@ impl RequestContext {
 }
 
 /// Reads on what nobody wants, for a while: to a client that is still writing when the connection
-/// closes, the answer is lost.
-async fn drain(mut body: Incoming) {
+/// closes, or the stream of HTTP/2 (curl 7), the answer is lost.
+pub async fn drain(mut body: Incoming) {
     const MOST: usize = 64 << 20;
     const PATIENCE: Duration = Duration::from_secs(2);
     let all = async {

@@ -6,13 +6,12 @@
 use std::convert::Infallible;
 use std::future::Future;
 use std::net::SocketAddr;
-use std::time::Duration;
 
 use http::{Request, StatusCode, header};
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::sync::CancellationToken;
 
@@ -41,12 +40,8 @@ impl Server {
         http1.header_read_timeout(None);
         let mut http2 = http2::Builder::new(Streams);
         http2
-            .timer(TokioTimer::new())
             .max_concurrent_streams(limits.http2_streams)
-            .max_header_list_size(MAX_HEADERS)
-            // A peer that is gone is noticed, so that its watches end.
-            .keep_alive_interval(Some(Duration::from_secs(30)))
-            .keep_alive_timeout(Duration::from_secs(15));
+            .max_header_list_size(MAX_HEADERS);
         Self {
             limits,
             handler,

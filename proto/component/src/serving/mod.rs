@@ -25,6 +25,7 @@ use http::{Request, Response};
 use http_body_util::BodyExt as _;
 use http_body_util::combinators::UnsyncBoxBody;
 use hyper::body::Incoming;
+use nix::sys::socket::{setsockopt, sockopt};
 use prometheus::IntCounter;
 use rustls_pki_types::CertificateDer;
 use tokio::net::{TcpListener, TcpStream};
@@ -170,6 +171,9 @@ impl Bound {
                 },
             };
             let _ = stream.set_nodelay(true);
+            if let Err(error) = keep_alive(&stream) {
+                tracing::debug!("connection from {address}: {error}");
+            }
             let tls = tls.clone();
             let server = Arc::clone(&server);
             let connections = connections.clone();
@@ -224,6 +228,16 @@ impl Bound {
             }
         }
     }
+}
+
+/// Has the kernel notice a client that is gone, so that its watches end. Not by PING of HTTP/2:
+/// who was suspended, or without a network for a minute, goes on where it was.
+fn keep_alive(stream: &TcpStream) -> nix::Result<()> {
+    const IDLE: u32 = 3 * 60; // seconds
+    const INTERVAL: u32 = 15;
+    setsockopt(stream, sockopt::KeepAlive, &true)?;
+    setsockopt(stream, sockopt::TcpKeepIdle, &IDLE)?;
+    setsockopt(stream, sockopt::TcpKeepInterval, &INTERVAL)
 }
 
 /// The stream type that a TLS handshake yields.
