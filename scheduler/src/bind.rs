@@ -3,17 +3,18 @@
 
 use client::events::EventType;
 use client::events::series::SeriesRecorder;
-use client::{Api, Client, DeleteOptions, PatchOptions};
+use client::{Api, Client, DeleteOptions, Kind as _, ObjectKey, PatchOptions};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{
     Binding, ObjectReference, PersistentVolume, PersistentVolumeClaim, Pod,
 };
 use k8s_openapi::api::resource::v1::ResourceClaim;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition as MetaCondition, ObjectMeta};
 use serde::Serialize;
 use serde_json::json;
 
 use crate::cache::storage::{Claim, SELECTED_NODE, Volume};
+use crate::groups::PodGroup;
 use crate::model::PodInfo;
 use crate::plugins::default_preemption::PREEMPTED;
 
@@ -27,6 +28,7 @@ pub struct Binder {
     volumes: Api<PersistentVolume>,
     claims: Api<PersistentVolumeClaim>,
     pub(crate) devices: Api<ResourceClaim>,
+    groups: Api<PodGroup>,
     recorder: SeriesRecorder,
 }
 
@@ -38,6 +40,49 @@ pub struct Patch<'a> {
     pub nominated: Option<&'a str>,
 }
 
+/// A group's condition that is to be written.
+pub struct GroupCondition {
+    pub group: ObjectKey,
+    pub condition: MetaCondition,
+}
+
+/// For whom others have to leave.
+pub struct Preemptor {
+    kind: &'static str,
+    reference: ObjectReference,
+    scheduler: Box<str>,
+    /// Where the victims are.
+    node: Box<str>,
+}
+
+impl Preemptor {
+    pub fn pod(pod: &PodInfo, node: &str) -> Self {
+        Self {
+            kind: "pod",
+            reference: reference(pod),
+            scheduler: pod.scheduler_name.clone(),
+            node: node.into(),
+        }
+    }
+
+    /// A group, whose victims may be anywhere.
+    pub fn group(group: &PodGroup, scheduler: &str) -> Self {
+        Self {
+            kind: "podgroup",
+            reference: ObjectReference {
+                api_version: Some(PodGroup::RESOURCE.api_version()),
+                kind: Some(PodGroup::RESOURCE.kind.to_string()),
+                name: Some(group.metadata.name.to_string()),
+                namespace: Some(group.metadata.namespace.to_string()),
+                uid: Some(group.metadata.uid.to_string()),
+                ..ObjectReference::default()
+            },
+            scheduler: scheduler.into(),
+            node: "cluster".into(),
+        }
+    }
+}
+
 impl Binder {
     pub fn new(client: &Client, recorder: SeriesRecorder) -> Self {
         Self {
@@ -45,6 +90,7 @@ impl Binder {
             volumes: Api::all(client),
             claims: Api::all(client),
             devices: Api::all(client),
+            groups: Api::all(client),
             recorder,
         }
     }
@@ -129,10 +175,25 @@ impl Binder {
         }
     }
 
-    /// Deletes a pod to make room for another one, and says so in its status before.
-    pub async fn evict(&self, victim: &PodInfo, pod: &PodInfo, node: &str) -> client::Result<()> {
-        let scheduler = &pod.scheduler_name;
-        let message = format!("{scheduler}: preempting to accommodate a higher priority pod");
+    /// Writes the condition of a group.
+    pub async fn group_condition(&self, told: &GroupCondition) -> client::Result<()> {
+        let patch = client::Patch::Strategic(json!({"status": {"conditions": [told.condition]}}));
+        let groups = self.groups.within(told.group.namespace());
+        let options = PatchOptions::default();
+        groups
+            .patch_unread(told.group.name(), "status", &patch, &options)
+            .await
+    }
+
+    /// Deletes a pod to make room for others, and says so in its status before.
+    pub async fn evict(&self, victim: &PodInfo, preemptor: &Preemptor) -> client::Result<()> {
+        let Preemptor {
+            kind,
+            reference: whom,
+            scheduler,
+            node,
+        } = preemptor;
+        let message = format!("{scheduler}: preempting to accommodate a higher priority {kind}");
         let told = condition(victim, "DisruptionTarget", "True", PREEMPTED, &message);
         let outcome = async {
             if let Some(condition) = told {
@@ -152,11 +213,12 @@ impl Binder {
             Err(error) if error.is_not_found() || error.is_conflict() => return Ok(()),
             Err(error) => return Err(error),
         }
-        let note = format!("Preempted by pod {} on node {node}", pod.uid);
+        let uid = whom.uid.as_deref().unwrap_or_default();
+        let note = format!("Preempted by {kind} {uid} on node {node}");
         let recorder = self.recorder.controller(scheduler);
         recorder.event(
             &reference(victim),
-            Some(&reference(pod)),
+            Some(whom),
             EventType::Normal,
             "Preempted",
             "Preempting",

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use crate::cache::Cache;
 use crate::evaluation::{ABSENT, Attempt, Evaluations, FEASIBLE};
 use crate::framework::{Plugin, Rejection, Relief};
+use crate::groups::placement::Placement;
 use crate::model::PodInfo;
 use crate::plugins::default_preemption::Preemption;
 use crate::plugins::dynamic_resources;
@@ -49,6 +50,27 @@ pub struct Candidates {
     pub slots: Vec<usize>,
     /// Scores, in the same order; empty when there is nothing to choose.
     pub totals: Vec<i64>,
+}
+
+/// What narrows an attempt down.
+#[derive(Debug, Default)]
+pub struct Bounds<'a> {
+    /// Nodes that extenders have said no to.
+    pub excluded: HashMap<usize, Rejection>,
+    /// The only nodes that come into question.
+    pub within: Option<&'a Placement>,
+    pub post_filter: PostFilter,
+}
+
+/// What is done for a pod that no node takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum PostFilter {
+    #[default]
+    Run,
+    /// Nothing: it is only asked whether it fits.
+    Skip,
+    /// Others need not go, for this reason.
+    Refuse(&'static str),
 }
 
 /// How many nodes gave each reason, worded as upstream does.
@@ -124,8 +146,21 @@ impl Profile {
         {
             return Decision::Node(node.name.clone());
         }
-        let excluded = HashMap::new();
-        match self.survey(pod, cluster, evaluations, start, excluded, draw) {
+        let bounds = Bounds::default();
+        self.schedule_within(pod, cluster, evaluations, start, bounds, draw)
+    }
+
+    /// As [`Profile::schedule`], within bounds.
+    pub fn schedule_within(
+        &self,
+        pod: &Arc<PodInfo>,
+        cluster: &Cache,
+        evaluations: &mut Evaluations,
+        start: &mut usize,
+        bounds: Bounds<'_>,
+        draw: &mut dyn FnMut(usize) -> usize,
+    ) -> Decision {
+        match self.survey(pod, cluster, evaluations, start, bounds, draw) {
             Ok(candidates) => match cluster.node(candidates.choose(draw)) {
                 Some(node) => Decision::Node(node.name.clone()),
                 None => unreachable!("candidates are nodes"),
@@ -134,14 +169,14 @@ impl Profile {
         }
     }
 
-    /// Where a pod could go; `excluded` are nodes that extenders have said no to.
+    /// Where a pod could go.
     pub fn survey(
         &self,
         pod: &Arc<PodInfo>,
         cluster: &Cache,
         evaluations: &mut Evaluations,
         start: &mut usize,
-        excluded: HashMap<usize, Rejection>,
+        bounds: Bounds<'_>,
         draw: &mut dyn FnMut(usize) -> usize,
     ) -> Result<Candidates, Unschedulable> {
         if cluster.node_count() == 0 {
@@ -158,9 +193,11 @@ impl Profile {
         let only = evaluation.only.as_ref();
         let only = only.map(|o| (&*o.names, &*o.plugins));
         let mut attempt = Attempt::new(self, pod, cluster, evaluation);
-        attempt.excluded = excluded;
+        attempt.excluded = bounds.excluded;
+        attempt.within = bounds.within;
+        let post_filter = bounds.post_filter;
         self.look(&mut attempt, only, start)
-            .map_err(|failed| self.give_up(&attempt, &failed.0, failed.1, draw))
+            .map_err(|failed| self.give_up(&attempt, &failed.0, failed.1, post_filter, draw))
     }
 
     /// Finds nodes that take the pod.
@@ -187,6 +224,7 @@ impl Profile {
         let nominated = cluster.nomination(&attempt.pod.key);
         if let Some(node) = nominated.and_then(|name| cluster.node_named(name))
             && only.is_none_or(|(names, _)| names.iter().any(|n| **n == *node.name))
+            && attempt.covers(node.slot)
             && !attempt.excluded.contains_key(&node.slot)
             && attempt.judge(node, &[]).is_ok()
         {
@@ -196,10 +234,12 @@ impl Profile {
             });
         }
         let mut feasible = Vec::new();
+        let (within, nodes) = (attempt.within, attempt.node_count());
         let verdicts = match only {
             Some((names, _)) => {
                 let mut verdicts = vec![ABSENT; cluster.slots()];
-                for node in names.iter().filter_map(|name| cluster.node_named(name)) {
+                let nodes = names.iter().filter_map(|name| cluster.node_named(name));
+                for node in nodes.filter(|node| within.is_none_or(|w| w.contains(node.slot))) {
                     verdicts[node.slot] = attempt.verdict(node.slot);
                     if verdicts[node.slot] == FEASIBLE {
                         feasible.push(node.slot);
@@ -209,7 +249,7 @@ impl Profile {
             }
             None => {
                 let slots = cluster.slots();
-                let enough = self.enough(cluster.node_count());
+                let enough = self.enough(nodes);
                 let mut verdicts = match attempt.is_shared() {
                     true => attempt.verdicts(),
                     false => vec![ABSENT; slots],
@@ -217,6 +257,10 @@ impl Profile {
                 let first = *start % slots;
                 feasible.reserve(enough.min(slots));
                 for slot in (first..slots).chain(0..first) {
+                    if within.is_some_and(|within| !within.contains(slot)) {
+                        verdicts[slot] = ABSENT;
+                        continue;
+                    }
                     if !attempt.is_shared() {
                         verdicts[slot] = attempt.verdict(slot);
                     }
@@ -277,7 +321,7 @@ impl Profile {
             ))
         });
         if let Some(absent) = &absent {
-            reasons.add(absent, cluster.node_count() - looked_at);
+            reasons.add(absent, nodes - looked_at);
         }
         let failure = Failure {
             verdicts,
@@ -295,9 +339,10 @@ impl Profile {
         attempt: &Attempt<'_>,
         failure: &Failure,
         rejectors: Rejectors,
+        post_filter: PostFilter,
         draw: &mut dyn FnMut(usize) -> usize,
     ) -> Unschedulable {
-        let nodes = attempt.cluster.node_count();
+        let nodes = attempt.node_count();
         let mut message = match &failure.beforehand {
             Some(words) => format!("0/{nodes} nodes are available: {words}."),
             None => failure.reasons.message(nodes),
@@ -314,6 +359,10 @@ impl Profile {
             result.message.clone_from(error);
             result.failed = true;
             result.nomination = Nomination::Keep;
+            return result;
+        }
+        if post_filter == PostFilter::Skip {
+            result.message = message;
             return result;
         }
         let mut words: Vec<String> = Vec::new();
@@ -346,7 +395,11 @@ impl Profile {
             words.push(said.to_owned());
         }
         if let Some(preemption) = &self.preemption {
-            match preemption.preempt(attempt, failure, draw) {
+            let preempted = match post_filter {
+                PostFilter::Refuse(why) => Preemption::NotEligible(why),
+                _ => preemption.preempt(attempt, failure, draw),
+            };
+            match preempted {
                 Preemption::Node { name, victims } => {
                     words.clear();
                     result.nomination = Nomination::Node(name);
@@ -392,4 +445,4 @@ impl Candidates {
 #[cfg(test)]
 mod speed;
 #[cfg(test)]
-mod tests;
+pub mod tests;

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use tokio::time::Instant;
 
 use crate::bind::Patch;
-use crate::cycle::{Candidates, Decision, Unschedulable};
+use crate::cycle::{Bounds, Candidates, Decision, Unschedulable};
 use crate::extender::{Extender, ExtenderError, Nodes, whole_pod};
 use crate::framework::Rejection;
 use crate::model::PodInfo;
@@ -211,7 +211,10 @@ fn survey(
         &state.cache,
         &mut state.evaluations,
         &mut state.start,
-        excluded,
+        Bounds {
+            excluded,
+            ..Bounds::default()
+        },
         &mut draw,
     )
 }

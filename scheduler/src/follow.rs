@@ -18,6 +18,7 @@ use crate::cache::storage::{
     Attachment, Capacity, Claim, Class, CsiDriver, CsiNode, Storage, StorageEvent, Volume,
 };
 use crate::framework::ClusterEvent;
+use crate::groups::PodGroup;
 use crate::model::{Node, Pod, PodInfo};
 use crate::scheduler::{Scheduler, State};
 
@@ -223,6 +224,56 @@ impl Scheduler {
         });
     }
 
+    /// Hears of groups that pods are scheduled with.
+    pub fn follow_groups(self: &Arc<Self>, informers: &Informers) {
+        let this = Arc::clone(self);
+        let groups = informers.get::<PodGroup>();
+        groups.add_handler(move |event: &Event<PodGroup>| {
+            let mut guard = this.state.lock();
+            let state = &mut *guard;
+            this.members_change(
+                state,
+                Some(&event.key()),
+                "PodGroupAdd",
+                |state| match event.current() {
+                    Some(group) => state.cache.groups.put_object(Arc::clone(group)),
+                    None => state.cache.groups.remove_object(&event.key()),
+                },
+            );
+            drop(guard);
+            this.wake.notify_one();
+        });
+    }
+
+    /// Something happens to a group or to its pods that may complete it; those of its pods
+    /// that have waited for that are let in.
+    fn members_change(
+        &self,
+        state: &mut State,
+        group: Option<&ObjectKey>,
+        event: &'static str,
+        change: impl FnOnce(&mut State),
+    ) {
+        let Some(group) = group else {
+            return change(state);
+        };
+        let before = state.cache.groups.is_ready(group);
+        change(state);
+        if before || !state.cache.groups.is_ready(group) {
+            return;
+        }
+        let State { cache, queue, .. } = state;
+        for key in cache.groups.waiting(group) {
+            let admitted = queue.get(key).is_some_and(|pod| {
+                let profile = self.profile(pod);
+                profile.is_some_and(|profile| profile.admit(pod, cache).is_ok())
+            });
+            if admitted {
+                queue.admit(key, event);
+            }
+        }
+    }
+
     /// A version of a claim, told by the API server or its answer to a write.
     pub(crate) fn claim_changed(&self, claim: &Arc<ResourceClaim>) {
         let mut guard = self.state.lock();
@@ -311,26 +362,34 @@ impl Scheduler {
         let before = state.queue.get(&key).or_else(|| state.cache.pod(&key));
         let info = state.templates.version(pod, before.map(|before| &**before));
         if info.terminal {
-            return self.gone(state, &key);
+            return self.gone(state, &key, info.group.as_ref());
         }
         if info.is_assigned() {
-            self.pod_assigned(state, info);
+            let group = info.group.clone();
+            self.members_change(state, group.as_ref(), "AssignedPodAdd", |state| {
+                self.pod_assigned(state, info);
+            });
         } else if let Some(assumed) = state.cache.pod(&info.key) {
             // It may still be bound, but what it uses is free as soon as it is deleted.
             if info.deleting {
                 let assumed = Arc::clone(assumed);
                 state.cache.remove_pod(&info.key);
+                state.cache.groups.wait(&assumed);
                 self.happened(state, &ClusterEvent::PodGone(&assumed));
             }
         } else if info.deleting {
             self.forget_waiting(state, &info.key);
         } else if let Some(profile) = self.profile(&info) {
             self.nominated(state, &info);
-            let admitted = profile.admit(&info, &state.cache).is_ok();
-            let crate::scheduler::State { cache, queue, .. } = state;
-            let new = Arc::clone(&info);
-            queue.put(info, admitted, Instant::now(), |old, rejectors| {
-                profile.helps(&new, rejectors, &ClusterEvent::PodChanged { old }, cache)
+            let group = info.group.clone();
+            self.members_change(state, group.as_ref(), "PodAdd", |state| {
+                let State { cache, queue, .. } = state;
+                cache.groups.wait(&info);
+                let admitted = profile.admit(&info, cache).is_ok();
+                let new = Arc::clone(&info);
+                queue.put(info, admitted, Instant::now(), |old, rejectors| {
+                    profile.helps(&new, rejectors, &ClusterEvent::PodChanged { old }, cache)
+                });
             });
         }
     }
@@ -389,14 +448,18 @@ impl Scheduler {
     }
 
     fn pod_gone(&self, pod: &Pod) {
-        self.gone(&mut self.state.lock(), &pod.key());
+        self.gone(&mut self.state.lock(), &pod.key(), pod.group().as_ref());
     }
 
-    fn gone(&self, state: &mut State, key: &ObjectKey) {
+    /// `group` is what the pod was a member of.
+    fn gone(&self, state: &mut State, key: &ObjectKey, group: Option<&ObjectKey>) {
         self.forget_waiting(state, key);
         if let Some(placed) = state.cache.pod(key).cloned() {
             state.cache.remove_pod(key);
             self.happened(state, &ClusterEvent::PodGone(&placed));
+        }
+        if let Some(group) = group {
+            state.cache.groups.remove(group, key);
         }
     }
 

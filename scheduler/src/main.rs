@@ -11,14 +11,18 @@ mod extended;
 mod extender;
 mod follow;
 mod framework;
+mod group_cycle;
+mod groups;
 mod metrics;
 mod model;
 mod options;
 mod plugins;
 mod profile;
 mod queue;
+mod reserve;
 mod scheduler;
 mod server;
+mod unschedulable;
 
 use std::process::ExitCode;
 

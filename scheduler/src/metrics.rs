@@ -21,7 +21,7 @@ pub struct Metrics {
     attempts_per_pod: Histogram,
     after_flush: IntCounter,
     pub preemptions: IntCounter,
-    pub victims: Histogram,
+    victims: Histogram,
     pub incoming: IntCounterVec,
     pub unschedulable: IntGaugeVec,
     /// By what they do: `binding`.
@@ -36,6 +36,64 @@ pub struct Metrics {
     eviction_rounds: IntCounterVec,
     pending: IntGaugeVec,
     cache_size: IntGaugeVec,
+    pub groups: GroupMetrics,
+}
+
+/// Of groups of pods, where there are any.
+#[derive(Debug, Clone)]
+pub struct GroupMetrics {
+    /// By result (`scheduled`, `unschedulable`, `waiting_on_preemption`, `error`) and profile.
+    attempts: IntCounterVec,
+    duration: HistogramVec,
+    algorithm: Histogram,
+}
+
+impl GroupMetrics {
+    fn new() -> prometheus::Result<Self> {
+        let seconds = exponential_buckets(0.001, 2.0, 15)?;
+        let labels = &["result", "profile"];
+        Ok(Self {
+            attempts: IntCounterVec::new(
+                Opts::new(
+                    "scheduler_podgroup_schedule_attempts_total",
+                    "Attempts to schedule a group of pods, by their result.",
+                ),
+                labels,
+            )?,
+            duration: HistogramVec::new(
+                HistogramOpts::new(
+                    "scheduler_podgroup_scheduling_attempt_duration_seconds",
+                    "How long an attempt to schedule a group of pods took.",
+                )
+                .buckets(seconds.clone()),
+                labels,
+            )?,
+            algorithm: Histogram::with_opts(
+                HistogramOpts::new(
+                    "scheduler_podgroup_scheduling_algorithm_duration_seconds",
+                    "How long it took to decide about a group of pods.",
+                )
+                .buckets(seconds),
+            )?,
+        })
+    }
+
+    pub fn register(&self, registry: &Registry) {
+        registry.register(self.attempts.clone());
+        registry.register(self.duration.clone());
+        registry.register(self.algorithm.clone());
+    }
+
+    pub fn algorithm(&self, took: Duration) {
+        self.algorithm.observe(took.as_secs_f64());
+    }
+
+    pub fn attempted(&self, profile: &str, result: &str, took: Duration) {
+        let labels = [result, profile];
+        self.attempts.with_label_values(&labels).inc();
+        let duration = self.duration.with_label_values(&labels);
+        duration.observe(took.as_secs_f64());
+    }
 }
 
 impl Metrics {
@@ -153,6 +211,7 @@ impl Metrics {
                 "Nodes, pods on them, and pods sent to them, as the scheduler sees them.",
                 &["type"],
             )?,
+            groups: GroupMetrics::new()?,
         };
         registry.register(metrics.attempts.clone());
         registry.register(metrics.attempt_duration.clone());
@@ -197,6 +256,12 @@ impl Metrics {
 
     pub fn algorithm(&self, took: Duration) {
         self.algorithm_duration.observe(took.as_secs_f64());
+    }
+
+    /// So many pods have been chosen to leave for another.
+    pub fn preempts(&self, victims: usize) {
+        #[allow(clippy::cast_precision_loss, reason = "a number of pods")]
+        self.victims.observe(victims as f64);
     }
 
     /// The victims of a preemption have been told, or not all of them.

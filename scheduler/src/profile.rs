@@ -17,6 +17,10 @@ pub struct Profile {
     pub filters: Vec<Arc<dyn Plugin>>,
     /// PreScore and Score, with their weights.
     pub scores: Vec<(Arc<dyn Plugin>, i64)>,
+    /// Permit.
+    pub permits: Vec<Arc<dyn Plugin>>,
+    /// What is done for whole groups.
+    pub groups: GroupPlugins,
     /// PostFilter.
     pub preemption: Option<DefaultPreemption>,
     /// PostFilter of DynamicResources comes before, and has its word in the message.
@@ -28,6 +32,20 @@ pub struct Profile {
     /// How many of the nodes to look for before scoring. All when it is not given: looking
     /// at a node costs nothing as long as nothing has changed on it.
     pub percentage_of_nodes_to_score: Option<usize>,
+}
+
+/// What is done for groups as a whole.
+#[derive(Default)]
+pub struct GroupPlugins {
+    /// Whether groups are tried in placements (the feature TopologyAwareWorkloadScheduling).
+    pub placements: bool,
+    /// PlacementGenerate.
+    pub generator: Option<Arc<dyn Plugin>>,
+    /// PlacementScore, with their weights.
+    pub scores: Vec<(Arc<dyn Plugin>, i64)>,
+    /// Whether pods leave for a group rather than for one of its pods (the feature
+    /// WorkloadAwarePreemption).
+    pub preempts: bool,
 }
 
 /// Plugins of one profile, by their places among its filters and, after those, among its

@@ -7,24 +7,24 @@ use std::time::Duration;
 
 use client::ObjectKey;
 use parking_lot::Mutex;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, mpsc};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::bind::{Binder, Patch};
+use crate::bind::{Binder, GroupCondition, Patch};
 use crate::cache::Cache;
-use crate::cache::storage::{Claim, Plan, SELECTED_NODE, Volume};
 use crate::courier::Courier;
-use crate::cycle::{Decision, Nomination, Unschedulable};
+use crate::cycle::Decision;
 use crate::evaluation::Evaluations;
 use crate::extender::{Extender, ExtenderError};
-use crate::framework::{ClusterEvent, Plugin as _, Relief};
+use crate::framework::ClusterEvent;
+use crate::group_cycle::write_conditions;
 use crate::metrics::Metrics;
 use crate::model::{PodInfo, Templates};
-use crate::plugins::default_preemption::displaced;
-use crate::plugins::dynamic_resources::{NAME as DEVICES, Promise};
+use crate::plugins::dynamic_resources::NAME as DEVICES;
 use crate::profile::Profile;
 use crate::queue::{Backoff, Queue, Taken};
+use crate::reserve::{Promised, Reserved};
 
 /// How often pods that were left over are looked for.
 const FLUSH: Duration = Duration::from_secs(30);
@@ -40,7 +40,10 @@ pub struct Scheduler {
     /// Claims have changed, of volumes or of devices.
     pub(crate) claims_changed: Notify,
     pub(crate) binder: Binder,
-    courier: Courier,
+    pub(crate) courier: Courier,
+    /// Conditions of groups, to be written in this order. Unbounded: one for each decision
+    /// that says something new of a group.
+    pub(crate) group_conditions: mpsc::UnboundedSender<GroupCondition>,
     pub(crate) extenders: Vec<Extender>,
     pub(crate) metrics: Metrics,
 }
@@ -55,9 +58,11 @@ pub(crate) struct State {
 }
 
 impl Scheduler {
-    /// `profiles` must not be empty. Within a runtime.
+    /// `profiles` must not be empty; `groups` is whether pods are members of groups. Within
+    /// a runtime.
     pub fn new(
         profiles: Vec<Profile>,
+        groups: bool,
         backoff: Backoff,
         binder: Binder,
         extenders: Vec<Extender>,
@@ -67,22 +72,26 @@ impl Scheduler {
             .into_iter()
             .map(|p| (p.scheduler_name.clone(), p))
             .collect();
-        Arc::new(Self {
+        let (group_conditions, decided) = mpsc::unbounded_channel();
+        let scheduler = Arc::new(Self {
             profiles: by_name,
             state: Mutex::new(State {
                 cache: Cache::default(),
                 queue: Queue::new(backoff),
                 evaluations: Evaluations::default(),
-                templates: Templates::default(),
+                templates: Templates::new(groups),
                 start: 0,
             }),
             wake: Notify::new(),
             claims_changed: Notify::new(),
             binder,
             courier: Courier::start(),
+            group_conditions,
             extenders,
             metrics,
-        })
+        });
+        tokio::spawn(write_conditions(Arc::downgrade(&scheduler), decided));
+        scheduler
     }
 
     pub(crate) fn profile(&self, pod: &PodInfo) -> Option<&Profile> {
@@ -175,6 +184,10 @@ impl Scheduler {
         let Some(taken) = state.queue.take(Instant::now()) else {
             return (false, state.queue.next_deadline());
         };
+        if taken.pod.group.is_some() {
+            self.schedule_group(state, taken);
+            return (true, None);
+        }
         let began = Instant::now();
         let pod = Arc::clone(&taken.pod);
         let Some(profile) = self.profile(&pod) else {
@@ -212,39 +225,47 @@ impl Scheduler {
     ) {
         let pod = Arc::clone(&taken.pod);
         match decision {
-            Decision::Node(node) => {
-                let devices = match promise(state, profile, &pod, &node) {
-                    Ok(devices) => devices,
-                    Err(why) => {
-                        let why = format!("running Reserve plugin \"{DEVICES}\": {why}");
-                        return self.no_verdict(state, &taken, why, began);
-                    }
-                };
-                let reserved = reserve(state, profile, &pod, &node);
-                state.cache.assume(Arc::clone(&pod), &node);
-                state.queue.done(&pod.key);
-                let this = Arc::clone(self);
-                let promised = Promised {
-                    volumes: reserved,
-                    devices,
-                };
-                self.courier
-                    .carry(async move { this.bind(taken, &node, promised, began).await });
-            }
+            Decision::Node(node) => match Promised::make(&mut state.cache, profile, &pod, &node) {
+                Ok(promised) => {
+                    state.cache.assume(pod, &node);
+                    self.send(state, taken, node, promised, began);
+                }
+                Err(why) => self.no_verdict(state, &taken, why, began),
+            },
             Decision::Unschedulable(verdict) if verdict.failed => {
                 self.no_verdict(state, &taken, verdict.message, began);
             }
             Decision::Unschedulable(verdict) => {
-                let effects = self.give_up(state, profile, &pod, verdict);
-                tracing::debug!("pod {} is unschedulable: {}", pod.key, effects.message);
-                let elapsed = began.elapsed().as_secs_f64();
-                self.metrics
-                    .attempted(&profile.scheduler_name, "unschedulable", elapsed);
+                if profile.preemption.is_some() {
+                    self.metrics.preemptions.inc();
+                }
+                let effects = self.note_unschedulable(state, &pod, verdict, began);
+                let evictions = effects.evictions(&pod);
+                let preempting = !evictions.is_empty();
+                let (queue, now) = (&mut state.queue, Instant::now());
+                queue.unschedulable(&pod.key, effects.rejectors, preempting, now);
                 let this = Arc::clone(self);
-                self.courier
-                    .carry(async move { this.tell(pod, effects).await });
+                self.courier.carry(async move {
+                    this.tell_unschedulable(&pod, &effects).await;
+                    this.evict(&[pod], evictions).await;
+                });
             }
         }
+    }
+
+    /// Lets a pod go to the node that it counts on.
+    pub(crate) fn send(
+        self: &Arc<Self>,
+        state: &mut State,
+        taken: Taken,
+        node: Box<str>,
+        promised: Promised,
+        began: Instant,
+    ) {
+        state.queue.done(&taken.pod.key);
+        let this = Arc::clone(self);
+        self.courier
+            .carry(async move { this.bind(taken, &node, promised, began).await });
     }
 
     /// An attempt has failed for no plugin's verdict: the pod is tried again after a pause.
@@ -270,101 +291,6 @@ impl Scheduler {
             };
             this.binder.failed(&pod, &patch).await;
         });
-    }
-
-    /// Notes in the cache and the queue that no node takes the pod.
-    fn give_up(
-        &self,
-        state: &mut State,
-        profile: &Profile,
-        pod: &Arc<PodInfo>,
-        verdict: Unschedulable,
-    ) -> Effects {
-        let mut effects = Effects {
-            message: verdict.message,
-            nominated: None,
-            node: "".into(),
-            victims: Vec::new(),
-            displaced: Vec::new(),
-            relief: verdict.relief,
-        };
-        match verdict.nomination {
-            Nomination::Keep => {}
-            Nomination::Clear => {
-                state.cache.denominate(&pod.key);
-                effects.nominated = (!pod.nominated.is_empty()).then(|| "".into());
-            }
-            Nomination::Node(node) => {
-                let fresh: Vec<_> = verdict.victims.iter().filter(|v| !v.deleting).collect();
-                if !fresh.is_empty() {
-                    effects.displaced = displaced(pod, &node, &state.cache);
-                    self.metrics.victims.observe(count(verdict.victims.len()));
-                }
-                effects.victims = fresh.into_iter().cloned().collect();
-                for other in &effects.displaced {
-                    state.cache.denominate(&other.key);
-                }
-                state.cache.nominate(pod, &node);
-                effects.nominated = (pod.nominated != node).then(|| node.clone());
-                effects.node = node;
-            }
-        }
-        if profile.preemption.is_some() {
-            self.metrics.preemptions.inc();
-        }
-        let preempting = !effects.victims.is_empty();
-        let now = Instant::now();
-        state
-            .queue
-            .unschedulable(&pod.key, verdict.rejectors, preempting, now);
-        effects
-    }
-
-    /// Tells the API server what came of an attempt that found no node.
-    async fn tell(self: Arc<Self>, pod: Arc<PodInfo>, effects: Effects) {
-        let patch = Patch {
-            reason: "Unschedulable",
-            message: &effects.message,
-            nominated: effects.nominated.as_deref(),
-        };
-        if let Err(error) = Box::pin(self.binder.relieve(&effects.relief)).await {
-            tracing::warn!("cannot free what pod {} claims: {error}", pod.key);
-        }
-        Box::pin(self.binder.failed(&pod, &patch)).await;
-        if effects.victims.is_empty() {
-            return;
-        }
-        for other in effects.displaced.iter().filter(|p| !p.nominated.is_empty()) {
-            self.binder.denominate(other).await;
-        }
-        let evict = async |victim: &Arc<PodInfo>| {
-            let outcome = self.binder.evict(victim, &pod, &effects.node).await;
-            if let Err(error) = &outcome {
-                tracing::warn!("cannot preempt pod {}: {error}", victim.key);
-            }
-            outcome.is_ok()
-        };
-        let began = Instant::now();
-        let Some((last, others)) = effects.victims.split_last() else {
-            return;
-        };
-        let mut evicted = futures::future::join_all(others.iter().map(evict))
-            .await
-            .into_iter()
-            .all(|ok| ok);
-        evicted = evicted && evict(last).await;
-        self.metrics.evicted(evicted, began.elapsed());
-        let mut state = self.state.lock();
-        // When it is still there, the event of its going is yet to come, and helps.
-        let gone = state
-            .cache
-            .pod(&last.key)
-            .is_none_or(|pod| pod.deleting || pod.uid != last.uid);
-        state
-            .queue
-            .preempted(&pod.key, !evicted, gone, Instant::now());
-        drop(state);
-        self.wake.notify_one();
     }
 
     /// The binding cycle.
@@ -397,15 +323,11 @@ impl Scheduler {
         running.inc();
         let outcome = outcome.await;
         running.dec();
-        if let Some(reserved) = &promised.volumes {
-            // Done, or not to be done.
-            self.state.lock().cache.storage.forget(&reserved.plan);
+        if !promised.is_empty() {
+            promised.forget(&mut self.state.lock().cache);
         }
-        if let Some(devices) = &promised.devices {
-            devices.forget(&mut self.state.lock().cache.devices);
-            if outcome.is_err() {
-                Box::pin(self.binder.unreserve(pod, &claims)).await;
-            }
+        if promised.devices.is_some() && outcome.is_err() {
+            Box::pin(self.binder.unreserve(pod, &claims)).await;
         }
         match outcome {
             Ok(()) => {
@@ -485,20 +407,6 @@ impl Scheduler {
     }
 }
 
-/// What is promised to a pod beside its node.
-struct Promised {
-    volumes: Option<Reserved>,
-    devices: Option<Promise>,
-}
-
-/// Volumes that are promised to a pod.
-struct Reserved {
-    plan: Plan,
-    bindings: Vec<(Arc<Volume>, Arc<Claim>)>,
-    provisions: Vec<Arc<Claim>>,
-    timeout: Duration,
-}
-
 #[derive(Debug, thiserror::Error)]
 enum BindError {
     #[error("running Bind plugin \"DefaultBinder\": {0}")]
@@ -514,73 +422,4 @@ enum BindError {
 /// One of so many, any.
 pub(crate) fn draw(n: usize) -> usize {
     rand::random_range(0..n.max(1))
-}
-
-/// Reserve: notes which devices the pod's claims get on its node.
-fn promise(
-    state: &mut State,
-    profile: &Profile,
-    pod: &Arc<PodInfo>,
-    node: &str,
-) -> Result<Option<Promise>, String> {
-    let Some(plugin) = profile.devices.as_ref().filter(|plugin| plugin.is_own(pod)) else {
-        return Ok(None);
-    };
-    let Some(node) = state.cache.node_named(node) else {
-        return Ok(None);
-    };
-    let promise = plugin.promise(pod, node, &state.cache.devices)?;
-    if let Some(promise) = &promise {
-        promise.remember(&mut state.cache.devices);
-    }
-    Ok(promise)
-}
-
-/// Reserve: notes which volumes the pod's claims get on its node.
-fn reserve(state: &mut State, profile: &Profile, pod: &PodInfo, node: &str) -> Option<Reserved> {
-    let timeout = profile.volumes.filter(|_| pod.has_volumes())?;
-    let cache = &mut state.cache;
-    let claims = cache.storage.claims(pod).ok()?;
-    let plan = cache.storage.plan(&claims, cache.node_named(node)?).ok()?;
-    if plan.is_empty() {
-        return None;
-    }
-    cache.storage.assume(&plan, node);
-    let storage = &cache.storage;
-    let claim = |key| storage.claims.get(key).cloned();
-    let bindings = plan.bindings.iter();
-    let bindings = bindings
-        .filter_map(|(volume, key)| Some((storage.volumes.get(volume).cloned()?, claim(key)?)));
-    // A node that has been selected already need not be written again.
-    let fresh = |c: &Arc<Claim>| !c.metadata.annotations.contains_key(SELECTED_NODE);
-    Some(Reserved {
-        bindings: bindings.collect(),
-        provisions: plan
-            .provisions
-            .iter()
-            .filter_map(claim)
-            .filter(fresh)
-            .collect(),
-        timeout,
-        plan,
-    })
-}
-
-/// What has to be told after an attempt that found no node.
-struct Effects {
-    message: String,
-    /// `status.nominatedNodeName`, if it changes.
-    nominated: Option<Box<str>>,
-    /// Where the victims are.
-    node: Box<str>,
-    victims: Vec<Arc<PodInfo>>,
-    /// Pods that were nominated for the same node.
-    displaced: Vec<Arc<PodInfo>>,
-    /// What is done about claims.
-    relief: Relief,
-}
-
-#[allow(clippy::cast_precision_loss, reason = "a number of pods")]
-fn count(n: usize) -> f64 {
-    n as f64
 }

@@ -26,14 +26,15 @@ pub use resources::Resources;
 pub use storage::Storage;
 pub use topology::{Key, NOWHERE, Topology};
 
+use crate::groups::Groups;
 use crate::model::{Node, PodInfo, Template};
 
 /// Changes that are remembered; whoever has missed more looks at everything again.
 const REMEMBERED: usize = 8192;
 
 /// Where a pod is counted.
-#[derive(Debug)]
-struct Placed {
+#[derive(Debug, Clone)]
+pub struct Placed {
     pod: Arc<PodInfo>,
     node: Box<str>,
     /// Sent there, but the API server has not told so yet.
@@ -71,6 +72,7 @@ pub struct Cache {
     pub objects: Objects,
     pub storage: Storage,
     pub devices: Devices,
+    pub groups: Groups,
     /// Changes when anything does that is not of one node.
     pub epoch: u64,
 }
@@ -232,6 +234,9 @@ impl Cache {
         }
         self.remove_pod(&pod.key);
         self.count_claims(&pod, true);
+        if let Some(group) = &pod.group {
+            self.groups.place(group, &pod.key);
+        }
         self.with_terms += usize::from(!pod.terms.is_empty());
         match self.slot_mut(node) {
             Some(info) => {
@@ -265,8 +270,8 @@ impl Cache {
     /// Takes back an assumption; false when the API server has confirmed it meanwhile.
     pub fn forget(&mut self, key: &ObjectKey) -> bool {
         let assumed = self.is_assumed(key);
-        if assumed {
-            self.remove_pod(key);
+        if assumed && let Some(placed) = self.take_pod(key) {
+            self.groups.wait(&placed.pod);
         }
         assumed
     }
@@ -281,9 +286,15 @@ impl Cache {
     }
 
     pub fn remove_pod(&mut self, key: &ObjectKey) {
-        let Some(placed) = self.pods.remove(key) else {
-            return;
-        };
+        self.take_pod(key);
+    }
+
+    /// Takes a pod off its node; [`Cache::put_back`] undoes that.
+    pub fn take_pod(&mut self, key: &ObjectKey) -> Option<Placed> {
+        let placed = self.pods.remove(key)?;
+        if let Some(group) = &placed.pod.group {
+            self.groups.remove(group, key);
+        }
         self.count_claims(&placed.pod, false);
         self.with_terms -= usize::from(!placed.pod.terms.is_empty());
         match self.slot_mut(&placed.node) {
@@ -301,6 +312,16 @@ impl Cache {
                 }
             }
         }
+        Some(placed)
+    }
+
+    pub fn put_back(&mut self, placed: &Placed) {
+        self.place(Arc::clone(&placed.pod), &placed.node, placed.assumed);
+    }
+
+    /// The node that a pod is on or has been sent to.
+    pub fn node_of(&self, key: &ObjectKey) -> Option<&str> {
+        self.pods.get(key).map(|placed| &*placed.node)
     }
 
     /// Whether any pod on a node has terms of affinity or anti-affinity.

@@ -47,11 +47,17 @@ pub enum Point {
     PostFilter,
     Score,
     Reserve,
+    Permit,
     PreBind,
     Bind,
+    PlacementGenerate,
+    PlacementScore,
 }
 
-use Point::{Bind, Filter, PostFilter, PreBind, PreEnqueue, QueueSort, Reserve, Score};
+use Point::{
+    Bind, Filter, Permit, PlacementGenerate, PlacementScore, PostFilter, PreBind, PreEnqueue,
+    QueueSort, Reserve, Score,
+};
 
 /// Upstream's default plugins in their order, with their weights and the points they have.
 const DEFAULTS: &[(&str, i64, &[Point])] = &[
@@ -62,7 +68,7 @@ const DEFAULTS: &[(&str, i64, &[Point])] = &[
     ("TaintToleration", 3, &[Filter, Score]),
     ("NodeAffinity", 2, &[Filter, Score]),
     ("NodePorts", 0, &[Filter]),
-    ("NodeResourcesFit", 1, &[Filter, Score]),
+    ("NodeResourcesFit", 1, &[Filter, Score, PlacementScore]),
     ("VolumeRestrictions", 0, &[Filter]),
     ("NodeVolumeLimits", 0, &[Filter]),
     ("VolumeBinding", 0, &[Filter, Reserve, PreBind]),
@@ -79,6 +85,9 @@ const DEFAULTS: &[(&str, i64, &[Point])] = &[
     ("ImageLocality", 1, &[Score]),
     ("DefaultBinder", 0, &[Bind]),
     ("NodeDeclaredFeatures", 0, &[Filter]),
+    ("GangScheduling", 0, &[PreEnqueue, Permit]),
+    ("TopologyPlacementGenerator", 0, &[PlacementGenerate]),
+    ("PodGroupPodsCount", 1, &[PlacementScore]),
 ];
 
 fn points(name: &str) -> Option<&'static [Point]> {
@@ -125,8 +134,11 @@ impl Plugins {
             PostFilter => &self.post_filter,
             Score => &self.score,
             Reserve => &self.reserve,
+            Permit => &self.permit,
             PreBind => &self.pre_bind,
             Bind => &self.bind,
+            PlacementGenerate => &self.placement_generate,
+            PlacementScore => &self.placement_score,
         }
     }
 
@@ -135,22 +147,27 @@ impl Plugins {
         let others = [
             &self.pre_filter,
             &self.pre_score,
-            &self.permit,
             &self.post_bind,
             &self.multi_point,
         ];
         let all = [
-            PreEnqueue, QueueSort, Filter, PostFilter, Score, Reserve, PreBind, Bind,
+            PreEnqueue,
+            QueueSort,
+            Filter,
+            PostFilter,
+            Score,
+            Reserve,
+            Permit,
+            PreBind,
+            Bind,
+            PlacementGenerate,
+            PlacementScore,
         ];
         let sets = all.map(|point| self.set(point)).into_iter().chain(others);
         for plugin in sets.flat_map(|set| &set.enabled) {
             if points(&plugin.name).is_none() {
                 bail!("plugin {:?} does not exist", plugin.name);
             }
-        }
-        let placements = [&self.placement_generate, &self.placement_score];
-        if placements.iter().any(|set| !set.enabled.is_empty()) {
-            bail!("placement plugins need the feature TopologyAwareWorkloadScheduling");
         }
         Ok(())
     }

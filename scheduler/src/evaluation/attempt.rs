@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::{ABSENT, Evaluation, FEASIBLE, Kept, number, yields_to};
 use crate::cache::{Cache, NodeInfo};
 use crate::framework::{Filter, Judged, Own, Rejection, Relief, Shift, Verdict};
+use crate::groups::placement::Placement;
 use crate::model::PodInfo;
 use crate::plugins::default_preemption::Trial;
 use crate::profile::{EXTENDER, Profile};
@@ -30,6 +31,8 @@ pub struct Attempt<'a> {
     beyond: bool,
     /// Slots of nodes that extenders have said no to.
     pub excluded: HashMap<usize, Rejection>,
+    /// The only nodes that come into question.
+    pub within: Option<&'a Placement>,
 }
 
 impl<'a> Attempt<'a> {
@@ -91,7 +94,19 @@ impl<'a> Attempt<'a> {
             nominated,
             own_slot,
             excluded: HashMap::new(),
+            within: None,
         }
+    }
+
+    /// Whether the node comes into question.
+    pub fn covers(&self, slot: usize) -> bool {
+        self.within.is_none_or(|within| within.contains(slot))
+    }
+
+    /// How many nodes come into question.
+    pub fn node_count(&self) -> usize {
+        let within = self.within.map(Placement::node_count);
+        within.unwrap_or_else(|| self.cluster.node_count())
     }
 
     /// What local filters say of a node: see [`Attempt::verdict`].

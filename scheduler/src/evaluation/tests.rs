@@ -1,7 +1,7 @@
 //! What is kept from pod to pod must be what would be found anew, whatever has happened in
 //! between.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde_json::{Value, json};
@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use super::{ABSENT, Attempt, Evaluations, FEASIBLE};
 use crate::cache::Cache;
 use crate::cache::objects::Service;
+use crate::cycle::Bounds;
 use crate::model::{Pod, PodInfo, Templates};
 use crate::plugins::default_profile;
 use crate::plugins::testing::api_node;
@@ -195,7 +196,7 @@ impl World {
             &self.cluster,
             evaluations,
             &mut 0,
-            HashMap::new(),
+            Bounds::default(),
             &mut |_| 0,
         );
         let candidates = survey.map_err(|verdict| {

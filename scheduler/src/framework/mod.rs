@@ -13,10 +13,12 @@ mod event;
 use std::borrow::Cow;
 use std::sync::Arc;
 
+use client::ObjectKey;
 pub use event::{ClusterEvent, Hint};
 use k8s_openapi::api::resource::v1::ResourceClaim;
 
 use crate::cache::{Cache, NodeInfo};
+use crate::groups::placement::{Placement, Proposal};
 use crate::model::{PodInfo, Template};
 
 /// Why a node does not take a pod.
@@ -188,6 +190,16 @@ pub enum Relief {
     Delete(Arc<ResourceClaim>),
 }
 
+/// A plugin's answer to Permit.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Permit {
+    Allow,
+    /// Not yet, for this reason.
+    Wait(&'static str),
+    /// The plugin failed, and with it the attempt.
+    Fail(String),
+}
+
 /// How raw scores become 0 to [`MAX_SCORE`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Normalize {
@@ -260,6 +272,29 @@ pub trait Plugin: Send + Sync + 'static {
     fn score(&self, _pod: &Arc<PodInfo>, _cluster: &Cache) -> Score {
         Score::Skip
     }
+
+    /// Permit: may the pod, which counts as on its node, go there now?
+    fn permit(&self, _pod: &PodInfo, _cluster: &Cache) -> Permit {
+        Permit::Allow
+    }
+
+    /// PlacementGenerate: sets of nodes that a group is tried on, one after the other; `None`
+    /// where nothing narrows them down. The error says why there is no answer.
+    fn placements(
+        &self,
+        _group: &ObjectKey,
+        _cluster: &Cache,
+    ) -> Result<Option<Vec<Placement>>, String> {
+        Ok(None)
+    }
+
+    /// PlacementScore.
+    fn score_placement(&self, _proposal: &Proposal<'_>, _cluster: &Cache) -> i64 {
+        0
+    }
+
+    /// Makes the scores of all placements 0 to [`MAX_SCORE`], where they are not.
+    fn normalize_placements(&self, _scores: &mut [i64]) {}
 
     /// QueueingHint: may `event` have made a pod schedulable that this plugin rejected?
     fn hint(&self, pod: &PodInfo, event: &ClusterEvent<'_>, cluster: &Cache) -> Hint;

@@ -7,7 +7,7 @@ pub mod terms;
 
 use std::collections::BTreeMap;
 
-use client::{SlimMeta, slim_kind};
+use client::{ObjectKey, SlimMeta, slim_kind};
 use k8s_openapi::api::core::v1::{
     AWSElasticBlockStoreVolumeSource, Affinity, AzureDiskVolumeSource, CinderVolumeSource,
     ContainerPort, EphemeralVolumeSource, GCEPersistentDiskVolumeSource, ISCSIVolumeSource,
@@ -30,6 +30,15 @@ pub struct Pod {
     pub status: PodStatus,
 }
 slim_kind!(Pod, "", "v1", "Pod", "pods", namespaced);
+
+impl Pod {
+    /// The group that it is a member of.
+    pub fn group(&self) -> Option<ObjectKey> {
+        let group = self.spec.scheduling_group.as_ref()?;
+        let name = group.pod_group_name.as_deref()?;
+        Some(ObjectKey::new(&self.metadata.namespace, name))
+    }
+}
 
 /// Serialized, it is what tells kinds of pods apart: what differs between pods that are
 /// alike to the plugins is left out.
@@ -56,6 +65,14 @@ pub struct PodSpec {
     #[serde(skip_serializing)]
     pub volumes: Vec<PodVolume>,
     pub resource_claims: Vec<ClaimName>,
+    pub scheduling_group: Option<SchedulingGroup>,
+}
+
+/// Which group a pod is to be scheduled with (KEP-4671).
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct SchedulingGroup {
+    pub pod_group_name: Option<String>,
 }
 
 /// A volume of one of the sorts that may keep a pod off a node. Most pods have one of

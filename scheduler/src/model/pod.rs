@@ -40,6 +40,8 @@ pub struct Template {
     pub namespace: Box<str>,
     pub labels: BTreeMap<String, String>,
     pub owner: Option<Owner>,
+    /// The PodGroup that it is scheduled with.
+    pub group: Option<ObjectKey>,
     pub scheduler_name: Box<str>,
     pub priority: i32,
     pub never_preempts: bool,
@@ -212,7 +214,7 @@ const DEFAULT_MILLI_CPU: i64 = 100;
 const DEFAULT_MEMORY: i64 = 200 * 1024 * 1024;
 
 impl Template {
-    pub(super) fn new(id: u32, pod: &Pod, spec: &PodSpec) -> Self {
+    pub(super) fn new(id: u32, pod: &Pod, spec: &PodSpec, groups: bool) -> Self {
         let metadata = &pod.metadata;
         let owner = metadata
             .owner_references
@@ -228,6 +230,7 @@ impl Template {
             namespace: metadata.namespace.clone(),
             labels: metadata.labels.clone(),
             owner,
+            group: pod.group().filter(|_| groups),
             scheduler_name: spec.scheduler_name.as_str().into(),
             priority: spec.priority.unwrap_or(0),
             never_preempts: spec.preemption_policy.as_deref() == Some("Never"),

@@ -52,6 +52,7 @@ fn alike(a: &PodSpec, b: &PodSpec) -> bool {
         host_network,
         host_users,
         resource_claims,
+        scheduling_group,
     } = a;
     // What differs most often comes first.
     *affinity == b.affinity
@@ -68,6 +69,7 @@ fn alike(a: &PodSpec, b: &PodSpec) -> bool {
         && *host_network == b.host_network
         && *host_users == b.host_users
         && *resource_claims == b.resource_claims
+        && *scheduling_group == b.scheduling_group
 }
 
 impl Template {
@@ -98,6 +100,8 @@ const RECENT: usize = 16;
 /// The kinds of pods that there are.
 #[derive(Debug, Default)]
 pub struct Templates {
+    /// Whether pods are members of groups (the feature GenericWorkload).
+    groups: bool,
     known: HashMap<Box<[u8]>, Weak<Template>>,
     /// Those that pods were of lately.
     recent: VecDeque<Arc<Template>>,
@@ -107,6 +111,14 @@ pub struct Templates {
 }
 
 impl Templates {
+    /// `groups` is whether pods are members of groups.
+    pub fn new(groups: bool) -> Self {
+        Self {
+            groups,
+            ..Self::default()
+        }
+    }
+
     /// A pod that nothing is known of.
     #[cfg(test)]
     pub fn pod(&mut self, pod: &Pod) -> Arc<PodInfo> {
@@ -183,7 +195,7 @@ impl Templates {
             self.limit = (2 * self.known.len()).max(1024);
         }
         self.next += 1;
-        let template = Arc::new(Template::new(self.next, pod, spec));
+        let template = Arc::new(Template::new(self.next, pod, spec, self.groups));
         self.known.insert(key.into(), Arc::downgrade(&template));
         template
     }

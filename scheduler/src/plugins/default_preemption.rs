@@ -93,7 +93,7 @@ impl Trials {
 pub const PREEMPTED: &str = "PreemptionByScheduler";
 
 /// A pod that has not started counts as one that starts now.
-fn started(pod: &PodInfo) -> Timestamp {
+pub fn started(pod: &PodInfo) -> Timestamp {
     pod.start_time.unwrap_or(Timestamp::MAX)
 }
 
@@ -113,21 +113,26 @@ fn by_budgets(
     budgets: &[Arc<Budget>],
 ) -> (Vec<Arc<PodInfo>>, Vec<Arc<PodInfo>>) {
     let mut allowed: Vec<i32> = budgets.iter().map(|b| b.allowed).collect();
-    pods.into_iter().partition(|pod| {
-        let mut violates = false;
-        for (budget, allowed) in budgets.iter().zip(&mut allowed) {
-            let counts = !pod.labels.is_empty()
-                && budget.namespace == pod.namespace
-                && !budget.selector.is_empty()
-                && budget.selector.matches_labels(Some(&pod.labels))
-                && !budget.disrupted.iter().any(|name| name == pod.key.name());
-            if counts {
-                *allowed -= 1;
-                violates |= *allowed < 0;
-            }
+    pods.into_iter()
+        .partition(|pod| violates(pod, budgets, &mut allowed))
+}
+
+/// Whether a pod's going violates a budget, after those that have been asked about; `allowed`
+/// is how many more may go, by budget.
+pub fn violates(pod: &PodInfo, budgets: &[Arc<Budget>], allowed: &mut [i32]) -> bool {
+    let mut violates = false;
+    for (budget, allowed) in budgets.iter().zip(allowed) {
+        let counts = !pod.labels.is_empty()
+            && budget.namespace == pod.namespace
+            && !budget.selector.is_empty()
+            && budget.selector.matches_labels(Some(&pod.labels))
+            && !budget.disrupted.iter().any(|name| name == pod.key.name());
+        if counts {
+            *allowed -= 1;
+            violates |= *allowed < 0;
         }
-        violates
-    })
+    }
+    violates
 }
 
 impl DefaultPreemption {

@@ -2,6 +2,7 @@
 
 pub mod default_preemption;
 pub mod dynamic_resources;
+pub mod gang_scheduling;
 pub mod image_locality;
 pub mod inter_pod_affinity;
 pub mod node_affinity;
@@ -13,9 +14,11 @@ pub mod node_resources_balanced;
 pub mod node_resources_fit;
 pub mod node_unschedulable;
 pub mod node_volume_limits;
+pub mod pod_group_pods_count;
 pub mod pod_topology_spread;
 pub mod scheduling_gates;
 pub mod taint_toleration;
+pub mod topology_placement;
 pub mod volume_binding;
 pub mod volume_restrictions;
 #[cfg(test)]
@@ -31,9 +34,9 @@ use anyhow::bail;
 use self::dynamic_resources::{DynamicResources, Features};
 use crate::config::ProfileConfiguration;
 use crate::config::args::Args;
-use crate::config::plugins::Point;
+use crate::config::plugins::{PluginName, Point};
 use crate::framework::Plugin;
-use crate::profile::Profile;
+use crate::profile::{GroupPlugins, Profile};
 
 fn make(
     name: &str,
@@ -63,6 +66,9 @@ fn make(
         "NodeVolumeLimits" => Arc::new(node_volume_limits::NodeVolumeLimits),
         "VolumeBinding" => Arc::new(volume_binding::VolumeBinding),
         "VolumeZone" => Arc::new(volume_zone::VolumeZone),
+        gang_scheduling::NAME => Arc::new(gang_scheduling::GangScheduling),
+        topology_placement::NAME => Arc::new(topology_placement::TopologyPlacement),
+        "PodGroupPodsCount" => Arc::new(pod_group_pods_count::PodGroupPodsCount),
         _ => return Ok(None),
     };
     Ok(Some(plugin))
@@ -82,6 +88,8 @@ pub fn profile(
     let by_default = |plugin: &str| match plugin {
         "NodeDeclaredFeatures" => gate("NodeDeclaredFeatures"),
         "DynamicResources" => gate("DynamicResourceAllocation"),
+        gang_scheduling::NAME => gate("GangScheduling"),
+        topology_placement::NAME | "PodGroupPodsCount" => gate("TopologyAwareWorkloadScheduling"),
         _ => true,
     };
     let at = |point| config.plugins.at(point, by_default);
@@ -99,6 +107,12 @@ pub fn profile(
         admits: Vec::new(),
         filters: Vec::new(),
         scores: Vec::new(),
+        permits: Vec::new(),
+        groups: GroupPlugins {
+            placements: gate("TopologyAwareWorkloadScheduling"),
+            preempts: gate("WorkloadAwarePreemption"),
+            ..GroupPlugins::default()
+        },
         preemption: None,
         deallocates: false,
         devices: None,
@@ -111,12 +125,24 @@ pub fn profile(
     for plugin in at(Point::Filter)? {
         profile.filters.extend(get(&plugin.name)?);
     }
+    let weight = |plugin: &PluginName| plugin.weight.filter(|w| *w != 0).unwrap_or(1);
     for plugin in at(Point::Score)? {
         if let Some(made) = get(&plugin.name)? {
-            profile
-                .scores
-                .push((made, plugin.weight.filter(|w| *w != 0).unwrap_or(1)));
+            profile.scores.push((made, weight(&plugin)));
         }
+    }
+    for plugin in at(Point::Permit)? {
+        profile.permits.extend(get(&plugin.name)?);
+    }
+    for plugin in at(Point::PlacementScore)? {
+        if let Some(made) = get(&plugin.name)? {
+            profile.groups.scores.push((made, weight(&plugin)));
+        }
+    }
+    match &*at(Point::PlacementGenerate)? {
+        [] => {}
+        [one] => profile.groups.generator = get(&one.name)?,
+        _ => bail!("only one placement generate plugin can be enabled"),
     }
     for plugin in at(Point::PostFilter)? {
         match plugin.name.as_str() {

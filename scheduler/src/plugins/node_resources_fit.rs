@@ -4,12 +4,13 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use super::node_resources::{Weighted, amount, cpu_and_memory, is_scalar, taken_and_all};
+use super::node_resources::{Weighted, amount, cpu_and_memory, taken_and_all};
 use crate::cache::devices::DeviceEvent;
 use crate::cache::{Cache, NodeInfo, Resources};
 use crate::framework::{
     ClusterEvent, Filter, Hint, MAX_SCORE, Normalize, Plugin, Rejection, Score,
 };
+use crate::groups::placement::Proposal;
 use crate::model::{Node, PodInfo, Template};
 
 /// `NodeResourcesFitArgs`.
@@ -137,6 +138,22 @@ impl Fit {
     }
 }
 
+/// What a pod asks for, as far as scores go.
+fn asked<'a>(pod: &'a Template, name: &str) -> &'a Resources {
+    match name {
+        "cpu" | "memory" => &pod.scored_requests,
+        _ => &pod.requests,
+    }
+}
+
+/// What pods have taken of a node, as far as scores go.
+fn taken<'a>(node: &'a NodeInfo, name: &str) -> &'a Resources {
+    match name {
+        "cpu" | "memory" => &node.scored,
+        _ => &node.requested,
+    }
+}
+
 /// Would an empty node of this size take the pod?
 fn could_fit(pod: &Template, node: &Node) -> bool {
     let allocatable = Resources::of(&node.status.allocatable);
@@ -196,27 +213,40 @@ impl Plugin for Fit {
         let wanted: Vec<(Weighted, i64)> = self
             .resources
             .iter()
-            .map(|r| {
-                let of = if is_scalar(&r.name) || r.name == "ephemeral-storage" {
-                    &pod.requests
-                } else {
-                    &pod.scored_requests
-                };
-                (r.clone(), amount(of, &r.name))
-            })
+            .map(|r| (r.clone(), amount(asked(pod, &r.name), &r.name)))
             .collect();
         let score = move |node: &NodeInfo, _: &Cache| {
             strategy.mean(wanted.iter().filter_map(|(resource, wanted)| {
                 let name = &*resource.name;
-                let taken = match name {
-                    "cpu" | "memory" => &node.scored,
-                    _ => &node.requested,
-                };
+                let taken = taken(node, name);
                 let (taken, all) = taken_and_all(name, *wanted, taken, &node.allocatable)?;
                 Some((strategy.score(taken + wanted, all), resource.weight))
             }))
         };
         Score::Local(Box::new(score), Normalize::Not)
+    }
+
+    /// The fuller the better, whatever is better of single nodes: what is left elsewhere may
+    /// take another group.
+    fn score_placement(&self, proposal: &Proposal<'_>, cluster: &Cache) -> i64 {
+        let scores = self.resources.iter().filter_map(|resource| {
+            let name = &*resource.name;
+            let pods = proposal.pods.iter();
+            let wanted: i64 = pods.map(|pod| amount(asked(pod, name), name)).sum();
+            let (mut used, mut all) = (wanted, 0);
+            let slots = proposal.placement.slots().iter();
+            for node in slots.filter_map(|slot| cluster.node(*slot)) {
+                let counted = taken_and_all(name, wanted, taken(node, name), &node.allocatable);
+                let (taken, allocatable) = counted.unwrap_or_default();
+                used += taken;
+                all += allocatable;
+            }
+            (all != 0).then(|| {
+                let score = Strategy::MostAllocated.score(used, all);
+                (score, resource.weight)
+            })
+        });
+        Strategy::MostAllocated.mean(scores)
     }
 
     fn hint(&self, pod: &PodInfo, event: &ClusterEvent<'_>, _cluster: &Cache) -> Hint {

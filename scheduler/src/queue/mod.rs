@@ -4,7 +4,9 @@
 //! A pod is *active* (to be looked at next, by priority and age), *backing off* (it
 //! failed a moment ago), *unschedulable* (waiting for an event that a plugin which
 //! rejected it calls helpful), *gated*, or *in flight* (looked at right now). Unschedulable
-//! pods of one kind that the same plugins rejected are asked about once.
+//! pods of one kind that the same plugins rejected are asked about once. A member of a
+//! PodGroup is *paused* instead: what helps it may help another member, so it is tried again
+//! after a while even if nothing has happened.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeSet, HashMap, HashSet};
@@ -55,6 +57,7 @@ enum Place {
     Active,
     BackingOff { until: Instant },
     Unschedulable { since: Instant },
+    Paused { until: Instant },
     Gated,
     InFlight,
 }
@@ -85,6 +88,8 @@ struct Queued {
 #[derive(Debug, Clone)]
 pub struct Taken {
     pub pod: Arc<PodInfo>,
+    /// Order of arrival.
+    pub number: u64,
     pub attempts: u32,
     pub first_seen: Instant,
     /// It had waited so long that it was tried without any event.
@@ -190,7 +195,7 @@ impl Queue {
         self.enter(&key, place);
         match place {
             Place::Gated if admitted => self.activate(&key, "UnschedulablePodUpdate"),
-            Place::Unschedulable { .. } => {
+            Place::Unschedulable { .. } | Place::Paused { .. } => {
                 let rejectors = self.pods[&key].rejectors;
                 if helps(&before, rejectors) {
                     self.retry(&key, now, "UnschedulablePodUpdate");
@@ -221,6 +226,11 @@ impl Queue {
             Place::BackingOff { until } => {
                 self.backing_off.remove(&(until, key.clone()));
             }
+            Place::Paused { until } => {
+                self.backing_off.remove(&(until, key.clone()));
+                let group = group(queued);
+                forget(&mut self.groups, group, key);
+            }
             Place::Unschedulable { .. } if queued.preempting => {
                 let group = group(queued);
                 if let Some((keys, helped)) = self.preempting.get_mut(&group) {
@@ -233,12 +243,7 @@ impl Queue {
             }
             Place::Unschedulable { .. } => {
                 let group = group(queued);
-                if let Some(keys) = self.groups.get_mut(&group) {
-                    keys.remove(key);
-                    if keys.is_empty() {
-                        self.groups.remove(&group);
-                    }
-                }
+                forget(&mut self.groups, group, key);
             }
             Place::Gated | Place::InFlight => {}
         }
@@ -256,6 +261,14 @@ impl Queue {
             }
             Place::BackingOff { until } => {
                 self.backing_off.insert((until, key.clone()));
+            }
+            Place::Paused { until } => {
+                self.backing_off.insert((until, key.clone()));
+                // Who was not rejected waits for another member; that one is asked about.
+                if !queued.rejectors.is_empty() {
+                    let group = group(queued);
+                    self.groups.entry(group).or_default().insert(key.clone());
+                }
             }
             Place::Unschedulable { .. } => {
                 let group = group(queued);
@@ -320,20 +333,37 @@ impl Queue {
             Some((_, _, key)) => key.clone(),
             None => {
                 let mut waiting = self.backing_off.iter();
-                let next = waiting.find(|(_, key)| self.pods.get(key).is_some_and(|q| !q.error));
+                let early = |q: &Queued| !q.error && matches!(q.place, Place::BackingOff { .. });
+                let next = waiting.find(|(_, key)| self.pods.get(key).is_some_and(early));
                 next.map(|(_, key)| key.clone())?
             }
         };
-        self.leave(&key);
-        let queued = self.pods.get_mut(&key)?;
+        self.fly(&key)
+    }
+
+    fn fly(&mut self, key: &ObjectKey) -> Option<Taken> {
+        self.leave(key);
+        let queued = self.pods.get_mut(key)?;
         queued.place = Place::InFlight;
         queued.attempts += 1;
         Some(Taken {
             pod: Arc::clone(&queued.pod),
+            number: queued.number,
             attempts: queued.attempts,
             first_seen: queued.first_seen,
             flushed: std::mem::take(&mut queued.flushed),
         })
+    }
+
+    /// A pod that is to be scheduled together with one that [`Queue::take`] gave
+    /// (`PopSpecificPod`); `None` when it is not to be looked at now.
+    pub fn take_along(&mut self, key: &ObjectKey) -> Option<Taken> {
+        let queued = self.pods.get(key)?;
+        match queued.place {
+            Place::Gated | Place::InFlight => None,
+            _ if queued.preempting => None,
+            _ => self.fly(key),
+        }
     }
 
     /// When the next pause ends.
@@ -366,8 +396,24 @@ impl Queue {
         queued.error = false;
         queued.preempting = preempting;
         queued.helped = false;
+        if queued.pod.group.is_some() && !preempting {
+            let until = queued.backoff_until;
+            self.enter(key, Place::Paused { until });
+            self.came("backoff", "ScheduleAttemptFailure");
+            return;
+        }
         self.enter(key, Place::Unschedulable { since: now });
         self.came("unschedulable", "ScheduleAttemptFailure");
+    }
+
+    /// A pod that waits is not to be looked at until [`Queue::admit`].
+    pub fn hold(&mut self, key: &ObjectKey) {
+        let waits = |q: &Queued| !matches!(q.place, Place::Gated | Place::InFlight);
+        if self.pods.get(key).is_some_and(waits) {
+            self.leave(key);
+            self.enter(key, Place::Gated);
+            self.came("gated", "ScheduleAttemptFailure");
+        }
     }
 
     /// All victims have been told to go; `failed` when some could not be, `gone` when the
@@ -380,6 +426,10 @@ impl Queue {
         let waits = matches!(queued.place, Place::Unschedulable { .. });
         if waits && ((queued.helped && gone) || failed) {
             self.retry(key, now, "AssignedPodDelete");
+        } else if waits && queued.pod.group.is_some() {
+            let until = queued.backoff_until;
+            self.leave(key);
+            self.enter(key, Place::Paused { until });
         }
     }
 
@@ -468,7 +518,7 @@ impl Queue {
         for queued in self.pods.values() {
             match queued.place {
                 Place::Active => counts.active += 1,
-                Place::BackingOff { .. } => counts.backoff += 1,
+                Place::BackingOff { .. } | Place::Paused { .. } => counts.backoff += 1,
                 Place::Unschedulable { .. } => counts.unschedulable += 1,
                 Place::Gated => counts.gated += 1,
                 Place::InFlight => {}
@@ -499,6 +549,16 @@ fn order(queued: &Queued) -> ActiveOrder {
         queued.number,
         queued.pod.key.clone(),
     )
+}
+
+/// Takes a pod out of its group of pods that are asked about together.
+fn forget(groups: &mut HashMap<Group, HashSet<ObjectKey>>, group: Group, key: &ObjectKey) {
+    if let Some(keys) = groups.get_mut(&group) {
+        keys.remove(key);
+        if keys.is_empty() {
+            groups.remove(&group);
+        }
+    }
 }
 
 fn group(queued: &Queued) -> Group {

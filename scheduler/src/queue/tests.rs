@@ -154,3 +154,71 @@ fn nobody_is_forgotten() {
     let taken = queue.take(now + seconds(300)).unwrap();
     assert!(taken.flushed);
 }
+
+#[test]
+fn a_member_of_a_group_is_tried_again_without_any_event() {
+    let (mut queue, start) = new();
+    let mut templates = crate::model::Templates::new(true);
+    let mut member = |name: &str, spec: Value| {
+        let pod = json!({"metadata": {"name": name, "namespace": "default", "uid": name},
+            "spec": spec});
+        templates.pod(&serde_json::from_value::<Pod>(pod).unwrap())
+    };
+    let group = json!({"podGroupName": "g"});
+    let rejected = member("a", json!({"schedulingGroup": group}));
+    let fitting = member("b", json!({"schedulingGroup": group, "priority": 1}));
+    put(&mut queue, &rejected, start);
+    put(&mut queue, &fitting, start);
+    let attempt = |queue: &mut Queue, now| {
+        assert!(take(queue, now).is_some());
+        let other = [&rejected, &fitting].map(|pod| queue.take_along(&pod.key));
+        assert_eq!(
+            other.into_iter().flatten().count(),
+            1,
+            "the other comes along"
+        );
+        queue.unschedulable(&rejected.key, by(1), false, now);
+        queue.unschedulable(&fitting.key, Rejectors::default(), false, now);
+    };
+    attempt(&mut queue, start);
+    assert_eq!(take(&mut queue, start), None, "nothing has happened");
+    assert_eq!(queue.next_deadline(), Some(start + seconds(1)));
+    attempt(&mut queue, start + seconds(1));
+    // Only those that a plugin has rejected are asked about.
+    let mut asked = Vec::new();
+    queue.happened("Event", start + seconds(1), |pod, _| {
+        asked.push(pod.key.name().to_owned());
+        true
+    });
+    assert_eq!(asked, ["a"]);
+    attempt(&mut queue, start + seconds(1));
+    assert_eq!(queue.counts().backoff, 2);
+    // Without their group they wait for it.
+    queue.hold(&rejected.key);
+    queue.hold(&fitting.key);
+    assert_eq!(queue.counts().gated, 2);
+    assert_eq!(take(&mut queue, start + seconds(60)), None);
+    assert!(queue.take_along(&rejected.key).is_none());
+    queue.admit(&rejected.key, "PodGroupAdd");
+    assert_eq!(take(&mut queue, start).as_deref(), Some("a"));
+}
+
+#[test]
+fn a_group_that_preempts_is_tried_again_even_if_nobody_goes() {
+    let (mut queue, start) = new();
+    let pod = json!({"metadata": {"name": "a", "namespace": "default"},
+        "spec": {"schedulingGroup": {"podGroupName": "g"}}});
+    let pod = serde_json::from_value::<Pod>(pod).unwrap();
+    let pod = crate::model::Templates::new(true).pod(&pod);
+    put(&mut queue, &pod, start);
+    assert!(queue.take(start).is_some());
+    queue.unschedulable(&pod.key, by(1), true, start);
+    assert!(
+        queue.take_along(&pod.key).is_none(),
+        "victims are being told"
+    );
+    assert_eq!(take(&mut queue, start + seconds(60)), None);
+    queue.preempted(&pod.key, false, false, start);
+    assert_eq!(take(&mut queue, start), None);
+    assert_eq!(take(&mut queue, start + seconds(1)).as_deref(), Some("a"));
+}

@@ -1,0 +1,146 @@
+//! What is done where no node takes a pod: notes in the cache, words for its owner, and other
+//! pods that have to leave.
+
+use std::sync::Arc;
+
+use tokio::time::Instant;
+
+use crate::bind::{Patch, Preemptor};
+use crate::cycle::{Nomination, Unschedulable};
+use crate::framework::Relief;
+use crate::model::PodInfo;
+use crate::plugins::default_preemption::displaced;
+use crate::profile::Rejectors;
+use crate::scheduler::{Scheduler, State};
+
+/// What has to be told after an attempt that found no node.
+pub struct Effects {
+    message: String,
+    pub rejectors: Rejectors,
+    /// `status.nominatedNodeName`, if it changes.
+    nominated: Option<Box<str>>,
+    /// Where the victims are.
+    node: Box<str>,
+    victims: Vec<Arc<PodInfo>>,
+    /// Pods that were nominated for the same node.
+    displaced: Vec<Arc<PodInfo>>,
+    /// What is done about claims.
+    relief: Relief,
+}
+
+impl Effects {
+    /// Who has to leave for the pod.
+    pub fn evictions(&self, pod: &PodInfo) -> Vec<Eviction> {
+        let victims = self.victims.iter();
+        victims
+            .map(|victim| Eviction {
+                victim: Arc::clone(victim),
+                preemptor: Preemptor::pod(pod, &self.node),
+            })
+            .collect()
+    }
+}
+
+/// A pod that has to leave for others.
+pub struct Eviction {
+    pub victim: Arc<PodInfo>,
+    pub preemptor: Preemptor,
+}
+
+impl Scheduler {
+    /// Notes in the cache that no node takes the pod.
+    pub(crate) fn note_unschedulable(
+        &self,
+        state: &mut State,
+        pod: &Arc<PodInfo>,
+        verdict: Unschedulable,
+        began: Instant,
+    ) -> Effects {
+        let mut effects = Effects {
+            message: verdict.message,
+            rejectors: verdict.rejectors,
+            nominated: None,
+            node: "".into(),
+            victims: Vec::new(),
+            displaced: Vec::new(),
+            relief: verdict.relief,
+        };
+        match verdict.nomination {
+            Nomination::Keep => {}
+            Nomination::Clear => {
+                state.cache.denominate(&pod.key);
+                effects.nominated = (!pod.nominated.is_empty()).then(|| "".into());
+            }
+            Nomination::Node(node) => {
+                let fresh: Vec<_> = verdict.victims.iter().filter(|v| !v.deleting).collect();
+                if !fresh.is_empty() {
+                    effects.displaced = displaced(pod, &node, &state.cache);
+                    self.metrics.preempts(verdict.victims.len());
+                }
+                effects.victims = fresh.into_iter().cloned().collect();
+                for other in &effects.displaced {
+                    state.cache.denominate(&other.key);
+                }
+                state.cache.nominate(pod, &node);
+                effects.nominated = (pod.nominated != node).then(|| node.clone());
+                effects.node = node;
+            }
+        }
+        tracing::debug!("pod {} is unschedulable: {}", pod.key, effects.message);
+        let elapsed = began.elapsed().as_secs_f64();
+        self.metrics
+            .attempted(&pod.scheduler_name, "unschedulable", elapsed);
+        effects
+    }
+
+    /// Tells the API server what came of an attempt that found no node.
+    pub(crate) async fn tell_unschedulable(&self, pod: &PodInfo, effects: &Effects) {
+        let patch = Patch {
+            reason: "Unschedulable",
+            message: &effects.message,
+            nominated: effects.nominated.as_deref(),
+        };
+        if let Err(error) = Box::pin(self.binder.relieve(&effects.relief)).await {
+            tracing::warn!("cannot free what pod {} claims: {error}", pod.key);
+        }
+        Box::pin(self.binder.failed(pod, &patch)).await;
+        for other in effects.displaced.iter().filter(|p| !p.nominated.is_empty()) {
+            self.binder.denominate(other).await;
+        }
+    }
+
+    /// Has pods leave, for others that wait until all of them have been told.
+    pub(crate) async fn evict(&self, waiting: &[Arc<PodInfo>], evictions: Vec<Eviction>) {
+        let Some((last, others)) = evictions.split_last() else {
+            return;
+        };
+        let evict = async |eviction: &Eviction| {
+            let victim = &eviction.victim;
+            let outcome = self.binder.evict(victim, &eviction.preemptor).await;
+            if let Err(error) = &outcome {
+                tracing::warn!("cannot preempt pod {}: {error}", victim.key);
+            }
+            outcome.is_ok()
+        };
+        let began = Instant::now();
+        let mut evicted = futures::future::join_all(others.iter().map(evict))
+            .await
+            .into_iter()
+            .all(|ok| ok);
+        evicted = evicted && evict(last).await;
+        self.metrics.evicted(evicted, began.elapsed());
+        let mut state = self.state.lock();
+        // When it is still there, the event of its going is yet to come, and helps.
+        let last = &last.victim;
+        let gone = state
+            .cache
+            .pod(&last.key)
+            .is_none_or(|pod| pod.deleting || pod.uid != last.uid);
+        for pod in waiting {
+            let now = Instant::now();
+            state.queue.preempted(&pod.key, !evicted, gone, now);
+        }
+        drop(state);
+        self.wake.notify_one();
+    }
+}
