@@ -421,6 +421,16 @@ impl Profile {
 }
 
 impl Candidates {
+    /// Names of nodes with their scores.
+    pub fn named(&self, cluster: &Cache) -> Vec<(String, i64)> {
+        let slots = self.slots.iter().enumerate();
+        let named = slots.filter_map(|(i, slot)| {
+            let total = self.totals.get(i).copied().unwrap_or(0);
+            Some((cluster.node(*slot)?.name.to_string(), total))
+        });
+        named.collect()
+    }
+
     /// The slot of the best, of several equal ones any.
     pub fn choose(&self, draw: &mut dyn FnMut(usize) -> usize) -> usize {
         let (mut highest, mut shared) = (i64::MIN, 0);

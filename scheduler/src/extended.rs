@@ -16,7 +16,7 @@ use crate::queue::Taken;
 use crate::scheduler::{Scheduler, State, draw};
 
 #[derive(Debug, thiserror::Error)]
-enum AskError {
+pub(crate) enum AskError {
     #[error(transparent)]
     Api(#[from] client::Error),
     #[error(transparent)]
@@ -24,9 +24,9 @@ enum AskError {
 }
 
 /// Names of nodes with their scores.
-type Scored = Vec<(String, i64)>;
+pub(crate) type Scored = Vec<(String, i64)>;
 /// Names of nodes, and why they are out.
-type Excluded = Vec<(Box<str>, Rejection)>;
+pub(crate) type Excluded = Vec<(Box<str>, Rejection)>;
 
 /// What there is before extenders are asked.
 enum Begun {
@@ -34,6 +34,8 @@ enum Begun {
     Idle(Option<Instant>),
     /// A pod that no profile speaks for.
     Nobodys,
+    /// A pod that is scheduled with others.
+    Member(Taken),
     Looked(Taken, Result<Scored, Unschedulable>),
 }
 
@@ -44,6 +46,10 @@ impl Scheduler {
         let (taken, looked) = match self.begin(began) {
             Begun::Idle(deadline) => return (false, deadline),
             Begun::Nobodys => return (true, None),
+            Begun::Member(taken) => {
+                self.schedule_group_extended(taken).await;
+                return (true, None);
+            }
             Begun::Looked(taken, looked) => (taken, looked),
         };
         let asked = match looked {
@@ -71,15 +77,11 @@ impl Scheduler {
             state.queue.remove(&taken.pod.key);
             return Begun::Nobodys;
         };
+        if taken.pod.group.is_some() {
+            return Begun::Member(taken);
+        }
         let looked = survey(state, profile, &taken.pod, HashMap::new());
-        let named = looked.map(|candidates| {
-            let slots = candidates.slots.iter().enumerate();
-            let named = slots.filter_map(|(i, slot)| {
-                let total = candidates.totals.get(i).copied().unwrap_or(0);
-                Some((state.cache.node(*slot)?.name.to_string(), total))
-            });
-            named.collect()
-        });
+        let named = looked.map(|candidates| candidates.named(&state.cache));
         Begun::Looked(taken, named)
     }
 
@@ -150,7 +152,7 @@ impl Scheduler {
     }
 
     /// What extenders leave of nodes and add to their scores, and why the others are out.
-    async fn ask_extenders(
+    pub(crate) async fn ask_extenders(
         &self,
         pod: &PodInfo,
         named: Scored,

@@ -3,6 +3,7 @@
 
 use std::sync::{Arc, Weak};
 
+use client::ObjectKey;
 use jiff::Timestamp;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
@@ -25,19 +26,11 @@ impl Scheduler {
     /// One scheduling cycle of the group that a pod is of.
     pub(crate) fn schedule_group(self: &Arc<Self>, state: &mut State, first: Taken) {
         let began = Instant::now();
-        let Some(group) = first.pod.group.clone() else {
+        let Some((group, members)) = self.begin_group(state, first, began) else {
             return;
         };
-        let members = gather(state, first);
-        if let Some(why) = stranger(&members) {
-            for taken in &members {
-                self.fail_member(state, taken, why.clone(), began);
-            }
-            return;
-        }
         let pods: Vec<Arc<PodInfo>> = members.iter().map(|t| Arc::clone(&t.pod)).collect();
         let Some(profile) = pods.first().and_then(|pod| self.profile(pod)) else {
-            members.iter().for_each(|t| state.queue.done(&t.pod.key));
             return;
         };
         let mut draw = draw;
@@ -53,6 +46,25 @@ impl Scheduler {
         let decision = tokio::task::block_in_place(decide);
         self.metrics.groups.algorithm(began.elapsed());
         self.conclude_group(state, profile, members, decision, began);
+    }
+
+    /// The group of a pod, and all of its pods that wait; `None` when they cannot be decided
+    /// about together.
+    pub(crate) fn begin_group(
+        self: &Arc<Self>,
+        state: &mut State,
+        first: Taken,
+        began: Instant,
+    ) -> Option<(ObjectKey, Vec<Taken>)> {
+        let group = first.pod.group.clone()?;
+        let members = gather(state, first);
+        if let Some(why) = stranger(&members) {
+            for taken in &members {
+                self.fail_member(state, taken, why.clone(), began);
+            }
+            return None;
+        }
+        Some((group, members))
     }
 
     /// Notes what was decided for a group, and lets the effects go.

@@ -12,6 +12,7 @@ mod extender;
 mod follow;
 mod framework;
 mod group_cycle;
+mod group_extended;
 mod groups;
 mod metrics;
 mod model;

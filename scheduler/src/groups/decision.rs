@@ -58,7 +58,18 @@ pub fn decide(
     pods: &[Arc<PodInfo>],
 ) -> Decision {
     let post_filter = post_filter(profile, bench, group);
-    let mut decision = place(profile, bench, group, pods, post_filter);
+    let decision = place(profile, bench, group, pods, post_filter);
+    with_preemption(profile, bench, group, pods, decision)
+}
+
+/// A decision, and who has to leave where it is that no node takes the group.
+pub fn with_preemption(
+    profile: &Profile,
+    bench: &mut Bench<'_>,
+    group: &ObjectKey,
+    pods: &[Arc<PodInfo>],
+    mut decision: Decision,
+) -> Decision {
     if profile.groups.preempts && unschedulable(&decision.trial.verdict) {
         match preemption::preempt(profile, bench, group, pods) {
             Ok(victims) => {
@@ -106,23 +117,34 @@ pub fn place(
     post_filter: PostFilter,
 ) -> Decision {
     let placements = match placements(profile, bench, group) {
-        Ok(Some(placements)) => placements,
-        Ok(None) => return Decision::of(trial::run(profile, bench, pods, None, post_filter)),
+        Ok(placements) => placements,
         Err(failed) => return failed,
     };
-    let trials = placements.iter().map(|placement| {
-        // Where it is all nodes, what is known of all of them will do.
-        let within = placement.as_ref();
-        trial::run(profile, bench, pods, within, post_filter)
-    });
-    let mut tried = Vec::new();
-    for trial in trials {
-        if matches!(trial.verdict, Verdict::Failed(_)) {
-            return Decision::of(trial);
-        }
-        tried.push(trial);
+    let mut trials = Vec::new();
+    for within in placements.as_deref().unwrap_or(&[None]) {
+        let within = within.as_ref();
+        trials.push(trial::run(profile, bench, pods, within, post_filter));
     }
-    choose(profile, bench, group, &placements, tried, pods)
+    settle(profile, bench, group, placements.as_deref(), trials, pods)
+}
+
+/// What comes of trials, one for each placement or the only one.
+pub fn settle(
+    profile: &Profile,
+    bench: &mut Bench<'_>,
+    group: &ObjectKey,
+    placements: Option<&[Option<Placement>]>,
+    mut trials: Vec<Trial>,
+    pods: &[Arc<PodInfo>],
+) -> Decision {
+    let failed = |trial: &Trial| matches!(trial.verdict, Verdict::Failed(_));
+    if let Some(at) = trials.iter().position(failed) {
+        return Decision::of(trials.swap_remove(at));
+    }
+    match placements {
+        Some(placements) => choose(profile, bench, group, placements, trials, pods),
+        None => Decision::of(trials.swap_remove(0)),
+    }
 }
 
 /// Sets of nodes to try a group in, one of which may be all (`None`); nothing at all where
@@ -155,7 +177,7 @@ pub fn placements(
 }
 
 /// The best of trials in placements, one each; there is at least one.
-pub fn choose(
+fn choose(
     profile: &Profile,
     bench: &mut Bench<'_>,
     group: &ObjectKey,

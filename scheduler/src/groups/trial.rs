@@ -108,13 +108,20 @@ impl Running {
                 _ => Outcome::Unschedulable(verdict),
             },
         };
-        if let Outcome::Failed(why) = &outcome {
-            self.failed = Some(format!(
-                "failed to schedule other pod from a pod group: {why}"
-            ));
+        if let Outcome::Failed(why) = outcome {
+            return self.fail(why);
         }
         self.outcomes.push(outcome);
-        self.failed.is_none()
+        true
+    }
+
+    /// There is no decision for the next pod, for this reason: nothing comes of the trial.
+    pub fn fail(&mut self, why: String) -> bool {
+        self.failed = Some(format!(
+            "failed to schedule other pod from a pod group: {why}"
+        ));
+        self.outcomes.push(Outcome::Failed(why));
+        false
     }
 
     /// Has the pod count as placed, and asks whether it might go (Reserve and Permit).
