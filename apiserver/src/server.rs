@@ -290,6 +290,7 @@ pub async fn run(options: Options, stop: CancellationToken) -> anyhow::Result<()
         reconcile_endpoints: endpoint_reconciler_type != "none",
         authentication: published(&authenticator),
         bootstrap_rbac: authorizer.rbac().is_some(),
+        gates: gates.clone(),
         hostname: hostname(),
         used_secrets,
     };

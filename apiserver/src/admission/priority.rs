@@ -10,12 +10,15 @@ const GROUP: &str = "scheduling.k8s.io";
 
 pub struct Priority {
     lookup: Arc<dyn Lookup>,
+    /// Whether groups of pods have priorities.
+    groups: bool,
 }
 
 impl Priority {
     pub fn new(deps: &Deps) -> Self {
         Self {
             lookup: deps.lookup.clone(),
+            groups: deps.gates.enabled("WorkloadAwarePreemption"),
         }
     }
 
@@ -28,6 +31,40 @@ impl Priority {
             .min_by_key(|class| class["value"].as_i64())
     }
 
+    /// The class that a pod or group asks for, or the default one.
+    fn class_of(&self, a: &Attributes<'_>, object: &Value) -> Result<Option<Arc<Value>>, Status> {
+        let asked = text(object, "/spec/priorityClassName");
+        if asked.is_empty() {
+            return Ok(self.default_class());
+        }
+        let found = self.lookup.get(GROUP, "priorityclasses", "", asked);
+        if found.is_none() {
+            let why = format!("no PriorityClass with name {asked} was found");
+            return Err(a.forbidden(Some(object), why));
+        }
+        Ok(found)
+    }
+
+    fn admit_group(&self, a: &Attributes<'_>, group: &mut Value) -> Result<(), Status> {
+        let class = self.class_of(a, group)?;
+        let value = class.as_ref().and_then(|class| class["value"].as_i64());
+        let value = value.unwrap_or(0);
+        if let Some(given) = group["spec"]["priority"].as_i64()
+            && given != value
+        {
+            let why = format!(
+                "priority set in the pod group ({given}) must match the priority computed \
+                 ({value}) based on the priority class set in the spec"
+            );
+            return Err(a.forbidden(Some(group), why));
+        }
+        if let Some(class) = &class {
+            group["spec"]["priorityClassName"] = class["metadata"]["name"].clone();
+        }
+        group["spec"]["priority"] = value.into();
+        Ok(())
+    }
+
     fn admit_pod(&self, a: &Attributes<'_>, pod: &mut Value) -> Result<(), Status> {
         if a.operation == Operation::Update {
             for field in ["priority", "preemptionPolicy"] {
@@ -38,17 +75,7 @@ impl Priority {
             }
             return Ok(());
         }
-        let asked = text(pod, "/spec/priorityClassName");
-        let class = if asked.is_empty() {
-            self.default_class()
-        } else {
-            let found = self.lookup.get(GROUP, "priorityclasses", "", asked);
-            if found.is_none() {
-                let why = format!("no PriorityClass with name {asked} was found");
-                return Err(a.forbidden(Some(pod), why));
-            }
-            found
-        };
+        let class = self.class_of(a, pod)?;
         let (value, policy) = match &class {
             Some(class) => (
                 class["value"].as_i64().unwrap_or(0),
@@ -102,6 +129,13 @@ impl Plugin for Priority {
     ) -> BoxFuture<'a, Result<(), Status>> {
         ready(match object {
             Some(pod) if attributes.is("", "pods") => self.admit_pod(attributes, pod),
+            Some(group)
+                if self.groups
+                    && attributes.operation == Operation::Create
+                    && attributes.is(GROUP, "podgroups") =>
+            {
+                self.admit_group(attributes, group)
+            }
             _ => Ok(()),
         })
     }

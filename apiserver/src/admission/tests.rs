@@ -96,6 +96,11 @@ fn deps(objects: &Arc<Objects>) -> Deps {
 }
 
 fn world() -> World {
+    world_with("")
+}
+
+/// With these features.
+fn world_with(gates: &str) -> World {
     let objects = Arc::new(Objects::default());
     objects.put(
         "",
@@ -110,7 +115,8 @@ fn world() -> World {
             "imagePullSecrets": [{"name": "registry"}],
         }),
     );
-    let deps = deps(&objects);
+    let mut deps = deps(&objects);
+    deps.gates = gates.parse().unwrap();
     let plugins = chain(&["NodeRestriction"], &[], &deps).unwrap();
     World {
         objects,
@@ -121,9 +127,9 @@ fn world() -> World {
 }
 
 fn resource(group: &str, plural: &str) -> &'static Resource {
-    let mut all = schema::resources().iter();
-    all.find(|r| r.group == group && r.plural == plural && r.enabled)
-        .unwrap()
+    let all = schema::resources().iter();
+    let versions = all.filter(|r| r.group == group && r.plural == plural);
+    versions.max_by_key(|r| r.enabled).unwrap()
 }
 
 struct Request<'a> {
@@ -332,6 +338,29 @@ fn priorities_come_from_classes() {
             .message
             .ends_with("no PriorityClass with name none was found")
     );
+}
+
+#[test]
+fn priorities_of_groups_come_from_classes_where_groups_have_them() {
+    let group = |spec: Value| json!({"metadata": {"name": "g", "namespace": "ns"}, "spec": spec});
+    let groups = "scheduling.k8s.io/podgroups";
+    let run = |world: &World, spec| {
+        let class = json!({"metadata": {"name": "high"}, "value": 1000});
+        let classes = &world.objects;
+        classes.put("scheduling.k8s.io", "priorityclasses", class);
+        world.run(create(groups), Some(group(spec)))
+    };
+    let high = json!({"priorityClassName": "high"});
+    let without = run(&world(), high.clone()).unwrap();
+    assert!(without["spec"]["priority"].is_null());
+    let world = world_with("WorkloadAwarePreemption=true");
+    assert_eq!(run(&world, high).unwrap()["spec"]["priority"], 1000);
+    assert_eq!(run(&world, json!({})).unwrap()["spec"]["priority"], 0);
+    let refused = run(&world, json!({"priority": 5})).unwrap_err();
+    let why = "priority set in the pod group (5) must match the priority computed (0) based on the priority class set in the spec";
+    assert!(refused.message.ends_with(why), "{}", refused.message);
+    let unknown = json!({"priorityClassName": "none"});
+    assert_eq!(run(&world, unknown).unwrap_err().code, 403);
 }
 
 #[test]

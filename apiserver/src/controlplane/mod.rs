@@ -22,6 +22,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use component::features::FeatureGates;
 use ipnet::IpNet;
 use meta::Status;
 use tokio::sync::mpsc;
@@ -60,6 +61,7 @@ pub struct ControlPlane {
     pub reconcile_endpoints: bool,
     pub authentication: Authentication,
     pub bootstrap_rbac: bool,
+    pub gates: FeatureGates,
     pub hostname: String,
     /// Secrets whose tokens are used.
     pub used_secrets: mpsc::Receiver<UsedSecret>,

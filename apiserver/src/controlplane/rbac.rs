@@ -8,7 +8,7 @@ use super::ControlPlane;
 use crate::authz::bootstrap::reconcile;
 
 pub(super) async fn ensure(cp: Arc<ControlPlane>) -> Result<(), Status> {
-    reconcile::run(&*cp.local)
+    reconcile::run(&*cp.local, &cp.gates)
         .await
         .map_err(|errors| errors.into_iter().next().unwrap_or_default())
 }

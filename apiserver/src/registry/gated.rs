@@ -48,6 +48,9 @@ impl Gated {
 }
 
 const LEASES: &str = "CoordinatedLeaderElection";
+const TOPOLOGIES: &str = "TopologyAwareWorkloadScheduling";
+const GROUP_CLAIMS: &str = "DRAWorkloadResourceClaims";
+const GROUP_PREEMPTION: &str = "WorkloadAwarePreemption";
 const SIGNALS: &str = "ContainerStopSignals";
 
 const FIELDS: &[Gated] = &[
@@ -102,6 +105,72 @@ const FIELDS: &[Gated] = &[
         "resourceslices",
         "spec.devices.[].nodeAllocatableResourceMappings",
         "DRANodeAllocatableResources",
+    ),
+    of(
+        "scheduling.k8s.io",
+        "podgroups",
+        "spec.schedulingConstraints",
+        TOPOLOGIES,
+    ),
+    of(
+        "scheduling.k8s.io",
+        "podgroups",
+        "spec.resourceClaims",
+        GROUP_CLAIMS,
+    ),
+    of(
+        "scheduling.k8s.io",
+        "podgroups",
+        "spec.disruptionMode",
+        GROUP_PREEMPTION,
+    ),
+    of(
+        "scheduling.k8s.io",
+        "podgroups",
+        "spec.priority",
+        GROUP_PREEMPTION,
+    ),
+    of(
+        "scheduling.k8s.io",
+        "podgroups",
+        "spec.priorityClassName",
+        GROUP_PREEMPTION,
+    ),
+    of(
+        "scheduling.k8s.io",
+        "podgroups",
+        "status.resourceClaimStatuses",
+        GROUP_CLAIMS,
+    ),
+    of(
+        "scheduling.k8s.io",
+        "workloads",
+        "spec.podGroupTemplates.[].schedulingConstraints",
+        TOPOLOGIES,
+    ),
+    of(
+        "scheduling.k8s.io",
+        "workloads",
+        "spec.podGroupTemplates.[].resourceClaims",
+        GROUP_CLAIMS,
+    ),
+    of(
+        "scheduling.k8s.io",
+        "workloads",
+        "spec.podGroupTemplates.[].disruptionMode",
+        GROUP_PREEMPTION,
+    ),
+    of(
+        "scheduling.k8s.io",
+        "workloads",
+        "spec.podGroupTemplates.[].priority",
+        GROUP_PREEMPTION,
+    ),
+    of(
+        "scheduling.k8s.io",
+        "workloads",
+        "spec.podGroupTemplates.[].priorityClassName",
+        GROUP_PREEMPTION,
     ),
     of(
         "storage.k8s.io",

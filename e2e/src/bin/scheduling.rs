@@ -1,7 +1,7 @@
 //! `e2e/scheduling`.
 
 use clap::{Parser, Subcommand};
-use e2e::scheduling::{bench, compare, devices, nodes, rollout};
+use e2e::scheduling::{bench, compare, devices, groups, nodes, rollout};
 
 /// Schedulers over an API server without kubelets.
 #[derive(Debug, Parser)]
@@ -15,6 +15,7 @@ struct Options {
 enum Command {
     Compare(compare::Options),
     Devices(devices::Options),
+    Groups(groups::Options),
     Bench(bench::Options),
     Nodes(nodes::Options),
     Rollout(rollout::Options),
@@ -27,6 +28,7 @@ async fn main() -> anyhow::Result<()> {
         match options.command {
             Command::Compare(options) => compare::run(options).await,
             Command::Devices(options) => devices::run(options).await,
+            Command::Groups(options) => groups::run(options).await,
             Command::Bench(options) => bench::run(options).await,
             Command::Nodes(options) => nodes::run(options).await,
             Command::Rollout(options) => rollout::run(options).await,

@@ -3,7 +3,7 @@
 //!
 //! - [`compare`] shows the same random clusters and pods to both and compares what comes of
 //!   it: nodes, the words of events, victims;
-//! - [`devices`] does so for claims of devices;
+//! - [`devices`] does so for claims of devices, [`groups`] for groups of pods;
 //! - [`bench`] measures CPU time per pod and pods per second of workloads;
 //! - [`rollout`] measures how long Deployments take in a cluster whose kubelets are played;
 //! - [`nodes`] plays many kubelets, for what needs a cluster to seem alive.
@@ -14,6 +14,7 @@ pub mod bench;
 pub mod compare;
 pub mod devices;
 pub mod generate;
+pub mod groups;
 pub mod nodes;
 mod objects;
 mod random;

@@ -19,6 +19,17 @@ impl Scheduler {
     /// Starts the kube-scheduler of a directory of binaries, without rate limits of its
     /// client; it logs as much as `log` says.
     pub fn start(stand: &Stand, bin: &Path, name: &str, log: u8) -> Result<Self> {
+        Self::start_with(stand, bin, name, log, &[])
+    }
+
+    /// The same, with further flags.
+    pub fn start_with(
+        stand: &Stand,
+        bin: &Path,
+        name: &str,
+        log: u8,
+        more: &[String],
+    ) -> Result<Self> {
         let home = stand.home();
         let kubeconfig = stand.kubeconfig("admin.conf", stand.api.port)?;
         let file = home.join(format!("{name}.yaml"));
@@ -31,7 +42,7 @@ impl Scheduler {
         });
         std::fs::write(&file, config.to_string())?;
         let [port] = free_ports()?;
-        let arguments = [
+        let mut arguments = vec![
             format!("--config={}", file.display()),
             "--bind-address=127.0.0.1".to_owned(),
             format!("--secure-port={port}"),
@@ -41,6 +52,7 @@ impl Scheduler {
                 home.join(format!("{name}-certs")).display()
             ),
         ];
+        arguments.extend(more.iter().cloned());
         let binary = bin.join("kube-scheduler");
         let log = home.join(format!("{name}.log"));
         let process = Process::start(&binary, &arguments, &log)

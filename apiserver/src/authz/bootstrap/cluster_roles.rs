@@ -4,7 +4,7 @@
 //! What must not be here: the controllers' roles (`controller_roles.rs`), bindings.
 
 use super::table::{
-    EVENTS, READ, READ_UPDATE, READ_WRITE, Role, WATCH, WRITE, named, on, role, urls,
+    EVENTS, READ, READ_UPDATE, READ_WRITE, Role, Rule, WATCH, WRITE, named, on, role, urls,
 };
 
 // One rule a line, however long: a table is read by columns.
@@ -200,3 +200,18 @@ pub const ROLES: &[Role] = &[
     ]),
     role("view", &[]).labelled("aggregate-to-edit").aggregating("aggregate-to-view"),
 ];
+
+/// What roles have while a feature is on that is not by default: role, gate, rules.
+#[rustfmt::skip]
+pub const GATED: &[(&str, &str, &[Rule])] = &[
+    ("system:aggregate-to-edit", GROUPS, &[on(WRITE, "scheduling.k8s.io", "podgroups workloads")]),
+    ("system:aggregate-to-view", GROUPS, &[
+        on(READ, "scheduling.k8s.io", "podgroups podgroups/status workloads"),
+    ]),
+    ("system:kube-scheduler", GROUPS, &[
+        on(READ, "scheduling.k8s.io", "podgroups"),
+        on("patch update", "scheduling.k8s.io", "podgroups/status"),
+    ]),
+];
+
+const GROUPS: &str = "GenericWorkload";

@@ -8,7 +8,8 @@ mod controller_roles;
 pub mod reconcile;
 mod table;
 
-use serde_json::Value;
+use component::features::FeatureGates;
+use serde_json::{Value, json};
 
 use super::rbac::rules::PolicyRule;
 use table::{EVENTS, READ, Role, binding, named, on, role};
@@ -192,8 +193,17 @@ pub struct Objects {
     pub role_bindings: Vec<Value>,
 }
 
-pub fn objects() -> Objects {
-    let people = cluster_roles::ROLES.iter().map(|r| r.to_object("", ""));
+pub fn objects(gates: &FeatureGates) -> Objects {
+    let people = cluster_roles::ROLES.iter().map(|role| {
+        let mut object = role.to_object("", "");
+        let more = cluster_roles::GATED.iter();
+        for (_, _, rules) in more.filter(|(of, gate, _)| *of == role.name && gates.enabled(gate)) {
+            if let Some(all) = object["rules"].as_array_mut() {
+                all.extend(rules.iter().map(|rule| json!(rule.policy_rule())));
+            }
+        }
+        object
+    });
     let controllers = controller_roles::ROLES.iter();
     let controller_bindings = controllers.clone().map(|r| {
         let name = format!("{CONTROLLER_PREFIX}{}", r.name);

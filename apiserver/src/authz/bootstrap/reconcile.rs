@@ -5,6 +5,7 @@
 //! [`plan`] decides about one object; [`run`] does it.
 //! What must not be here: the roles themselves.
 
+use component::features::FeatureGates;
 use futures::future::BoxFuture;
 use meta::Status;
 use serde::Deserialize;
@@ -157,8 +158,8 @@ fn add_rules(role: &mut Value, expected: &Value) -> bool {
 
 /// Reconciles everything once. The errors are those of single objects: the rest has been
 /// done; try again.
-pub async fn run(cluster: &dyn Objects) -> Result<(), Vec<Status>> {
-    let wanted = objects();
+pub async fn run(cluster: &dyn Objects, gates: &FeatureGates) -> Result<(), Vec<Status>> {
+    let wanted = objects(gates);
     let mut errors = Vec::new();
     for namespace in ["kube-system", "kube-public"] {
         if let Err(error) = ensure_namespace(cluster, namespace).await {

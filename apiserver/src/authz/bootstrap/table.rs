@@ -124,7 +124,7 @@ impl Role {
 }
 
 impl Rule {
-    fn policy_rule(&self) -> PolicyRule {
+    pub fn policy_rule(&self) -> PolicyRule {
         PolicyRule {
             verbs: words(self.verbs),
             api_groups: words(self.groups)

@@ -20,7 +20,7 @@ fn objects_are_upstreams() {
         eprintln!("NOT COMPARED: set {GOLDEN} to upstream's bootstrappolicy/testdata");
         return;
     };
-    let ours = objects();
+    let ours = objects(&FeatureGates::default());
     let (controllers, people): (Vec<_>, Vec<_>) = ours.cluster_roles.into_iter().partition(named);
     let bindings = ours.cluster_role_bindings.into_iter();
     let (controller_bindings, people_bindings): (Vec<_>, Vec<_>) = bindings.partition(named);
@@ -144,15 +144,33 @@ impl Cluster for Map {
 #[test]
 fn an_empty_cluster_is_filled_once() {
     let map = Map::default();
-    run(&map).now_or_never().unwrap().unwrap();
+    run(&map, &FeatureGates::default())
+        .now_or_never()
+        .unwrap()
+        .unwrap();
     assert!(map.writes() > 100);
-    run(&map).now_or_never().unwrap().unwrap();
+    run(&map, &FeatureGates::default())
+        .now_or_never()
+        .unwrap()
+        .unwrap();
     assert_eq!(map.writes(), 0, "the second run finds nothing to do");
 }
 
 #[test]
+fn a_feature_brings_its_rules() {
+    let roles = |gates: &str| {
+        let gates = FeatureGates::parse(gates).unwrap();
+        let roles = objects(&gates).cluster_roles.into_iter();
+        roles.map(|role| role["rules"].to_string())
+    };
+    let of_groups = |rules: &String| rules.contains("podgroups");
+    assert_eq!(roles("").filter(of_groups).count(), 0);
+    assert_eq!(roles("GenericWorkload=true").filter(of_groups).count(), 3);
+}
+
+#[test]
 fn additions_stay_and_what_is_missing_returns() {
-    let expected = objects().cluster_roles.remove(1);
+    let expected = objects(&FeatureGates::default()).cluster_roles.remove(1);
     assert_eq!(expected["metadata"]["name"], "cluster-admin");
     let mut existing = expected.clone();
     existing["metadata"]["labels"] = json!({"mine": "1"});
@@ -177,7 +195,9 @@ fn additions_stay_and_what_is_missing_returns() {
 
 #[test]
 fn bindings_get_missing_subjects_and_the_right_role() {
-    let expected = objects().cluster_role_bindings.remove(0);
+    let expected = objects(&FeatureGates::default())
+        .cluster_role_bindings
+        .remove(0);
     let mut existing = expected.clone();
     existing["subjects"] = json!([{"kind": "User", "name": "mine"}]);
     let Action::Update(new) = plan(Some(&existing), &expected) else {

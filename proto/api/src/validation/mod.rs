@@ -31,6 +31,7 @@ mod node;
 mod objects;
 pub(crate) mod pem;
 mod pod;
+mod pod_group;
 mod pod_parts;
 mod pod_status;
 mod pod_update;
@@ -103,6 +104,7 @@ const RULES: &[&[Rules]] = &[
     node::RULES,
     objects::RULES,
     pod::RULES,
+    pod_group::RULES,
     policies::RULES,
     quota::RULES,
     rbac::RULES,
