@@ -139,13 +139,6 @@ impl Profile {
         start: &mut usize,
         draw: &mut dyn FnMut(usize) -> usize,
     ) -> Decision {
-        if cluster.nomination(&pod.key).is_none()
-            && self.enough(cluster.node_count()) >= cluster.node_count()
-            && let Some(slot) = evaluations.of(self, pod, cluster).pick(cluster, draw)
-            && let Some(node) = cluster.node(slot)
-        {
-            return Decision::Node(node.name.clone());
-        }
         let bounds = Bounds::default();
         self.schedule_within(pod, cluster, evaluations, start, bounds, draw)
     }
@@ -160,6 +153,15 @@ impl Profile {
         bounds: Bounds<'_>,
         draw: &mut dyn FnMut(usize) -> usize,
     ) -> Decision {
+        if bounds.within.is_none()
+            && bounds.excluded.is_empty()
+            && cluster.nomination(&pod.key).is_none()
+            && self.enough(cluster.node_count()) >= cluster.node_count()
+            && let Some(slot) = evaluations.of(self, pod, cluster).pick(cluster, draw)
+            && let Some(node) = cluster.node(slot)
+        {
+            return Decision::Node(node.name.clone());
+        }
         match self.survey(pod, cluster, evaluations, start, bounds, draw) {
             Ok(candidates) => match cluster.node(candidates.choose(draw)) {
                 Some(node) => Decision::Node(node.name.clone()),

@@ -138,7 +138,14 @@ impl Scheduler {
                 }
             }
         }
+        // A group that goes without some of its pods has nobody leave for them; the next time
+        // it is about them alone.
+        let again = decision.trial.verdict == Verdict::Schedulable && profile.groups.preempts;
+        let again = rejected.iter().filter(|_| again);
+        let again: Vec<ObjectKey> = again.map(|(pod, _)| pod.key.clone()).collect();
         self.reject(state, profile, rejected, decision.victims, began);
+        let now = Instant::now();
+        again.iter().for_each(|key| state.queue.helped(key, now));
         if let Some(condition) = state.cache.groups.tell(&group, &told, Timestamp::now()) {
             // The task is there as long as its runtime is.
             let _ = self

@@ -31,6 +31,23 @@ fn defaults_are_upstreams() {
 }
 
 #[test]
+fn plugins_of_features_are_there_with_them_or_by_name() {
+    let at = |plugins: &Plugins, point, on: bool| {
+        let feature = |name: &str| on || !matches!(name, "GangScheduling" | "PodGroupPodsCount");
+        let at = plugins.at(point, feature).unwrap();
+        at.into_iter().map(|p| p.name).collect::<Vec<_>>()
+    };
+    let (default, point) = (Plugins::default(), Point::PlacementScore);
+    let both = ["NodeResourcesFit", "PodGroupPodsCount"];
+    assert_eq!(at(&default, point, true), both);
+    assert_eq!(at(&default, point, false), ["NodeResourcesFit"]);
+    assert_eq!(at(&default, Point::Permit, true), ["GangScheduling"]);
+    let named = plugins(json!({"permit": {"enabled": [{"name": "GangScheduling"}]}}));
+    named.validate().unwrap();
+    assert_eq!(at(&named, Point::Permit, false), ["GangScheduling"]);
+}
+
+#[test]
 fn a_point_overrides_what_is_for_all_points() {
     let plugins = plugins(json!({
         "multiPoint": {"disabled": [{"name": "ImageLocality"}]},

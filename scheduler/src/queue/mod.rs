@@ -406,6 +406,14 @@ impl Queue {
         self.came("unschedulable", "ScheduleAttemptFailure");
     }
 
+    /// What has just been decided may help a member of a group: it need not wait for an event.
+    pub fn helped(&mut self, key: &ObjectKey, now: Instant) {
+        let paused = |q: &Queued| matches!(q.place, Place::Paused { .. });
+        if self.pods.get(key).is_some_and(paused) {
+            self.retry(key, now, "ScheduleAttemptFailure");
+        }
+    }
+
     /// A pod that waits is not to be looked at until [`Queue::admit`].
     pub fn hold(&mut self, key: &ObjectKey) {
         let waits = |q: &Queued| !matches!(q.place, Place::Gated | Place::InFlight);

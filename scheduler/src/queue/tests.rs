@@ -193,6 +193,9 @@ fn a_member_of_a_group_is_tried_again_without_any_event() {
     assert_eq!(asked, ["a"]);
     attempt(&mut queue, start + seconds(1));
     assert_eq!(queue.counts().backoff, 2);
+    // So does what has been decided for the others.
+    queue.helped(&fitting.key, start + seconds(1));
+    attempt(&mut queue, start + seconds(1));
     // Without their group they wait for it.
     queue.hold(&rejected.key);
     queue.hold(&fitting.key);
