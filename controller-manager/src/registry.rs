@@ -177,7 +177,11 @@ pub const CONTROLLERS: &[Descriptor] = &[
         "pv-protection",
         c::pvprotection::start,
     ),
-    absent("podgroup-protection-controller", ""),
+    ours(
+        "podgroup-protection-controller",
+        "",
+        c::podgroupprotection::start,
+    ),
     ours(
         "ttl-after-finished-controller",
         "ttl-after-finished",

@@ -163,8 +163,10 @@ const PLUGINS: &[Entry] = &[
     on("StorageObjectInUseProtection", |_| {
         Arc::new(storage_object_in_use_protection::StorageObjectInUseProtection)
     }),
-    // Both wait for the GenericWorkload feature, which is off.
-    missing("PodGroupProtection", false),
+    when(
+        "GenericWorkload",
+        on("PodGroupProtection", |_| Arc::new(pod_group::Protection)),
+    ),
     missing("OwnerReferencesPermissionEnforcement", false),
     on("PersistentVolumeClaimResize", |d| {
         Arc::new(persistent_volume_claim_resize::PersistentVolumeClaimResize::new(d))
@@ -196,7 +198,12 @@ const PLUGINS: &[Entry] = &[
     on("PodTopologyLabels", |d| {
         Arc::new(pod_topology_labels::PodTopologyLabels::new(d))
     }),
-    missing("PodGroupWorkloadExists", false),
+    when(
+        "GenericWorkload",
+        on("PodGroupWorkloadExists", |d| {
+            Arc::new(pod_group::WorkloadExists::new(d))
+        }),
+    ),
     when(
         "NodeDeclaredFeatures",
         on("NodeDeclaredFeatureValidator", |d| {

@@ -15,6 +15,7 @@ mod metrics;
 mod namespace_lifecycle;
 mod node_restriction;
 mod persistent_volume_claim_resize;
+mod pod_group;
 mod pod_resize;
 mod pod_security;
 mod pod_topology_labels;

@@ -341,6 +341,34 @@ fn priorities_come_from_classes() {
 }
 
 #[test]
+fn a_group_is_kept_and_has_its_template() {
+    let world = world_with("GenericWorkload=true");
+    let group = |reference: Value| {
+        let spec = json!({"podGroupTemplateRef": reference});
+        let group = json!({"metadata": {"name": "g", "namespace": "ns"}, "spec": spec});
+        world.run(create("scheduling.k8s.io/podgroups"), Some(group))
+    };
+    let made = group(Value::Null).unwrap();
+    let kept = json!(["scheduling.k8s.io/podgroup-protection"]);
+    assert_eq!(made["metadata"]["finalizers"], kept);
+    let named = |workload: &str, template: &str| {
+        let of = json!({"workloadName": workload, "podGroupTemplateName": template});
+        group(json!({ "workload": of })).map_err(|refused| refused.message)
+    };
+    let workload = json!({
+        "metadata": {"name": "w", "namespace": "ns"},
+        "spec": {"podGroupTemplates": [{"name": "t"}]},
+    });
+    let workloads = &world.objects;
+    workloads.put("scheduling.k8s.io", "workloads", workload);
+    assert!(named("w", "t").is_ok());
+    let end = "PodGroup rejected: PodGroupTemplate \"u\" not found in Workload \"w\"";
+    assert!(named("w", "u").unwrap_err().ends_with(end));
+    let end = "PodGroup rejected: Workload \"v\" not found";
+    assert!(named("v", "t").unwrap_err().ends_with(end));
+}
+
+#[test]
 fn priorities_of_groups_come_from_classes_where_groups_have_them() {
     let group = |spec: Value| json!({"metadata": {"name": "g", "namespace": "ns"}, "spec": spec});
     let groups = "scheduling.k8s.io/podgroups";

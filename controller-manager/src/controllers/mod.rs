@@ -23,6 +23,7 @@ pub mod nodelifecycle;
 pub mod persistentvolume;
 pub mod persistentvolumeexpander;
 pub mod podgc;
+pub mod podgroupprotection;
 pub mod pvcprotection;
 pub mod pvprotection;
 pub mod replicaset;

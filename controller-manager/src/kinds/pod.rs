@@ -40,6 +40,16 @@ pub struct PodSpec {
     pub volumes: Vec<Volume>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub resource_claims: Vec<PodResourceClaim>,
+    /// Few pods have one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub scheduling_group: Option<Box<SchedulingGroup>>,
+}
+
+/// The PodGroup that a pod is scheduled with.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct SchedulingGroup {
+    pub pod_group_name: Box<str>,
 }
 
 /// A claim of devices, by the name of an object or made from a template.

@@ -263,3 +263,15 @@ pub const ROLES: &[Role] = &[
         EVENTS,
     ]),
 ];
+
+/// Roles of controllers that are there only while a feature is on that is not by default.
+pub const GATED: &[(&str, Role)] = &[(
+    "GenericWorkload",
+    role(
+        "podgroup-protection-controller",
+        &[
+            on("get list update watch", "scheduling.k8s.io", "podgroups"),
+            on(READ, "core", "pods"),
+        ],
+    ),
+)];

@@ -204,7 +204,10 @@ pub fn objects(gates: &FeatureGates) -> Objects {
         }
         object
     });
+    let gated = controller_roles::GATED.iter();
+    let gated = gated.filter(|(gate, _)| gates.enabled(gate));
     let controllers = controller_roles::ROLES.iter();
+    let controllers = controllers.chain(gated.map(|(_, role)| role));
     let controller_bindings = controllers.clone().map(|r| {
         let name = format!("{CONTROLLER_PREFIX}{}", r.name);
         let account = format!("ServiceAccount {KUBE_SYSTEM}/{}", r.name);

@@ -165,7 +165,7 @@ fn a_feature_brings_its_rules() {
     };
     let of_groups = |rules: &String| rules.contains("podgroups");
     assert_eq!(roles("").filter(of_groups).count(), 0);
-    assert_eq!(roles("GenericWorkload=true").filter(of_groups).count(), 3);
+    assert_eq!(roles("GenericWorkload=true").filter(of_groups).count(), 4);
 }
 
 #[test]
