@@ -43,6 +43,8 @@ pub struct Patch<'a> {
 /// A group's condition that is to be written.
 pub struct GroupCondition {
     pub group: ObjectKey,
+    /// Another group of this name must not get it.
+    pub uid: Box<str>,
     pub condition: MetaCondition,
 }
 
@@ -177,7 +179,10 @@ impl Binder {
 
     /// Writes the condition of a group.
     pub async fn group_condition(&self, told: &GroupCondition) -> client::Result<()> {
-        let patch = client::Patch::Strategic(json!({"status": {"conditions": [told.condition]}}));
+        let patch = client::Patch::Strategic(json!({
+            "metadata": {"uid": told.uid},
+            "status": {"conditions": [told.condition]},
+        }));
         let groups = self.groups.within(told.group.namespace());
         let options = PatchOptions::default();
         groups

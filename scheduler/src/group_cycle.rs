@@ -3,7 +3,7 @@
 
 use std::sync::{Arc, Weak};
 
-use client::ObjectKey;
+use client::{Object as _, ObjectKey};
 use jiff::Timestamp;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
@@ -146,11 +146,17 @@ impl Scheduler {
         self.reject(state, profile, rejected, decision.victims, began);
         let now = Instant::now();
         again.iter().for_each(|key| state.queue.helped(key, now));
-        if let Some(condition) = state.cache.groups.tell(&group, &told, Timestamp::now()) {
+        let groups = &mut state.cache.groups;
+        let uid = groups.object(&group).map(|object| object.uid().into());
+        let condition = groups.tell(&group, &told, Timestamp::now());
+        if let (Some(uid), Some(condition)) = (uid, condition) {
+            let write = GroupCondition {
+                group,
+                uid,
+                condition,
+            };
             // The task is there as long as its runtime is.
-            let _ = self
-                .group_conditions
-                .send(GroupCondition { group, condition });
+            let _ = self.group_conditions.send(write);
         }
     }
 

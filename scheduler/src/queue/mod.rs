@@ -8,6 +8,8 @@
 //! PodGroup is *paused* instead: what helps it may help another member, so it is tried again
 //! after a while even if nothing has happened.
 
+mod report;
+
 use std::cmp::Reverse;
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
@@ -16,6 +18,7 @@ use std::time::Duration;
 use client::ObjectKey;
 use tokio::time::Instant;
 
+pub use self::report::Counts;
 use crate::model::PodInfo;
 use crate::profile::Rejectors;
 
@@ -114,15 +117,6 @@ pub struct Queue {
     incoming: HashMap<(&'static str, &'static str), u64>,
 }
 
-/// How many pods are where, for `scheduler_pending_pods`.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Counts {
-    pub active: usize,
-    pub backoff: usize,
-    pub unschedulable: usize,
-    pub gated: usize,
-}
-
 impl Queue {
     pub fn new(backoff: Backoff) -> Self {
         Self {
@@ -140,11 +134,6 @@ impl Queue {
 
     fn came(&mut self, queue: &'static str, event: &'static str) {
         *self.incoming.entry((queue, event)).or_default() += 1;
-    }
-
-    /// Takes the counts of pods that have come in since the last time.
-    pub fn take_incoming(&mut self) -> HashMap<(&'static str, &'static str), u64> {
-        std::mem::take(&mut self.incoming)
     }
 
     /// A pod is new, or has changed. `helps(old, rejectors)` is whether the change may have
@@ -519,35 +508,6 @@ impl Queue {
         if self.pods.get(key).is_some_and(|q| q.place == Place::Gated) {
             self.activate(key, event);
         }
-    }
-
-    pub fn counts(&self) -> Counts {
-        let mut counts = Counts::default();
-        for queued in self.pods.values() {
-            match queued.place {
-                Place::Active => counts.active += 1,
-                Place::BackingOff { .. } | Place::Paused { .. } => counts.backoff += 1,
-                Place::Unschedulable { .. } => counts.unschedulable += 1,
-                Place::Gated => counts.gated += 1,
-                Place::InFlight => {}
-            }
-        }
-        counts
-    }
-
-    /// Unschedulable pods and who rejected them, for `scheduler_unschedulable_pods`.
-    pub fn rejected(&self) -> impl Iterator<Item = (&PodInfo, Rejectors, usize)> {
-        let waiting = self.groups.iter();
-        let preempting = self
-            .preempting
-            .iter()
-            .map(|(group, (keys, _))| (group, keys));
-        waiting
-            .chain(preempting)
-            .filter_map(|((_, rejectors, _), keys)| {
-                let one = self.pods.get(keys.iter().next()?)?;
-                Some((&*one.pod, *rejectors, keys.len()))
-            })
     }
 }
 
