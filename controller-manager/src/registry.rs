@@ -226,7 +226,11 @@ pub const CONTROLLERS: &[Descriptor] = &[
         c::vacprotection::start,
     ),
     ours("service-cidr-controller", "", c::servicecidrs::start),
-    absent("storage-version-migrator-controller", "svm"),
+    ours(
+        "storage-version-migrator-controller",
+        "svm",
+        c::storageversionmigrator::start,
+    ),
     off(absent("selinux-warning-controller", "")),
     // Of the cloud controller manager; upstream takes their names and ignores them too.
     off(absent(

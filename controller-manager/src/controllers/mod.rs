@@ -34,6 +34,7 @@ pub mod serviceaccount;
 pub mod serviceaccounttoken;
 pub mod servicecidrs;
 pub mod statefulset;
+pub mod storageversionmigrator;
 pub mod tainteviction;
 pub mod ttl;
 pub mod ttlafterfinished;

@@ -126,6 +126,18 @@ pub const KINDS: &[Kind] = &[
         false,
     ),
     of(
+        "CustomResourceDefinition",
+        "apiextensions.k8s.io/v1",
+        "customresourcedefinitions",
+        false,
+    ),
+    of(
+        "StorageVersionMigration",
+        "storagemigration.k8s.io/v1beta1",
+        "storageversionmigrations",
+        false,
+    ),
+    of(
         "PriorityClass",
         "scheduling.k8s.io/v1",
         "priorityclasses",

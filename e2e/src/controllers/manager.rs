@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 
+use super::side::GATES;
 use crate::stand::Stand;
 use crate::stand::free_ports;
 use crate::stand::process::Process;
@@ -54,6 +55,7 @@ impl Manager {
             format!("--service-account-private-key-file={}", pem("sa.key")),
             format!("--cluster-signing-cert-file={}", pem("ca.crt")),
             format!("--cluster-signing-key-file={}", pem("ca.key")),
+            GATES.to_owned(),
             "--v=2".to_owned(),
         ];
         arguments.extend(HASTE.map(str::to_owned));

@@ -22,6 +22,9 @@ use crate::stand::{Connection, Stand};
 const BEAT: Duration = Duration::from_secs(2);
 /// How long a manager may take to do its first work.
 const FIRST: Duration = Duration::from_secs(60);
+/// What is off by default and scenarios are about: a feature gate, and an API.
+pub const GATES: &str = "--feature-gates=StorageVersionMigrator=true";
+const APIS: &str = "--runtime-config=storagemigration.k8s.io/v1beta1=true";
 /// Nodes that all scenarios share.
 pub const NODES: [&str; 3] = ["node1", "node2", "node3"];
 /// Leases of nodes.
@@ -50,7 +53,8 @@ impl Side {
     ///
     /// When something does not come up.
     pub async fn start(api: &Path, bin: &Path, writes: Option<u64>) -> Result<Arc<Self>> {
-        let stand = Stand::start(api, 1, &["--unsafe-no-fsync"], &[]).await?;
+        let flags = [GATES, APIS].map(str::to_owned);
+        let stand = Stand::start(api, 1, &["--unsafe-no-fsync"], &flags).await?;
         let connection = stand.endpoint.connect().await?;
         let mirror = Mirror::follow(&stand.endpoint).await?;
         let gate = match writes {

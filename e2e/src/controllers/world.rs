@@ -138,6 +138,11 @@ impl World {
         self.ask(Ask::post(path, &object)).await;
     }
 
+    /// Creates an object of a kind that is not watched.
+    pub async fn create_at(&self, path: &str, object: &Value) {
+        self.ask(Ask::post(path, object)).await;
+    }
+
     /// Merges into an object.
     pub async fn patch(&self, kind: &str, name: &str, patch: Value) {
         let path = self.path(kind, name);

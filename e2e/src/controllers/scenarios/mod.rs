@@ -8,6 +8,7 @@ mod daemonsets;
 mod deployments;
 mod garbage;
 mod jobs;
+mod migrations;
 mod namespaces;
 mod nodes;
 mod policies;
@@ -68,6 +69,7 @@ pub fn all() -> Vec<Scenario> {
     let mut book = Book::default();
     // Those that wait longest begin first.
     cronjobs::write(&mut book);
+    migrations::write(&mut book);
     nodes::write(&mut book);
     autoscaling::write(&mut book);
     budgets::write(&mut book);

@@ -1,0 +1,114 @@
+//! The CustomResourceDefinition of a resource that is migrated: it says that it is, and forgets
+//! the versions that nothing is stored in any more.
+
+use client::{SlimMeta, slim_kind};
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{GroupResource, Time};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+const MIGRATING: &str = "StorageMigrating";
+
+/// As much of a CustomResourceDefinition as migrations are about; its schemas are large.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct Definition {
+    pub metadata: SlimMeta,
+    spec: Spec,
+    status: Status,
+}
+
+slim_kind!(
+    Definition,
+    "apiextensions.k8s.io",
+    "v1",
+    "CustomResourceDefinition",
+    "customresourcedefinitions",
+    cluster
+);
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Spec {
+    versions: Vec<Version>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Version {
+    name: String,
+    storage: bool,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Status {
+    conditions: Vec<Observed>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct Observed {
+    r#type: String,
+    observed_generation: i64,
+}
+
+/// What the definition of a resource is called, if it has one; those of Kubernetes' own do not.
+pub fn name_of(resource: &GroupResource) -> String {
+    format!("{}.{}", resource.resource, resource.group)
+}
+
+impl Definition {
+    /// To be applied when a migration begins.
+    pub fn begun(&self, migration: &str, now: Timestamp) -> Value {
+        let message = format!("Migration {migration} is running");
+        self.applied(self.condition("True", "MigrationRunning", &message, now))
+    }
+
+    /// To be applied when a migration has ended.
+    ///
+    /// Stored versions other than today's are forgotten only if the definition is still the one
+    /// that the migration began with: a change may have brought another storage version, in
+    /// which some objects are by now. Nor are they if it failed, unlike upstream's: objects that
+    /// were not reached would be lost with the version that they are stored in.
+    pub fn ended(&self, succeeded: bool, now: Timestamp) -> Value {
+        let mut conditions = self.status.conditions.iter();
+        let begun = conditions.find(|c| c.r#type == MIGRATING);
+        let unchanged = begun.is_some_and(|c| c.observed_generation == self.metadata.generation);
+        let (reason, message) = match (succeeded, unchanged) {
+            (true, true) => (
+                "MigrationSucceeded",
+                "The migration has succeeded and the stored versions have been updated",
+            ),
+            (true, false) => (
+                "MigrationSucceeded",
+                "The migration has succeeded but the stored versions have not been updated due to a generation mismatch",
+            ),
+            (false, _) => ("MigrationFailed", "The migration has failed"),
+        };
+        let mut applied = self.applied(self.condition("False", reason, message, now));
+        let storage = self.spec.versions.iter().find(|v| v.storage);
+        if let Some(storage) = storage.filter(|_| succeeded && unchanged) {
+            applied["status"]["storedVersions"] = json!([storage.name]);
+        }
+        applied
+    }
+
+    fn condition(&self, status: &str, reason: &str, message: &str, now: Timestamp) -> Value {
+        json!({
+            "type": MIGRATING, "status": status, "reason": reason, "message": message,
+            "lastTransitionTime": Time(now), "observedGeneration": self.metadata.generation,
+        })
+    }
+
+    /// With the revision that was read: what is said of a generation must not be said of another.
+    fn applied(&self, condition: Value) -> Value {
+        json!({
+            "apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
+            "metadata": {
+                "name": self.metadata.name, "resourceVersion": self.metadata.resource_version,
+            },
+            "status": {"conditions": [condition]},
+        })
+    }
+}
