@@ -264,14 +264,19 @@ pub const ROLES: &[Role] = &[
     ]),
 ];
 
-/// Roles of controllers that are there only while a feature is on that is not by default.
-pub const GATED: &[(&str, Role)] = &[(
-    "GenericWorkload",
-    role(
-        "podgroup-protection-controller",
-        &[
-            on("get list update watch", "scheduling.k8s.io", "podgroups"),
-            on(READ, "core", "pods"),
-        ],
-    ),
-)];
+/// Roles of controllers that are there only while a feature is on that is not by default:
+/// gate, role.
+#[rustfmt::skip]
+pub const GATED: &[(&str, Role)] = &[
+    ("GenericWorkload", role("podgroup-protection-controller", &[
+        on("get list update watch", "scheduling.k8s.io", "podgroups"),
+        on(READ, "core", "pods"),
+    ])),
+    ("StorageVersionMigrator", role("storage-version-migrator-controller", &[
+        // What is applied to an object that is gone by then is taken for a creation at first.
+        on("create list patch", "*", "*"),
+        on("get", "apiextensions.k8s.io", "customresourcedefinitions"),
+        on("patch", "apiextensions.k8s.io", "customresourcedefinitions/status"),
+        on("update", "storagemigration.k8s.io", "storageversionmigrations/status"),
+    ])),
+];

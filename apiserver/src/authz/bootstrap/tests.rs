@@ -169,6 +169,19 @@ fn a_feature_brings_its_rules() {
 }
 
 #[test]
+fn a_feature_brings_its_controllers_role_and_binding() {
+    const NAME: &str = "system:controller:storage-version-migrator-controller";
+    for on in [false, true] {
+        let gates = FeatureGates::parse(&format!("StorageVersionMigrator={on}")).unwrap();
+        let objects = objects(&gates);
+        for list in [&objects.cluster_roles, &objects.cluster_role_bindings] {
+            let found = list.iter().any(|object| object["metadata"]["name"] == NAME);
+            assert_eq!(found, on);
+        }
+    }
+}
+
+#[test]
 fn additions_stay_and_what_is_missing_returns() {
     let expected = objects(&FeatureGates::default()).cluster_roles.remove(1);
     assert_eq!(expected["metadata"]["name"], "cluster-admin");
