@@ -41,9 +41,10 @@ struct Version {
 }
 
 #[derive(Debug, Default, Deserialize)]
-#[serde(default)]
+#[serde(rename_all = "camelCase", default)]
 struct Status {
     conditions: Vec<Observed>,
+    stored_versions: Vec<String>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -62,7 +63,8 @@ impl Definition {
     /// To be applied when a migration begins.
     pub fn begun(&self, migration: &str, now: Timestamp) -> Value {
         let message = format!("Migration {migration} is running");
-        self.applied(self.condition("True", "MigrationRunning", &message, now))
+        let condition = self.condition("True", "MigrationRunning", &message, now);
+        self.applied(condition, self.stored())
     }
 
     /// To be applied when a migration has ended.
@@ -86,12 +88,17 @@ impl Definition {
             ),
             (false, _) => ("MigrationFailed", "The migration has failed"),
         };
-        let mut applied = self.applied(self.condition("False", reason, message, now));
         let storage = self.spec.versions.iter().find(|v| v.storage);
-        if let Some(storage) = storage.filter(|_| succeeded && unchanged) {
-            applied["status"]["storedVersions"] = json!([storage.name]);
-        }
-        applied
+        let stored = match storage.filter(|_| succeeded && unchanged) {
+            Some(storage) => vec![storage.name.as_str()],
+            None => self.stored(),
+        };
+        self.applied(self.condition("False", reason, message, now), stored)
+    }
+
+    fn stored(&self) -> Vec<&str> {
+        let versions = self.status.stored_versions.iter();
+        versions.map(String::as_str).collect()
     }
 
     fn condition(&self, status: &str, reason: &str, message: &str, now: Timestamp) -> Value {
@@ -102,13 +109,22 @@ impl Definition {
     }
 
     /// With the revision that was read: what is said of a generation must not be said of another.
-    fn applied(&self, condition: Value) -> Value {
-        json!({
+    ///
+    /// And always with stored versions, unlike upstream's. They are ours once a migration has
+    /// changed them, and what its owner does not say again is taken away: the next migration
+    /// would begin with forgetting what is to be migrated.
+    fn applied(&self, condition: Value, stored: Vec<&str>) -> Value {
+        let mut applied = json!({
             "apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
             "metadata": {
                 "name": self.metadata.name, "resourceVersion": self.metadata.resource_version,
             },
             "status": {"conditions": [condition]},
-        })
+        });
+        // None at all are not valid.
+        if !stored.is_empty() {
+            applied["status"]["storedVersions"] = json!(stored);
+        }
+        applied
     }
 }

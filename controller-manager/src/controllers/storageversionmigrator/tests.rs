@@ -274,19 +274,24 @@ fn definitions_are_told() {
     let now = at(100);
     let resource = resource_of(&migration("m", 0, ""));
     assert_eq!(name_of(&resource), "widgets.example.com");
-    let applied = |status: &str, reason: &str, message: &str| {
+    let applied = |status: &str, reason: &str, message: &str, stored: &[&str]| {
         json!({
             "apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
             "metadata": {"name": "widgets.example.com", "resourceVersion": "8"},
             "status": {"conditions": [{
                 "type": "StorageMigrating", "status": status, "reason": reason,
                 "message": message, "lastTransitionTime": LATER, "observedGeneration": 4,
-            }]},
+            }], "storedVersions": stored},
         })
     };
     assert_eq!(
         definition(4, None).begun("m", now),
-        applied("True", "MigrationRunning", "Migration m is running")
+        applied(
+            "True",
+            "MigrationRunning",
+            "Migration m is running",
+            &["v1", "v2"]
+        )
     );
     const UPDATED: &str = "The migration has succeeded and the stored versions have been updated";
     const CHANGED: &str = "The migration has succeeded but the stored versions have not been \
@@ -302,10 +307,12 @@ fn definitions_are_told() {
             "The migration has failed",
         ),
     ] {
-        let mut expected = applied("False", reason, message);
-        if message == UPDATED {
-            expected["status"]["storedVersions"] = json!(["v2"]);
-        }
+        let stored: &[&str] = if message == UPDATED {
+            &["v2"]
+        } else {
+            &["v1", "v2"]
+        };
+        let expected = applied("False", reason, message, stored);
         let came = definition(4, began).ended(succeeded, now);
         assert_eq!(came, expected, "{began:?} {succeeded}");
     }
