@@ -11,7 +11,7 @@ use futures::stream::{self, StreamExt as _};
 
 use super::compare::{namespace, play};
 use super::outcome::Outcome;
-use super::scenarios::{all, chosen};
+use super::scenarios::{Scenario, all, chosen};
 use super::side::Side;
 
 /// Kills a controller manager after every few writes.
@@ -54,7 +54,7 @@ struct Round {
 pub async fn run(options: Options) -> Result<()> {
     let start = Instant::now();
     let peaceful = round(&options, PEACE).await?;
-    let scenarios = chosen(all(), &options.only);
+    let scenarios = endurable(&options);
     println!(
         "in peace: {} scenarios, {} writes, {:.0} s",
         scenarios.len(),
@@ -90,12 +90,19 @@ pub async fn run(options: Options) -> Result<()> {
     Ok(())
 }
 
-/// Plays all scenarios before a manager whose lives last so many writes.
+/// The chosen scenarios that go on in the next life where the last one ended.
+fn endurable(options: &Options) -> Vec<Scenario> {
+    let mut scenarios = chosen(all(), &options.only);
+    scenarios.retain(|scenario| !scenario.whole);
+    scenarios
+}
+
+/// Plays them before a manager whose lives last so many writes.
 async fn round(options: &Options, writes: u64) -> Result<Round> {
     let api = options.api.as_ref().unwrap_or(&options.bin);
     let side = Side::start(api, &options.bin, Some(writes)).await?;
     let gate = side.gate.clone().expect("it was asked for");
-    let scenarios = chosen(all(), &options.only);
+    let scenarios = endurable(options);
     let quiet = Duration::from_millis(options.quiet);
     let mut killed = 0;
     let playing = async {

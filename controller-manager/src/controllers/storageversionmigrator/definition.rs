@@ -51,6 +51,8 @@ struct Status {
 #[serde(rename_all = "camelCase", default)]
 struct Observed {
     r#type: String,
+    status: String,
+    message: String,
     observed_generation: i64,
 }
 
@@ -60,23 +62,29 @@ pub fn name_of(resource: &GroupResource) -> String {
 }
 
 impl Definition {
-    /// To be applied when a migration begins.
-    pub fn begun(&self, migration: &str, now: Timestamp) -> Value {
+    /// To be applied when a migration begins, unless it was.
+    pub fn begun(&self, migration: &str, now: Timestamp) -> Option<Value> {
         let message = format!("Migration {migration} is running");
+        let told = self.told().is_some_and(|told| {
+            told.status == "True" && told.message == message && self.is_seen(told)
+        });
         let condition = self.condition("True", "MigrationRunning", &message, now);
-        self.applied(condition, self.stored())
+        (!told).then(|| self.applied(condition, self.stored()))
     }
 
-    /// To be applied when a migration has ended.
+    /// To be applied when a migration has ended, unless it was: what was told then speaks of the
+    /// generation of that moment, which need not be the one that the migration began with.
     ///
     /// Stored versions other than today's are forgotten only if the definition is still the one
     /// that the migration began with: a change may have brought another storage version, in
     /// which some objects are by now. Nor are they if it failed, unlike upstream's: objects that
     /// were not reached would be lost with the version that they are stored in.
-    pub fn ended(&self, succeeded: bool, now: Timestamp) -> Value {
-        let mut conditions = self.status.conditions.iter();
-        let begun = conditions.find(|c| c.r#type == MIGRATING);
-        let unchanged = begun.is_some_and(|c| c.observed_generation == self.metadata.generation);
+    pub fn ended(&self, succeeded: bool, now: Timestamp) -> Option<Value> {
+        let begun = self.told();
+        if begun.is_some_and(|begun| begun.status == "False") {
+            return None;
+        }
+        let unchanged = begun.is_some_and(|begun| self.is_seen(begun));
         let (reason, message) = match (succeeded, unchanged) {
             (true, true) => (
                 "MigrationSucceeded",
@@ -93,7 +101,17 @@ impl Definition {
             Some(storage) => vec![storage.name.as_str()],
             None => self.stored(),
         };
-        self.applied(self.condition("False", reason, message, now), stored)
+        let condition = self.condition("False", reason, message, now);
+        Some(self.applied(condition, stored))
+    }
+
+    fn told(&self) -> Option<&Observed> {
+        let mut conditions = self.status.conditions.iter();
+        conditions.find(|c| c.r#type == MIGRATING)
+    }
+
+    fn is_seen(&self, told: &Observed) -> bool {
+        told.observed_generation == self.metadata.generation
     }
 
     fn stored(&self) -> Vec<&str> {

@@ -20,17 +20,15 @@ impl Controller {
         // The definition is told first: until the migration is told too, this comes again.
         for migration in completed {
             let succeeded = plan::has_succeeded(&migration);
-            if let Some(definition) = self.definition(&migration).await? {
-                self.apply(&definition, definition.ended(succeeded, now()))
-                    .await?;
-            }
+            let definition = self.definition(&migration).await?;
+            let ended = definition.and_then(|d| d.ended(succeeded, now()));
+            self.apply(&migration, ended).await?;
             self.write(&plan::completed(&migration, now())).await?;
         }
         if let Some(migration) = next {
-            if let Some(definition) = self.definition(&migration).await? {
-                self.apply(&definition, definition.begun(migration.name(), now()))
-                    .await?;
-            }
+            let definition = self.definition(&migration).await?;
+            let begun = definition.and_then(|d| d.begun(migration.name(), now()));
+            self.apply(&migration, begun).await?;
             self.tell(&migration, &Verdict::Running).await?;
         }
         Ok(Requeue::No)
@@ -45,11 +43,19 @@ impl Controller {
     }
 
     /// A definition that is gone has nothing to be told.
-    async fn apply(&self, definition: &Definition, status: Value) -> Result<(), Error> {
+    async fn apply(
+        &self,
+        migration: &StorageVersionMigration,
+        status: Option<Value>,
+    ) -> Result<(), Error> {
+        let Some(status) = status else {
+            return Ok(());
+        };
+        let name = definition::name_of(&plan::resource_of(migration));
         let (patch, options) = (Patch::Apply(status), applying(MANAGER, true));
         let told = self
             .definitions
-            .patch_unread(definition.name(), "status", &patch, &options)
+            .patch_unread(&name, "status", &patch, &options)
             .await;
         optional(told).map(drop)
     }

@@ -253,10 +253,15 @@ fn an_object_is_named_and_nothing_more() {
     );
 }
 
-fn definition(generation: i64, began: Option<i64>) -> Definition {
+/// `told` is the status, the generation and the message of what was said before.
+fn definition(generation: i64, told: Option<(&str, i64, &str)>) -> Definition {
     let mut conditions = vec![json!({"type": "Established", "observedGeneration": 9})];
-    let began = began.map(|g| json!({"type": "StorageMigrating", "observedGeneration": g}));
-    conditions.extend(began);
+    conditions.extend(told.map(|(status, generation, message)| {
+        json!({
+            "type": "StorageMigrating", "status": status, "message": message,
+            "observedGeneration": generation,
+        })
+    }));
     serde_json::from_value(json!({
         "metadata": {
             "name": "widgets.example.com", "generation": generation, "resourceVersion": "8",
@@ -284,36 +289,41 @@ fn definitions_are_told() {
             }], "storedVersions": stored},
         })
     };
-    assert_eq!(
-        definition(4, None).begun("m", now),
-        applied(
-            "True",
-            "MigrationRunning",
-            "Migration m is running",
-            &["v1", "v2"]
-        )
-    );
-    const UPDATED: &str = "The migration has succeeded and the stored versions have been updated";
-    const CHANGED: &str = "The migration has succeeded but the stored versions have not been \
-        updated due to a generation mismatch";
-    for (began, succeeded, reason, message) in [
-        (Some(4), true, "MigrationSucceeded", UPDATED),
-        (Some(3), true, "MigrationSucceeded", CHANGED),
-        (None, true, "MigrationSucceeded", CHANGED),
-        (
-            Some(4),
-            false,
-            "MigrationFailed",
-            "The migration has failed",
-        ),
+    const RUNS: &str = "Migration m is running";
+    let both: &[&str] = &["v1", "v2"];
+    let begun = Some(applied("True", "MigrationRunning", RUNS, both));
+    for (told, expected) in [
+        (None, &begun),
+        (Some(("True", 3, RUNS)), &begun),
+        (Some(("True", 4, "Migration n is running")), &begun),
+        (Some(("False", 4, "The migration has failed")), &begun),
+        (Some(("True", 4, RUNS)), &None),
     ] {
-        let stored: &[&str] = if message == UPDATED {
-            &["v2"]
-        } else {
-            &["v1", "v2"]
-        };
-        let expected = applied("False", reason, message, stored);
-        let came = definition(4, began).ended(succeeded, now);
-        assert_eq!(came, expected, "{began:?} {succeeded}");
+        assert_eq!(definition(4, told).begun("m", now), *expected, "{told:?}");
+    }
+    let updated = applied(
+        "False",
+        "MigrationSucceeded",
+        "The migration has succeeded and the stored versions have been updated",
+        &["v2"],
+    );
+    let changed = applied(
+        "False",
+        "MigrationSucceeded",
+        "The migration has succeeded but the stored versions have not been updated due to a \
+         generation mismatch",
+        both,
+    );
+    let failed = applied("False", "MigrationFailed", "The migration has failed", both);
+    for (told, succeeded, expected) in [
+        (Some(("True", 4, RUNS)), true, Some(updated)),
+        (Some(("True", 3, RUNS)), true, Some(changed.clone())),
+        (None, true, Some(changed)),
+        (Some(("True", 4, RUNS)), false, Some(failed)),
+        // It was told, and the manager ended before the migration was.
+        (Some(("False", 4, "")), true, None),
+    ] {
+        let came = definition(4, told).ended(succeeded, now);
+        assert_eq!(came, expected, "{told:?} {succeeded}");
     }
 }

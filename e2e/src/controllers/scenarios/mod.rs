@@ -29,6 +29,9 @@ pub struct Scenario {
     /// `subject/what-happens`.
     pub name: String,
     pub play: Box<dyn Fn(World) -> BoxFuture<'static, ()> + Send + Sync>,
+    /// Every life of a manager begins its work anew: before one that is killed after every few
+    /// writes it has no end.
+    pub whole: bool,
 }
 
 /// Where scenarios are written down.
@@ -47,7 +50,15 @@ impl Book {
         self.0.push(Scenario {
             name: name.into(),
             play: Box::new(move |world| Box::pin(play(world))),
+            whole: false,
         });
+    }
+
+    /// The scenarios that are added by it are done in one life of a manager.
+    pub fn whole(&mut self, add: impl FnOnce(&mut Self)) {
+        let before = self.0.len();
+        add(self);
+        self.0[before..].iter_mut().for_each(|s| s.whole = true);
     }
 
     /// A scenario with what is special about it.
