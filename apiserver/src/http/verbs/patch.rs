@@ -15,6 +15,7 @@ use super::body::{self as input, Expected};
 use super::write::{Writer, answer, check_name, code, expected, may_create, to_stored, write};
 use crate::registry::convert::convert;
 use crate::registry::managed::FieldManager;
+use crate::registry::object_meta::meta;
 use crate::registry::options::{FieldValidation, PatchType, WriteOptions};
 use crate::registry::store::{Store, Update};
 
@@ -311,7 +312,10 @@ pub(super) async fn patch(
                 ));
             }
         };
-        check_name(&object, request)?;
+        // What names a uid and is not there is a conflict, be its name missing.
+        if current.is_some() || meta(&object).uid().is_empty() {
+            check_name(&object, request)?;
+        }
         Ok(to_stored(view, object))
     };
     let apply = patch.kind == PatchType::Apply;
