@@ -10,7 +10,7 @@ use crate::evaluation::{ABSENT, Attempt, Evaluations, FEASIBLE};
 use crate::framework::{Plugin, Rejection, Relief};
 use crate::groups::placement::Placement;
 use crate::model::PodInfo;
-use crate::plugins::default_preemption::Preemption;
+use crate::plugins::default_preemption::{Offer, Preemption};
 use crate::plugins::dynamic_resources;
 use crate::profile::{Profile, Rejectors};
 
@@ -31,8 +31,9 @@ pub enum Nomination {
 /// Why no node takes a pod (`framework.FitError`), and what is done about it.
 #[derive(Debug)]
 pub struct Unschedulable {
-    /// As upstream words it in the event and the condition.
-    pub message: String,
+    /// How many nodes said no, and why; then what each plugin has to say that has tried to make
+    /// room.
+    words: Vec<String>,
     /// Whose change of mind the pod waits for.
     pub rejectors: Rejectors,
     pub nomination: Nomination,
@@ -40,8 +41,57 @@ pub struct Unschedulable {
     pub victims: Vec<Arc<PodInfo>>,
     /// What is done about its claims.
     pub relief: Relief,
+    /// Nodes that others could leave, of which extenders say which it is to be.
+    pub offers: Box<[Offer]>,
     /// A plugin has failed: there is no verdict, and the message says why.
     pub failed: bool,
+}
+
+impl Unschedulable {
+    /// With nothing done about it.
+    pub fn new(reasons: String, rejectors: Rejectors) -> Self {
+        Self {
+            words: vec![reasons],
+            rejectors,
+            nomination: Nomination::Clear,
+            victims: Vec::new(),
+            relief: Relief::None,
+            offers: Box::default(),
+            failed: false,
+        }
+    }
+
+    /// As upstream words it in the event and the condition.
+    pub fn message(&self) -> String {
+        match &*self.words {
+            [reasons, attempts @ ..] if !attempts.is_empty() => {
+                format!("{reasons} {}", attempts.join(", "))
+            }
+            words => words.concat(),
+        }
+    }
+
+    /// What preemption has come to.
+    pub fn preempted(&mut self, outcome: Preemption) {
+        match outcome {
+            Preemption::Node { name, victims } => {
+                self.words.truncate(1);
+                self.nomination = Nomination::Node(name);
+                self.victims = victims;
+            }
+            Preemption::NotEligible(why) => {
+                self.words.push(format!("preemption: {why}"));
+                self.nomination = Nomination::Keep;
+            }
+            Preemption::Hopeless(why) => self.words.push(format!("preemption: {why}")),
+            Preemption::Offers(offers) => self.offers = offers.into(),
+            Preemption::Failed(why) => {
+                self.words.truncate(1);
+                self.words.push(format!("preemption: {why}"));
+                self.nomination = Nomination::Keep;
+            }
+        }
+    }
 }
 
 /// Where a pod could go.
@@ -71,6 +121,8 @@ pub enum PostFilter {
     Skip,
     /// Others need not go, for this reason.
     Refuse(&'static str),
+    /// Others may have to go, and extenders have a say in who.
+    Offer,
 }
 
 /// How many nodes gave each reason, worded as upstream does.
@@ -182,14 +234,8 @@ impl Profile {
         draw: &mut dyn FnMut(usize) -> usize,
     ) -> Result<Candidates, Unschedulable> {
         if cluster.node_count() == 0 {
-            return Err(Unschedulable {
-                message: "no nodes available to schedule pods".to_owned(),
-                rejectors: Rejectors::default(),
-                nomination: Nomination::Clear,
-                victims: Vec::new(),
-                relief: Relief::None,
-                failed: false,
-            });
+            let reasons = "no nodes available to schedule pods".to_owned();
+            return Err(Unschedulable::new(reasons, Rejectors::default()));
         }
         let evaluation = evaluations.of(self, pod, cluster);
         let only = evaluation.only.as_ref();
@@ -345,29 +391,20 @@ impl Profile {
         draw: &mut dyn FnMut(usize) -> usize,
     ) -> Unschedulable {
         let nodes = attempt.node_count();
-        let mut message = match &failure.beforehand {
-            Some(words) => format!("0/{nodes} nodes are available: {words}."),
-            None => failure.reasons.message(nodes),
+        let reasons = match (&failure.error, &failure.beforehand) {
+            (Some(error), _) => error.clone(),
+            (None, Some(words)) => format!("0/{nodes} nodes are available: {words}."),
+            (None, None) => failure.reasons.message(nodes),
         };
-        let mut result = Unschedulable {
-            message: String::new(),
-            rejectors,
-            nomination: Nomination::Clear,
-            victims: Vec::new(),
-            relief: Relief::None,
-            failed: false,
-        };
-        if let Some(error) = &failure.error {
-            result.message.clone_from(error);
+        let mut result = Unschedulable::new(reasons, rejectors);
+        if failure.error.is_some() {
             result.failed = true;
             result.nomination = Nomination::Keep;
             return result;
         }
         if post_filter == PostFilter::Skip {
-            result.message = message;
             return result;
         }
-        let mut words: Vec<String> = Vec::new();
         let place = |plugin: &Arc<dyn Plugin>| plugin.name() == dynamic_resources::NAME;
         let reached = self
             .filters
@@ -377,7 +414,7 @@ impl Profile {
         if self.deallocates && failure.beforehand.is_some() && !reached {
             // Upstream's DynamicResources misses what its PreFilter, which was not reached,
             // would have left, and ends PostFilter with these words.
-            result.message = format!("{message} not found");
+            result.words.push("not found".to_owned());
             result.nomination = Nomination::Keep;
             return result;
         }
@@ -394,30 +431,15 @@ impl Profile {
                 (_, Relief::Deallocate(_)) => "deallocation of ResourceClaim completed",
                 (_, Relief::Delete(_)) => "deletion of ResourceClaim completed",
             };
-            words.push(said.to_owned());
+            result.words.push(said.to_owned());
         }
         if let Some(preemption) = &self.preemption {
-            let preempted = match post_filter {
+            result.preempted(match post_filter {
                 PostFilter::Refuse(why) => Preemption::NotEligible(why),
-                _ => preemption.preempt(attempt, failure, draw),
-            };
-            match preempted {
-                Preemption::Node { name, victims } => {
-                    words.clear();
-                    result.nomination = Nomination::Node(name);
-                    result.victims = victims;
-                }
-                Preemption::NotEligible(why) => {
-                    words.push(format!("preemption: {why}"));
-                    result.nomination = Nomination::Keep;
-                }
-                Preemption::Hopeless(why) => words.push(format!("preemption: {why}")),
-            }
+                PostFilter::Offer => preemption.offer(attempt, failure, draw),
+                PostFilter::Run | PostFilter::Skip => preemption.preempt(attempt, failure, draw),
+            });
         }
-        if !words.is_empty() {
-            message.push_str(&format!(" {}", words.join(", ")));
-        }
-        result.message = message;
         result
     }
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use tokio::time::Instant;
 
 use crate::bind::Patch;
-use crate::cycle::{Bounds, Candidates, Decision, Unschedulable};
+use crate::cycle::{Bounds, Candidates, Decision, PostFilter, Unschedulable};
 use crate::extender::{Extender, ExtenderError, Nodes, whole_pod};
 use crate::framework::Rejection;
 use crate::model::PodInfo;
@@ -52,16 +52,17 @@ impl Scheduler {
             }
             Begun::Looked(taken, looked) => (taken, looked),
         };
-        let asked = match looked {
-            Err(verdict) => Ok(Err(verdict)),
-            Ok(named) => self.ask_extenders(&taken.pod, named).await.map(Ok),
+        let decision = match looked {
+            Err(verdict) => Ok(Some(Decision::Unschedulable(verdict))),
+            Ok(named) => (self.ask_extenders(&taken.pod, named).await)
+                .map(|(left, excluded)| self.choose(&taken.pod, &left, excluded)),
         };
-        match asked {
-            Ok(Err(verdict)) => self.settle(taken, Some(Decision::Unschedulable(verdict)), began),
-            Ok(Ok((left, excluded))) => {
-                let decision = self.choose(&taken.pod, &left, excluded);
-                self.settle(taken, decision, began);
+        match decision {
+            Ok(Some(Decision::Unschedulable(verdict))) => {
+                let verdict = self.preempt_extended(&taken.pod, verdict).await;
+                self.settle(taken, Some(Decision::Unschedulable(verdict)), began);
             }
+            Ok(decision) => self.settle(taken, decision, began),
             Err(error) => self.fail(&taken, &error, began),
         }
         (true, None)
@@ -80,7 +81,7 @@ impl Scheduler {
         if taken.pod.group.is_some() {
             return Begun::Member(taken);
         }
-        let looked = survey(state, profile, &taken.pod, HashMap::new());
+        let looked = self.survey(state, profile, &taken.pod, HashMap::new());
         let named = looked.map(|candidates| candidates.named(&state.cache));
         Begun::Looked(taken, named)
     }
@@ -107,7 +108,7 @@ impl Scheduler {
             .filter_map(|(name, why)| Some((state.cache.node_named(&name)?.slot, why)))
             .collect();
         let profile = self.profile(pod)?;
-        survey(state, profile, pod, slots)
+        self.survey(state, profile, pod, slots)
             .err()
             .map(Decision::Unschedulable)
     }
@@ -165,7 +166,7 @@ impl Scheduler {
         if interested.is_empty() {
             return Ok((named, Vec::new()));
         }
-        let whole = interested.iter().any(|e| e.wants_nodes());
+        let whole = interested.iter().any(|e| e.wants_objects());
         let names = named.iter().map(|(name, _)| name.clone()).collect();
         let mut nodes = Nodes::new(names, whole, self.binder.client()).await?;
         let object = whole_pod(self.binder.client(), pod).await?;
@@ -199,24 +200,20 @@ impl Scheduler {
         }
         Ok((left, excluded))
     }
-}
 
-fn survey(
-    state: &mut State,
-    profile: &Profile,
-    pod: &Arc<PodInfo>,
-    excluded: HashMap<usize, Rejection>,
-) -> Result<Candidates, Unschedulable> {
-    let mut draw = draw;
-    profile.survey(
-        pod,
-        &state.cache,
-        &mut state.evaluations,
-        &mut state.start,
-        Bounds {
+    fn survey(
+        &self,
+        state: &mut State,
+        profile: &Profile,
+        pod: &Arc<PodInfo>,
+        excluded: HashMap<usize, Rejection>,
+    ) -> Result<Candidates, Unschedulable> {
+        let bounds = Bounds {
             excluded,
-            ..Bounds::default()
-        },
-        &mut draw,
-    )
+            within: None,
+            post_filter: self.post_filter(pod, PostFilter::Run),
+        };
+        let (evaluations, start) = (&mut state.evaluations, &mut state.start);
+        profile.survey(pod, &state.cache, evaluations, start, bounds, &mut draw)
+    }
 }

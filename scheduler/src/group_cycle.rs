@@ -10,7 +10,6 @@ use tokio::time::Instant;
 
 use crate::bind::{GroupCondition, Preemptor};
 use crate::cycle::{Nomination, Unschedulable};
-use crate::framework::Relief;
 use crate::groups::Told;
 use crate::groups::decision::{self, Decision, UNSCHEDULABLE};
 use crate::groups::preemption::Victims;
@@ -274,14 +273,9 @@ fn promise(
 }
 
 fn unschedulable(message: String, nomination: Nomination) -> Unschedulable {
-    Unschedulable {
-        message,
-        rejectors: Rejectors::default(),
-        nomination,
-        victims: Vec::new(),
-        relief: Relief::None,
-        failed: false,
-    }
+    let mut verdict = Unschedulable::new(message, Rejectors::default());
+    verdict.nomination = nomination;
+    verdict
 }
 
 /// What the group's condition is to say.

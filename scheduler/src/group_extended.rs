@@ -73,7 +73,7 @@ impl Scheduler {
         with_bench(&mut guard, |bench| {
             let placements = placed.then_some(&*placements);
             let chosen = decision::settle(profile, bench, group, placements, trials, pods);
-            // Extenders are not asked who else could leave.
+            // Extenders are not asked who could leave for all of the group.
             decision::with_preemption(profile, bench, group, pods, chosen)
         })
     }
@@ -102,6 +102,25 @@ impl Scheduler {
 
     /// The decision for one pod; the error says which extender failed.
     async fn decide_member(
+        &self,
+        profile: &Profile,
+        pod: &Arc<PodInfo>,
+        limits: Limits<'_>,
+    ) -> Result<OfPod, String> {
+        let limits = Limits {
+            post_filter: self.post_filter(pod, limits.post_filter),
+            ..limits
+        };
+        match self.look_for_node(profile, pod, limits).await? {
+            OfPod::Unschedulable(verdict) => {
+                let verdict = self.preempt_extended(pod, verdict).await;
+                Ok(OfPod::Unschedulable(verdict))
+            }
+            node => Ok(node),
+        }
+    }
+
+    async fn look_for_node(
         &self,
         profile: &Profile,
         pod: &Arc<PodInfo>,

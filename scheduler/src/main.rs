@@ -8,6 +8,7 @@ mod courier;
 mod cycle;
 mod evaluation;
 mod extended;
+mod extended_preemption;
 mod extender;
 mod follow;
 mod framework;

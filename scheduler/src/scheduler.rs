@@ -233,7 +233,7 @@ impl Scheduler {
                 Err(why) => self.no_verdict(state, &taken, why, began),
             },
             Decision::Unschedulable(verdict) if verdict.failed => {
-                self.no_verdict(state, &taken, verdict.message, began);
+                self.no_verdict(state, &taken, verdict.message(), began);
             }
             Decision::Unschedulable(verdict) => {
                 if profile.preemption.is_some() {

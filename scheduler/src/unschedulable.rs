@@ -57,7 +57,7 @@ impl Scheduler {
         began: Instant,
     ) -> Effects {
         let mut effects = Effects {
-            message: verdict.message,
+            message: verdict.message(),
             rejectors: verdict.rejectors,
             nominated: None,
             node: "".into(),

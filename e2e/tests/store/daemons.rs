@@ -2,7 +2,7 @@
 
 use e2e::stand::process::Process;
 use e2e::stand::{Stand, free_ports};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::bin;
 
@@ -44,11 +44,17 @@ pub fn manager(stand: &Stand, name: &str, more: &[&str]) -> Process {
 
 /// A scheduler that leads whoever else does.
 pub fn scheduler(stand: &Stand, name: &str) -> Process {
+    scheduler_with(stand, name, &[])
+}
+
+/// A scheduler with extenders.
+pub fn scheduler_with(stand: &Stand, name: &str, extenders: &[Value]) -> Process {
     let config = stand.home().join(format!("{name}.yaml"));
     let content = json!({
         "apiVersion": "kubescheduler.config.k8s.io/v1", "kind": "KubeSchedulerConfiguration",
         "clientConnection": {"kubeconfig": kubeconfig(stand), "qps": 1000, "burst": 1000},
         "leaderElection": {"leaderElect": false},
+        "extenders": extenders,
     });
     std::fs::write(&config, content.to_string()).unwrap();
     let mut flags = serving(stand, name).to_vec();

@@ -154,9 +154,6 @@ impl KubeSchedulerConfiguration {
                     extender.weight
                 );
             }
-            if !extender.preempt_verb.is_empty() {
-                bail!("extenders[{i}].preemptVerb is not available in this build");
-            }
             let mut seen: Vec<&str> = Vec::new();
             for resource in &extender.managed_resources {
                 if seen.contains(&resource.name.as_str()) {

@@ -78,7 +78,7 @@ impl Stand {
                 self.cluster.assume(pod, &node);
                 Ok(node.into())
             }
-            (_, Decision::Unschedulable(verdict)) => Err(verdict.message),
+            (_, Decision::Unschedulable(verdict)) => Err(verdict.message()),
         }
     }
 }
@@ -400,7 +400,7 @@ fn the_least_important_leave() {
         panic!("both nodes are full")
     };
     assert_eq!(
-        verdict.message,
+        verdict.message(),
         "0/2 nodes are available: 2 Insufficient cpu."
     );
     assert_eq!(verdict.nomination, Nomination::Node("n1".into()));

@@ -202,7 +202,11 @@ impl World {
         let candidates = survey.map_err(|verdict| {
             let victims = verdict.victims.iter().map(|v| v.key.name());
             let victims: Vec<&str> = victims.collect();
-            format!("{}: {:?}, {victims:?}", verdict.message, verdict.nomination)
+            format!(
+                "{}: {:?}, {victims:?}",
+                verdict.message(),
+                verdict.nomination
+            )
         })?;
         let totals = candidates
             .totals

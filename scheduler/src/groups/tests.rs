@@ -152,7 +152,7 @@ fn words(decision: &Decision) -> Vec<String> {
                 let victims = verdict.victims.iter().map(|v| v.key.name());
                 format!("after {}", victims.collect::<Vec<_>>().join(" "))
             }
-            Outcome::Unschedulable(verdict) => verdict.message.clone(),
+            Outcome::Unschedulable(verdict) => verdict.message(),
             Outcome::Failed(why) => format!("failed: {why}"),
         })
         .collect()

@@ -90,7 +90,9 @@ impl Running {
         decision: Decision,
     ) -> bool {
         let outcome = match decision {
-            Decision::Unschedulable(verdict) if verdict.failed => Outcome::Failed(verdict.message),
+            Decision::Unschedulable(verdict) if verdict.failed => {
+                Outcome::Failed(verdict.message())
+            }
             Decision::Node(node) => match self.assume(profile, cache, pod, &node, true) {
                 Ok(waits) => Outcome::Fits { node, waits },
                 Err(why) => Outcome::Failed(why),

@@ -40,6 +40,34 @@ pub enum Preemption {
     NotEligible(&'static str),
     /// Nobody's going away would help.
     Hopeless(String),
+    /// Any of these would do: extenders have a say.
+    Offers(Vec<Offer>),
+    /// There is no telling.
+    Failed(String),
+}
+
+/// A node that pods could leave for another one.
+#[derive(Debug, Clone)]
+pub struct Offer {
+    pub node: Box<str>,
+    /// From the most important one to the least.
+    pub victims: Vec<Arc<PodInfo>>,
+    /// How many of them leave against their budget.
+    pub violations: usize,
+}
+
+impl Preemption {
+    /// The offer that does the least harm.
+    pub fn best_of(offers: Vec<Offer>) -> Self {
+        let harm = |offer: &Offer| harm(&offer.victims, offer.violations);
+        match offers.into_iter().min_by_key(harm) {
+            Some(Offer { node, victims, .. }) => Preemption::Node {
+                name: node,
+                victims,
+            },
+            None => Preemption::NotEligible("no candidate node for preemption"),
+        }
+    }
 }
 
 /// A node, and who would have to leave it.
@@ -143,9 +171,41 @@ impl DefaultPreemption {
         failure: &Failure,
         draw: &mut dyn FnMut(usize) -> usize,
     ) -> Preemption {
-        if let Err(why) = eligible(attempt, failure) {
-            return Preemption::NotEligible(why);
+        let candidates = match self.candidates(attempt, failure, draw) {
+            Ok(candidates) => candidates,
+            Err(why) => return why,
+        };
+        let candidates = candidates.iter().filter_map(succeeded);
+        let best = candidates.min_by_key(|candidate| candidate.harm);
+        let best = best.and_then(|candidate| candidate.offer(attempt.cluster));
+        Preemption::best_of(best.into_iter().collect())
+    }
+
+    /// The same where it is for others to say which of the nodes it is.
+    pub fn offer(
+        &self,
+        attempt: &Attempt<'_>,
+        failure: &Failure,
+        draw: &mut dyn FnMut(usize) -> usize,
+    ) -> Preemption {
+        match self.candidates(attempt, failure, draw) {
+            Ok(candidates) => Preemption::Offers(
+                (candidates.iter().filter_map(succeeded))
+                    .filter_map(|candidate| candidate.offer(attempt.cluster))
+                    .collect(),
+            ),
+            Err(why) => why,
         }
+    }
+
+    /// Nodes that would do, one at least.
+    fn candidates(
+        &self,
+        attempt: &Attempt<'_>,
+        failure: &Failure,
+        draw: &mut dyn FnMut(usize) -> usize,
+    ) -> Result<Vec<Arc<Trial>>, Preemption> {
+        eligible(attempt, failure).map_err(Preemption::NotEligible)?;
         let cluster = attempt.cluster;
         let potential = potential(attempt, failure);
         let mut reasons = Reasons::default();
@@ -180,24 +240,30 @@ impl DefaultPreemption {
                 }
             }
         }
-        let candidates = candidates
-            .iter()
-            .filter_map(|trial| trial.as_ref().as_ref().ok());
-        let Some(best) = candidates.min_by_key(|candidate| candidate.harm) else {
+        if candidates.is_empty() {
             let others = Rejection::unresolvable("Preemption is not helpful for scheduling");
             reasons.add(&others, cluster.node_count() - tried);
-            return Preemption::Hopeless(reasons.message(cluster.node_count()));
-        };
-        match cluster.node(best.slot) {
-            Some(node) => Preemption::Node {
-                name: node.name.clone(),
-                // As they are by now: their statuses may have changed since the trial.
-                victims: (best.victims.iter())
-                    .map(|victim| Arc::clone(cluster.pod(&victim.key).unwrap_or(victim)))
-                    .collect(),
-            },
-            None => unreachable!("candidates are nodes"),
+            let message = reasons.message(cluster.node_count());
+            return Err(Preemption::Hopeless(message));
         }
+        Ok(candidates)
+    }
+}
+
+fn succeeded(trial: &Arc<Trial>) -> Option<&Candidate> {
+    trial.as_ref().as_ref().ok()
+}
+
+impl Candidate {
+    fn offer(&self, cluster: &Cache) -> Option<Offer> {
+        Some(Offer {
+            node: cluster.node(self.slot)?.name.clone(),
+            // As they are by now: their statuses may have changed since the trial.
+            victims: (self.victims.iter())
+                .map(|victim| Arc::clone(cluster.pod(&victim.key).unwrap_or(victim)))
+                .collect(),
+            violations: self.violations,
+        })
     }
 }
 

@@ -116,7 +116,7 @@ impl Stand {
                 self.cluster.assume(pod, &node);
                 Ok((node.into(), plan))
             }
-            Decision::Unschedulable(verdict) => Err(verdict.message),
+            Decision::Unschedulable(verdict) => Err(verdict.message()),
         }
     }
 }
