@@ -31,7 +31,6 @@ mod node;
 mod objects;
 pub(crate) mod pem;
 mod pod;
-mod pod_group;
 mod pod_parts;
 mod pod_status;
 mod pod_update;
@@ -53,6 +52,7 @@ mod volume;
 mod volume_source;
 mod webhooks;
 mod windows;
+mod workload;
 
 pub use service::addresses as service_addresses;
 
@@ -104,7 +104,7 @@ const RULES: &[&[Rules]] = &[
     node::RULES,
     objects::RULES,
     pod::RULES,
-    pod_group::RULES,
+    workload::RULES,
     policies::RULES,
     quota::RULES,
     rbac::RULES,
@@ -136,7 +136,9 @@ fn created(group: &str, kind: &str) -> fn(&At<'_>, &mut ErrorList) {
         ("", "PersistentVolumeClaim") => {
             |claim, errors| storage::claim_created(&claim.get("spec"), errors)
         }
+        ("scheduling.k8s.io", "PodGroup") => workload::group_created,
         ("scheduling.k8s.io", "PriorityClass") => objects::priority_class_created,
+        ("scheduling.k8s.io", "Workload") => workload::created,
         ("networking.k8s.io", "ServiceCIDR") => networking::service_cidr_created,
         ("storage.k8s.io", "CSIDriver") => classes::driver_created,
         _ => anything,

@@ -10,8 +10,8 @@ use super::at::At;
 use super::container::{self, Role};
 use super::volume::{self, Volumes};
 use super::{
-    Rules, any_update, app_armor, env, metadata, pod_group, pod_status, pod_update, required,
-    requirements, sysctls, windows,
+    Rules, any_update, app_armor, env, metadata, pod_status, pod_update, required, requirements,
+    sysctls, windows, workload,
 };
 
 pub(super) const RULES: &[Rules] = &[
@@ -133,7 +133,7 @@ fn spec(spec: &At<'_>, is_pod: bool, errors: &mut ErrorList) {
     affinity(&spec.get("affinity"), errors);
     dns_config(spec, errors);
     gates(spec, errors);
-    pod_group::of_pod(spec, errors);
+    workload::of_pod(spec, errors);
     spread(&spec.get("topologySpreadConstraints"), errors);
     for (field, rule) in [
         (
