@@ -270,6 +270,34 @@ async fn an_update_needs_the_revision_it_saw() {
     );
 }
 
+/// So storage version migration has an object stored anew (KEP-4192).
+#[tokio::test]
+async fn an_apply_by_uid_makes_nothing() {
+    let (_namespace, api) = config_maps("apply-uid").await;
+    let touch = |uid: &str| {
+        Patch::Apply(json!({
+            "apiVersion": "v1", "kind": "ConfigMap", "metadata": {"uid": uid},
+        }))
+    };
+    let parameters = PatchParams::apply("toucher");
+    let there = api
+        .create(&PostParams::default(), &config_map("there"))
+        .await
+        .unwrap()
+        .metadata;
+    let (uid, revision) = (there.uid.unwrap(), there.resource_version);
+
+    let touched = api.patch("there", &parameters, &touch(&uid)).await.unwrap();
+    assert_eq!(touched.metadata.resource_version, revision);
+
+    let gone = api.patch("gone", &parameters, &touch(&uid)).await;
+    let Err(kube::Error::Api(status)) = gone else {
+        panic!("made anew: {gone:?}");
+    };
+    assert_eq!((status.code, status.reason.as_str()), (409, "Conflict"));
+    assert!(api.get_opt("gone").await.unwrap().is_none());
+}
+
 #[tokio::test]
 async fn preconditions_hold_for_deletes() {
     let (_namespace, api) = config_maps("precondition").await;
