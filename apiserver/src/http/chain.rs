@@ -79,7 +79,7 @@ impl Chain {
         request: Request<Incoming>,
     ) -> Response<Body> {
         let (mut parts, incoming) = request.into_parts();
-        let http2 = parts.version == Version::HTTP_2;
+        let version = parts.version;
         let upgrade = parts.extensions.remove::<hyper::upgrade::OnUpgrade>();
         let audit_id = self.audit_id(&parts.headers);
         if let Some(mut response) = self.stop.turn_away(&parts) {
@@ -124,9 +124,7 @@ impl Chain {
                 })
             }
         };
-        if http2 && let Some(unread) = request.body.take() {
-            drain(unread).await;
-        }
+        let goes_on = request.finish_reading(version).await;
         let mut response = outcome.unwrap_or_else(|status| self.failed(&status, &request, &fate));
         let headers = response.headers_mut();
         headers.insert(AUDIT_ID, audit_id);
@@ -136,7 +134,9 @@ impl Chain {
         headers
             .entry(header::CACHE_CONTROL)
             .or_insert(HeaderValue::from_static("no-cache, private"));
-        if http2 && (self.closes_on_nobody && request.of_nobody || self.is_last()) {
+        let http2 = version == Version::HTTP_2;
+        let is_last = http2 && (self.closes_on_nobody && request.of_nobody || self.is_last());
+        if is_last || !goes_on {
             headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
         for warning in warnings::headers(&given.take()) {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderMap, Method, Uri, header};
+use http::{HeaderMap, Method, Uri, Version, header};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::body::{Body as _, Incoming};
 use hyper::upgrade::OnUpgrade;
@@ -97,18 +97,46 @@ impl RequestContext {
 
 /// Reads on what nobody wants, for a while: to a client that is still writing when the connection
 /// closes, or the stream of HTTP/2 (curl 7), the answer is lost.
-pub async fn drain(mut body: Incoming) {
-    const MOST: usize = 64 << 20;
+pub async fn drain(body: Incoming) {
+    discard(body, 64 << 20).await;
+}
+
+/// Reads on what nobody wants, up to `most` bytes and for a while; whether that was all.
+async fn discard(mut body: Incoming, most: u64) -> bool {
     const PATIENCE: Duration = Duration::from_secs(2);
     let all = async {
         let mut read = 0;
-        while let Some(Ok(frame)) = body.frame().await {
-            read += frame.data_ref().map_or(0, |data| data.len());
-            if read > MOST {
-                return;
+        while let Some(frame) = body.frame().await {
+            let Ok(frame) = frame else {
+                return false;
+            };
+            read += frame.data_ref().map_or(0, |data| data.len() as u64);
+            if read > most {
+                return false;
             }
         }
+        true
     };
     // Who is slower than that waits for no answer.
-    let _ = tokio::time::timeout(PATIENCE, all).await;
+    let all = tokio::time::timeout(PATIENCE, all).await;
+    all.unwrap_or(false)
+}
+
+impl RequestContext {
+    /// Reads what is left of the body, before the answer; whether another request may follow on
+    /// the connection.
+    pub async fn finish_reading(&mut self, version: Version) -> bool {
+        /// More is not worth a connection (Go's net/http).
+        const MOST: u64 = 256 << 10;
+        let Some(unread) = self.body.take().filter(|body| !body.is_end_stream()) else {
+            return true;
+        };
+        if version == Version::HTTP_2 {
+            drain(unread).await;
+            return true;
+        }
+        // To ask for the body only now would be to invite the client to send it.
+        let invited = !self.headers.contains_key(header::EXPECT);
+        invited && unread.size_hint().lower() <= MOST && discard(unread, MOST).await
+    }
 }

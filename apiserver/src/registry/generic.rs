@@ -283,9 +283,14 @@ const TRAITS: &[Traits] = &[
         .returns_deleted()
         .keeps_meta(),
     of("resource.k8s.io", "resourceclaimtemplates").returns_deleted(),
+    of("resource.k8s.io", "resourcepoolstatusrequests")
+        .conditional_update()
+        .returns_deleted()
+        .keeps_meta(),
     of("resource.k8s.io", "resourceslices")
         .generation()
         .returns_deleted(),
+    of("scheduling.k8s.io", "podgroups").keeps_meta(),
     of("scheduling.k8s.io", "priorityclasses").first_generation(),
     of("storage.k8s.io", "csidrivers")
         .continued_generation()
@@ -611,16 +616,22 @@ mod tests {
 
     #[test]
     fn a_status_that_keeps_metadata_does() {
-        let (attachments, user) = (generic("storage.k8s.io", "volumeattachments"), user());
-        let old = json!({"metadata": {"labels": {"a": "b"}, "resourceVersion": "1"}});
-        let mut new = json!({"metadata": {"annotations": {"c": "d"}, "resourceVersion": "2"},
-                             "status": {"attached": true}});
-        attachments.prepare_update(&context(&user, "status"), &mut new, &old);
-        assert_eq!(
-            new,
-            json!({"metadata": {"labels": {"a": "b"}, "resourceVersion": "2"},
-                   "status": {"attached": true}})
-        );
+        let user = user();
+        for (group, plural) in [
+            ("resource.k8s.io", "resourcepoolstatusrequests"),
+            ("scheduling.k8s.io", "podgroups"),
+            ("storage.k8s.io", "volumeattachments"),
+        ] {
+            let old = json!({"metadata": {"labels": {"a": "b"}, "finalizers": ["example.com/a"],
+                                          "resourceVersion": "1"}});
+            let mut new = json!({"metadata": {"annotations": {"c": "d"}, "resourceVersion": "2"},
+                                 "status": {"conditions": []}});
+            let mut kept = old.clone();
+            kept["metadata"]["resourceVersion"] = json!("2");
+            kept["status"] = new["status"].clone();
+            generic(group, plural).prepare_update(&context(&user, "status"), &mut new, &old);
+            assert_eq!(new, kept, "{plural}");
+        }
     }
 
     #[test]

@@ -15,6 +15,7 @@ mod extenders;
 mod freshness;
 mod full;
 mod leaders;
+mod refusals;
 mod upgrade;
 
 use std::path::{Path, PathBuf};

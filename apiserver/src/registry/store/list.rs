@@ -193,7 +193,10 @@ impl Store {
         options: &ListOptions,
     ) -> Result<Listed, Status> {
         let resource = self.group_resource();
-        let (at, start) = place(selection, options)?;
+        let of_one = selection
+            .selector
+            .is_of_one(self.cache.definition().namespaced);
+        let (at, start) = place(selection, of_one, options)?;
         let query = ListQuery {
             selector: &selection.selector,
             at,
@@ -257,8 +260,13 @@ impl Store {
 }
 
 /// Which state a list shows and where in it the page begins
-/// (Kubernetes API concepts, "Semantics for get and list").
-fn place(selection: &Selection, options: &ListOptions) -> Result<(At, String), Status> {
+/// (Kubernetes API concepts, "Semantics for get and list"). `of_one`: one object is listed by its
+/// name.
+fn place(
+    selection: &Selection,
+    of_one: bool,
+    options: &ListOptions,
+) -> Result<(At, String), Status> {
     if !options.continue_token.is_empty() {
         if !matches!(options.resource_version.as_str(), "" | "0") {
             return Err(Status::bad_request(
@@ -288,7 +296,8 @@ fn place(selection: &Selection, options: &ListOptions) -> Result<(At, String), S
         (_, 0) => At::Any,
         (Some(Match::Exact), n) => At::Exact(n),
         (Some(Match::NotOlderThan), n) => At::NotOlderThan(n),
-        (None, n) if options.limit > 0 => At::Exact(n),
+        // What is not paged through need not be as it was on the first page.
+        (None, n) if options.limit > 0 && !of_one => At::Exact(n),
         (None, n) => At::NotOlderThan(n),
     };
     Ok((at, String::new()))
@@ -387,15 +396,16 @@ mod tests {
 
     #[test]
     fn versions_choose_the_state() {
-        let at = |rv: &str, version_match, limit| {
+        let of = |of_one, rv: &str, version_match, limit| {
             let options = ListOptions {
                 resource_version: rv.into(),
                 version_match,
                 limit,
                 ..Default::default()
             };
-            place(&selection(""), &options).unwrap().0
+            place(&selection(""), of_one, &options).unwrap().0
         };
+        let at = |rv, version_match, limit| of(false, rv, version_match, limit);
         assert_eq!(at("", None, 0), At::Latest);
         assert_eq!(at("0", None, 0), At::Any);
         assert_eq!(at("0", Some(Match::NotOlderThan), 5), At::Any);
@@ -405,6 +415,8 @@ mod tests {
         assert_eq!(at("7", None, 5), At::Exact(7));
         assert_eq!(at("7", Some(Match::Exact), 0), At::Exact(7));
         assert_eq!(at("7", Some(Match::NotOlderThan), 5), At::NotOlderThan(7));
+        assert_eq!(of(true, "7", None, 5), At::NotOlderThan(7));
+        assert_eq!(of(true, "7", Some(Match::Exact), 5), At::Exact(7));
     }
 
     #[test]
@@ -414,12 +426,15 @@ mod tests {
             continue_token: token,
             ..Default::default()
         };
-        let (at, start) = place(&selection("ns"), &options).unwrap();
+        let (at, start) = place(&selection("ns"), false, &options).unwrap();
         assert_eq!((at, start.as_str()), (At::Exact(9), "ns/a\0"));
         let versioned = ListOptions {
             resource_version: "4".into(),
             ..options
         };
-        assert_eq!(place(&selection("ns"), &versioned).unwrap_err().code, 400);
+        assert_eq!(
+            place(&selection("ns"), false, &versioned).unwrap_err().code,
+            400
+        );
     }
 }

@@ -85,6 +85,17 @@ impl Selector {
         })
     }
 
+    /// Whether it can select one object at most, whose key it says.
+    pub fn is_of_one(&self, namespaced: bool) -> bool {
+        let says = |field| {
+            self.fields
+                .iter()
+                .any(|term| term.equals && term.field == field)
+        };
+        let named = !self.name.is_empty() || says(FieldRef::Name);
+        named && (!namespaced || !self.namespace.is_empty() || says(FieldRef::Namespace))
+    }
+
     pub fn matches(&self, object: &Object) -> bool {
         (self.namespace.is_empty() || object.namespace() == self.namespace)
             && (self.name.is_empty() || object.name() == self.name)
