@@ -101,6 +101,14 @@ impl Rest for Scale {
                 let entries = managed::scale_entries(workload);
                 set(meta_mut(&mut before), "managedFields", entries);
                 let mut scale = change(Some(&before))?;
+                // The path says it where the object does not.
+                if meta(&scale).namespace().is_empty() {
+                    set(
+                        meta_mut(&mut scale),
+                        "namespace",
+                        Some(json!(target.namespace)),
+                    );
+                }
                 if !target.apply {
                     target.fields.note(Some(&before), &mut scale, now);
                 }

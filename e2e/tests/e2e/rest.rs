@@ -299,6 +299,41 @@ async fn an_apply_by_uid_makes_nothing() {
 }
 
 #[tokio::test]
+async fn a_scale_is_of_the_namespace_in_the_path() {
+    let namespace = Namespace::new("scale");
+    let client = client().await;
+    let path = format!(
+        "/api/v1/namespaces/{}/replicationcontrollers",
+        namespace.name
+    );
+    let controller = json!({
+        "metadata": {"name": "none"},
+        "spec": {
+            "replicas": 0, "selector": {"app": "none"},
+            "template": {
+                "metadata": {"labels": {"app": "none"}},
+                "spec": {"containers": [{"name": "c", "image": "registry.example/pause:1"}]},
+            },
+        },
+    });
+    let request = |method: &str, path: &str, body: &Value| {
+        Request::builder()
+            .method(method)
+            .uri(path)
+            .header("Content-Type", "application/json")
+            .body(body.to_string().into_bytes())
+            .expect("a request")
+    };
+    let (code, made) = send(&client, request("POST", &path, &controller)).await;
+    assert_eq!(code, 201, "{made}");
+    let scale = json!({"metadata": {"name": "none"}, "spec": {"replicas": 0}});
+    let put = request("PUT", &format!("{path}/none/scale"), &scale);
+    let (code, scale) = send(&client, put).await;
+    assert_eq!(code, 200, "{scale}");
+    assert_eq!(scale["metadata"]["namespace"], *namespace.name);
+}
+
+#[tokio::test]
 async fn preconditions_hold_for_deletes() {
     let (_namespace, api) = config_maps("precondition").await;
     let one = api
