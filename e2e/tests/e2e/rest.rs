@@ -169,6 +169,28 @@ async fn a_watch_goes_on_where_the_list_was() {
 }
 
 #[tokio::test]
+async fn a_watch_says_how_far_it_has_come_before_it_ends() {
+    let (_namespace, api) = config_maps("last-bookmark").await;
+    let list = api.list(&ListParams::default()).await.unwrap();
+    let began = list.metadata.resource_version.unwrap();
+    let parameters = WatchParams::default()
+        .fields("metadata.name=nobody")
+        .timeout(4);
+    let watch = api.watch(&parameters, &began).await.unwrap();
+    let other = api
+        .create(&PostParams::default(), &config_map("other"))
+        .await
+        .unwrap();
+    let written = other.metadata.resource_version.unwrap();
+    let events: Vec<_> = watch.collect().await;
+    let Some(Ok(WatchEvent::Bookmark(bookmark))) = events.last() else {
+        panic!("no bookmark: {events:?}");
+    };
+    let revision = |text: &str| text.parse::<u64>().unwrap();
+    assert!(revision(&bookmark.metadata.resource_version) >= revision(&written));
+}
+
+#[tokio::test]
 async fn a_watch_can_begin_with_everything() {
     let (namespace, api) = config_maps("initial").await;
     api.create(&PostParams::default(), &config_map("there"))

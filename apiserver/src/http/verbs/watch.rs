@@ -3,7 +3,7 @@
 
 use std::collections::VecDeque;
 use std::future::Future;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
@@ -36,6 +36,9 @@ use crate::storage::cache::{Object, WatchItem, Watcher};
 
 /// A watcher gives way to others after so many events.
 const MOST_AT_ONCE: usize = 64;
+/// So long before its time is over a watch says how far it has come, so that the next one can
+/// begin there.
+const LAST_BOOKMARK: Duration = Duration::from_secs(2);
 
 pub(super) async fn watch(
     chain: &Chain,
@@ -79,9 +82,19 @@ pub(super) async fn watch(
         headers_sent: false,
     };
     let stop = chain.stop.clone();
+    let marker = options.allow_bookmarks.then(|| watcher.marker());
     let over = async move {
         // The server stops, or the watch has lasted long enough.
-        let _ = tokio::time::timeout(timeout, stop.begun()).await;
+        let mut stops = pin!(stop.begun());
+        let mut left = timeout;
+        if let (Some(marker), Some(before)) = (marker, timeout.checked_sub(LAST_BOOKMARK)) {
+            if tokio::time::timeout(before, &mut stops).await.is_ok() {
+                return;
+            }
+            marker.mark();
+            left = LAST_BOOKMARK;
+        }
+        let _ = tokio::time::timeout(left, stops).await;
     };
     if websocket::is_asked_for(&request.headers) {
         let events = messages(watcher, writer).take_until(over);

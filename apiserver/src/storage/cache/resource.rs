@@ -624,6 +624,12 @@ impl ResourceCache {
         state.watchers.bookmark(revision);
     }
 
+    /// Sends one watcher a bookmark.
+    pub(super) fn mark(&self, channel: &Channel) {
+        let state = self.state.read();
+        channel.bookmark(self.revision(&state));
+    }
+
     /// Drops what has become old: history, and indexes that nobody uses.
     pub(super) fn sweep(&self, history_before: Instant) {
         let least = self.shared.options.history_least;

@@ -454,6 +454,12 @@ async fn bookmarks_tell_the_revision() {
     let revision = rig.put("ns/b", "v=2").await;
     tokio::time::sleep(Duration::from_secs(200)).await;
     assert_eq!(ready(&mut watch), [format!("b@{revision}")]);
+    // Or when they are asked for.
+    let revision = rig.put("ns/b", "v=3").await;
+    let seen = At::NotOlderThan(revision);
+    rig.list(&rig.select("none", "", ""), seen).await.unwrap();
+    watch.marker().mark();
+    assert_eq!(ready(&mut watch), [format!("b@{revision}")]);
 }
 
 #[tokio::test(start_paused = true)]

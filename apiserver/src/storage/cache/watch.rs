@@ -44,7 +44,27 @@ pub struct Watcher {
     pub(super) ended: bool,
 }
 
+/// Asks for bookmarks of one watch.
+pub struct Marker {
+    resource: Arc<ResourceCache>,
+    channel: Arc<Channel>,
+}
+
+impl Marker {
+    /// Has a bookmark follow what is queued.
+    pub fn mark(&self) {
+        self.resource.mark(&self.channel);
+    }
+}
+
 impl Watcher {
+    pub fn marker(&self) -> Marker {
+        Marker {
+            resource: self.resource.clone(),
+            channel: self.channel.clone(),
+        }
+    }
+
     /// How many get the same changes, to judge by the last one of the resource.
     pub fn fan_out(&self) -> usize {
         self.resource.told()

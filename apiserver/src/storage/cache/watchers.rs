@@ -149,7 +149,7 @@ impl Channel {
         Offer::Taken
     }
 
-    fn bookmark(&self, revision: Revision) {
+    pub(super) fn bookmark(&self, revision: Revision) {
         if revision <= self.after {
             return;
         }
