@@ -188,10 +188,6 @@ pub const CONTROLLERS: &[Descriptor] = &[
         c::ttlafterfinished::start,
     ),
     absent(
-        "service-ca-certificate-publisher-controller",
-        "service-ca-cert-publisher",
-    ),
-    absent(
         "kube-apiserver-serving-clustertrustbundle-publisher-controller",
         "",
     ),
