@@ -14,6 +14,8 @@ pub struct Descriptor {
     /// The name it had before v1.29, which flags still take.
     pub alias: Option<&'static str>,
     pub on_by_default: bool,
+    /// Features that must all be on.
+    pub gates: &'static [&'static str],
     /// `None`: we do not have it yet.
     pub start: Option<Start>,
 }
@@ -23,6 +25,7 @@ const fn ours(name: &'static str, alias: &'static str, start: Start) -> Descript
         name,
         alias: if alias.is_empty() { None } else { Some(alias) },
         on_by_default: true,
+        gates: &[],
         start: Some(start),
     }
 }
@@ -32,6 +35,7 @@ const fn absent(name: &'static str, alias: &'static str) -> Descriptor {
         name,
         alias: if alias.is_empty() { None } else { Some(alias) },
         on_by_default: true,
+        gates: &[],
         start: None,
     }
 }
@@ -39,6 +43,13 @@ const fn absent(name: &'static str, alias: &'static str) -> Descriptor {
 const fn off(descriptor: Descriptor) -> Descriptor {
     Descriptor {
         on_by_default: false,
+        ..descriptor
+    }
+}
+
+const fn gated(gates: &'static [&'static str], descriptor: Descriptor) -> Descriptor {
+    Descriptor {
+        gates,
         ..descriptor
     }
 }
@@ -126,10 +137,13 @@ pub const CONTROLLERS: &[Descriptor] = &[
         "csrcleaner",
         c::certificates::start_cleaner,
     ),
-    ours(
-        "podcertificaterequest-cleaner-controller",
-        "",
-        c::certificates::start_pod_certificate_cleaner,
+    gated(
+        &["PodCertificateRequest"],
+        ours(
+            "podcertificaterequest-cleaner-controller",
+            "",
+            c::certificates::start_pod_certificate_cleaner,
+        ),
     ),
     ours("ttl-controller", "ttl", c::ttl::start),
     off(ours(
@@ -177,10 +191,13 @@ pub const CONTROLLERS: &[Descriptor] = &[
         "pv-protection",
         c::pvprotection::start,
     ),
-    ours(
-        "podgroup-protection-controller",
-        "",
-        c::podgroupprotection::start,
+    gated(
+        &["GenericWorkload"],
+        ours(
+            "podgroup-protection-controller",
+            "",
+            c::podgroupprotection::start,
+        ),
     ),
     ours(
         "ttl-after-finished-controller",

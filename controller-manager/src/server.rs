@@ -111,9 +111,18 @@ pub async fn run(options: Options, stop: CancellationToken) -> anyhow::Result<()
 async fn run_controllers(context: &Context) -> anyhow::Result<()> {
     let mut runs = Vec::new();
     let mut absent = Vec::new();
+    let gates = &context.options.generic.feature_gates;
     for controller in CONTROLLERS {
         if !context.options.is_enabled(controller) {
             tracing::debug!(controller = controller.name, "controller is disabled");
+            continue;
+        }
+        if !controller.gates.iter().all(|gate| gates.enabled(gate)) {
+            tracing::info!(
+                controller = controller.name,
+                requiredFeatureGates = controller.gates.join(","),
+                "Controller is disabled by a feature gate"
+            );
             continue;
         }
         let Some(start) = controller.start else {

@@ -89,14 +89,6 @@ pub fn start_cleaner(ctx: &Context) -> anyhow::Result<Option<Run>> {
 
 /// Sets the cleaner of PodCertificateRequests up (KEP-4317).
 pub fn start_pod_certificate_cleaner(ctx: &Context) -> anyhow::Result<Option<Run>> {
-    if !ctx
-        .options
-        .generic
-        .feature_gates
-        .enabled("PodCertificateRequest")
-    {
-        return Ok(None);
-    }
     let client = ctx.client("podcertificaterequestcleaner")?;
     let requests = ctx.informer::<PodCertificateRequest>();
     let api: Api<PodCertificateRequest> = Api::all(&client);

@@ -22,11 +22,8 @@ struct Controller {
     queue: Queue<ObjectKey>,
 }
 
-/// Sets the controller up; without the feature there are no groups.
+/// Sets the controller up.
 pub fn start(ctx: &Context) -> anyhow::Result<Option<Run>> {
-    if !ctx.options.generic.feature_gates.enabled("GenericWorkload") {
-        return Ok(None);
-    }
     let client = ctx.client("podgroup-protection-controller")?;
     let groups = ctx.informer::<PodGroup>();
     let pods = ctx.pods();
