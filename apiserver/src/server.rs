@@ -112,7 +112,12 @@ pub async fn run(options: Options, stop: CancellationToken) -> anyhow::Result<()
     let modes = authz::Mode::parse_list(&authorization_mode.0)?;
     let graph_actions = authz::graph_actions()?;
     metrics.register(graph_actions.clone());
-    let authorizer = Arc::new(authz::build(&modes, &decisions(&metrics)?, &graph_actions));
+    let authorizer = Arc::new(authz::build(
+        &modes,
+        &api.feature_gates,
+        &decisions(&metrics)?,
+        &graph_actions,
+    ));
 
     let service_ranges = services.ranges()?;
     let ServiceOptions {

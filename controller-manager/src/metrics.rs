@@ -1,9 +1,12 @@
 //! How controllers make their metrics. Which ones, each controller's own folder says.
 
+use std::time::Instant;
+
+use client::Error;
 use component::metrics::Registry;
 use prometheus::{
     GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
-    IntGaugeVec, Opts, Result,
+    IntGaugeVec, Opts, Result, exponential_buckets,
 };
 
 /// Makes and registers metrics. Cheap to clone.
@@ -105,5 +108,42 @@ impl Deletions {
         self.total.inc();
         let late = jiff::Timestamp::now().duration_since(due);
         self.duration.observe(late.as_secs_f64().max(0.0));
+    }
+}
+
+/// What those who publish something count, by the code that the API server answered with.
+#[derive(Clone)]
+pub struct Syncs {
+    total: IntCounterVec,
+    duration: HistogramVec,
+}
+
+impl Syncs {
+    /// `publisher` is what names begin with.
+    pub fn new(meter: &Meter, publisher: &str) -> Result<Self> {
+        Ok(Self {
+            total: meter.counters(
+                &format!("{publisher}_sync_total"),
+                "Looks at what is to be published.",
+                &["code"],
+            )?,
+            duration: meter.histograms(
+                &format!("{publisher}_sync_duration_seconds"),
+                "How long a look took.",
+                exponential_buckets(0.001, 2.0, 15)?,
+                &["code"],
+            )?,
+        })
+    }
+
+    pub fn done(&self, began: Instant, failure: Option<&Error>) {
+        let code = match failure {
+            None => "200".to_owned(),
+            Some(Error::Status(status)) if status.code != 0 => status.code.to_string(),
+            Some(_) => "500".to_owned(),
+        };
+        self.total.with_label_values(&[&code]).inc();
+        let duration = self.duration.with_label_values(&[&code]);
+        duration.observe(began.elapsed().as_secs_f64());
     }
 }

@@ -204,9 +204,13 @@ pub const CONTROLLERS: &[Descriptor] = &[
         "ttl-after-finished",
         c::ttlafterfinished::start,
     ),
-    absent(
-        "kube-apiserver-serving-clustertrustbundle-publisher-controller",
-        "",
+    gated(
+        &["ClusterTrustBundle"],
+        ours(
+            "kube-apiserver-serving-clustertrustbundle-publisher-controller",
+            "",
+            c::clustertrustbundlepublisher::start,
+        ),
     ),
     ours(
         "ephemeral-volume-controller",

@@ -81,6 +81,7 @@ fn deps(objects: &Arc<Objects>) -> Deps {
         lookup: objects.clone(),
         authorizer: Arc::new(authz::build(
             &[Mode::Rbac],
+            &Default::default(),
             &IntCounterVec::new(Opts::new("d", "d"), &["type", "name", "decision"]).unwrap(),
             &authz::graph_actions().unwrap(),
         )),

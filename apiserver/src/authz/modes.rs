@@ -4,6 +4,7 @@
 
 use std::sync::Arc;
 
+use component::features::FeatureGates;
 use prometheus::{HistogramVec, IntCounter, IntCounterVec};
 
 use super::node::NodeAuthorizer;
@@ -83,9 +84,14 @@ enum Step {
     Ask(Arc<dyn Authorizer>),
 }
 
-/// Joins the modes. `decisions` is labelled with type, name and decision, `graph_actions` (seconds)
+/// Joins the modes; `gates` say which rules nodes have. `decisions` is labelled with type, name and decision, `graph_actions` (seconds)
 /// with the operation. Feed [`Authz::observers`] from the watch cache before serving.
-pub fn build(modes: &[Mode], decisions: &IntCounterVec, graph_actions: &HistogramVec) -> Authz {
+pub fn build(
+    modes: &[Mode],
+    gates: &FeatureGates,
+    decisions: &IntCounterVec,
+    graph_actions: &HistogramVec,
+) -> Authz {
     let mut authz = Authz {
         modes: Vec::new(),
         rbac: None,
@@ -99,7 +105,7 @@ pub fn build(modes: &[Mode], decisions: &IntCounterVec, graph_actions: &Histogra
             Mode::AlwaysDeny => Step::Deny,
             Mode::Rbac => Step::Ask(authz.rbac.insert(Arc::default()).clone()),
             Mode::Node => {
-                let rules = bootstrap::node_rules();
+                let rules = bootstrap::node_rules(gates);
                 let node = Arc::new(NodeAuthorizer::new(rules, graph_actions));
                 Step::Ask(authz.node.insert(node).clone())
             }
@@ -224,6 +230,7 @@ mod tests {
             );
             let authz = build(
                 &[mode],
+                &FeatureGates::default(),
                 &decisions.unwrap(),
                 &crate::authz::graph_actions().unwrap(),
             );

@@ -5,6 +5,7 @@ pub mod attachdetach;
 pub mod bootstrap;
 pub mod certificates;
 pub mod clusterroleaggregation;
+pub mod clustertrustbundlepublisher;
 pub mod cronjob;
 pub mod daemonset;
 pub mod deployment;

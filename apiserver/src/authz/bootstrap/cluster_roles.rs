@@ -212,6 +212,16 @@ pub const GATED: &[(&str, &str, &[Rule])] = &[
         on(READ, "scheduling.k8s.io", "podgroups"),
         on("patch update", "scheduling.k8s.io", "podgroups/status"),
     ]),
+    ("system:node", BUNDLES, &[on(READ, "certificates.k8s.io", "clustertrustbundles")]),
+];
+
+/// Roles that are there only while a feature is on that is not by default: gate, role.
+#[rustfmt::skip]
+pub const GATED_ROLES: &[(&str, Role)] = &[
+    (BUNDLES, role("system:cluster-trust-bundle-discovery", &[
+        on(READ, "certificates.k8s.io", "clustertrustbundles"),
+    ])),
 ];
 
 const GROUPS: &str = "GenericWorkload";
+const BUNDLES: &str = "ClusterTrustBundle";

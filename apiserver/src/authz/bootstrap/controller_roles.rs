@@ -268,6 +268,11 @@ pub const ROLES: &[Role] = &[
 /// gate, role.
 #[rustfmt::skip]
 pub const GATED: &[(&str, Role)] = &[
+    ("ClusterTrustBundle", role("kube-apiserver-serving-clustertrustbundle-publisher", &[
+        named("attest", "certificates.k8s.io", "signers", "kubernetes.io/kube-apiserver-serving"),
+        on("create delete list update watch", "certificates.k8s.io", "clustertrustbundles"),
+        EVENTS,
+    ])),
     ("GenericWorkload", role("podgroup-protection-controller", &[
         on("get list update watch", "scheduling.k8s.io", "podgroups"),
         on(READ, "core", "pods"),

@@ -22,11 +22,20 @@ const KUBE_SYSTEM: &str = "kube-system";
 const KUBE_PUBLIC: &str = "kube-public";
 
 /// The rules of `system:node`, which the Node authorizer applies to every node.
-pub fn node_rules() -> Vec<PolicyRule> {
+pub fn node_rules(gates: &FeatureGates) -> Vec<PolicyRule> {
     let node = cluster_roles::ROLES
         .iter()
         .find(|r| r.name == "system:node");
-    node.map(Role::policy_rules).unwrap_or_default()
+    let mut rules = node.map(Role::policy_rules).unwrap_or_default();
+    rules.extend(gated_rules("system:node", gates));
+    rules
+}
+
+/// What a role has for features that are on.
+fn gated_rules(role: &str, gates: &FeatureGates) -> impl Iterator<Item = PolicyRule> {
+    let more = cluster_roles::GATED.iter();
+    let more = more.filter(move |(of, gate, _)| *of == role && gates.enabled(gate));
+    more.flat_map(|(_, _, rules)| rules.iter().map(|rule| rule.policy_rule()))
 }
 
 /// Subjects of the cluster role bindings, each bound to the role of its own name.
@@ -54,6 +63,13 @@ const CLUSTER_BINDINGS: &[(&str, &[&str])] = &[
         &["Group system:serviceaccounts"],
     ),
 ];
+
+/// The same for roles of features: gate, name, subjects.
+const GATED_BINDINGS: &[(&str, &str, &[&str])] = &[(
+    "ClusterTrustBundle",
+    "system:cluster-trust-bundle-discovery",
+    &["Group system:serviceaccounts"],
+)];
 
 const LEADER_LOCKING: &[table::Rule] = &[
     on(
@@ -194,16 +210,18 @@ pub struct Objects {
 }
 
 pub fn objects(gates: &FeatureGates) -> Objects {
-    let people = cluster_roles::ROLES.iter().map(|role| {
+    let of_features = cluster_roles::GATED_ROLES.iter();
+    let of_features = of_features.filter(|(gate, _)| gates.enabled(gate));
+    let people = cluster_roles::ROLES.iter();
+    let people = people.chain(of_features.map(|(_, role)| role)).map(|role| {
         let mut object = role.to_object("", "");
-        let more = cluster_roles::GATED.iter();
-        for (_, _, rules) in more.filter(|(of, gate, _)| *of == role.name && gates.enabled(gate)) {
-            if let Some(all) = object["rules"].as_array_mut() {
-                all.extend(rules.iter().map(|rule| json!(rule.policy_rule())));
-            }
+        if let Some(all) = object["rules"].as_array_mut() {
+            all.extend(gated_rules(role.name, gates).map(|rule| json!(rule)));
         }
         object
     });
+    let gated_bindings = GATED_BINDINGS.iter();
+    let gated_bindings = gated_bindings.filter(|(gate, _, _)| gates.enabled(gate));
     let gated = controller_roles::GATED.iter();
     let gated = gated.filter(|(gate, _)| gates.enabled(gate));
     let controllers = controller_roles::ROLES.iter();
@@ -220,6 +238,7 @@ pub fn objects(gates: &FeatureGates) -> Objects {
         cluster_role_bindings: CLUSTER_BINDINGS
             .iter()
             .map(|(name, subjects)| binding("", name, name, subjects))
+            .chain(gated_bindings.map(|(_, name, subjects)| binding("", name, name, subjects)))
             .chain(controller_bindings)
             .collect(),
         roles: NAMESPACE_ROLES

@@ -169,15 +169,38 @@ fn a_feature_brings_its_rules() {
 }
 
 #[test]
-fn a_feature_brings_its_controllers_role_and_binding() {
-    const NAME: &str = "system:controller:storage-version-migrator-controller";
-    for on in [false, true] {
-        let gates = FeatureGates::parse(&format!("StorageVersionMigrator={on}")).unwrap();
-        let objects = objects(&gates);
-        for list in [&objects.cluster_roles, &objects.cluster_role_bindings] {
-            let found = list.iter().any(|object| object["metadata"]["name"] == NAME);
-            assert_eq!(found, on);
+fn a_feature_brings_its_roles_and_bindings() {
+    for (gate, name) in [
+        (
+            "StorageVersionMigrator",
+            "system:controller:storage-version-migrator-controller",
+        ),
+        (
+            "ClusterTrustBundle",
+            "system:controller:kube-apiserver-serving-clustertrustbundle-publisher",
+        ),
+        (
+            "ClusterTrustBundle",
+            "system:cluster-trust-bundle-discovery",
+        ),
+    ] {
+        for on in [false, true] {
+            let gates = FeatureGates::parse(&format!("{gate}={on}")).unwrap();
+            let objects = objects(&gates);
+            for list in [&objects.cluster_roles, &objects.cluster_role_bindings] {
+                let found = list.iter().any(|object| object["metadata"]["name"] == name);
+                assert_eq!(found, on, "{name}");
+            }
         }
+    }
+}
+
+#[test]
+fn nodes_may_read_bundles_where_there_are_any() {
+    for on in [false, true] {
+        let gates = FeatureGates::parse(&format!("ClusterTrustBundle={on}")).unwrap();
+        let rules = json!(node_rules(&gates)).to_string();
+        assert_eq!(rules.contains("clustertrustbundles"), on);
     }
 }
 

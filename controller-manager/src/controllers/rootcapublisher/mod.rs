@@ -11,11 +11,11 @@ use client::workqueue::{Queue, Requeue};
 use client::{Api, Error, ObjectKey};
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use prometheus::{HistogramVec, IntCounterVec, exponential_buckets};
 
 use crate::context::{Context, Run};
 use crate::controllers::serviceaccount::is_active;
-use crate::metrics::Meter;
+use crate::metrics::Syncs;
+use crate::pki;
 
 const NAME: &str = "kube-root-ca.crt";
 const DESCRIPTION: &str = "kubernetes.io/description";
@@ -48,19 +48,30 @@ fn plan(current: Option<&ConfigMap>, namespace: &str, ca: &str) -> Option<(Confi
     Some((map, current.is_none()))
 }
 
-/// Sets the controller up. Without `--root-ca-file` it publishes the CA that the daemon itself
-/// trusts.
-pub fn start(ctx: &Context) -> anyhow::Result<Option<Run>> {
+/// The CA by which pods are to know the API server, as PEM: that of `--root-ca-file`, or else the
+/// one that the daemon itself trusts.
+///
+/// # Errors
+///
+/// When it cannot be read, or there is no certificate in it.
+pub fn authority(ctx: &Context) -> anyhow::Result<Option<Arc<str>>> {
     let file = &ctx.options.serviceaccount.root_ca_file;
-    let ca: Arc<str> = if file.is_empty() {
-        match ctx.root_ca()? {
-            Some(ca) => ca.into(),
-            None => return Ok(None),
-        }
-    } else {
-        std::fs::read_to_string(file)
-            .with_context(|| format!("--root-ca-file {file}"))?
-            .into()
+    if file.is_empty() {
+        return Ok(ctx.root_ca()?.map(Arc::from));
+    }
+    let read = || {
+        let text = std::fs::read_to_string(file)?;
+        pki::check_certificates(&text)?;
+        anyhow::Ok(text)
+    };
+    let text = read().with_context(|| format!("error parsing root-ca-file at {file}"))?;
+    Ok(Some(text.into()))
+}
+
+/// Sets the controller up.
+pub fn start(ctx: &Context) -> anyhow::Result<Option<Run>> {
+    let Some(ca) = authority(ctx)? else {
+        return Ok(None);
     };
     let client = ctx.client("root-ca-cert-publisher")?;
     let selection = Selection::name("", NAME);
@@ -80,7 +91,7 @@ pub fn start(ctx: &Context) -> anyhow::Result<Option<Run>> {
         }
     });
     let api: Api<ConfigMap> = Api::all(&client);
-    let syncs = Syncs::new(&ctx.meter)?;
+    let syncs = Syncs::new(&ctx.meter, "root_ca_cert_publisher")?;
     let stop = ctx.stop.clone();
     Ok(Some(Box::pin(async move {
         maps.wait_synced().await;
@@ -110,42 +121,6 @@ pub fn start(ctx: &Context) -> anyhow::Result<Option<Run>> {
             })
             .await;
     })))
-}
-
-/// Metrics, by the code that the API server answered with.
-#[derive(Clone)]
-struct Syncs {
-    total: IntCounterVec,
-    duration: HistogramVec,
-}
-
-impl Syncs {
-    fn new(meter: &Meter) -> prometheus::Result<Self> {
-        Ok(Self {
-            total: meter.counters(
-                "root_ca_cert_publisher_sync_total",
-                "Namespaces that were looked at.",
-                &["code"],
-            )?,
-            duration: meter.histograms(
-                "root_ca_cert_publisher_sync_duration_seconds",
-                "How long a namespace took.",
-                exponential_buckets(0.001, 2.0, 15)?,
-                &["code"],
-            )?,
-        })
-    }
-
-    fn done(&self, began: Instant, failure: Option<&Error>) {
-        let code = match failure {
-            None => "200".to_owned(),
-            Some(Error::Status(status)) if status.code != 0 => status.code.to_string(),
-            Some(_) => "500".to_owned(),
-        };
-        self.total.with_label_values(&[&code]).inc();
-        let duration = self.duration.with_label_values(&[&code]);
-        duration.observe(began.elapsed().as_secs_f64());
-    }
 }
 
 #[cfg(test)]
