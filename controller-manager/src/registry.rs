@@ -248,7 +248,10 @@ pub const CONTROLLERS: &[Descriptor] = &[
         "svm",
         c::storageversionmigrator::start,
     ),
-    off(absent("selinux-warning-controller", "")),
+    off(gated(
+        &["SELinuxChangePolicy"],
+        ours("selinux-warning-controller", "", c::selinuxwarning::start),
+    )),
     // Of the cloud controller manager; upstream takes their names and ignores them too.
     off(absent(
         "cloud-node-lifecycle-controller",

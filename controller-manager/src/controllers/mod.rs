@@ -31,6 +31,7 @@ pub mod replicaset;
 pub mod resourceclaim;
 pub mod resourcequota;
 pub mod rootcapublisher;
+pub mod selinuxwarning;
 pub mod serviceaccount;
 pub mod serviceaccounttoken;
 pub mod servicecidrs;

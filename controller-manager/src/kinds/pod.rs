@@ -76,6 +76,17 @@ pub struct Volume {
     pub disk: Option<Box<FullVolume>>,
 }
 
+impl Volume {
+    /// The name of its claim, and whether that is one which is made for the pod (KEP-1698).
+    pub fn claim(&self, pod: &str) -> Option<(String, bool)> {
+        if let Some(source) = &self.persistent_volume_claim {
+            return Some((source.claim_name.to_string(), false));
+        }
+        self.ephemeral.as_ref()?;
+        Some((format!("{pod}-{}", self.name), true))
+    }
+}
+
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct ClaimSource {
@@ -135,7 +146,7 @@ impl From<Source> for Volume {
 }
 
 /// Every pod has volumes of other sorts, such as its token: they would only take room.
-fn volumes<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Vec<Volume>, D::Error> {
+pub fn volumes<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Vec<Volume>, D::Error> {
     let volumes = Vec::<Source>::deserialize(from)?.into_iter();
     let mut volumes: Vec<Volume> = volumes
         .map(Volume::from)
@@ -397,13 +408,8 @@ impl Pod {
     /// The names of the claims that the pod's volumes use, and whether each is one that is made
     /// for this pod (KEP-1698).
     pub fn claims(&self) -> impl Iterator<Item = (String, bool)> {
-        self.spec.volumes.iter().filter_map(|volume| {
-            if let Some(source) = &volume.persistent_volume_claim {
-                return Some((source.claim_name.to_string(), false));
-            }
-            volume.ephemeral.as_ref()?;
-            Some((format!("{}-{}", self.metadata.name, volume.name), true))
-        })
+        let volumes = self.spec.volumes.iter();
+        volumes.filter_map(|volume| volume.claim(&self.metadata.name))
     }
 
     /// The pod's own volumes on disks that are attached to its node.

@@ -15,4 +15,5 @@ pub mod revisions;
 pub mod scales;
 pub mod selectors;
 pub mod template;
+pub mod volumes;
 pub mod written;

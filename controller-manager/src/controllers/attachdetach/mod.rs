@@ -6,7 +6,7 @@
 //! node's status says that it is attached, and that is all there is to it.
 
 mod plan;
-mod volume;
+pub mod volume;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -26,7 +26,7 @@ use self::volume::{Attachable, Driver};
 use crate::context::{Context, Run, retry_conflicts};
 use crate::events::{Recorder, reference};
 use crate::kinds::{Node, Pod};
-use crate::workload::index;
+use crate::workload::{index, volumes};
 
 /// On nodes whose kubelets leave attaching to this controller.
 const MANAGED: &str = "volumes.kubernetes.io/controller-managed-attach-detach";
@@ -231,17 +231,7 @@ impl Controller {
     /// be one that was made for the pod.
     fn volume_of(&self, pod: &Pod, claim: &str, made: bool) -> Option<Attachable> {
         let claim = self.claims.get(pod.namespace(), claim)?;
-        let mut owners = claim.metadata.owner_references.iter().flatten();
-        if made && !owners.any(|o| o.controller == Some(true) && o.uid == pod.uid()) {
-            return None;
-        }
-        let bound = claim.status.as_ref()?.phase.as_deref() == Some("Bound");
-        let name = claim.spec.as_ref()?.volume_name.clone().filter(|_| bound)?;
-        let volume = self.volumes.get("", &name)?;
-        let reference = volume.spec.as_ref()?.claim_ref.as_ref()?;
-        if reference.uid != claim.metadata.uid {
-            return None;
-        }
+        let volume = volumes::bound(&self.volumes, &claim, made.then(|| pod.uid()))?;
         volume::persistent(&volume)
     }
 
