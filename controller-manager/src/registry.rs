@@ -217,9 +217,13 @@ pub const CONTROLLERS: &[Descriptor] = &[
         "ephemeral-volume",
         c::ephemeralvolume::start,
     ),
-    absent(
-        "storageversion-garbage-collector-controller",
-        "storage-version-gc",
+    gated(
+        &["APIServerIdentity", "StorageVersionAPI"],
+        ours(
+            "storageversion-garbage-collector-controller",
+            "storage-version-gc",
+            c::storageversiongc::start,
+        ),
     ),
     ours(
         "resourceclaim-controller",

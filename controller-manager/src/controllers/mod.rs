@@ -36,6 +36,7 @@ pub mod serviceaccount;
 pub mod serviceaccounttoken;
 pub mod servicecidrs;
 pub mod statefulset;
+pub mod storageversiongc;
 pub mod storageversionmigrator;
 pub mod tainteviction;
 pub mod ttl;

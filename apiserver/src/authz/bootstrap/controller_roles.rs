@@ -265,7 +265,7 @@ pub const ROLES: &[Role] = &[
 ];
 
 /// Roles of controllers that are there only while a feature is on that is not by default:
-/// gate, role.
+/// gates that must all be on, role.
 #[rustfmt::skip]
 pub const GATED: &[(&str, Role)] = &[
     ("ClusterTrustBundle", role("kube-apiserver-serving-clustertrustbundle-publisher", &[
@@ -276,6 +276,11 @@ pub const GATED: &[(&str, Role)] = &[
     ("GenericWorkload", role("podgroup-protection-controller", &[
         on("get list update watch", "scheduling.k8s.io", "podgroups"),
         on(READ, "core", "pods"),
+    ])),
+    ("APIServerIdentity StorageVersionAPI", role("storage-version-garbage-collector", &[
+        on(READ, "coordination.k8s.io", "leases"),
+        on("delete get list patch update watch", "internal.apiserver.k8s.io", "storageversions"),
+        on("get patch update", "internal.apiserver.k8s.io", "storageversions/status"),
     ])),
     ("StorageVersionMigrator", role("storage-version-migrator-controller", &[
         // What is applied to an object that is gone by then is taken for a creation at first.

@@ -176,6 +176,10 @@ fn a_feature_brings_its_roles_and_bindings() {
             "system:controller:storage-version-migrator-controller",
         ),
         (
+            "StorageVersionAPI",
+            "system:controller:storage-version-garbage-collector",
+        ),
+        (
             "ClusterTrustBundle",
             "system:controller:kube-apiserver-serving-clustertrustbundle-publisher",
         ),
