@@ -230,7 +230,14 @@ pub const CONTROLLERS: &[Descriptor] = &[
         "resource-claim-controller",
         c::resourceclaim::start,
     ),
-    absent("resourcepoolstatusrequest-controller", ""),
+    gated(
+        &["DRAResourcePoolStatus"],
+        ours(
+            "resourcepoolstatusrequest-controller",
+            "",
+            c::resourcepoolstatusrequest::start,
+        ),
+    ),
     ours(
         "legacy-serviceaccount-token-cleaner-controller",
         "legacy-service-account-token-cleaner",

@@ -29,6 +29,7 @@ pub mod pvcprotection;
 pub mod pvprotection;
 pub mod replicaset;
 pub mod resourceclaim;
+pub mod resourcepoolstatusrequest;
 pub mod resourcequota;
 pub mod rootcapublisher;
 pub mod selinuxwarning;

@@ -273,6 +273,13 @@ pub const GATED: &[(&str, Role)] = &[
         on("create delete list update watch", "certificates.k8s.io", "clustertrustbundles"),
         EVENTS,
     ])),
+    ("DRAResourcePoolStatus", role("resourcepoolstatusrequest-controller", &[
+        on("delete get list watch", "resource.k8s.io", "resourcepoolstatusrequests"),
+        on("patch update", "resource.k8s.io", "resourcepoolstatusrequests/status"),
+        on(READ, "resource.k8s.io", "resourceslices"),
+        on(READ, "resource.k8s.io", "resourceclaims"),
+        EVENTS,
+    ])),
     ("GenericWorkload", role("podgroup-protection-controller", &[
         on("get list update watch", "scheduling.k8s.io", "podgroups"),
         on(READ, "core", "pods"),

@@ -180,6 +180,10 @@ fn a_feature_brings_its_roles_and_bindings() {
             "system:controller:storage-version-garbage-collector",
         ),
         (
+            "DRAResourcePoolStatus",
+            "system:controller:resourcepoolstatusrequest-controller",
+        ),
+        (
             "ClusterTrustBundle",
             "system:controller:kube-apiserver-serving-clustertrustbundle-publisher",
         ),
