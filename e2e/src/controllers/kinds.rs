@@ -132,6 +132,24 @@ pub const KINDS: &[Kind] = &[
         false,
     ),
     of(
+        "ClusterTrustBundle",
+        "certificates.k8s.io/v1beta1",
+        "clustertrustbundles",
+        false,
+    ),
+    of(
+        "StorageVersion",
+        "internal.apiserver.k8s.io/v1alpha1",
+        "storageversions",
+        false,
+    ),
+    of(
+        "ResourcePoolStatusRequest",
+        "resource.k8s.io/v1alpha3",
+        "resourcepoolstatusrequests",
+        false,
+    ),
+    of(
         "StorageVersionMigration",
         "storagemigration.k8s.io/v1beta1",
         "storageversionmigrations",

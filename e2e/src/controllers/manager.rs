@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 
-use super::side::GATES;
+use super::side::{CONTROLLERS, GATES};
 use crate::stand::Stand;
 use crate::stand::free_ports;
 use crate::stand::process::Process;
@@ -56,6 +56,7 @@ impl Manager {
             format!("--cluster-signing-cert-file={}", pem("ca.crt")),
             format!("--cluster-signing-key-file={}", pem("ca.key")),
             GATES.to_owned(),
+            CONTROLLERS.to_owned(),
             "--v=2".to_owned(),
         ];
         arguments.extend(HASTE.map(str::to_owned));

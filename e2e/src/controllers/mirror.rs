@@ -59,6 +59,11 @@ fn scope_of(kind: &Kind, object: &Value) -> String {
     let name = match kind.name {
         "Event" => text(object, "/involvedObject/name"),
         "VolumeAttachment" => text(object, "/spec/nodeName"),
+        // After the name of its signer.
+        "ClusterTrustBundle" => {
+            let name = text(object, "/metadata/name");
+            name.rsplit(':').next().unwrap_or_default()
+        }
         _ => text(object, "/metadata/name"),
     };
     let all = if namespace.is_empty() || namespace == "default" {

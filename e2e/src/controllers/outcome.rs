@@ -152,6 +152,9 @@ fn conceal(kind: &str, object: &mut Value) {
         // Of the administrator, whose certificate is each stand's own.
         object["spec"]["extra"] = Value::Null;
     }
+    if kind == "ClusterTrustBundle" {
+        object["spec"]["trustBundle"] = "DRAWN".into();
+    }
     if kind == "HorizontalPodAutoscaler" {
         let conditions = object["status"]["conditions"].as_array_mut();
         for condition in conditions.into_iter().flatten() {

@@ -22,9 +22,10 @@ use crate::stand::{Connection, Stand};
 const BEAT: Duration = Duration::from_secs(2);
 /// How long a manager may take to do its first work.
 const FIRST: Duration = Duration::from_secs(60);
-/// What is off by default and scenarios are about: a feature gate, and an API.
-pub const GATES: &str = "--feature-gates=StorageVersionMigrator=true";
-const APIS: &str = "--runtime-config=storagemigration.k8s.io/v1beta1=true";
+/// What is off by default and scenarios are about: feature gates, APIs, and a controller.
+pub const GATES: &str = "--feature-gates=StorageVersionMigrator=true,ClusterTrustBundle=true,StorageVersionAPI=true,DRAResourcePoolStatus=true";
+const APIS: &str = "--runtime-config=storagemigration.k8s.io/v1beta1=true,certificates.k8s.io/v1beta1=true,internal.apiserver.k8s.io/v1alpha1=true,resource.k8s.io/v1alpha3=true";
+pub const CONTROLLERS: &str = "--controllers=*,selinux-warning-controller";
 /// Nodes that all scenarios share.
 pub const NODES: [&str; 3] = ["node1", "node2", "node3"];
 /// Leases of nodes.

@@ -175,6 +175,28 @@ impl World {
             .await;
     }
 
+    /// What is at a path; null when nothing is.
+    pub async fn at(&self, path: &str) -> Value {
+        let answer = self.0.side.connection.ask(&Ask::get(path)).await;
+        match answer {
+            Ok((status, body)) if status.is_success() => {
+                serde_json::from_slice(&body).unwrap_or_default()
+            }
+            _ => Value::Null,
+        }
+    }
+
+    /// Deletes what is at a path.
+    pub async fn delete_at(&self, path: &str) {
+        self.ask(Ask::delete(path)).await;
+    }
+
+    /// The certificate of the stand's authority, as PEM.
+    pub fn authority(&self) -> String {
+        let file = self.0.side.stand.pki.path("ca.crt");
+        std::fs::read_to_string(file).unwrap_or_default()
+    }
+
     /// Asks a subresource.
     pub async fn post(&self, kind: &str, name: &str, subresource: &str, body: Value) {
         let path = format!("{}/{subresource}", self.path(kind, name));

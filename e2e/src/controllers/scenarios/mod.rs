@@ -12,10 +12,14 @@ mod migrations;
 mod namespaces;
 mod nodes;
 mod policies;
+mod pools;
 mod replicasets;
+mod selinux;
+mod servers;
 mod services;
 mod statefulsets;
 mod templates;
+mod trustbundles;
 mod volumes;
 
 use std::future::Future;
@@ -91,9 +95,13 @@ pub fn all() -> Vec<Scenario> {
     jobs::write(&mut book);
     namespaces::write(&mut book);
     policies::write(&mut book);
+    pools::write(&mut book);
     replicasets::write(&mut book);
+    selinux::write(&mut book);
+    servers::write(&mut book);
     services::write(&mut book);
     statefulsets::write(&mut book);
+    trustbundles::write(&mut book);
     volumes::write(&mut book);
     book.0
 }
