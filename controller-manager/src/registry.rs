@@ -16,7 +16,8 @@ pub struct Descriptor {
     pub on_by_default: bool,
     /// Features that must all be on.
     pub gates: &'static [&'static str],
-    /// `None`: we do not have it yet.
+    /// `None`: it is the cloud controller manager's. Upstream takes its name here, too, and
+    /// ignores it.
     pub start: Option<Start>,
 }
 
@@ -30,11 +31,11 @@ const fn ours(name: &'static str, alias: &'static str, start: Start) -> Descript
     }
 }
 
-const fn absent(name: &'static str, alias: &'static str) -> Descriptor {
+const fn cloud(name: &'static str, alias: &'static str) -> Descriptor {
     Descriptor {
         name,
-        alias: if alias.is_empty() { None } else { Some(alias) },
-        on_by_default: true,
+        alias: Some(alias),
+        on_by_default: false,
         gates: &[],
         start: None,
     }
@@ -263,13 +264,9 @@ pub const CONTROLLERS: &[Descriptor] = &[
         &["SELinuxChangePolicy"],
         ours("selinux-warning-controller", "", c::selinuxwarning::start),
     )),
-    // Of the cloud controller manager; upstream takes their names and ignores them too.
-    off(absent(
-        "cloud-node-lifecycle-controller",
-        "cloud-node-lifecycle",
-    )),
-    off(absent("node-route-controller", "route")),
-    off(absent("service-lb-controller", "service")),
+    cloud("cloud-node-lifecycle-controller", "cloud-node-lifecycle"),
+    cloud("node-route-controller", "route"),
+    cloud("service-lb-controller", "service"),
 ];
 
 /// The controller of a name or alias.

@@ -110,7 +110,6 @@ pub async fn run(options: Options, stop: CancellationToken) -> anyhow::Result<()
 /// context's token is cancelled.
 async fn run_controllers(context: &Context) -> anyhow::Result<()> {
     let mut runs = Vec::new();
-    let mut absent = Vec::new();
     let gates = &context.options.generic.feature_gates;
     for controller in CONTROLLERS {
         if !context.options.is_enabled(controller) {
@@ -126,7 +125,10 @@ async fn run_controllers(context: &Context) -> anyhow::Result<()> {
             continue;
         }
         let Some(start) = controller.start else {
-            absent.push(controller.name);
+            tracing::info!(
+                controller = controller.name,
+                "Skipping a cloud provider controller"
+            );
             continue;
         };
         match start(context).with_context(|| format!("error starting {}", controller.name))? {
@@ -136,12 +138,6 @@ async fn run_controllers(context: &Context) -> anyhow::Result<()> {
                 "Skipping controller, its options leave it nothing to do"
             ),
         }
-    }
-    if !absent.is_empty() {
-        tracing::warn!(
-            controllers = absent.join(","),
-            "These controllers do not run: they are not part of this manager yet"
-        );
     }
     context.informers.start(&context.stop);
     let mut tasks = JoinSet::new();
