@@ -162,7 +162,11 @@ async fn run_controllers(context: &Context) -> anyhow::Result<()> {
     };
     tokio::pin!(ended);
     tokio::select! {
-        () = &mut ended => return Ok(()),
+        // Those that found nothing to do; the manager stays as long as it leads.
+        () = &mut ended => {
+            context.stop.cancelled().await;
+            return Ok(());
+        }
         () = context.stop.cancelled() => {}
     }
     let limit = context.options.generic.controller_shutdown_timeout.get();
