@@ -13,7 +13,7 @@ mod usage;
 use std::convert::Infallible;
 use std::sync::Arc;
 
-use client::informer::{Index, Store};
+use client::informer::{Event as Change, Index, Store};
 use client::workqueue::{Queue, Requeue};
 use client::{Object as _, ObjectKey};
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
@@ -70,8 +70,11 @@ pub fn start(ctx: &Context) -> anyhow::Result<Option<Run>> {
     metrics::tell(&ctx.meter, &controller.usage)?;
     let queue = controller.queue.clone();
     pods.add_handler(move |change| {
-        let matters = |pod: &Pod| (pod.uid().to_owned(), pod.ended, pod.volumes.clone());
-        if change.previous().map(|p| matters(p)) != change.current().map(|p| matters(p)) {
+        let seen = match change {
+            Change::Updated { old, new } => old.uses_as(new),
+            Change::Added(_) | Change::Deleted(_) => false,
+        };
+        if !seen {
             queue.add(change.key());
         }
     });

@@ -72,6 +72,12 @@ impl Pod {
         let volumes = self.volumes.iter();
         volumes.filter_map(|mounted| mounted.volume.claim(self.name()))
     }
+
+    /// It is the same pod and uses the same volumes alike: most changes are of other things.
+    pub fn uses_as(&self, other: &Self) -> bool {
+        let same = self.metadata.uid == other.metadata.uid && self.ended == other.ended;
+        same && self.volumes == other.volumes
+    }
 }
 
 /// A pod as it comes.
