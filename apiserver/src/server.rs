@@ -109,6 +109,7 @@ pub async fn run(options: Options, stop: CancellationToken) -> anyhow::Result<()
         }
     });
     let AuthorizationOptions { authorization_mode } = authorization;
+    api.feature_gates.check()?;
     let modes = authz::Mode::parse_list(&authorization_mode.0)?;
     let graph_actions = authz::graph_actions()?;
     metrics.register(graph_actions.clone());

@@ -30,6 +30,7 @@ pub async fn serve(options: Options, stop: CancellationToken) -> anyhow::Result<
     let client = Client::new(config)?;
     let registry = Registry::new();
     if let Some(gates) = &options.feature_gates {
+        gates.check()?;
         registry.report_features(gates);
     }
     let port = SecurePort {

@@ -33,6 +33,7 @@ pub async fn run(options: Options, stop: CancellationToken) -> anyhow::Result<()
     metrics.disable(options.generic.disabled_metrics.0.clone());
     let requests = ClientMetrics::register(metrics.inner())?;
     let client = Client::new(config)?.with_metrics(&requests);
+    options.generic.feature_gates.check()?;
     metrics.report_features(&options.generic.feature_gates);
     let queues = MetricsProvider::register(metrics.inner())?;
     let meter = Meter::new(&metrics);

@@ -98,6 +98,7 @@ pub async fn run(options: Options, stop: CancellationToken) -> anyhow::Result<()
     make_root(&root, config)?;
 
     let gates = FeatureGates::from_pairs(&config.feature_gates)?;
+    gates.check()?;
     let node = node_settings(&options, &machine, &gates);
     info!(node = node.name, addresses = ?setters::host_ips(&node), cgroup_v2 = hierarchy.is_v2(), "starting");
     let metrics = Arc::new(Metrics::new(&node.name, hierarchy.is_v2())?);

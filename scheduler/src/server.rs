@@ -9,7 +9,6 @@ use client::informer::{Informers, Selection};
 use client::leader_election::{self, Outcome};
 use client::metrics::ClientMetrics;
 use client::{Client, Config};
-use component::features::FeatureGates;
 use component::health::Checks;
 use component::metrics::Registry;
 use component::secure_port::SecurePort;
@@ -41,7 +40,7 @@ pub async fn serve(options: Options, stop: CancellationToken) -> anyhow::Result<
     let metrics = Metrics::new(&registry)?;
     let recorder = SeriesRecorder::start(&client, "default-scheduler", &stop);
     let gates = options.feature_gates.clone().unwrap_or_default();
-    check_dependencies(&gates)?;
+    gates.check()?;
     let groups = gates.enabled("GenericWorkload");
     if groups {
         metrics.groups.register(&registry);
@@ -121,20 +120,6 @@ pub async fn serve(options: Options, stop: CancellationToken) -> anyhow::Result<
         Outcome::Stopped => Ok(()),
         Outcome::Lost => bail!("leaderelection lost"),
     }
-}
-
-/// Features of groups are nothing without those that they build on.
-fn check_dependencies(gates: &FeatureGates) -> anyhow::Result<()> {
-    for (feature, needed) in [
-        ("GangScheduling", "GenericWorkload"),
-        ("TopologyAwareWorkloadScheduling", "GenericWorkload"),
-        ("WorkloadAwarePreemption", "GangScheduling"),
-    ] {
-        if gates.enabled(feature) && !gates.enabled(needed) {
-            bail!("{feature} is enabled, but depends on features that are disabled: [{needed}]");
-        }
-    }
-    Ok(())
 }
 
 fn client(options: &Options, config: &KubeSchedulerConfiguration) -> anyhow::Result<Client> {

@@ -54,6 +54,8 @@ pub enum FeatureGateError {
         value: bool,
         default: bool,
     },
+    #[error("{name} is enabled, but depends on features that are disabled: [{needed}]")]
+    Unmet { name: &'static str, needed: String },
 }
 
 /// The gates of one daemon. Cheap to clone.
@@ -110,6 +112,24 @@ impl FeatureGates {
             set.insert(gate.name, *value);
         }
         Ok(Self(Arc::new(set)))
+    }
+
+    /// Whether every feature that is on has those that it needs.
+    pub fn check(&self) -> Result<(), FeatureGateError> {
+        for (name, needed) in DEPENDENCIES.iter().filter(|(name, _)| self.enabled(name)) {
+            let off: Vec<&str> = needed
+                .iter()
+                .copied()
+                .filter(|n| !self.enabled(n))
+                .collect();
+            if !off.is_empty() {
+                return Err(FeatureGateError::Unmet {
+                    name,
+                    needed: off.join(" "),
+                });
+            }
+        }
+        Ok(())
     }
 
     /// These gates, overridden by `other` (flags over a configuration file).
@@ -405,9 +425,81 @@ pub const GATES: &[Gate] = &[
     gate("WorkloadWithJob", false, Alpha, false),
 ];
 
+/// What a gate needs to be on, where that is another gate.
+#[rustfmt::skip]
+const DEPENDENCIES: &[(&str, &[&str])] = &[
+    ("AuthorizeNodeWithSelectors", &["AuthorizeWithSelectors"]),
+    ("ClusterTrustBundleProjection", &["ClusterTrustBundle"]),
+    ("DRAAdminAccess", &["DynamicResourceAllocation"]),
+    ("DRAConsumableCapacity", &["DynamicResourceAllocation"]),
+    ("DRADeviceBindingConditions", &["DynamicResourceAllocation", "DRAResourceClaimDeviceStatus"]),
+    ("DRADeviceTaintRules", &["DRADeviceTaints"]),
+    ("DRADeviceTaints", &["DynamicResourceAllocation"]),
+    ("DRAExtendedResource", &["DynamicResourceAllocation"]),
+    ("DRAListTypeAttributes", &["DynamicResourceAllocation"]),
+    ("DRANodeAllocatableResources", &["DynamicResourceAllocation"]),
+    ("DRAPartitionableDevices", &["DynamicResourceAllocation"]),
+    ("DRAPrioritizedList", &["DynamicResourceAllocation"]),
+    ("DRAResourceClaimGranularStatusAuthorization", &["DynamicResourceAllocation", "DRAResourceClaimDeviceStatus"]),
+    ("DRAResourcePoolStatus", &["DynamicResourceAllocation"]),
+    ("DRASchedulerFilterTimeout", &["DynamicResourceAllocation"]),
+    ("DRAWorkloadResourceClaims", &["DynamicResourceAllocation", "GenericWorkload"]),
+    ("DeclarativeValidationBeta", &["DeclarativeValidation"]),
+    ("DeclarativeValidationTakeover", &["DeclarativeValidation"]),
+    ("DisableAllocatorDualWrite", &["MultiCIDRServiceAllocator"]),
+    ("ExtendWebSocketsToKubelet", &["NodeDeclaredFeatures"]),
+    ("GangScheduling", &["GenericWorkload"]),
+    ("GracefulNodeShutdownBasedOnPodPriority", &["GracefulNodeShutdown"]),
+    ("ImageVolumeWithDigest", &["ImageVolume"]),
+    ("InPlacePodLevelResourcesVerticalScaling", &["InPlacePodVerticalScaling", "PodLevelResources", "NodeDeclaredFeatures"]),
+    ("InPlacePodVerticalScalingExclusiveCPUs", &["InPlacePodVerticalScaling"]),
+    ("InPlacePodVerticalScalingExclusiveMemory", &["InPlacePodVerticalScaling"]),
+    ("InPlacePodVerticalScalingInitContainers", &["InPlacePodVerticalScaling", "NodeDeclaredFeatures"]),
+    ("MatchLabelKeysInPodTopologySpreadSelectorMerge", &["MatchLabelKeysInPodTopologySpread"]),
+    ("PodCertificateRequest", &["AuthorizeNodeWithSelectors"]),
+    ("PodLevelResourceManagers", &["PodLevelResources"]),
+    ("PodLifecycleSleepActionAllowZero", &["PodLifecycleSleepAction"]),
+    ("ProcMountType", &["UserNamespacesSupport"]),
+    ("ResourceHealthStatus", &["DynamicResourceAllocation"]),
+    ("ResourceHealthStatusMessage", &["ResourceHealthStatus"]),
+    ("RestartAllContainersOnContainerExits", &["ContainerRestartRules", "NodeDeclaredFeatures"]),
+    ("ServiceAccountTokenNodeBinding", &["ServiceAccountTokenNodeBindingValidation"]),
+    ("StaleControllerConsistencyDaemonSet", &["AtomicFIFO"]),
+    ("StaleControllerConsistencyJob", &["AtomicFIFO"]),
+    ("StaleControllerConsistencyReplicaSet", &["AtomicFIFO"]),
+    ("StaleControllerConsistencyStatefulSet", &["AtomicFIFO"]),
+    ("StorageVersionAPI", &["APIServerIdentity"]),
+    ("StructuredAuthenticationConfigurationEgressSelector", &["StructuredAuthenticationConfiguration"]),
+    ("StructuredAuthenticationConfigurationJWKSMetrics", &["StructuredAuthenticationConfiguration"]),
+    ("TopologyAwareWorkloadScheduling", &["GenericWorkload"]),
+    ("UnknownVersionInteroperabilityProxy", &["APIServerIdentity"]),
+    ("UserNamespacesHostNetworkSupport", &["UserNamespacesSupport", "NodeDeclaredFeatures"]),
+    ("WindowsGracefulNodeShutdown", &["GracefulNodeShutdown"]),
+    ("WorkloadAwarePreemption", &["GangScheduling"]),
+    ("WorkloadWithJob", &["GenericWorkload"]),
+];
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn gates_need_others() {
+        let of = DEPENDENCIES
+            .iter()
+            .flat_map(|(gate, needed)| needed.iter().chain([gate]));
+        assert_eq!(of.copied().find(|name| find(name).is_none()), None);
+        let checked = |text: &str| {
+            let checked = FeatureGates::parse(text).unwrap().check();
+            checked.map_err(|error| error.to_string())
+        };
+        assert_eq!(checked(""), Ok(()));
+        assert_eq!(checked("GangScheduling=true,GenericWorkload=true"), Ok(()));
+        assert_eq!(
+            checked("GangScheduling=true").unwrap_err(),
+            "GangScheduling is enabled, but depends on features that are disabled: [GenericWorkload]"
+        );
+    }
 
     #[test]
     fn the_table_is_sorted() {
