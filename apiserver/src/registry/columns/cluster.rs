@@ -25,7 +25,9 @@ pub(super) const KINDS: Kinds = &[
         "StorageVersion",
         STORAGE_VERSION,
     ),
+    ("scheduling.k8s.io", "PodGroup", POD_GROUP),
     ("scheduling.k8s.io", "PriorityClass", PRIORITY_CLASS),
+    ("scheduling.k8s.io", "Workload", NAME_AND_AGE),
     ("node.k8s.io", "RuntimeClass", RUNTIME_CLASS),
     (ADMISSION, "MutatingWebhookConfiguration", WEBHOOKS),
     (ADMISSION, "ValidatingWebhookConfiguration", WEBHOOKS),
@@ -157,6 +159,28 @@ const LEASE: &[Column] = &[
     NAME,
     column("Holder", "string", |row| {
         row.text("/spec/holderIdentity").into()
+    }),
+    AGE,
+];
+
+const POD_GROUP: &[Column] = &[
+    NAME,
+    column("Policy", "string", |row| {
+        let gang = row.at("/spec/schedulingPolicy/gang").is_object();
+        if gang { "Gang" } else { "Basic" }.into()
+    }),
+    column("Workload", "string", |row| {
+        row.text_or("/spec/podGroupTemplateRef/workload/workloadName", NONE)
+    }),
+    column("Status", "string", |row| {
+        let conditions = row.list("/status/conditions");
+        let of = |kind| conditions.iter().find(|c| c["type"] == kind);
+        match (of("DisruptionTarget"), of("PodGroupScheduled")) {
+            (Some(disrupted), _) => disrupted["reason"].clone(),
+            (None, Some(scheduled)) if scheduled["status"] == "True" => "Scheduled".into(),
+            (None, Some(_)) => "Unschedulable".into(),
+            (None, None) => "Pending".into(),
+        }
     }),
     AGE,
 ];

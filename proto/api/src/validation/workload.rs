@@ -9,9 +9,11 @@ use serde_json::Value;
 
 use super::at::{At, IMMUTABLE};
 use super::conditions::conditions;
+use super::same::differing;
 use super::{Rules, any_update, anything, required};
 
 const GROUP: &str = "scheduling.k8s.io";
+const MODELS: &str = "io.k8s.api.scheduling.v1alpha2";
 
 /// What these kinds are made with stays as it is: an update has nothing to look at again.
 pub(super) const RULES: &[Rules] = &[
@@ -22,7 +24,12 @@ pub(super) const RULES: &[Rules] = &[
         object: anything,
         update: |new, old, errors| {
             let (new, old) = (new.get("spec"), old.get("spec"));
-            unchanged(&new, &old, GROUP_FIELDS, errors);
+            let changed = differing(&format!("{MODELS}.PodGroupSpec"), &new, &old);
+            immutable(&new, &changed, errors);
+            let claims = new.get("resourceClaims");
+            if changed.contains(&"resourceClaims") {
+                not_too_many(&claims, CLAIMS, errors);
+            }
         },
         status: |new, _, errors| {
             conditions(&new.get("status").get("conditions"), errors);
@@ -36,21 +43,14 @@ pub(super) const RULES: &[Rules] = &[
         object: anything,
         update: |new, old, errors| {
             let (new, old) = (new.get("spec"), old.get("spec"));
-            unchanged(&new, &old, &["controllerRef", "podGroupTemplates"], errors);
+            let changed = differing(&format!("{MODELS}.WorkloadSpec"), &new, &old);
+            immutable(&new, &changed, errors);
+            if changed.contains(&"podGroupTemplates") {
+                some_templates(&new.get("podGroupTemplates"), errors);
+            }
         },
         status: any_update,
     },
-];
-
-/// What a PodGroup is made with and stays.
-const GROUP_FIELDS: &[&str] = &[
-    "podGroupTemplateRef",
-    "schedulingPolicy",
-    "schedulingConstraints",
-    "resourceClaims",
-    "disruptionMode",
-    "priorityClassName",
-    "priority",
 ];
 
 /// The bounds of priorities that users may give.
@@ -113,17 +113,29 @@ pub(super) fn created(workload: &At<'_>, errors: &mut ErrorList) {
         }
     }
     let templates = spec.get("podGroupTemplates");
-    match templates.len() {
-        0 => templates.required(errors, ""),
-        n if n > TEMPLATES => errors.push(FieldError::too_many(&templates.path, n, TEMPLATES)),
-        _ => {
-            named_once(&templates, errors);
-            for template in templates.items() {
-                label(&template.get("name"), errors);
-                placement(&template, errors);
-            }
+    if some_templates(&templates, errors) {
+        named_once(&templates, errors);
+        for template in templates.items() {
+            label(&template.get("name"), errors);
+            placement(&template, errors);
         }
     }
+}
+
+fn some_templates(templates: &At<'_>, errors: &mut ErrorList) -> bool {
+    let some = templates.len() > 0;
+    if !some {
+        templates.required(errors, "");
+    }
+    some && not_too_many(templates, TEMPLATES, errors)
+}
+
+fn not_too_many(list: &At<'_>, most: usize, errors: &mut ErrorList) -> bool {
+    let few = list.len() <= most;
+    if !few {
+        errors.push(FieldError::too_many(&list.path, list.len(), most));
+    }
+    few
 }
 
 /// Items of a list are told apart by their names.
@@ -146,10 +158,7 @@ fn label(name: &At<'_>, errors: &mut ErrorList) {
 fn placement(spec: &At<'_>, errors: &mut ErrorList) {
     policy(&spec.get("schedulingPolicy"), errors);
     let topology = spec.get("schedulingConstraints").get("topology");
-    if topology.len() > TOPOLOGIES {
-        let path = &topology.path;
-        errors.push(FieldError::too_many(path, topology.len(), TOPOLOGIES));
-    } else {
+    if not_too_many(&topology, TOPOLOGIES, errors) {
         for constraint in topology.items() {
             let key = constraint.get("key");
             if required(&key, errors) {
@@ -158,9 +167,7 @@ fn placement(spec: &At<'_>, errors: &mut ErrorList) {
         }
     }
     let claims = spec.get("resourceClaims");
-    if claims.len() > CLAIMS {
-        errors.push(FieldError::too_many(&claims.path, claims.len(), CLAIMS));
-    } else {
+    if not_too_many(&claims, CLAIMS, errors) {
         named_once(&claims, errors);
         claims.items().for_each(|item| claim(&item, errors));
     }
@@ -195,10 +202,7 @@ fn claim(claim: &At<'_>, errors: &mut ErrorList) {
 fn claim_statuses(group: &At<'_>, errors: &mut ErrorList) {
     let claims = group.get("spec").get("resourceClaims");
     let statuses = group.get("status").get("resourceClaimStatuses");
-    if statuses.len() > CLAIMS {
-        let path = &statuses.path;
-        errors.push(FieldError::too_many(path, statuses.len(), CLAIMS));
-    } else {
+    if not_too_many(&statuses, CLAIMS, errors) {
         named_once(&statuses, errors);
     }
     for status in statuses.items() {
@@ -234,17 +238,10 @@ fn policy(policy: &At<'_>, errors: &mut ErrorList) {
 }
 
 /// They stay what they were made as.
-fn unchanged(new: &At<'_>, old: &At<'_>, fields: &[&'static str], errors: &mut ErrorList) {
-    for field in fields {
-        let (new, old) = (new.get(field), old.get(field));
-        let same = match (new.is_given(), old.is_given()) {
-            (false, false) => true,
-            _ => new.value() == old.value(),
-        };
-        if !same {
-            let unsaid = BadValue::json(&Value::Null);
-            errors.push(FieldError::invalid(&new.path, unsaid, IMMUTABLE));
-        }
+fn immutable(new: &At<'_>, changed: &[&'static str], errors: &mut ErrorList) {
+    for field in changed {
+        let unsaid = BadValue::json(&Value::Null);
+        errors.push(FieldError::invalid(&new.get(field).path, unsaid, IMMUTABLE));
     }
 }
 
@@ -384,5 +381,18 @@ mod tests {
             ["spec.schedulingPolicy: Invalid value: null: field is immutable"]
         );
         assert!(update(OF.0, OF.1, &gang(1), &gang(1)).is_empty());
+        // Zero is a priority that was given, and an empty list of claims none.
+        let with = |field: &str, value: Value| {
+            let mut group = gang(1);
+            group["spec"][field] = value;
+            group
+        };
+        let zero = with("priority", json!(0));
+        assert_eq!(update(OF.0, OF.1, &gang(1), &zero).len(), 1);
+        let none = with("resourceClaims", json!([]));
+        assert!(update(OF.0, OF.1, &none, &gang(1)).is_empty());
+        let claim = json!({"name": "a", "resourceClaimName": "a"});
+        let many = with("resourceClaims", json!(vec![claim; 6]));
+        assert_eq!(update(OF.0, OF.1, &many, &gang(1)).len(), 2);
     }
 }
