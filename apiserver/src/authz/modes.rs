@@ -84,8 +84,8 @@ enum Step {
     Ask(Arc<dyn Authorizer>),
 }
 
-/// Joins the modes; `gates` say which rules nodes have. `decisions` is labelled with type, name and decision, `graph_actions` (seconds)
-/// with the operation. Feed [`Authz::observers`] from the watch cache before serving.
+/// Joins the modes; `gates` say which rules nodes have. `decisions` is labelled with type,
+/// name and decision, `graph_actions` (seconds) with the operation. Feed [`Authz::observers`] from the watch cache before serving.
 pub fn build(
     modes: &[Mode],
     gates: &FeatureGates,

@@ -267,29 +267,29 @@ pub const ROLES: &[Role] = &[
 /// Roles of controllers that are there only while a feature is on that is not by default:
 /// gates that must all be on, role.
 #[rustfmt::skip]
-pub const GATED: &[(&str, Role)] = &[
-    ("ClusterTrustBundle", role("kube-apiserver-serving-clustertrustbundle-publisher", &[
+pub const GATED: &[(&[&str], Role)] = &[
+    (&["ClusterTrustBundle"], role("kube-apiserver-serving-clustertrustbundle-publisher", &[
         named("attest", "certificates.k8s.io", "signers", "kubernetes.io/kube-apiserver-serving"),
         on("create delete list update watch", "certificates.k8s.io", "clustertrustbundles"),
         EVENTS,
     ])),
-    ("DRAResourcePoolStatus", role("resourcepoolstatusrequest-controller", &[
+    (&["DRAResourcePoolStatus"], role("resourcepoolstatusrequest-controller", &[
         on("delete get list watch", "resource.k8s.io", "resourcepoolstatusrequests"),
         on("patch update", "resource.k8s.io", "resourcepoolstatusrequests/status"),
         on(READ, "resource.k8s.io", "resourceslices"),
         on(READ, "resource.k8s.io", "resourceclaims"),
         EVENTS,
     ])),
-    ("GenericWorkload", role("podgroup-protection-controller", &[
+    (&["GenericWorkload"], role("podgroup-protection-controller", &[
         on("get list update watch", "scheduling.k8s.io", "podgroups"),
         on(READ, "core", "pods"),
     ])),
-    ("APIServerIdentity StorageVersionAPI", role("storage-version-garbage-collector", &[
+    (&["APIServerIdentity", "StorageVersionAPI"], role("storage-version-garbage-collector", &[
         on(READ, "coordination.k8s.io", "leases"),
         on("delete get list patch update watch", "internal.apiserver.k8s.io", "storageversions"),
         on("get patch update", "internal.apiserver.k8s.io", "storageversions/status"),
     ])),
-    ("StorageVersionMigrator", role("storage-version-migrator-controller", &[
+    (&["StorageVersionMigrator"], role("storage-version-migrator-controller", &[
         // What is applied to an object that is gone by then is taken for a creation at first.
         on("create list patch", "*", "*"),
         on("get", "apiextensions.k8s.io", "customresourcedefinitions"),

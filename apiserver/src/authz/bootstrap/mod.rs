@@ -223,7 +223,7 @@ pub fn objects(gates: &FeatureGates) -> Objects {
     let gated_bindings = GATED_BINDINGS.iter();
     let gated_bindings = gated_bindings.filter(|(gate, _, _)| gates.enabled(gate));
     let gated = controller_roles::GATED.iter();
-    let gated = gated.filter(|(all, _)| all.split(' ').all(|gate| gates.enabled(gate)));
+    let gated = gated.filter(|(all, _)| all.iter().all(|gate| gates.enabled(gate)));
     let controllers = controller_roles::ROLES.iter();
     let controllers = controllers.chain(gated.map(|(_, role)| role));
     let controller_bindings = controllers.clone().map(|r| {
