@@ -1,7 +1,7 @@
 //! The pod as controllers see it: the fields that any of them reads, and the predicates over
 //! them. One cache of these serves the whole process.
 
-use client::{Kind, Object, ResourceInfo, SlimMeta};
+use client::{Kind, ResourceInfo, SlimMeta};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{
     AWSElasticBlockStoreVolumeSource, AzureDiskVolumeSource, AzureFileVolumeSource,
@@ -307,25 +307,12 @@ pub struct Terminated {
     pub finished_at: Option<Time>,
 }
 
-impl Object for Pod {
-    fn name(&self) -> &str {
-        &self.metadata.name
-    }
-    fn namespace(&self) -> &str {
-        &self.metadata.namespace
-    }
-    fn uid(&self) -> &str {
-        &self.metadata.uid
-    }
-    fn resource_version(&self) -> &str {
-        &self.metadata.resource_version
-    }
-    fn trim(&mut self) {
-        // As large as the object itself, and of use to kubectl only.
-        self.metadata
-            .annotations
-            .remove("kubectl.kubernetes.io/last-applied-configuration");
-    }
+client::slim_object!(Pod, trim: forget_applied);
+
+fn forget_applied(pod: &mut Pod) {
+    // As large as the object itself, and of use to kubectl only.
+    let applied = "kubectl.kubernetes.io/last-applied-configuration";
+    pod.metadata.annotations.remove(applied);
 }
 
 impl Kind for Pod {

@@ -33,6 +33,8 @@ pub use credentials::{ServiceAccountTokens, TokenSource};
 pub use error::{Error, Result, optional};
 pub use expectations::Expectations;
 pub use informer::{Informer, Informers};
-pub use object::{Dynamic, Kind, Object, ObjectKey, PartialObject, ResourceInfo, SlimMeta};
+pub use object::{
+    Dynamic, Identity, Kind, Object, ObjectKey, PartialObject, ResourceInfo, SlimMeta,
+};
 pub use tls::{AnyServer, client_certificate};
 pub use transport::Body;

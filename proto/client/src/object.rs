@@ -241,6 +241,24 @@ macro_rules! slim_kind {
         false
     };
     ($ty:ty, $group:literal, $version:literal, $kind:literal, $plural:literal, $scope:ident) => {
+        $crate::slim_object!($ty);
+        impl $crate::Kind for $ty {
+            const RESOURCE: $crate::ResourceInfo = $crate::ResourceInfo::of(
+                $group,
+                $version,
+                $kind,
+                $plural,
+                $crate::slim_kind!(@scope $scope),
+            );
+        }
+    };
+}
+
+/// Makes a type an [`Object`] whose field `metadata` has the four fields that say who it is:
+/// [`SlimMeta`], [`Identity`] or another that has more. `trim` is [`Object::trim`].
+#[macro_export]
+macro_rules! slim_object {
+    ($ty:ty $(, trim: $trim:path)?) => {
         impl $crate::Object for $ty {
             fn name(&self) -> &str {
                 &self.metadata.name
@@ -254,17 +272,21 @@ macro_rules! slim_kind {
             fn resource_version(&self) -> &str {
                 &self.metadata.resource_version
             }
-        }
-        impl $crate::Kind for $ty {
-            const RESOURCE: $crate::ResourceInfo = $crate::ResourceInfo::of(
-                $group,
-                $version,
-                $kind,
-                $plural,
-                $crate::slim_kind!(@scope $scope),
-            );
+            $(fn trim(&mut self) {
+                $trim(self)
+            })?
         }
     };
+}
+
+/// Who an object is, when nothing else of its metadata is read.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Identity {
+    pub name: Box<str>,
+    pub namespace: Box<str>,
+    pub uid: Box<str>,
+    pub resource_version: Box<str>,
 }
 
 /// Any object, reduced to its metadata (`PartialObjectMetadata`): what the garbage collector

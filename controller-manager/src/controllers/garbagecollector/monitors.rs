@@ -41,20 +41,7 @@ struct CollectedMeta {
     finalizers: Box<[String]>,
 }
 
-impl Object for Collected {
-    fn name(&self) -> &str {
-        &self.metadata.name
-    }
-    fn namespace(&self) -> &str {
-        &self.metadata.namespace
-    }
-    fn uid(&self) -> &str {
-        &self.metadata.uid
-    }
-    fn resource_version(&self) -> &str {
-        &self.metadata.resource_version
-    }
-}
+client::slim_object!(Collected);
 
 /// Kinds whose caches are shared, with where their metadata is.
 trait Shared: Kind {

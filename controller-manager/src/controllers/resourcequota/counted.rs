@@ -5,7 +5,7 @@ use std::marker::PhantomData;
 
 use api::quota::resource_claims::{Claim, DeviceClass};
 use api::quota::{Measured, Meta, Pod, Service, VolumeClaim};
-use client::{Kind, Object, ResourceInfo};
+use client::{Identity, Kind, Object, ResourceInfo};
 use serde::{Deserialize, Deserializer};
 
 /// A kind with a price.
@@ -58,35 +58,6 @@ impl Priced for VolumeClaim {
     }
 }
 
-/// Who an object is.
-#[derive(Debug, Clone, Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-pub struct Identity {
-    pub name: Box<str>,
-    pub namespace: Box<str>,
-    pub uid: Box<str>,
-    pub resource_version: Box<str>,
-}
-
-macro_rules! identified {
-    ($ty:ty $(, $param:ident: $bound:ident)?) => {
-        impl$(<$param: $bound>)? Object for $ty {
-            fn name(&self) -> &str {
-                &self.metadata.name
-            }
-            fn namespace(&self) -> &str {
-                &self.metadata.namespace
-            }
-            fn uid(&self) -> &str {
-                &self.metadata.uid
-            }
-            fn resource_version(&self) -> &str {
-                &self.metadata.resource_version
-            }
-        }
-    };
-}
-
 /// An object of which only the cost is kept.
 #[derive(Debug)]
 pub struct Counted<T> {
@@ -114,7 +85,20 @@ impl<'de, T: Priced> Deserialize<'de> for Counted<T> {
     }
 }
 
-identified!(Counted<T>, T: Priced);
+impl<T: Priced> Object for Counted<T> {
+    fn name(&self) -> &str {
+        &self.metadata.name
+    }
+    fn namespace(&self) -> &str {
+        &self.metadata.namespace
+    }
+    fn uid(&self) -> &str {
+        &self.metadata.uid
+    }
+    fn resource_version(&self) -> &str {
+        &self.metadata.resource_version
+    }
+}
 
 impl<T: Priced> Kind for Counted<T> {
     const RESOURCE: ResourceInfo = T::RESOURCE;
@@ -127,7 +111,7 @@ pub struct One {
     metadata: Identity,
 }
 
-identified!(One);
+client::slim_object!(One);
 
 /// What a claim costs depends on classes and pods, so it is kept whole.
 #[derive(Debug, Deserialize)]

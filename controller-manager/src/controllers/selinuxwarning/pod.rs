@@ -4,7 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use client::{Kind, Object, ResourceInfo};
+use client::Object as _;
 use serde::Deserialize;
 
 use super::label::{Label, Options};
@@ -47,24 +47,7 @@ pub enum Wanted {
     Several,
 }
 
-impl Object for Pod {
-    fn name(&self) -> &str {
-        &self.metadata.name
-    }
-    fn namespace(&self) -> &str {
-        &self.metadata.namespace
-    }
-    fn uid(&self) -> &str {
-        &self.metadata.uid
-    }
-    fn resource_version(&self) -> &str {
-        &self.metadata.resource_version
-    }
-}
-
-impl Kind for Pod {
-    const RESOURCE: ResourceInfo = ResourceInfo::of("", "v1", "Pod", "pods", true);
-}
+client::slim_kind!(Pod, "", "v1", "Pod", "pods", namespaced);
 
 impl Pod {
     /// The claims of its volumes, and whether each is one that is made for this pod.

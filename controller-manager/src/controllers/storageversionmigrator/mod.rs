@@ -26,8 +26,8 @@ use anyhow::bail;
 use client::informer::Store;
 use client::workqueue::{Queue, Requeue};
 use client::{
-    Api, Client, Error, Object, ObjectKey, Patch, PatchOptions, ResourceInfo, WriteOptions,
-    optional,
+    Api, Client, Error, Identity, Object, ObjectKey, Patch, PatchOptions, ResourceInfo,
+    WriteOptions, optional,
 };
 use k8s_openapi::api::storagemigration::v1beta1::StorageVersionMigration;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::GroupResource;
@@ -121,32 +121,10 @@ impl ResourceKey {
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(default)]
 struct Stored {
-    metadata: StoredMeta,
+    metadata: Identity,
 }
 
-#[derive(Debug, Clone, Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-struct StoredMeta {
-    name: Box<str>,
-    namespace: Box<str>,
-    uid: Box<str>,
-    resource_version: Box<str>,
-}
-
-impl Object for Stored {
-    fn name(&self) -> &str {
-        &self.metadata.name
-    }
-    fn namespace(&self) -> &str {
-        &self.metadata.namespace
-    }
-    fn uid(&self) -> &str {
-        &self.metadata.uid
-    }
-    fn resource_version(&self) -> &str {
-        &self.metadata.resource_version
-    }
-}
+client::slim_object!(Stored);
 
 impl Controller {
     /// The objects of a resource, of which the server tells the metadata only.
