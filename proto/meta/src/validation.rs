@@ -94,6 +94,26 @@ pub fn dns1123_label(s: &str) -> Messages {
     errs
 }
 
+/// A domain and a path, such as `example.com/path`: which part is wrong, and why.
+pub fn domain_prefixed_path(s: &str) -> Vec<(&str, String)> {
+    let parts = s.split_once('/');
+    let Some((domain, path)) =
+        parts.filter(|(domain, path)| !domain.is_empty() && !path.is_empty())
+    else {
+        let message = "must be a domain-prefixed path (such as \"acme.io/foo\")";
+        return vec![(s, message.to_owned())];
+    };
+    let wrong = dns1123_subdomain(domain).into_iter();
+    let mut wrong: Vec<_> = wrong.map(|message| (domain, message.to_string())).collect();
+    let allowed = |b: u8| b.is_ascii_alphanumeric() || b"-._~%!$&'()*+,;=:@/".contains(&b);
+    if !path.bytes().all(allowed) {
+        let message =
+            "Invalid path (regex used for validation is '[A-Za-z0-9/\\-._~%!$&'()*+,;=:]+')";
+        wrong.push((path, message.to_owned()));
+    }
+    wrong
+}
+
 /// A DNS subdomain (RFC 1123): the default for object names.
 pub fn dns1123_subdomain(s: &str) -> Messages {
     let mut errs = Messages::new();

@@ -71,19 +71,13 @@ fn by_role(container: &At<'_>, role: Role, pod: &Pod<'_>, errors: &mut ErrorList
                 "readinessProbe",
                 "startupProbe",
                 "lifecycle",
-                "resources",
                 "resizePolicy",
                 "restartPolicy",
                 "restartPolicyRules",
             ] {
-                // An empty hook is a hook.
                 let field = container.get(field);
-                let given = if field.path.to_string().ends_with("lifecycle") {
-                    field.is_set()
-                } else {
-                    field.is_given()
-                };
-                if given {
+                // What is given may be empty, such as a hook or a list.
+                if field.is_set() {
                     field.forbidden(errors, "cannot be set for an Ephemeral Container");
                 }
             }
@@ -422,10 +416,12 @@ fn handler(handler: &At<'_>, kinds: &[&'static str], grace: Option<i64>, errors:
             "tcpSocket" => port(&action.get("port"), errors),
             "grpc" => port_number(&action.get("port"), errors),
             "sleep" => {
-                let seconds = action.get("seconds");
-                let most = grace.unwrap_or(0);
-                if seconds.int().is_none_or(|s| s < 0 || s > most) {
-                    seconds.invalid(errors, format!("must be non-negative and less than terminationGracePeriodSeconds ({most}). Enable AllowPodLifecycleSleepActionZeroValue feature gate for zero sleep."));
+                let seconds = action.get("seconds").int().unwrap_or(0);
+                if let Some(most) = grace.filter(|most| !(0..=*most).contains(&seconds)) {
+                    let detail = format!(
+                        "must be non-negative and less than terminationGracePeriodSeconds ({most})"
+                    );
+                    errors.push(FieldError::invalid(&action.path, seconds, detail));
                 }
             }
             _ => {}

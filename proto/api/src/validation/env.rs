@@ -8,6 +8,7 @@ use meta::validation as format;
 
 use super::at::At;
 use super::mounts::no_backsteps;
+use super::required;
 
 pub(super) fn env(env: &At<'_>, errors: &mut ErrorList) {
     for variable in env.items() {
@@ -264,7 +265,10 @@ pub(super) fn env_from(sources: &At<'_>, errors: &mut ErrorList) {
             .filter(At::is_set)
             .collect();
         for reference in &given {
-            object_name(&reference.get("name"), errors);
+            let name = reference.get("name");
+            if required(&name, errors) {
+                object_name(&name, errors);
+            }
         }
         let detail = match given.len() {
             1 => continue,

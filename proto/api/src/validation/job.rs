@@ -178,21 +178,8 @@ pub(super) fn domain_prefixed_path(value: &At<'_>, errors: &mut ErrorList) {
     if !required(value, errors) {
         return;
     }
-    match value.text().split_once('/') {
-        Some((domain, path)) if !domain.is_empty() && !path.is_empty() => {
-            for message in format::dns1123_subdomain(domain) {
-                errors.push(FieldError::invalid(&value.path, domain, message));
-            }
-            let allowed = |b: u8| b.is_ascii_alphanumeric() || b"-._~%!$&'()*+,;=:@/".contains(&b);
-            if !path.bytes().all(allowed) {
-                let detail = "Invalid path (regex used for validation is '[A-Za-z0-9/\\-._~%!$&'()*+,;=:]+')";
-                errors.push(FieldError::invalid(&value.path, path, detail));
-            }
-        }
-        _ => value.invalid(
-            errors,
-            "must be a domain-prefixed path (such as \"acme.io/foo\")",
-        ),
+    for (part, message) in format::domain_prefixed_path(value.text()) {
+        errors.push(FieldError::invalid(&value.path, part, message));
     }
 }
 
@@ -449,7 +436,7 @@ pub(super) fn update(new: &At<'_>, old: &At<'_>, errors: &mut ErrorList) {
     let labels = was.get("labels");
     let prefixed = [CONTROLLER_UID, JOB_NAME].map(|label| labels.raw(label).is_some());
     whole(new, prefixed == [true, true], errors);
-    let started = old.get("status").get("startTime").is_set();
+    let idle = is_idle(old);
     let (new, old) = (new.get("spec"), old.get("spec"));
     let (now, before) = (new.get("completions"), old.get("completions"));
     if new.get("completionMode").text() != "Indexed" {
@@ -476,29 +463,41 @@ pub(super) fn update(new: &At<'_>, old: &At<'_>, errors: &mut ErrorList) {
             new.get(field).invalid(errors, IMMUTABLE);
         }
     }
-    template(&new, &old, started, errors);
+    template_of(&new, &old, idle, errors);
 }
 
 const TEMPLATE: &str = "io.k8s.api.core.v1.PodTemplateSpec";
+const POD: &str = "io.k8s.api.core.v1.PodSpec";
 
-/// A job that is suspended and has not started yet may still change where it runs and what
-/// its containers ask for.
-fn template(new: &At<'_>, old: &At<'_>, started: bool, errors: &mut ErrorList) {
+/// Whether a job is suspended and has no pods: either it has never had any, or its controller
+/// says that they are gone.
+fn is_idle(job: &At<'_>) -> bool {
+    let status = job.get("status");
+    let conditions = status.get("conditions");
+    let is_suspended = |condition: At<'_>| {
+        condition.get("type").text() == "Suspended" && condition.get("status").text() == "True"
+    };
+    job.get("spec").get("suspend").is_true()
+        && status.get("active").int().unwrap_or(0) == 0
+        && (!status.get("startTime").is_set() || conditions.items().any(is_suspended))
+}
+
+/// A job that is idle may still change where it runs and what its containers ask for (KEP-2926,
+/// KEP-5440).
+fn template_of(new: &At<'_>, old: &At<'_>, idle: bool, errors: &mut ErrorList) {
     let (template, before) = (new.get("template"), old.get("template"));
     let (Some(now), Some(then)) = (template.value(), before.value()) else {
         return;
     };
-    let suspended = old.get("suspend").is_true();
-    if !suspended {
+    if !idle {
         immutable_message(TEMPLATE, &template, &before, errors);
         return;
     }
     let mut then = then.clone();
-    if !started {
-        take_scheduling(&mut then, now);
-    }
+    take_scheduling(&mut then, now);
     take_resources(&mut then, now);
-    if !same(TEMPLATE, Some(&then), Some(now)) {
+    // Of the template's metadata nothing is fixed.
+    if !same(POD, then.get("spec"), now.get("spec")) {
         // Upstream has a dot in the name of this field.
         let path = new.path.child("template").child("spec");
         errors.push(FieldError::invalid(
@@ -559,5 +558,40 @@ fn take_resources(then: &mut Value, now: &Value) {
                 take(before, after, "resources");
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use meta::field::Path;
+    use serde_json::json;
+
+    use super::*;
+
+    fn changes(status: Value, change: fn(&mut Value)) -> bool {
+        let template = json!({"spec": {"containers": [{"name": "c", "image": "i"}]}});
+        let old = json!({"spec": {"suspend": true, "template": template}, "status": status});
+        let mut new = old.clone();
+        change(&mut new["spec"]["template"]);
+        let [new, old] = [&new, &old].map(|job| At::new(Path::new("job"), job));
+        let mut errors = ErrorList::default();
+        let (idle, new, old) = (is_idle(&old), new.get("spec"), old.get("spec"));
+        template_of(&new, &old, idle, &mut errors);
+        errors.0.is_empty()
+    }
+
+    #[test]
+    fn a_job_without_pods_may_run_elsewhere() {
+        let moves: fn(&mut Value) = |t| t["spec"]["nodeSelector"] = json!({"zone": "b"});
+        let started = "2026-01-01T00:00:00Z";
+        let suspended = json!([{"type": "Suspended", "status": "True"}]);
+        assert!(changes(json!({}), moves));
+        assert!(!changes(json!({"active": 1}), moves));
+        assert!(!changes(json!({"startTime": started}), moves));
+        let paused = json!({"startTime": started, "conditions": suspended});
+        assert!(changes(paused.clone(), moves));
+        assert!(changes(paused.clone(), |t| t["metadata"] = json!({"name": "n"})));
+        let image: fn(&mut Value) = |t| t["spec"]["containers"][0]["image"] = json!("j");
+        assert!(!changes(paused, image));
     }
 }

@@ -17,6 +17,7 @@ mod conditions;
 mod container;
 mod coordination;
 mod cron;
+mod device_selector;
 mod discovery;
 mod env;
 mod event;

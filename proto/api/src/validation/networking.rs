@@ -283,11 +283,11 @@ fn http_path(at: &At<'_>, errors: &mut ErrorList) {
     const SEQUENCES: [&str; 5] = ["//", "/./", "/../", "%2f", "%2F"];
     let (kind, path) = (at.get("pathType"), at.get("path"));
     let text = path.text();
+    if !kind.is_set() {
+        kind.required(errors, "pathType must be specified");
+        return;
+    }
     match kind.text() {
-        "" => {
-            kind.required(errors, "pathType must be specified");
-            return;
-        }
         "Exact" | "Prefix" => {
             if !text.starts_with('/') {
                 invalid_path(&path, ABSOLUTE, errors);

@@ -6,7 +6,6 @@ use meta::field::{ErrorList, FieldError};
 use meta::validation as format;
 
 use super::at::At;
-use super::metadata::immutable;
 use super::{Rules, requirements};
 
 pub(super) const RULES: &[Rules] = &[Rules {
@@ -144,5 +143,8 @@ fn update(new: &At<'_>, old: &At<'_>, errors: &mut ErrorList) {
             errors.push(FieldError::forbidden(&new.path, detail));
         }
     }
-    immutable(&new.get("externalID"), &old.get("externalID"), errors);
+    let (id, was) = (new.get("externalID"), old.get("externalID"));
+    if id.text() != was.text() {
+        id.forbidden(errors, "may not be updated");
+    }
 }

@@ -1,5 +1,4 @@
-//! Device classes, resource claims and their templates. CEL selectors are only looked at for
-//! their length.
+//! Device classes, resource claims and their templates.
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -9,6 +8,7 @@ use serde_json::{Map, Value};
 
 use super::at::At;
 use super::conditions::conditions;
+use super::device_selector::selector;
 use super::metadata::{self, immutable_message};
 use super::raw::{Raw, raw};
 use super::{Rules, any_update, pod, required};
@@ -70,7 +70,6 @@ const RESULTS: usize = 32;
 const DEVICE_CONDITIONS: usize = 8;
 const ADDRESSES: usize = 16;
 /// In bytes.
-const EXPRESSION_LIMIT: usize = 10 * 1024;
 const PARAMETERS_LIMIT: usize = 10 * 1024;
 
 /// Each item of a list that has at most so many; nothing is checked in one that has more.
@@ -159,16 +158,6 @@ fn is_extended_resource(name: &str) -> bool {
         && !name.contains("kubernetes.io/")
         && !name.starts_with("requests.")
         && format::qualified_name(&format!("requests.{name}")).is_empty()
-}
-
-fn selector(selector: &At<'_>, errors: &mut ErrorList) {
-    let cel = selector.get("cel");
-    if !cel.is_set() {
-        cel.required(errors, "");
-    } else if cel.get("expression").text().len() > EXPRESSION_LIMIT {
-        let path = cel.get("expression").path;
-        errors.push(FieldError::too_long(&path, EXPRESSION_LIMIT));
-    }
 }
 
 fn configuration(config: &At<'_>, errors: &mut ErrorList) {

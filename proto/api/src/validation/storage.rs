@@ -417,7 +417,6 @@ fn inline_volume(spec: &At<'_>, errors: &mut ErrorList) {
             "may not specify volumeMode other than Filesystem in the context of inline volumes",
         );
     }
-    attributes(spec, errors);
 }
 
 /// Where a volume comes from is settled once; a secret to grow it by may come later.

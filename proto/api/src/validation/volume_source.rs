@@ -80,6 +80,8 @@ pub(super) fn check(name: &str, source: &At<'_>, place: In, errors: &mut ErrorLi
                     errors,
                     "if the endpointnamespace is set, it must be a valid namespace name",
                 );
+            } else {
+                namespace.check(errors, format::dns1123_label(namespace.text()));
             }
         }
         "hostPath" => host_path(source, errors),

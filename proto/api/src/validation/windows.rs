@@ -52,7 +52,6 @@ const POD_CONTEXT: &[&str] = &[
     "seccompProfile",
     "supplementalGroups",
     "supplementalGroupsPolicy",
-    "sysctls",
 ];
 const CONTAINER_CONTEXT: &[&str] = &[
     "allowPrivilegeEscalation",
@@ -81,6 +80,10 @@ fn windows(spec: &At<'_>, errors: &mut ErrorList) {
     }
     for field in POD_CONTEXT {
         forbid(spec.get("securityContext").get(field));
+    }
+    let sysctls = spec.get("securityContext").get("sysctls");
+    if sysctls.len() > 0 {
+        forbid(sysctls);
     }
     for container in containers(spec) {
         for field in CONTAINER_CONTEXT {

@@ -192,7 +192,7 @@ impl Checker<'_> {
                 self.fits(&Type::Dyn, param);
                 Type::Dyn
             }
-            Type::Dyn | Type::Error => Type::Dyn,
+            Type::Dyn | Type::Any | Type::Error => Type::Dyn,
             other => {
                 let message = format!("type '{other}' does not support field selection");
                 self.wrong(at, message);

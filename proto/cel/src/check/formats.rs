@@ -118,7 +118,7 @@ impl Checker<'_> {
     fn unprintable<'e>(&self, value: &'e Expr) -> Option<&'e Expr> {
         if matches!(
             self.seen(value),
-            Type::Object(_) | Type::Opaque(..) | Type::Error
+            Type::Any | Type::Object(_) | Type::Opaque(..) | Type::Error
         ) {
             return Some(value);
         }
@@ -143,6 +143,7 @@ fn runtime_name(of: &Type) -> String {
         Type::Map(_) => "map".to_owned(),
         Type::Type(_) => "type".to_owned(),
         Type::Null => "null_type".to_owned(),
+        Type::Any => "google.protobuf.Any".to_owned(),
         Type::Duration => "google.protobuf.Duration".to_owned(),
         Type::Timestamp => "google.protobuf.Timestamp".to_owned(),
         Type::Opaque(name, _) => name.to_string(),

@@ -48,6 +48,7 @@ pub trait ObjectTypes {
 pub struct Environment<'a> {
     objects: &'a dyn ObjectTypes,
     variables: HashMap<Box<str>, Type>,
+    binds: bool,
 }
 
 impl<'a> Environment<'a> {
@@ -57,6 +58,7 @@ impl<'a> Environment<'a> {
         Self {
             objects,
             variables: HashMap::new(),
+            binds: false,
         }
     }
 
@@ -67,13 +69,20 @@ impl<'a> Environment<'a> {
         self
     }
 
+    /// Has `cel.bind`, which gives a part of an expression a name.
+    #[must_use]
+    pub fn with_bindings(mut self) -> Self {
+        self.binds = true;
+        self
+    }
+
     /// The type of an expression.
     ///
     /// # Errors
     ///
     /// All that is wrong with it, or why it is no expression.
     pub fn check(&self, text: &str) -> Result<Type, Issues> {
-        match parser::parse(text, false) {
+        match parser::parse(text, self.binds) {
             Ok(expr) => checker::check(&expr, text, self),
             Err(error) => Err(Issues::of_syntax(text, error)),
         }

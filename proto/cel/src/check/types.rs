@@ -8,6 +8,8 @@ use std::sync::Arc;
 pub enum Type {
     /// Nothing is known before evaluation.
     Dyn,
+    /// As [`Type::Dyn`], but no list and no map: there is nothing in it to go through.
+    Any,
     /// Of an expression in which an error has been found: it fits everywhere, so that one error
     /// is told once.
     Error,
@@ -87,7 +89,7 @@ impl Type {
     }
 
     pub(super) fn is_dyn_or_error(&self) -> bool {
-        matches!(self, Self::Dyn | Self::Error)
+        matches!(self, Self::Dyn | Self::Any | Self::Error)
     }
 }
 
@@ -95,6 +97,7 @@ impl fmt::Display for Type {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let name = match self {
             Self::Dyn => "dyn",
+            Self::Any => "any",
             Self::Error => "!error!",
             Self::Null => "null",
             Self::Bool => "bool",
