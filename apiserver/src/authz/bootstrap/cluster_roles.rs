@@ -212,7 +212,13 @@ pub const GATED: &[(&str, &str, &[Rule])] = &[
         on(READ, "scheduling.k8s.io", "podgroups"),
         on("patch update", "scheduling.k8s.io", "podgroups/status"),
     ]),
+    ("system:kube-scheduler", "DRADeviceTaintRules", &[
+        on(READ, "resource.k8s.io", "devicetaintrules"),
+    ]),
     ("system:node", BUNDLES, &[on(READ, "certificates.k8s.io", "clustertrustbundles")]),
+    ("system:node", "PodCertificateRequest", &[
+        on("create get list watch", "certificates.k8s.io", "podcertificaterequests"),
+    ]),
 ];
 
 /// Roles that are there only while a feature is on that is not by default: gate, role.

@@ -3,7 +3,7 @@
 //!
 //! What must not be here: roles of people (`cluster_roles.rs`).
 
-use super::table::{EVENTS, READ, READ_UPDATE, Role, WATCH, named, on, role};
+use super::table::{EVENTS, READ, READ_UPDATE, Role, Rule, WATCH, named, on, role};
 
 // One rule a line, however long: a table is read by columns.
 #[rustfmt::skip]
@@ -264,6 +264,23 @@ pub const ROLES: &[Role] = &[
     ]),
 ];
 
+/// What controllers may do besides while a feature is on that is not by default: role, gate,
+/// rules.
+#[rustfmt::skip]
+pub const MORE: &[(&str, &str, &[Rule])] = &[
+    ("device-taint-eviction-controller", "DRADeviceTaintRules", &[
+        on("patch update", "resource.k8s.io", "devicetaintrules/status"),
+        on(READ, "resource.k8s.io", "devicetaintrules"),
+    ]),
+    ("job-controller", "WorkloadWithJob", &[
+        on("create get list watch", "scheduling.k8s.io", "podgroups workloads"),
+    ]),
+    ("resource-claim-controller", "DRAWorkloadResourceClaims", &[
+        on(READ, "scheduling.k8s.io", "podgroups"),
+        on("patch update", "scheduling.k8s.io", "podgroups/status"),
+    ]),
+];
+
 /// Roles of controllers that are there only while a feature is on that is not by default:
 /// gates that must all be on, role.
 #[rustfmt::skip]
@@ -283,6 +300,9 @@ pub const GATED: &[(&[&str], Role)] = &[
     (&["GenericWorkload"], role("podgroup-protection-controller", &[
         on("get list update watch", "scheduling.k8s.io", "podgroups"),
         on(READ, "core", "pods"),
+    ])),
+    (&["PodCertificateRequest"], role("podcertificaterequestcleaner", &[
+        on("delete get list watch", "certificates.k8s.io", "podcertificaterequests"),
     ])),
     (&["APIServerIdentity", "StorageVersionAPI"], role("storage-version-garbage-collector", &[
         on(READ, "coordination.k8s.io", "leases"),

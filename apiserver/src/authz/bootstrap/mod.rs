@@ -27,15 +27,27 @@ pub fn node_rules(gates: &FeatureGates) -> Vec<PolicyRule> {
         .iter()
         .find(|r| r.name == "system:node");
     let mut rules = node.map(Role::policy_rules).unwrap_or_default();
-    rules.extend(gated_rules("system:node", gates));
+    rules.extend(gated_rules("system:node", cluster_roles::GATED, gates));
     rules
 }
 
+/// Rules of roles while a feature is on: role, gate, rules.
+type Gated = [(&'static str, &'static str, &'static [table::Rule])];
+
 /// What a role has for features that are on.
-fn gated_rules(role: &str, gates: &FeatureGates) -> impl Iterator<Item = PolicyRule> {
-    let more = cluster_roles::GATED.iter();
-    let more = more.filter(move |(of, gate, _)| *of == role && gates.enabled(gate));
-    more.flat_map(|(_, _, rules)| rules.iter().map(|rule| rule.policy_rule()))
+fn gated_rules(role: &str, all: &Gated, gates: &FeatureGates) -> Vec<PolicyRule> {
+    let of_role = all.iter().filter(|(of, ..)| *of == role);
+    let on = of_role.filter(|(_, gate, _)| gates.enabled(gate));
+    let rules = on.flat_map(|(.., rules)| *rules);
+    rules.map(table::Rule::policy_rule).collect()
+}
+
+fn with_gated_rules(mut object: Value, role: &str, all: &Gated, gates: &FeatureGates) -> Value {
+    if let Some(rules) = object["rules"].as_array_mut() {
+        let more = gated_rules(role, all, gates);
+        rules.extend(more.iter().map(|rule| json!(rule)));
+    }
+    object
 }
 
 /// Subjects of the cluster role bindings, each bound to the role of its own name.
@@ -214,11 +226,8 @@ pub fn objects(gates: &FeatureGates) -> Objects {
     let of_features = of_features.filter(|(gate, _)| gates.enabled(gate));
     let people = cluster_roles::ROLES.iter();
     let people = people.chain(of_features.map(|(_, role)| role)).map(|role| {
-        let mut object = role.to_object("", "");
-        if let Some(all) = object["rules"].as_array_mut() {
-            all.extend(gated_rules(role.name, gates).map(|rule| json!(rule)));
-        }
-        object
+        let object = role.to_object("", "");
+        with_gated_rules(object, role.name, cluster_roles::GATED, gates)
     });
     let gated_bindings = GATED_BINDINGS.iter();
     let gated_bindings = gated_bindings.filter(|(gate, _, _)| gates.enabled(gate));
@@ -233,7 +242,10 @@ pub fn objects(gates: &FeatureGates) -> Objects {
     });
     Objects {
         cluster_roles: people
-            .chain(controllers.map(|r| r.to_object(CONTROLLER_PREFIX, "")))
+            .chain(controllers.map(|role| {
+                let object = role.to_object(CONTROLLER_PREFIX, "");
+                with_gated_rules(object, role.name, controller_roles::MORE, gates)
+            }))
             .collect(),
         cluster_role_bindings: CLUSTER_BINDINGS
             .iter()
