@@ -26,6 +26,7 @@ use crate::health::Health;
 use crate::http::body;
 use crate::http::chain::{Chain, Connection};
 use crate::http::context::RequestContext;
+use crate::http::impersonation::Modes;
 use crate::http::in_flight::InFlight;
 use crate::http::metrics::Metrics as RequestMetrics;
 use crate::http::negotiate;
@@ -351,6 +352,7 @@ pub async fn run(options: Options, stop: CancellationToken) -> anyhow::Result<()
         }),
         authenticator,
         authorizer,
+        impersonation: Modes::new(&gates),
         in_flight: InFlight::new(
             serving.max_requests_inflight,
             serving.max_mutating_requests_inflight,

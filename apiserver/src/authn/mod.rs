@@ -47,6 +47,7 @@ pub const ALL_AUTHENTICATED: &str = "system:authenticated";
 pub const ALL_UNAUTHENTICATED: &str = "system:unauthenticated";
 pub const ANONYMOUS: &str = "system:anonymous";
 pub const MASTERS: &str = "system:masters";
+pub const NODES: &str = "system:nodes";
 
 /// What a connection and its request's head offer as proof.
 #[derive(Debug, Clone, Copy)]

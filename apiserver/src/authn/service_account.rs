@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use meta::validation as format;
 use serde::Deserialize;
 use serde_json::Value;
 use tokio::sync::mpsc;
@@ -39,7 +40,8 @@ pub fn username(namespace: &str, name: &str) -> String {
 /// The namespace and name in a service account's user name.
 pub fn split_username(user: &str) -> Option<(&str, &str)> {
     let (namespace, name) = user.strip_prefix(USERNAME_PREFIX)?.split_once(':')?;
-    (!namespace.is_empty() && !name.is_empty() && !name.contains(':')).then_some((namespace, name))
+    let named = format::dns1123_label(namespace).is_empty();
+    (named && format::dns1123_subdomain(name).is_empty()).then_some((namespace, name))
 }
 
 /// The user that a service account is.

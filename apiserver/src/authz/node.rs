@@ -15,10 +15,9 @@ use serde_json::Value;
 
 use super::rbac::rules::PolicyRule;
 use super::{Attributes, Authorizer, Decision, Rules};
-use crate::authn::User;
+use crate::authn::{NODES, User};
 use crate::lookup::{Observed, Observer};
 
-const NODES_GROUP: &str = "system:nodes";
 const USER_PREFIX: &str = "system:node:";
 pub const LEASE_NAMESPACE: &str = "kube-node-lease";
 pub const MIRROR_ANNOTATION: &str = "kubernetes.io/config.mirror";
@@ -37,7 +36,7 @@ const SECRET_DRIVERS: [&str; 7] = [
 /// The node that a user is: `None` for other users.
 pub fn identity(user: &User) -> Option<&str> {
     let name = user.name.strip_prefix(USER_PREFIX)?;
-    user.in_group(NODES_GROUP).then_some(name)
+    user.in_group(NODES).then_some(name)
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

@@ -16,6 +16,7 @@ use rustls_pki_types::CertificateDer;
 
 use super::body::{self, Body};
 use super::context::{RequestContext, drain};
+use super::impersonation::Modes;
 use super::in_flight::{Admission, InFlight, RETRY_AFTER};
 use super::metrics::{Attempt, Fate, Metrics};
 use super::query::Query;
@@ -43,6 +44,7 @@ pub struct Chain {
     pub paths: Arc<dyn Paths>,
     pub authenticator: Arc<dyn Authenticator>,
     pub authorizer: Arc<dyn Authorizer>,
+    pub impersonation: Modes,
     pub in_flight: InFlight,
     /// `--request-timeout`
     pub request_timeout: Duration,
@@ -156,15 +158,16 @@ impl Chain {
         request.of_nobody = request.user.name == ANONYMOUS;
         self.authenticator.scrub(&mut request.headers);
         let started = Instant::now();
-        let asked = impersonation::is_asked_for(&request.headers);
-        let impersonated =
-            impersonation::impersonate(&mut request.headers, &request.user, &*self.authorizer);
-        self.metrics
-            .access
-            .impersonation(asked, impersonated.is_ok(), started);
-        if let Some(user) = impersonated? {
-            request.user = Arc::new(user);
+        if let Some(wanted) = impersonation::wanted(&mut request.headers)? {
+            let selector = request.query.text("fieldSelector");
+            let asked = authorization::attributes(&request.info, &request.user, &selector);
+            let modes = &self.impersonation;
+            let impersonated = modes.impersonate(&wanted, &asked, &*self.authorizer);
+            let mode = impersonated.as_ref().ok().map(|(mode, _)| mode.name());
+            self.metrics.access.impersonation(mode, started);
+            request.user = Arc::new(impersonated?.1);
         }
+        self.metrics.access.impersonation_passed(started);
         let _place = match self.in_flight.admit(&request.info, &request.user) {
             Admission::Refused => {
                 *fate = Fate::Terminated;

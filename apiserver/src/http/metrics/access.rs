@@ -31,8 +31,8 @@ pub struct Access {
     authentication_failed: Outcome,
     allowed: Outcome,
     no_opinion: Outcome,
-    impersonated: Outcome,
-    impersonation_denied: Outcome,
+    /// By mode and decision.
+    impersonation: (IntCounterVec, HistogramVec),
     authentication_filter: Histogram,
     impersonation_filter: Histogram,
     authorization_filter: Histogram,
@@ -122,8 +122,7 @@ impl Access {
             authentication_failed: of(&authentication, &["error"]),
             allowed: of(&authorization, &["allowed"]),
             no_opinion: of(&authorization, &["no-opinion"]),
-            impersonated: of(&impersonation, &["legacy", "allowed"]),
-            impersonation_denied: of(&impersonation, &["legacy", "denied"]),
+            impersonation,
             authentication_filter: filters.with_label_values(&["authentication"]),
             impersonation_filter: filters.with_label_values(&["constrainedimpersonation"]),
             authorization_filter: filters.with_label_values(&["authorization"]),
@@ -143,15 +142,22 @@ impl Access {
         self.authentication_filter.observe(took.as_secs_f64());
     }
 
-    /// `asked`: the request wants to be somebody else's at all.
-    pub fn impersonation(&self, asked: bool, allowed: bool, started: Instant) {
-        let took = started.elapsed();
-        match (asked, allowed) {
-            (false, _) => {}
-            (true, true) => self.impersonated.observe(took),
-            (true, false) => self.impersonation_denied.observe(took),
-        }
-        self.impersonation_filter.observe(took.as_secs_f64());
+    /// `mode`: in which way the request could become somebody else's; none if it could not.
+    pub fn impersonation(&self, mode: Option<&str>, started: Instant) {
+        let took = started.elapsed().as_secs_f64();
+        let labels = match mode {
+            Some(mode) => [mode, "allowed"],
+            None => ["", "denied"],
+        };
+        let (attempts, seconds) = &self.impersonation;
+        attempts.with_label_values(&labels).inc();
+        seconds.with_label_values(&labels).observe(took);
+    }
+
+    /// Every request goes through this filter.
+    pub fn impersonation_passed(&self, started: Instant) {
+        let took = started.elapsed().as_secs_f64();
+        self.impersonation_filter.observe(took);
     }
 
     pub fn authorization(&self, allowed: bool, started: Instant) {
