@@ -161,6 +161,7 @@ impl QuotaWriter for Reader {
             };
             let update = Update {
                 change: &|_: Option<&Value>| Ok(quota.clone()),
+                verb: "update",
                 uid: None,
                 force_create: false,
                 noted: false,

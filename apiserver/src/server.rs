@@ -207,7 +207,8 @@ pub async fn run(options: Options, stop: CancellationToken) -> anyhow::Result<()
         service_node_port_range,
         ServiceMetrics::new(metrics.inner())?,
     )?;
-    special::guard_admin_access(&registry, &lookup);
+    let judge: Arc<dyn Authorizer> = authorizer.clone();
+    special::guard_device_claims(&registry, &lookup, &judge, &gates);
     caches.run();
     for observer in authorizer.observers() {
         tokio::spawn(reader::feed(registry.clone(), observer));

@@ -104,6 +104,7 @@ impl Local {
         let name = meta(&object).name().to_owned();
         let update = Update {
             change: &|_: Option<&Value>| Ok(object.clone()),
+            verb: "update",
             uid: None,
             force_create: false,
             noted: false,

@@ -123,6 +123,7 @@ mod tests {
         };
         let cx = Context {
             group: "",
+            verb: "update",
             user: &user,
             now: jiff::Timestamp::UNIX_EPOCH,
             dry_run: false,

@@ -3,7 +3,6 @@
 //!
 //! [`Registry`] knows every resource that is served. What must not be here: HTTP.
 
-mod admin_access;
 pub mod as_read;
 pub mod certificate_requests;
 mod claims;
@@ -11,6 +10,7 @@ pub mod columns;
 pub mod conditions;
 pub mod convert;
 pub mod deletion;
+mod device_claims;
 pub mod events;
 pub mod gated;
 pub mod generic;

@@ -84,6 +84,7 @@ mod tests {
         let user = Default::default();
         let cx = |subresource| Context {
             group: "",
+            verb: "update",
             user: &user,
             now: jiff::Timestamp::UNIX_EPOCH,
             dry_run: false,

@@ -152,6 +152,7 @@ impl Rest for Scale {
             };
             let update = Update {
                 change: &change,
+                verb: "update",
                 uid: (!target.uid.is_empty()).then_some(target.uid),
                 // The managers of the workload are told from those of the scale.
                 noted: true,

@@ -5,10 +5,11 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use component::features::FeatureGates;
 use ipnet::IpNet;
 
-use super::admin_access::AdminAccess;
 use super::certificate_requests::CertificateRequests;
+use super::device_claims::DeviceClaims;
 use super::events::Events;
 use super::jobs::Jobs;
 use super::namespaces::Namespaces;
@@ -24,6 +25,7 @@ use super::store::Env;
 use super::strategy::Strategy;
 use super::{Registry, Strategies};
 use crate::authn::token_issuer::TokenIssuer;
+use crate::authz::Authorizer;
 use crate::lookup::Lookup;
 use crate::options::PortRange;
 
@@ -100,8 +102,15 @@ pub fn endpoints(
     Ok(rest)
 }
 
-/// Makes claims of devices ask their namespace for the administrator's rights.
-pub fn guard_admin_access(registry: &Registry, lookup: &Arc<dyn Lookup>) {
+/// Makes claims of devices ask their namespace for the administrator's rights, and the authorizer
+/// who may say what in their status.
+pub fn guard_device_claims(
+    registry: &Registry,
+    lookup: &Arc<dyn Lookup>,
+    authorizer: &Arc<dyn Authorizer>,
+    gates: &FeatureGates,
+) {
+    let by_part = gates.enabled("DRAResourceClaimGranularStatusAuthorization");
     for (plural, kind, spec) in [
         ("resourceclaims", "ResourceClaim", "/spec"),
         (
@@ -111,10 +120,11 @@ pub fn guard_admin_access(registry: &Registry, lookup: &Arc<dyn Lookup>) {
         ),
     ] {
         if let Some(store) = registry.store("resource.k8s.io", plural) {
-            store.set_hooks(Arc::new(AdminAccess {
+            store.set_hooks(Arc::new(DeviceClaims {
                 kind,
                 spec,
                 lookup: lookup.clone(),
+                parts: by_part.then(|| authorizer.clone()),
             }));
         }
     }

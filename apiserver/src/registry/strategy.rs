@@ -19,6 +19,8 @@ use super::store::Warnings;
 #[derive(Debug, Clone, Copy)]
 pub struct Context<'a> {
     pub user: &'a crate::authn::User,
+    /// `create`, `update` or `patch`.
+    pub verb: &'a str,
     /// The group of the version that the client speaks: events have rules of two.
     pub group: &'a str,
     pub now: jiff::Timestamp,

@@ -1,7 +1,7 @@
 //! The API server as a store at its limits: an etcd that is full, history that is
 //! compacted under a list, answers while memory is behind, requests that are made to be
-//! expensive; and before it two of one daemon, a scheduler's extender, what cannot be done, and
-//! what earlier releases have stored.
+//! expensive; and before it two of one daemon, a scheduler's extender, what cannot be done, who
+//! may write what of a claim, and what earlier releases have stored.
 //!
 //! Each test has an etcd and a server of its own. The daemons are those in
 //! `$FERROKUBE_BIN`, by default those of the cluster at `$FERROKUBE_STATE`. The tests
@@ -9,6 +9,7 @@
 
 mod bad_input;
 mod bounds;
+mod claim_rights;
 mod compaction;
 mod daemons;
 mod extenders;

@@ -321,6 +321,7 @@ pub(super) async fn patch(
     let apply = patch.kind == PatchType::Apply;
     let update = Update {
         change: &change,
+        verb: &request.info.verb,
         uid: None,
         force_create: apply,
         noted: apply,

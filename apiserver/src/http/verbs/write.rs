@@ -219,6 +219,7 @@ pub(super) async fn update(
     let request = &*request;
     let update = Update {
         change: &|_: Option<&Value>| Ok(object.clone()),
+        verb: &request.info.verb,
         uid: (!uid.is_empty()).then_some(&uid),
         force_create: false,
         noted: false,

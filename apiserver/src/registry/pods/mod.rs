@@ -216,6 +216,7 @@ mod tests {
     fn context<'a>(user: &'a crate::authn::User, subresource: &'a str) -> Context<'a> {
         Context {
             group: "",
+            verb: "update",
             user,
             now: jiff::Timestamp::UNIX_EPOCH,
             dry_run: false,

@@ -87,7 +87,7 @@ impl Store {
         write: &Write<'_>,
         mut object: Value,
     ) -> Result<(Value, Option<Undo>), Status> {
-        let cx = self.context(write);
+        let cx = self.context(write, "create");
         // The hooks are those of the object itself: a Service that comes by its status has no
         // addresses.
         let hooks = self.hooks.get().filter(|_| write.subresource.is_empty());
@@ -108,7 +108,7 @@ impl Store {
     }
 
     async fn checked(&self, write: &Write<'_>, object: &mut Value) -> Result<(), Status> {
-        let cx = self.context(write);
+        let cx = self.context(write, "create");
         ensure_namespace(object, write.namespace)?;
         self.strategy.prepare_create(&cx, object);
         let errs = self.strategy.validate_create(&cx, object);

@@ -199,9 +199,10 @@ impl Store {
             .object(self.resource.storage_prefix, namespace, name)
     }
 
-    fn context<'a>(&self, write: &Write<'a>) -> Context<'a> {
+    fn context<'a>(&self, write: &Write<'a>, verb: &'a str) -> Context<'a> {
         Context {
             user: write.user,
+            verb,
             group: write.group,
             now: (self.env.now)(),
             dry_run: write.dry_run,

@@ -76,6 +76,7 @@ impl Rig {
     ) -> Result<bool, Status> {
         let update = Update {
             change: &|_: Option<&Value>| Ok(object.clone()),
+            verb: "update",
             uid,
             force_create: false,
             noted: false,

@@ -9,7 +9,7 @@ use super::super::deletion::finished_by_update;
 use super::super::ingest::stamp;
 use super::super::managed::{drop_managers, keep_times_of_noop};
 use super::super::object_meta::{fill_system_fields, keep, meta, meta_mut, set_generation};
-use super::super::strategy::undo_failed;
+use super::super::strategy::{Context, undo_failed};
 use super::errors::During;
 use super::{
     Current, Store, Write, Written, ensure_namespace, errors, set_resource_version,
@@ -27,6 +27,8 @@ pub type Precondition<'a> = dyn Fn() -> Result<(), Status> + Send + Sync + 'a;
 /// How an update is to be carried out.
 pub struct Update<'a> {
     pub change: &'a Change<'a>,
+    /// `update` or `patch`: rights that differ.
+    pub verb: &'a str,
     /// The object must have this uid.
     pub uid: Option<&'a str>,
     /// Create what is missing, whatever the strategy says (server-side apply).
@@ -120,7 +122,7 @@ impl Store {
         keep_times_of_noop(&mut object, old);
         self.check_resource_version(write, &mut object, current)?;
 
-        let cx = self.context(write);
+        let cx = self.context(write, update.verb);
         // Hooks look at the object as it will be.
         ensure_namespace(&mut object, write.namespace)?;
         keep_system_fields(&mut object, old);
@@ -128,7 +130,7 @@ impl Store {
             Some(hooks) => hooks.begin_update(&cx, &mut object, old).await?,
             None => None,
         };
-        let result = self.finish(write, &mut object, current).await;
+        let result = self.finish(write, &cx, &mut object, current).await;
         if let Err(e) = &result {
             undo_failed(undo, e).await;
         } else if !matches!(result, Ok(Finished::Written(..))) || write.dry_run {
@@ -157,11 +159,12 @@ impl Store {
     async fn finish(
         &self,
         write: &Write<'_>,
+        cx: &Context<'_>,
         object: &mut Value,
         current: &Current,
     ) -> Result<Finished, Status> {
         let old = &current.object;
-        self.check_update(write, object, old)?;
+        self.check_update(write, cx, object, old)?;
         self.validate_admission(
             write,
             Operation::Update,
@@ -226,15 +229,15 @@ impl Store {
     fn check_update(
         &self,
         write: &Write<'_>,
+        cx: &Context<'_>,
         object: &mut Value,
         old: &Value,
     ) -> Result<(), Status> {
-        let cx = self.context(write);
         set_generation(object, meta(old).generation());
-        self.strategy.prepare_update(&cx, object, old);
+        self.strategy.prepare_update(cx, object, old);
 
         keep_system_fields(object, old);
-        let errs = self.strategy.validate_update(&cx, object, old);
+        let errs = self.strategy.validate_update(cx, object, old);
         if !errs.is_empty() {
             return Err(Status::invalid(
                 &self.group_kind(),
