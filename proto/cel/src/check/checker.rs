@@ -10,6 +10,9 @@ use super::types::{Type, named};
 use super::unify::{Substitutions, most_general};
 use super::{Environment, Field, Issues};
 
+/// What is wrong beyond that is not told a second time.
+const MOST_TOLD: usize = 1000;
+
 pub struct Checker<'a> {
     pub environment: &'a Environment<'a>,
     /// Names that macros have made, the innermost last.
@@ -46,6 +49,18 @@ impl Checker<'_> {
     pub fn wrong(&mut self, at: usize, message: String) -> Type {
         self.found.push((at, message));
         Type::Error
+    }
+
+    /// How much is wrong so far.
+    pub fn told(&self) -> usize {
+        self.found.len()
+    }
+
+    /// Tells again what has been found since.
+    pub fn tell_again(&mut self, since: usize) {
+        if self.found.len() <= MOST_TOLD {
+            self.found.extend_from_within(since..);
+        }
     }
 
     pub fn undeclared(&mut self, at: usize, name: &str) -> Type {

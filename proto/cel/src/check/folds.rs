@@ -157,11 +157,13 @@ impl Checker<'_> {
         body: &Expr,
         flat: bool,
     ) -> Type {
+        // It stands there twice, and what is wrong with it is told twice. But it is looked at
+        // once: of one that begins with another, and so on, there would soon be too many.
+        let before = self.told();
         let option = self.expr(of);
-        let test = self.resolve(at, "hasValue", true, vec![option]);
-        // It stands there twice, and what is wrong with it is told twice.
+        self.tell_again(before);
+        let test = self.resolve(at, "hasValue", true, vec![option.clone()]);
         self.bound();
-        let option = self.expr(of);
         let value = self.resolve(at, "value", true, vec![option]);
         let names: &Names<'_> = &[(name, value)];
         let mut yes = self.within(names, |checker| checker.expr(body));

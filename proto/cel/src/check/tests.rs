@@ -207,4 +207,10 @@ fn a_long_expression_is_checked_in_no_time() {
     let issues = environment().check(&deep).unwrap_err();
     assert!(issues.to_string().contains("max recursion depth exceeded"));
     assert_eq!(environment().check(&["1"; 250].join(" + ")), Ok(Type::Int));
+    let chain = |first: &str| format!("{first}{}.hasValue()", ".optMap(x, x)".repeat(100));
+    assert_eq!(
+        environment().check(&chain("optional.of(1)")),
+        Ok(Type::Bool)
+    );
+    assert!(environment().check(&chain("optional.of(a)")).is_err());
 }
