@@ -81,6 +81,11 @@ fn by_role(container: &At<'_>, role: Role, pod: &Pod<'_>, errors: &mut ErrorList
                     field.forbidden(errors, "cannot be set for an Ephemeral Container");
                 }
             }
+            let resources = container.get("resources");
+            let mut parts = ["claims", "limits", "requests"].into_iter();
+            if parts.any(|part| resources.get(part).is_set()) {
+                resources.forbidden(errors, "cannot be set for an Ephemeral Container");
+            }
             for mount in container.get("volumeMounts").items() {
                 for field in ["subPath", "subPathExpr"] {
                     if mount.get(field).is_given() {

@@ -305,6 +305,45 @@ fn a_pod_is_created_without_ephemeral_containers() {
 }
 
 #[test]
+fn ephemeral_containers_have_no_resources_hooks_or_ports() {
+    let old = pod();
+    for (field, value, allowed) in [
+        ("resources", json!({}), true),
+        ("resources", json!({"limits": {}}), false),
+        ("resources", json!({"requests": {"cpu": "1"}}), false),
+        ("lifecycle", json!({}), false),
+        ("ports", json!([]), false),
+        ("command", json!(["sh"]), true),
+    ] {
+        let mut new = old.clone();
+        let mut container = json!({"name": "e", "image": "i", "imagePullPolicy": "Always",
+            "terminationMessagePath": "/m", "terminationMessagePolicy": "File"});
+        container[field] = value;
+        new["spec"]["ephemeralContainers"] = json!([container]);
+        let part = "ephemeralcontainers";
+        let faults = messages(super::update_part("", "Pod", part, &new, &old));
+        assert_eq!(faults.is_empty(), allowed, "{field}: {faults:?}");
+    }
+}
+
+#[test]
+fn endpoints_of_glusterfs_may_have_a_namespace() {
+    let with = |more: Value| {
+        let mut pod = pod();
+        let mut source = json!({"endpoints": "e", "path": "p"});
+        source
+            .as_object_mut()
+            .unwrap()
+            .extend(more.as_object().unwrap().clone());
+        pod["spec"]["volumes"] = json!([{"name": "v", "glusterfs": source}]);
+        create("Pod", &pod)
+    };
+    assert_eq!(with(json!({})), [""; 0]);
+    assert_eq!(with(json!({"endpointsNamespace": "a"})), [""; 0]);
+    assert_eq!(with(json!({"endpointsNamespace": "A"})).len(), 1);
+}
+
+#[test]
 fn a_pull_secret_without_a_name_is_let_through() {
     let mut pod = pod();
     pod["spec"]["imagePullSecrets"] = json!([{}]);

@@ -75,13 +75,13 @@ pub(super) fn check(name: &str, source: &At<'_>, place: In, errors: &mut ErrorLi
         "glusterfs" => {
             all_required(source, &["endpoints", "path"], errors);
             let namespace = source.get("endpointsNamespace");
-            if namespace.is_set() && !namespace.is_given() {
+            if namespace.is_given() {
+                namespace.check(errors, format::dns1123_label(namespace.text()));
+            } else if namespace.is_set() {
                 namespace.invalid(
                     errors,
                     "if the endpointnamespace is set, it must be a valid namespace name",
                 );
-            } else {
-                namespace.check(errors, format::dns1123_label(namespace.text()));
             }
         }
         "hostPath" => host_path(source, errors),
