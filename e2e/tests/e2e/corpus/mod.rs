@@ -26,7 +26,7 @@ struct Accepted {
     reason: &'static str,
 }
 
-const ACCEPTED: [Accepted; 10] = [
+const ACCEPTED: [Accepted; 8] = [
     Accepted {
         step: "SelfSubjectRulesReview",
         aspect: Aspect::Body,
@@ -66,16 +66,6 @@ const ACCEPTED: [Accepted; 10] = [
         step: "customresourcedefinitions",
         aspect: Aspect::Etcd,
         reason: "controllers of both write conditions at once",
-    },
-    Accepted {
-        step: "DeviceClass cel",
-        aspect: Aspect::Status,
-        reason: "CEL expressions of device selectors are not compiled",
-    },
-    Accepted {
-        step: "DeviceClass bad",
-        aspect: Aspect::Causes,
-        reason: "CEL expressions of device selectors are not compiled",
     },
 ];
 
