@@ -148,7 +148,7 @@ impl Chain {
     }
 
     async fn filtered(
-        &self,
+        self: &Arc<Self>,
         connection: &Connection,
         request: &mut RequestContext,
         fate: &mut Fate,
@@ -168,7 +168,7 @@ impl Chain {
             request.user = Arc::new(impersonated?.1);
         }
         self.metrics.access.impersonation_passed(started);
-        let _place = match self.in_flight.admit(&request.info, &request.user) {
+        let place = match self.in_flight.admit(&request.info, &request.user) {
             Admission::Refused => {
                 *fate = Fate::Terminated;
                 return Ok(too_many_requests());
@@ -186,7 +186,10 @@ impl Chain {
         *fate = Fate::Served;
         let info = &request.info;
         if info.is_resource && self.registry.serves_group(&info.group) {
-            return verbs::serve(self, request).await;
+            return match info.is_read_only() || info.is_long_running() {
+                true => verbs::serve(self, request).await,
+                false => self.written(request, place).await,
+            };
         }
         if self.profiling
             && let Some(response) = debug::serve(request).await
@@ -214,6 +217,33 @@ impl Chain {
                 Err(Status::path_not_found())
             }
             _ => Ok(body::not_found()),
+        }
+    }
+
+    /// Serves a write, which goes on to its end once it has begun, though nobody may wait for it
+    /// any more: a client that goes or runs out of time would leave half of it behind, such as
+    /// addresses that are no Service's.
+    async fn written(
+        self: &Arc<Self>,
+        request: &mut RequestContext,
+        place: Admission,
+    ) -> Result<Response<Body>, Status> {
+        let mut work = request.hand_over();
+        let chain = self.clone();
+        let worked = tokio::spawn(async move {
+            let _place = place;
+            let outcome = verbs::serve(&chain, &mut work).await;
+            (outcome, work)
+        });
+        match worked.await {
+            Ok((outcome, work)) => {
+                *request = work;
+                outcome
+            }
+            Err(failed) => match failed.try_into_panic() {
+                Ok(panic) => std::panic::resume_unwind(panic),
+                Err(_) => Err(Status::internal("the server stops")),
+            },
         }
     }
 

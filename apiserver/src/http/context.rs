@@ -70,6 +70,26 @@ impl RequestContext {
         self.body_size.is_some_and(|size| size > long) || query.len() > LONG_QUERY
     }
 
+    /// The request for whoever works on it, with its body. What says what it asks stays here too,
+    /// for whoever waits and may not wait to the end.
+    pub fn hand_over(&mut self) -> Self {
+        Self {
+            info: self.info.clone(),
+            method: self.method.clone(),
+            uri: self.uri.clone(),
+            query: self.query.clone(),
+            headers: self.headers.clone(),
+            user: self.user.clone(),
+            of_nobody: self.of_nobody,
+            warnings: self.warnings.clone(),
+            peer: self.peer,
+            body: self.body.take(),
+            read_ahead: self.read_ahead.take(),
+            body_size: self.body_size,
+            upgrade: self.upgrade.take(),
+        }
+    }
+
     /// The whole body. 413 beyond [`MAX_BODY`].
     pub async fn read_body(&mut self) -> Result<Bytes, Status> {
         if let Some(read) = self.read_ahead.take() {

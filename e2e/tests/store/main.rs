@@ -1,12 +1,13 @@
 //! The API server as a store at its limits: an etcd that is full, history that is
 //! compacted under a list, answers while memory is behind, requests that are made to be
-//! expensive; and before it two of one daemon, a scheduler's extender, what cannot be done, who
+//! expensive, and writes that nobody waits for; and before it two of one daemon, a scheduler's extender, what cannot be done, who
 //! may write what of a claim, and what earlier releases have stored.
 //!
 //! Each test has an etcd and a server of its own. The daemons are those in
 //! `$FERROKUBE_BIN`, by default those of the cluster at `$FERROKUBE_STATE`. The tests
 //! pass on upstream's too.
 
+mod abandoned;
 mod bad_input;
 mod bounds;
 mod claim_rights;
