@@ -144,8 +144,7 @@ impl Rest for Scale {
                 group: "",
                 namespace: target.namespace,
                 name: target.name,
-                // The workload itself changes; its strategy must see it so.
-                subresource: "",
+                subresource: "scale",
                 dry_run: target.dry_run,
                 warnings: target.warnings,
                 fields: None,

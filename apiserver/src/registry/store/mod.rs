@@ -119,7 +119,15 @@ pub struct Write<'a> {
     pub fields: Option<FieldManager<'a>>,
 }
 
-impl Write<'_> {
+impl<'a> Write<'a> {
+    /// What of the object itself is written. A scale is none of its parts: it writes the whole.
+    fn part(&self) -> &'a str {
+        match self.subresource {
+            "scale" => "",
+            part => part,
+        }
+    }
+
     /// Notes in `object` which of its fields the writer owns now.
     fn own(&self, live: Option<&Value>, object: &mut Value, now: Timestamp) {
         match self.fields {
@@ -206,7 +214,7 @@ impl Store {
             group: write.group,
             now: (self.env.now)(),
             dry_run: write.dry_run,
-            subresource: write.subresource,
+            subresource: write.part(),
             warnings: Some(write.warnings),
         }
     }

@@ -246,7 +246,7 @@ impl Store {
             ));
         }
         let r = self.resource;
-        for warning in api::warnings::on_update(r.group, r.kind, write.subresource, object, old) {
+        for warning in api::warnings::on_update(r.group, r.kind, write.part(), object, old) {
             write.warnings.add(warning);
         }
         Ok(())
