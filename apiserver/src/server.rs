@@ -209,6 +209,7 @@ pub async fn run(options: Options, stop: CancellationToken) -> anyhow::Result<()
     )?;
     let judge: Arc<dyn Authorizer> = authorizer.clone();
     special::guard_device_claims(&registry, &lookup, &judge, &gates);
+    special::guard_pod_certificates(&registry, &judge);
     caches.run();
     for observer in authorizer.observers() {
         tokio::spawn(reader::feed(registry.clone(), observer));

@@ -13,7 +13,7 @@ use x509_parser::prelude::FromDer;
 use super::chain::Deps;
 use super::*;
 use crate::authn::MASTERS;
-use crate::authz::{self, Authorizer, Decision};
+use crate::authz::{Authorizer, may_for_signer};
 
 const GROUP: &str = "certificates.k8s.io";
 const RESOURCE: &str = "certificatesigningrequests";
@@ -31,27 +31,6 @@ pub fn subject(object: &Value) -> Result<(String, Vec<String>), String> {
     let name = name.and_then(|n| n.as_str().ok()).unwrap_or_default();
     let organizations = subject.iter_organization().filter_map(|o| o.as_str().ok());
     Ok((name.to_owned(), organizations.map(str::to_owned).collect()))
-}
-
-/// Whether the user may do this for the signer, or for all signers of its domain.
-fn permitted(authorizer: &dyn Authorizer, user: &User, verb: &str, signer: &str) -> bool {
-    let ask = |name: &str| {
-        let decision = authorizer.authorize(&authz::Attributes {
-            user,
-            verb,
-            namespace: "",
-            group: GROUP,
-            resource: "signers",
-            subresource: "",
-            name,
-            is_resource: true,
-            path: "",
-            field_selector: "",
-        });
-        matches!(decision, Decision::Allow(_))
-    };
-    let domain = signer.split_once('/').map_or(signer, |(domain, _)| domain);
-    ask(signer) || ask(&format!("{domain}/*"))
 }
 
 pub struct Approval {
@@ -85,7 +64,7 @@ impl Plugin for Approval {
             && a.is_sub(GROUP, RESOURCE, "approval")
         {
             let signer = text(old, "/spec/signerName");
-            if !permitted(&*self.authorizer, a.user, "approve", signer) {
+            if !may_for_signer(&*self.authorizer, a.user, "approve", signer) {
                 let why =
                     format!("user not permitted to approve requests with signerName {signer:?}");
                 return ready(Err(a.forbidden(object, why)));
@@ -128,7 +107,7 @@ impl Plugin for Signing {
                 .iter()
                 .all(|field| old["status"][*field] == new["status"][*field]);
             let signer = text(old, "/spec/signerName");
-            if !unchanged && !permitted(&*self.authorizer, a.user, "sign", signer) {
+            if !unchanged && !may_for_signer(&*self.authorizer, a.user, "sign", signer) {
                 let why = format!("user not permitted to sign requests with signerName {signer:?}");
                 return ready(Err(a.forbidden(object, why)));
             }
@@ -175,7 +154,9 @@ impl Plugin for BundleAttest {
                 && labels(old, "labels") == labels(bundle, "labels")
                 && labels(old, "annotations") == labels(bundle, "annotations")
         });
-        if signer.is_empty() || unchanged || permitted(&*self.authorizer, a.user, "attest", signer)
+        if signer.is_empty()
+            || unchanged
+            || may_for_signer(&*self.authorizer, a.user, "attest", signer)
         {
             return ready(Ok(()));
         }

@@ -39,6 +39,7 @@ const KUBELET_SIGNERS: [&str; 2] = [
 pub struct NodeRestriction {
     lookup: Arc<dyn Lookup>,
     authorizer: Arc<dyn Authorizer>,
+    certifies_pods: bool,
 }
 
 /// A refusal: its words, to become a 403, or an answer of its own.
@@ -64,6 +65,7 @@ impl NodeRestriction {
         Self {
             lookup: deps.lookup.clone(),
             authorizer: deps.authorizer.clone(),
+            certifies_pods: deps.gates.enabled("PodCertificateRequest"),
         }
     }
 
@@ -87,9 +89,7 @@ impl NodeRestriction {
             }
             ("resource.k8s.io", "resourceslices") => own_slice(node, a, new),
             ("certificates.k8s.io", "certificatesigningrequests") => own_request(node, a, new),
-            ("certificates.k8s.io", "podcertificaterequests") => {
-                refuse("PodCertificateRequest feature gate is disabled")
-            }
+            ("certificates.k8s.io", "podcertificaterequests") => self.pod_certificate(node, a, new),
             _ => Ok(()),
         };
         verdict.map_err(|refused| match refused {
@@ -102,6 +102,80 @@ impl NodeRestriction {
         self.lookup
             .get("", "pods", namespace, name)
             .ok_or_else(|| Refused::Status(Status::not_found(&GroupResource::new("", "pod"), name)))
+    }
+
+    /// A node asks for certificates of its own pods only, as what they are. What may be but
+    /// the cache's lag is no refusal: who asks may ask again.
+    fn pod_certificate(&self, node: &str, a: &Attributes<'_>, new: &Value) -> Verdict {
+        if !self.certifies_pods {
+            return refuse("PodCertificateRequest feature gate is disabled");
+        }
+        if a.operation != Operation::Create {
+            return refuse(format!("unexpected operation {}", upper(a.operation)));
+        }
+        if !a.subresource.is_empty() {
+            return refuse(format!("unexpected subresource {}", a.subresource));
+        }
+        let said = |field: &str| text(new, &format!("/spec/{field}"));
+        let of_node = said("nodeName");
+        if of_node != node {
+            return refuse(format!(
+                "PodCertificateRequest.Spec.NodeName={of_node:?}, which is not the requesting node {node:?}"
+            ));
+        }
+        let pod_name = said("podName");
+        let named = format!("{}/{pod_name}", a.namespace);
+        let later = |why: String| Err(Refused::Status(Status::unknown(why)));
+        let find = |what: &str, plural: &str, namespace: &str, name: &str| {
+            let found = self.lookup.get("", plural, namespace, name);
+            found.ok_or_else(|| {
+                let why =
+                    format!("{what} {name:?} named in the PodCertificateRequest is not found");
+                Refused::Status(Status::unknown(why))
+            })
+        };
+        let own = find("node", "nodes", "", node)?;
+        if said("nodeUID") != text(&own, "/metadata/uid") {
+            return later(format!(
+                "PodCertificateRequest for pod {named:?} names node UID {:?}, inconsistent with the running node ({:?})",
+                said("nodeUID"),
+                text(&own, "/metadata/uid")
+            ));
+        }
+        let pod = find("pod", "pods", a.namespace, pod_name)?;
+        if said("podUID") != text(&pod, "/metadata/uid") {
+            return later(format!(
+                "PodCertificateRequest for pod {named:?} contains pod UID ({:?}) which differs from running pod {:?}",
+                said("podUID"),
+                text(&pod, "/metadata/uid")
+            ));
+        }
+        if text(&pod, "/spec/nodeName") != node {
+            return refuse(format!(
+                "pod {named:?} is not running on node {node:?} named in the PodCertificateRequest"
+            ));
+        }
+        if is_mirror(&pod) {
+            return refuse(format!("pod {named:?} is a mirror pod"));
+        }
+        let (account, runs_as) = (
+            said("serviceAccountName"),
+            text(&pod, "/spec/serviceAccountName"),
+        );
+        if account != runs_as {
+            return refuse(format!(
+                "PodCertificateRequest for pod {named:?} contains serviceAccountName ({account:?}) that differs from running pod ({runs_as:?})"
+            ));
+        }
+        let account = find("service account", "serviceaccounts", a.namespace, account)?;
+        if said("serviceAccountUID") != text(&account, "/metadata/uid") {
+            return later(format!(
+                "PodCertificateRequest for pod {named:?} names service account UID {:?}, which differs from the running service account ({:?})",
+                said("serviceAccountUID"),
+                text(&account, "/metadata/uid")
+            ));
+        }
+        Ok(())
     }
 
     fn pod(&self, node: &str, a: &Attributes<'_>, new: &Value) -> Verdict {

@@ -58,3 +58,25 @@ pub struct Rules {
     pub incomplete: bool,
     pub evaluation_error: Option<String>,
 }
+
+/// Whether the user may `approve`, `sign` or `attest` for the signer, or for all signers of its
+/// domain.
+pub fn may_for_signer(authorizer: &dyn Authorizer, user: &User, verb: &str, signer: &str) -> bool {
+    let ask = |name: &str| {
+        let decision = authorizer.authorize(&Attributes {
+            user,
+            verb,
+            namespace: "",
+            group: "certificates.k8s.io",
+            resource: "signers",
+            subresource: "",
+            name,
+            is_resource: true,
+            path: "",
+            field_selector: "",
+        });
+        matches!(decision, Decision::Allow(_))
+    };
+    let domain = signer.split_once('/').map_or(signer, |(domain, _)| domain);
+    ask(signer) || ask(&format!("{domain}/*"))
+}

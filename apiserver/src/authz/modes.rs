@@ -106,7 +106,7 @@ pub fn build(
             Mode::Rbac => Step::Ask(authz.rbac.insert(Arc::default()).clone()),
             Mode::Node => {
                 let rules = bootstrap::node_rules(gates);
-                let node = Arc::new(NodeAuthorizer::new(rules, graph_actions));
+                let node = Arc::new(NodeAuthorizer::new(rules, gates, graph_actions));
                 Step::Ask(authz.node.insert(node).clone())
             }
         };

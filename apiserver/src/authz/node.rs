@@ -9,6 +9,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use codec::serde_pb::Part;
+use component::features::FeatureGates;
 use parking_lot::RwLock;
 use prometheus::{Histogram, HistogramOpts, HistogramVec};
 use serde_json::Value;
@@ -50,6 +51,7 @@ enum Kind {
     Volume,
     VolumeAttachment,
     ResourceSlice,
+    PodCertificate,
 }
 
 /// An object, by kind, namespace and name.
@@ -165,6 +167,8 @@ pub struct NodeAuthorizer {
     graph: RwLock<Graph>,
     /// What every node may do alike.
     rules: Vec<PolicyRule>,
+    /// Whether nodes ask for their pods' certificates.
+    certifies_pods: bool,
     actions: HashMap<&'static str, Actions>,
 }
 
@@ -188,8 +192,9 @@ pub fn graph_actions() -> prometheus::Result<HistogramVec> {
 }
 
 /// The resources that the graph is made of, as its operations call them.
-const OPERATIONS: [(&str, &str); 4] = [
+const OPERATIONS: [(&str, &str); 5] = [
     ("pods", "Pod"),
+    ("podcertificaterequests", "PodCertificateRequest"),
     ("persistentvolumes", "PV"),
     ("volumeattachments", "VolumeAttachment"),
     ("resourceslices", "ResourceSlice"),
@@ -198,7 +203,7 @@ const OPERATIONS: [(&str, &str); 4] = [
 impl NodeAuthorizer {
     /// `rules` are those of the cluster role `system:node`; `actions` is labelled with the
     /// operation.
-    pub fn new(rules: Vec<PolicyRule>, actions: &HistogramVec) -> Self {
+    pub fn new(rules: Vec<PolicyRule>, gates: &FeatureGates, actions: &HistogramVec) -> Self {
         let of = |(resource, name)| {
             let operation = |verb| actions.with_label_values(&[&format!("{verb}{name}")]);
             let actions = Actions {
@@ -210,6 +215,8 @@ impl NodeAuthorizer {
         Self {
             graph: RwLock::default(),
             rules,
+            certifies_pods: gates.enabled("PodCertificateRequest")
+                && gates.enabled("AuthorizeNodeWithSelectors"),
             actions: OPERATIONS.map(of).into(),
         }
     }
@@ -289,6 +296,22 @@ impl NodeAuthorizer {
                 "only the following verbs are allowed for a ResourceSlice: get, watch, list, \
                  create, update, patch, delete, deletecollection",
             ),
+        }
+    }
+
+    fn pod_certificate(&self, node: &str, a: &Attributes<'_>) -> Decision {
+        if !a.subresource.is_empty() {
+            return no("nodes may not access the status subresource of PodCertificateRequests");
+        }
+        match a.verb {
+            // NodeRestriction sees to it that it is for the node's own pod.
+            "create" => yes(),
+            "get" => self.related(node, Kind::PodCertificate, a),
+            "list" | "watch" if selects(a, "spec.nodeName", node) => yes(),
+            "list" | "watch" => {
+                no("can only list/watch podcertificaterequests with nodeName field selector")
+            }
+            verb => no(format!("unrecognized verb {verb:?}")),
         }
     }
 
@@ -406,7 +429,9 @@ impl Authorizer for NodeAuthorizer {
                 }
                 ("storage.k8s.io", "csinodes") => return csi_node(node, a),
                 ("coordination.k8s.io", "leases") => return lease(node, a),
-                // Off with its feature gate, which is upstream's default.
+                ("certificates.k8s.io", "podcertificaterequests") if self.certifies_pods => {
+                    return self.pod_certificate(node, a);
+                }
                 ("certificates.k8s.io", "podcertificaterequests") => return no(""),
                 _ => {}
             }
@@ -440,13 +465,18 @@ impl Observer for NodeAuthorizer {
             }
         }
         const NODE: Part = Part::Of(&[
-            ("metadata", Part::Of(&[("name", Part::All)])),
+            (
+                "metadata",
+                Part::Of(&[("name", Part::All), ("namespace", Part::All)]),
+            ),
             ("spec", Part::Of(&[("nodeName", Part::All)])),
         ]);
         const {
             &[
                 observed("", "pods", POD),
                 observed("", "persistentvolumes", Part::All),
+                // Not served, unless somebody asks for it.
+                observed("certificates.k8s.io", "podcertificaterequests", NODE),
                 observed("storage.k8s.io", "volumeattachments", NODE),
                 observed("resource.k8s.io", "resourceslices", NODE),
             ]
@@ -479,20 +509,17 @@ impl Observer for NodeAuthorizer {
                 }
                 None => graph.remove_volume(name),
             },
-            "volumeattachments" | "resourceslices" => {
-                let kind = if resource == "resourceslices" {
-                    Kind::ResourceSlice
-                } else {
-                    Kind::VolumeAttachment
+            _ => {
+                let Some(kind) = bound_to_a_node(resource) else {
+                    return;
                 };
-                let source = (kind, "".into(), name.into());
+                let source = (kind, namespace.into(), name.into());
                 if node.is_empty() {
                     graph.remove(&source);
                 } else {
                     graph.put(source, node, Vec::new());
                 }
             }
-            _ => {}
         }
     }
 
@@ -500,14 +527,24 @@ impl Observer for NodeAuthorizer {
         let _timer = self.actions.get(resource).map(|a| a.delete.start_timer());
         let mut graph = self.graph.write();
         let kind = match resource {
-            "pods" => Kind::Pod,
-            "volumeattachments" => Kind::VolumeAttachment,
-            "resourceslices" => Kind::ResourceSlice,
+            "pods" => Some(Kind::Pod),
             "persistentvolumes" => return graph.remove_volume(name),
-            _ => return,
+            other => bound_to_a_node(other),
         };
-        graph.remove(&(kind, namespace.into(), name.into()));
+        if let Some(kind) = kind {
+            graph.remove(&(kind, namespace.into(), name.into()));
+        }
     }
+}
+
+/// What says of itself which node's it is, and leads to nothing else.
+fn bound_to_a_node(resource: &str) -> Option<Kind> {
+    Some(match resource {
+        "podcertificaterequests" => Kind::PodCertificate,
+        "resourceslices" => Kind::ResourceSlice,
+        "volumeattachments" => Kind::VolumeAttachment,
+        _ => return None,
+    })
 }
 
 /// What of a pod leads to other objects.
@@ -659,7 +696,51 @@ mod tests {
     use serde_json::json;
 
     fn authorizer() -> NodeAuthorizer {
-        NodeAuthorizer::new(Vec::new(), &graph_actions().unwrap())
+        with_gates("")
+    }
+
+    fn with_gates(gates: &str) -> NodeAuthorizer {
+        let gates = FeatureGates::parse(gates).unwrap();
+        NodeAuthorizer::new(Vec::new(), &gates, &graph_actions().unwrap())
+    }
+
+    #[test]
+    fn a_node_asks_for_certificates_of_its_pods_and_sees_those_it_asked_for() {
+        const GROUP: &str = "certificates.k8s.io";
+        const REQUESTS: &str = "podcertificaterequests";
+        let request =
+            json!({"metadata": {"name": "r", "namespace": "ns"}, "spec": {"nodeName": "n1"}});
+        let [own, other] = ["n1", "n2"].map(node_user);
+        let get = || Ask("get", GROUP, REQUESTS, "ns", "r");
+        let list = || Ask("list", GROUP, REQUESTS, "", "");
+        let node = with_gates("PodCertificateRequest=true");
+        assert!(!allowed(&node, &own, get()));
+        node.put(GROUP, REQUESTS, &request);
+        assert!(allowed(&node, &own, get()));
+        assert!(!allowed(&node, &other, get()));
+        assert!(allowed(
+            &node,
+            &own,
+            Ask("create", GROUP, REQUESTS, "ns", "")
+        ));
+        let status = "podcertificaterequests/status";
+        assert!(!allowed(
+            &node,
+            &own,
+            Ask("update", GROUP, status, "ns", "r")
+        ));
+        assert!(!allowed(&node, &own, list()));
+        assert!(allowed_with(&node, &own, list(), "spec.nodeName=n1"));
+        assert!(!allowed_with(&node, &own, list(), "spec.nodeName=n2"));
+        node.delete(GROUP, REQUESTS, "ns", "r");
+        assert!(!allowed(&node, &own, get()));
+
+        let off = authorizer();
+        assert!(!allowed(
+            &off,
+            &own,
+            Ask("create", GROUP, REQUESTS, "ns", "")
+        ));
     }
 
     fn node_user(name: &str) -> User {

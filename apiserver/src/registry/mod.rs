@@ -20,6 +20,7 @@ pub mod managed;
 pub mod namespaces;
 pub mod object_meta;
 pub mod options;
+mod pod_certificates;
 pub mod pods;
 pub mod rest;
 pub mod reviews;

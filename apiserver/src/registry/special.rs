@@ -13,6 +13,7 @@ use super::device_claims::DeviceClaims;
 use super::events::Events;
 use super::jobs::Jobs;
 use super::namespaces::Namespaces;
+use super::pod_certificates::PodCertificates;
 use super::pods::Pods;
 use super::pods::binding::Bindings;
 use super::pods::eviction::Evictions;
@@ -100,6 +101,14 @@ pub fn endpoints(
         }),
     );
     Ok(rest)
+}
+
+/// Makes requests for pods' certificates prove what they say.
+pub fn guard_pod_certificates(registry: &Registry, authorizer: &Arc<dyn Authorizer>) {
+    if let Some(store) = registry.store("certificates.k8s.io", "podcertificaterequests") {
+        let authorizer = authorizer.clone();
+        store.set_hooks(Arc::new(PodCertificates { authorizer }));
+    }
 }
 
 /// Makes claims of devices ask their namespace for the administrator's rights, and the authorizer

@@ -10,7 +10,7 @@ use serde_json::Value;
 use super::at::At;
 use super::metadata::immutable;
 use super::pem::{self, Block};
-use super::{Rules, any_update, required};
+use super::{Rules, any_update, anything, pod_certificates, required};
 
 const GROUP: &str = "certificates.k8s.io";
 
@@ -31,6 +31,14 @@ pub(super) const RULES: &[Rules] = &[
         object: |_, _| {},
         update: trust_bundle_update,
         status: any_update,
+    },
+    Rules {
+        group: GROUP,
+        kind: "PodCertificateRequest",
+        name: format::dns1123_subdomain,
+        object: anything,
+        update: |new, old, errors| immutable(&new.get("spec"), &old.get("spec"), errors),
+        status: pod_certificates::status,
     },
 ];
 
@@ -133,7 +141,7 @@ fn request(at: &At<'_>, tolerated: &Tolerated, errors: &mut ErrorList) {
     }
 }
 
-fn bytes(field: &At<'_>) -> Vec<u8> {
+pub(super) fn bytes(field: &At<'_>) -> Vec<u8> {
     BASE64_STANDARD.decode(field.text()).unwrap_or_default()
 }
 

@@ -11,7 +11,7 @@ use super::at::{At, IMMUTABLE, NOT_NEGATIVE};
 use super::same::same;
 
 /// All annotations of an object together, in bytes.
-const ANNOTATIONS_LIMIT: usize = 256 * 1024;
+pub(super) const ANNOTATIONS_LIMIT: usize = 256 * 1024;
 
 /// Whether a kind's finalizers need a domain, unless they are standard ones. Upstream asks it of
 /// the kinds whose metadata the core API's rules are for.

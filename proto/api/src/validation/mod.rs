@@ -32,6 +32,7 @@ mod node;
 mod objects;
 pub(crate) mod pem;
 mod pod;
+mod pod_certificates;
 mod pod_parts;
 mod pod_status;
 mod pod_update;
@@ -125,7 +126,11 @@ fn created(group: &str, kind: &str) -> fn(&At<'_>, &mut ErrorList) {
         ("", "Service") => service::created,
         ("certificates.k8s.io", "CertificateSigningRequest") => certificates::request_created,
         ("certificates.k8s.io", "ClusterTrustBundle") => certificates::trust_bundle_created,
+        ("certificates.k8s.io", "PodCertificateRequest") => pod_certificates::created,
         ("resource.k8s.io", "ResourceClaim") => resource::claim_created,
+        ("resource.k8s.io", "ResourcePoolStatusRequest") => {
+            resource_slice::pool_status_request_created
+        }
         ("apps", "ControllerRevision") => apps::controller_revision_created,
         ("apps", "StatefulSet") => apps::stateful_set_created,
         ("networking.k8s.io", "Ingress") => networking::ingress_created,

@@ -9,7 +9,7 @@ use meta::validation as format;
 use super::at::At;
 use super::metadata::{immutable, immutable_message};
 use super::resource::{at_most, driver_name, label, pool_name, qualified, set_of};
-use super::{Rules, any_update, conditions, pod, required, requirements};
+use super::{Rules, any_update, anything, conditions, pod, required, requirements};
 
 const GROUP: &str = "resource.k8s.io";
 
@@ -33,19 +33,8 @@ pub(super) const RULES: &[Rules] = &[
         group: GROUP,
         kind: "ResourcePoolStatusRequest",
         name: format::dns1123_subdomain,
-        object: |at, errors| {
-            let spec = at.get("spec");
-            driver_name(&spec.get("driver"), errors);
-            if spec.get("poolName").is_set() {
-                pool_name(&spec.get("poolName"), errors);
-            }
-            let limit = spec.get("limit");
-            match limit.int() {
-                Some(..=0) => limit.invalid(errors, "must be greater than or equal to 1"),
-                Some(1001..) => limit.invalid(errors, "must be less than or equal to 1000"),
-                _ => {}
-            }
-        },
+        // What it asks never changes.
+        object: anything,
         update: |new, old, errors| {
             immutable_message(
                 "io.k8s.api.resource.v1alpha3.ResourcePoolStatusRequestSpec",
@@ -90,6 +79,27 @@ pub(super) const RULES: &[Rules] = &[
         status: any_update,
     },
 ];
+
+pub(super) fn pool_status_request_created(request: &At<'_>, errors: &mut ErrorList) {
+    let spec = request.get("spec");
+    let driver = spec.get("driver");
+    if required(&driver, errors) {
+        // Alone among them it may be as long as a name.
+        driver.check(
+            errors,
+            format::dns1123_subdomain(&driver.text().to_lowercase()),
+        );
+    }
+    if spec.get("poolName").is_set() {
+        pool_name(&spec.get("poolName"), errors);
+    }
+    let limit = spec.get("limit");
+    match limit.int() {
+        Some(..=0) => limit.invalid(errors, "must be greater than or equal to 1"),
+        Some(1001..) => limit.invalid(errors, "must be less than or equal to 1000"),
+        _ => {}
+    }
+}
 
 /// How much of each a slice may hold.
 const DEVICES: usize = 128;
@@ -223,6 +233,9 @@ fn device(device: &At<'_>, per_device: bool, errors: &mut ErrorList) {
             false => {}
         }
     }
+    for (name, mapping) in device.get("nodeAllocatableResourceMappings").entries() {
+        node_resource(name, &mapping, &capacity, errors);
+    }
     at_most(&device.get("taints"), TAINTS, errors, taint);
     let set = |c: &At<'_>| c.get("counterSet").text().to_owned();
     let consumed = device.get("consumesCounters");
@@ -240,6 +253,25 @@ fn device(device: &At<'_>, per_device: bool, errors: &mut ErrorList) {
     );
     on_nodes(device, per_device, errors);
     binding_conditions(device, errors);
+}
+
+/// What a device takes of a node's own resources (KEP-5517): so many for each, or by a capacity.
+fn node_resource(name: &str, mapping: &At<'_>, capacity: &At<'_>, errors: &mut ErrorList) {
+    if !crate::resources::is_native(name) {
+        mapping.invalid(errors, "must be a node allocatable resource name");
+    }
+    let (times, key) = (
+        mapping.get("allocationMultiplier"),
+        mapping.get("capacityKey"),
+    );
+    if requirements::parse(times.value()).is_some_and(|times| times.sign() <= 0) {
+        times.invalid(errors, "must be positive");
+    }
+    if key.is_set() && key.text().is_empty() {
+        key.invalid(errors, "capacityKey must not be an empty string");
+    } else if key.is_set() && capacity.raw(key.text()).is_none() {
+        key.not_found(errors);
+    }
 }
 
 /// How much of a capacity a claim may ask for (KEP-5075); `all`: how much there is.

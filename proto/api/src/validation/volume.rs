@@ -8,7 +8,7 @@ use meta::validation as format;
 
 use super::at::At;
 use super::volume_source::{self, In};
-use super::{certificates, container, metadata, pod, storage};
+use super::{certificates, container, metadata, pod, pod_certificates, storage};
 
 /// A pod's volumes by name.
 pub(super) struct Volumes<'a>(HashMap<&'a str, At<'a>>);
@@ -249,9 +249,17 @@ fn projected(source: &At<'_>, errors: &mut ErrorList) {
                 "downwardAPI" => downward_files(&part.get("items"), &part.path, errors),
                 "serviceAccountToken" => token(&part, source, errors),
                 "clusterTrustBundle" => trust_bundle(&part, errors),
-                _ => {}
+                _ => pod_certificates::projection(&part, errors),
+            }
+            if name == "podCertificate" {
+                for path in pod_certificates::PATHS.map(|path| part.get(path)) {
+                    if path.is_given() {
+                        local_non_reserved(&path, errors);
+                    }
+                }
             }
             let files = part.get("items").items().map(|i| i.get("path"));
+            let files = files.chain(pod_certificates::PATHS.map(|path| part.get(path)));
             // Tokens may hide others' files, which is but warned of.
             let alone = Some(part.get("path")).filter(|_| name != "serviceAccountToken");
             for path in files.chain(alone).filter(At::is_given) {
