@@ -243,6 +243,19 @@ pub fn label_value(s: &str) -> Messages {
     errs
 }
 
+/// An integer as people write it, of any size: no plus, no leading zero, no minus before zero.
+pub fn decimal_integer(s: &str) -> Messages {
+    if s.is_empty() {
+        return vec![empty_error()];
+    }
+    let digits = s.strip_prefix('-').unwrap_or(s);
+    let plain = digits.bytes().all(|b| b.is_ascii_digit()) && !digits.starts_with('0');
+    if s != "0" && (digits.is_empty() || !plain) {
+        return vec!["must be a valid decimal integer in canonical form".to_owned()];
+    }
+    Messages::new()
+}
+
 /// An identifier of C.
 pub fn c_identifier(s: &str) -> Messages {
     let ok = !s.starts_with(|c: char| c.is_ascii_digit())

@@ -229,11 +229,9 @@ impl Evictions {
             [] => None,
             [budget] => Some(budget),
             _ => {
-                let mut status = Status::internal("");
-                status.details = None;
-                status.reason = meta::Reason::Unknown;
-                status.message = "This pod has more than one PodDisruptionBudget, which the eviction subresource does not support.".to_owned();
-                return Ok(status);
+                return Ok(Status::unknown(
+                    "This pod has more than one PodDisruptionBudget, which the eviction subresource does not support.",
+                ));
             }
         };
         let mut uncounted = false;

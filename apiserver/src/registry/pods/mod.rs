@@ -32,7 +32,12 @@ impl Strategy for Pods {
                 warnings.add(warning);
             }
         }
-        pod["status"] = json!({"phase": "Pending", "qosClass": qos::class(pod)});
+        // Whoever says the class is believed, as upstream does.
+        let class = match pod["status"]["qosClass"].as_str() {
+            Some(said) if !said.is_empty() => said.to_owned(),
+            _ => qos::class(pod).to_owned(),
+        };
+        pod["status"] = json!({"phase": "Pending", "qosClass": class});
         if has_scheduling_gates(pod) {
             conditions::set(
                 pod,

@@ -209,7 +209,7 @@ impl Store {
             },
             start: &start,
         };
-        let list = match self.cache.list(&query).await {
+        let mut list = match self.cache.list(&query).await {
             Ok(list) => list,
             Err(StorageError::Compacted { .. }) if !options.continue_token.is_empty() => {
                 return Err(expired_token(selection, &start));
@@ -223,6 +223,10 @@ impl Store {
             ),
             _ => String::new(),
         };
+        // What a field selects is not counted, not even where the key says it all.
+        if !selection.selector.fields.is_empty() {
+            list.remaining = None;
+        }
         Ok(Listed {
             list,
             continue_token,

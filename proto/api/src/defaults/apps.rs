@@ -109,7 +109,6 @@ fn stateful_set(spec: &mut Fields) {
     }
     if text(strategy, "type") == "RollingUpdate" && is_set(strategy, "rollingUpdate") {
         let rolling = object(strategy, "rollingUpdate");
-        // `maxUnavailable` has a default only under MaxUnavailableStatefulSet, which is off.
         set_unset(rolling, "partition", 0);
     }
     // What they are is known, and not stored: said or not, it makes no difference.

@@ -277,10 +277,16 @@ fn stateful_set(spec: &At<'_>, errors: &mut ErrorList) -> bool {
             .get("rollingUpdate")
             .invalid(errors, "only allowed for updateStrategy 'RollingUpdate'"),
         "OnDelete" => {}
-        "RollingUpdate" => strategy
-            .get("rollingUpdate")
-            .get("partition")
-            .non_negative(errors),
+        "RollingUpdate" => {
+            let rolling = strategy.get("rollingUpdate");
+            rolling.get("partition").non_negative(errors);
+            let unavailable = rolling.get("maxUnavailable");
+            int_or_percent(&unavailable, errors);
+            not_over_100(&unavailable, errors);
+            if unavailable.is_set() && is_zero(&unavailable) {
+                unavailable.invalid(errors, "cannot be 0");
+            }
+        }
         _ => strategy.invalid(errors, "must be 'RollingUpdate' or 'OnDelete'"),
     }
     let retention = spec.get("persistentVolumeClaimRetentionPolicy");

@@ -98,7 +98,8 @@ pub(super) fn autoscaler_created(autoscaler: &At<'_>, errors: &mut ErrorList) {
 
 fn autoscaler(spec: &At<'_>, errors: &mut ErrorList) {
     let (min, max) = (spec.get("minReplicas"), spec.get("maxReplicas"));
-    if min.int().is_some_and(|n| n < 1) {
+    // Zero is a feature's matter.
+    if min.int().is_some_and(|n| n < 0) {
         min.invalid(errors, "must be greater than or equal to 1");
     }
     let most = max.int().unwrap_or(0);

@@ -79,7 +79,7 @@ fn lease(spec: &At<'_>, errors: &mut ErrorList) {
     }
     spec.get("leaseTransitions").non_negative(errors);
     let strategy = spec.get("strategy");
-    if strategy.is_given() {
+    if strategy.is_set() {
         known_strategy(&strategy, errors);
     }
     if spec.get("preferredHolder").is_given() && !spec.get("strategy").is_given() {

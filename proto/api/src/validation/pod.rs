@@ -245,11 +245,8 @@ pub(super) fn spec_of<'a>(group: &str, kind: &str, object: &At<'a>) -> Option<At
 /// With users of its own a pod has no part in the host's other namespaces.
 fn own_users(spec: &At<'_>, errors: &mut ErrorList) {
     const WHY: &str = "when `hostUsers` is false";
-    for (field, named) in [
-        ("hostNetwork", "hostNetwork"),
-        ("hostPID", "HostPID"),
-        ("hostIPC", "HostIPC"),
-    ] {
+    // Whether the network may be the host's is a feature's matter.
+    for (field, named) in [("hostPID", "HostPID"), ("hostIPC", "HostIPC")] {
         if spec.get(field).is_true() {
             spec.get(field).renamed(named).forbidden(errors, WHY);
         }
@@ -505,7 +502,8 @@ pub(super) fn tolerations(tolerations: &At<'_>, errors: &mut ErrorList) {
             "Exists" if value.is_given() => {
                 operator.invalid(errors, "value must be empty when `operator` is 'Exists'");
             }
-            "Exists" => {}
+            // What they compare is a feature's matter.
+            "Exists" | "Gt" | "Lt" => {}
             _ => operator.one_of(errors, &["Equal", "Exists"]),
         }
         if effect.is_given() {

@@ -1,18 +1,21 @@
 //! Fields that are there only for a feature: what a client says in them is dropped while the
 //! gate is off, unless the object has it already (KEP-3136's rule for alpha fields); fields
-//! that nobody may write any more; and values of fields that are refused while a gate is off.
+//! that nobody may write any more; and what is refused or filled in by a gate (`values`).
 //!
 //! What must not be here: which gates there are (`component::features`).
+
+mod values;
 
 use std::time::Duration;
 
 use component::features::FeatureGates;
-use meta::field::{ErrorList, FieldError, Path};
+use meta::field::{ErrorList, Path};
 use serde_json::{Map, Value};
 
 use super::deletion::GarbageCollection;
 use super::options::DeleteOptions;
 use super::strategy::{Context, Strategy};
+use values::{FILLED, Guarded, OF_AUTOSCALERS, OF_PODS};
 
 /// A field of a resource. In the path `[]` stands for every item of a list or map, and a last
 /// step `a|b` for fields of one feature, all of which stay where any of them is.
@@ -195,22 +198,6 @@ const POD_FIELDS: &[(&str, &str)] = &[
     ),
 ];
 
-/// A value of a field of a pod's spec that only a gate allows; without it, what stays is
-/// `others`. Objects that say anything in the field already may say this.
-struct GatedValue {
-    field: &'static str,
-    value: &'static str,
-    others: &'static [&'static str],
-    gate: &'static str,
-}
-
-const POD_VALUES: &[GatedValue] = &[GatedValue {
-    field: "securityContext.seLinuxChangePolicy",
-    value: "MountOption",
-    others: &["Recursive"],
-    gate: "SELinuxMount",
-}];
-
 /// Where a resource has a pod's spec.
 const POD_SPECS: &[(&str, &str, &str)] = &[
     ("", "pods", "spec"),
@@ -230,12 +217,19 @@ struct Field {
     because: String,
 }
 
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Gate {
+    On,
+    Off,
+}
+
 /// A kind's strategy that never sees what is dropped.
 pub struct Dropping {
     inner: Box<dyn Strategy>,
     fields: Vec<Field>,
-    /// With the paths of their fields.
-    values: Vec<(String, &'static GatedValue)>,
+    /// Where to look for what takes a gate.
+    guarded: Vec<(&'static str, Gate, &'static Guarded)>,
+    filled: Vec<fn(&mut Value)>,
 }
 
 /// `strategy`, with the fields of `group`'s `plural` dropped whose gates are off.
@@ -267,20 +261,35 @@ pub fn dropping(
             Field { path, because }
         });
     let fields: Vec<Field> = own.chain(of_pods).collect();
-    let values: Vec<_> = POD_SPECS
+    let guarded: Vec<_> = POD_SPECS
         .iter()
-        .filter(|(g, p, _)| (*g, *p) == (group, plural))
-        .flat_map(|(_, _, spec)| POD_VALUES.iter().map(move |value| (spec, value)))
-        .filter(|(_, value)| off(value.gate))
-        .map(|(spec, value)| (format!("{spec}.{}", value.field), value))
+        .map(|(group, plural, spec)| (*group, *plural, *spec, OF_PODS))
+        .chain([(
+            "autoscaling",
+            "horizontalpodautoscalers",
+            "spec",
+            OF_AUTOSCALERS,
+        )])
+        .filter(|(g, p, ..)| (*g, *p) == (group, plural))
+        .flat_map(|(_, _, spec, guarded)| guarded.iter().map(move |one| (spec, one)))
+        .map(|(spec, one)| match off(one.gate) {
+            true => (spec, Gate::Off, one),
+            false => (spec, Gate::On, one),
+        })
         .collect();
-    if fields.is_empty() && values.is_empty() {
+    let filled: Vec<_> = FILLED
+        .iter()
+        .filter(|one| (one.group, one.plural) == (group, plural) && !off(one.gate))
+        .map(|one| one.fill)
+        .collect();
+    if fields.is_empty() && guarded.is_empty() && filled.is_empty() {
         strategy
     } else {
         Box::new(Dropping {
             inner: strategy,
             fields,
-            values,
+            guarded,
+            filled,
         })
     }
 }
@@ -346,30 +355,37 @@ fn remove(object: &mut Value, path: &str) {
 }
 
 impl Dropping {
-    fn drop_from(&self, object: &mut Value, old: Option<&Value>) {
+    /// Fills and drops. `old`: what it was.
+    fn prepare(&self, object: &mut Value, old: Option<&Value>) {
+        for fill in &self.filled {
+            fill(object);
+        }
         for field in &self.fields {
             let there = old.is_some_and(|old| is_set(old, &field.path));
-            if !there && is_said(object, &field.because) {
+            let asked = match field.because == field.path {
+                true => is_set(object, &field.path),
+                false => is_said(object, &field.because),
+            };
+            if !there && asked {
                 remove(object, &field.path);
             }
         }
     }
-}
 
-impl Dropping {
-    /// Complains of values that the gates do not allow.
-    fn refused(&self, object: &Value, old: Option<&Value>) -> ErrorList {
+    /// Complains of what the gates do not allow, or of how it is said.
+    fn complaints(&self, object: &Value, old: Option<&Value>) -> ErrorList {
         let mut errors = ErrorList::default();
-        for (path, gated) in &self.values {
-            if old.is_some_and(|old| is_set(old, path)) {
-                continue;
-            }
-            let pointer = format!("/{}", path.replace('.', "/"));
-            if object.pointer(&pointer).is_some_and(|v| v == gated.value) {
-                let path = path
-                    .split('.')
-                    .fold(Path::root(), |path, step| path.child(step.to_owned()));
-                errors.push(FieldError::not_supported(&path, gated.value, gated.others));
+        for (place, gate, guarded) in &self.guarded {
+            let pointer = format!("/{}", place.replace('.', "/"));
+            let before = old.and_then(|old| old.pointer(&pointer));
+            let allowed = *gate == Gate::On || before.is_some_and(guarded.already);
+            let complain = match allowed {
+                true => guarded.allowed,
+                false => guarded.refused,
+            };
+            if let Some(there) = object.pointer(&pointer) {
+                let path = place.split('.').fold(Path::root(), |path, s| path.child(s));
+                complain(there, &path, &mut errors);
             }
         }
         errors
@@ -378,24 +394,24 @@ impl Dropping {
 
 impl Strategy for Dropping {
     fn prepare_create(&self, cx: &Context<'_>, object: &mut Value) {
-        self.drop_from(object, None);
+        self.prepare(object, None);
         self.inner.prepare_create(cx, object);
     }
 
     fn validate_create(&self, cx: &Context<'_>, object: &Value) -> ErrorList {
         let mut errors = self.inner.validate_create(cx, object);
-        errors.extend(self.refused(object, None).0);
+        errors.extend(self.complaints(object, None).0);
         errors
     }
 
     fn prepare_update(&self, cx: &Context<'_>, object: &mut Value, old: &Value) {
-        self.drop_from(object, Some(old));
+        self.prepare(object, Some(old));
         self.inner.prepare_update(cx, object, old);
     }
 
     fn validate_update(&self, cx: &Context<'_>, object: &Value, old: &Value) -> ErrorList {
         let mut errors = self.inner.validate_update(cx, object, old);
-        errors.extend(self.refused(object, Some(old)).0);
+        errors.extend(self.complaints(object, Some(old)).0);
         errors
     }
 
@@ -456,10 +472,12 @@ mod tests {
             assert!(found, "{resource:?}");
         }
         let gates = FIELDS.iter().map(|field| field.gate);
-        let values = POD_VALUES.iter().map(|value| value.gate);
+        let guarded = OF_PODS.iter().chain(OF_AUTOSCALERS).map(|one| one.gate);
+        let filled = FILLED.iter().map(|one| one.gate);
         for gate in gates
             .chain(POD_FIELDS.iter().map(|(_, gate)| *gate))
-            .chain(values)
+            .chain(guarded)
+            .chain(filled)
         {
             let known = FeatureGates::parse(&format!("{gate}=true"));
             assert!(gate.is_empty() || known.is_ok(), "{gate}");
@@ -504,25 +522,20 @@ mod tests {
     }
 
     #[test]
-    fn a_value_without_its_gate_is_refused_unless_the_field_was_there() {
-        let gates = FeatureGates::parse("").unwrap();
-        let gated = POD_VALUES.iter().map(|v| (format!("spec.{}", v.field), v));
+    fn what_lacks_its_gate_is_refused_unless_it_was_there() {
         let pods = Dropping {
             inner: Box::new(super::super::pods::Pods),
             fields: Vec::new(),
-            values: gated.filter(|(_, v)| !gates.enabled(v.gate)).collect(),
+            guarded: (OF_PODS.iter())
+                .map(|one| ("spec", Gate::Off, one))
+                .collect(),
+            filled: Vec::new(),
         };
         let pod = |policy| json!({"spec": {"securityContext": {"seLinuxChangePolicy": policy}}});
-        let refused = pods.refused(&pod("MountOption"), None);
-        assert_eq!(
-            refused.iter().map(ToString::to_string).collect::<Vec<_>>(),
-            [
-                "spec.securityContext.seLinuxChangePolicy: Unsupported value: \"MountOption\": supported values: \"Recursive\""
-            ]
-        );
-        assert!(pods.refused(&pod("Recursive"), None).is_empty());
+        assert_eq!(pods.complaints(&pod("MountOption"), None).iter().count(), 1);
+        assert!(pods.complaints(&pod("Recursive"), None).is_empty());
         assert!(
-            pods.refused(&pod("MountOption"), Some(&pod("Recursive")))
+            pods.complaints(&pod("MountOption"), Some(&pod("Recursive")))
                 .is_empty()
         );
     }
