@@ -9,10 +9,12 @@ use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use component::flags::GoDuration;
+use component::panics::{Contained, Panicked};
 use http::{HeaderName, HeaderValue, Request, Response, StatusCode, Version, header};
 use hyper::body::Incoming;
 use meta::{Reason, Status};
 use rustls_pki_types::CertificateDer;
+use tokio_util::sync::CancellationToken;
 
 use super::body::{self, Body};
 use super::context::{RequestContext, drain};
@@ -111,6 +113,8 @@ impl Chain {
             read_ahead: None,
             body_size: None,
             upgrade,
+            away: false,
+            left_alone: CancellationToken::new(),
         };
         let mut fate = Fate::Filtered;
         let given = request.warnings.clone();
@@ -220,30 +224,38 @@ impl Chain {
         }
     }
 
-    /// Serves a write, which goes on to its end once it has begun, though nobody may wait for it
-    /// any more: a client that goes or runs out of time would leave half of it behind, such as
-    /// addresses that are no Service's.
+    /// Serves a write, which goes on to its end once its body is there, though nobody may wait
+    /// for it any more: a client that goes or runs out of time would leave half of it behind,
+    /// such as addresses that are no Service's.
     async fn written(
         self: &Arc<Self>,
         request: &mut RequestContext,
         place: Admission,
     ) -> Result<Response<Body>, Status> {
+        let _waits = request.left_alone.clone().drop_guard();
+        let left_alone = request.left_alone.clone();
         let mut work = request.hand_over();
         let chain = self.clone();
-        let worked = tokio::spawn(async move {
+        let work = async move {
             let _place = place;
             let outcome = verbs::serve(&chain, &mut work).await;
             (outcome, work)
-        });
-        match worked.await {
-            Ok((outcome, work)) => {
+        };
+        // An etcd that does not answer shall not have ever more of them wait for it.
+        let work = async move {
+            tokio::select! {
+                biased;
+                done = work => Some(done),
+                () = for_long(&left_alone) => None,
+            }
+        };
+        match tokio::spawn(Contained::new(work)).await {
+            Ok(Ok(Some((outcome, work)))) => {
                 *request = work;
                 outcome
             }
-            Err(failed) => match failed.try_into_panic() {
-                Ok(panic) => std::panic::resume_unwind(panic),
-                Err(_) => Err(Status::internal("the server stops")),
-            },
+            Ok(Err(Panicked)) => Err(Status::internal("this request caused a panic")),
+            Ok(Ok(None)) | Err(_) => Err(Status::internal("the server stops")),
         }
     }
 
@@ -311,6 +323,13 @@ impl Chain {
         let id = uuid::Builder::from_random_bytes(bits.to_be_bytes()).into_uuid();
         body::value(&id.to_string())
     }
+}
+
+/// Ends some time after nobody waits for the answer any more.
+async fn for_long(left_alone: &CancellationToken) {
+    const LONG: Duration = Duration::from_secs(10);
+    left_alone.cancelled().await;
+    tokio::time::sleep(LONG).await;
 }
 
 /// The path as it is meant: `%3A` in a name is a colon. What is no UTF-8 then stays as it is.

@@ -11,6 +11,7 @@ use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::body::{Body as _, Incoming};
 use hyper::upgrade::OnUpgrade;
 use meta::Status;
+use tokio_util::sync::CancellationToken;
 
 use super::negotiate::Media;
 use super::query::Query;
@@ -42,6 +43,10 @@ pub struct RequestContext {
     pub body_size: Option<usize>,
     /// For requests that turn the connection into a tunnel.
     pub upgrade: Option<OnUpgrade>,
+    /// Whether somebody works on it elsewhere, and has the body ([`RequestContext::hand_over`]).
+    pub away: bool,
+    /// Cancelled when nobody waits for the answer any more.
+    pub left_alone: CancellationToken,
 }
 
 /// Longer queries, in bytes, have selectors of very many terms.
@@ -87,6 +92,8 @@ impl RequestContext {
             read_ahead: self.read_ahead.take(),
             body_size: self.body_size,
             upgrade: self.upgrade.take(),
+            away: std::mem::replace(&mut self.away, true),
+            left_alone: self.left_alone.clone(),
         }
     }
 
@@ -98,7 +105,13 @@ impl RequestContext {
         let Some(mut body) = self.body.take() else {
             return Ok(Bytes::new());
         };
-        match Limited::new(&mut body, MAX_BODY).collect().await {
+        let all = Limited::new(&mut body, MAX_BODY).collect();
+        // Nothing has been begun yet.
+        let all = self.left_alone.run_until_cancelled(all).await;
+        let Some(all) = all else {
+            return Err(Status::timeout("nobody waits for the answer", 0));
+        };
+        match all {
             Ok(collected) => {
                 let bytes = collected.to_bytes();
                 self.body_size = Some(bytes.len());
@@ -148,6 +161,9 @@ impl RequestContext {
     pub async fn finish_reading(&mut self, version: Version) -> bool {
         /// More is not worth a connection (Go's net/http).
         const MOST: u64 = 256 << 10;
+        if self.away {
+            return version == Version::HTTP_2;
+        }
         let Some(unread) = self.body.take().filter(|body| !body.is_end_stream()) else {
             return true;
         };

@@ -7,6 +7,7 @@ use e2e::stand::http::{Ask, Connection};
 use e2e::wait::until_async;
 use serde_json::{Value, json};
 
+use super::refusals::Client;
 use super::stand;
 
 const SERVICES: &str = "/api/v1/namespaces/default/services";
@@ -69,4 +70,48 @@ async fn a_service_that_nobody_waits_for_is_made_whole_or_not_at_all() {
             .unwrap();
         assert!([201, 409].contains(&status.as_u16()), "{status}");
     }
+}
+
+#[tokio::test]
+async fn a_body_that_never_comes_takes_nobodys_place_for_long() {
+    let flags = ["--max-mutating-requests-inflight=1", "--request-timeout=1s"];
+    let stand = stand(&[], &flags).await;
+    let connection = stand.endpoint.connect().await.unwrap();
+    let accounts = "/api/v1/namespaces/default/serviceaccounts";
+    let account = json!({"metadata": {"name": "slow"}});
+    connection
+        .success(&Ask::post(accounts, &account))
+        .await
+        .unwrap();
+    let binding = json!({"metadata": {"name": "slow"},
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "cluster-admin"},
+        "subjects": [{"kind": "ServiceAccount", "namespace": "default", "name": "slow"}]});
+    let bindings = "/apis/rbac.authorization.k8s.io/v1/clusterrolebindings";
+    connection
+        .success(&Ask::post(bindings, &binding))
+        .await
+        .unwrap();
+    let ask = Ask::post(format!("{accounts}/slow/token"), &json!({"spec": {}}));
+    let token = connection.success(&ask).await.unwrap();
+    let token: Value = serde_json::from_slice(&token).unwrap();
+    let token = token["status"]["token"].as_str().unwrap();
+    let who = format!("Authorization: Bearer {token}\r\n");
+
+    let mut slow = Client::connect(&stand).await;
+    slow.send_head(1000, &who).await;
+    let head = slow.answer().await;
+    assert!(head.starts_with("http/1.1 504 "), "{head}");
+    assert!(head.contains("connection: close"), "{head}");
+    until_async("a place", async || {
+        let body = json!({"metadata": {"generateName": "quick-"}}).to_string();
+        let mut quick = Client::connect(&stand).await;
+        quick.send_head(body.len(), &who).await;
+        quick.send(body.as_bytes()).await;
+        let head = quick.answer().await;
+        match head.starts_with("http/1.1 201 ") {
+            true => Ok(()),
+            false => Err(head),
+        }
+    })
+    .await;
 }

@@ -18,6 +18,11 @@ pub(super) const KINDS: Kinds = &[
         "CertificateSigningRequest",
         SIGNING_REQUEST,
     ),
+    (
+        "certificates.k8s.io",
+        "PodCertificateRequest",
+        POD_CERTIFICATE,
+    ),
     ("coordination.k8s.io", "Lease", LEASE),
     ("coordination.k8s.io", "LeaseCandidate", LEASE_CANDIDATE),
     (
@@ -114,6 +119,29 @@ const SIGNING_REQUEST: &[Column] = &[
             status.push_str(",Issued");
         }
         status.into()
+    }),
+];
+
+const POD_CERTIFICATE: &[Column] = &[
+    NAME,
+    column("PodName", "string", |row| row.text("/spec/podName").into()),
+    column("ServiceAccountName", "string", |row| {
+        row.text("/spec/serviceAccountName").into()
+    }),
+    column("NodeName", "string", |row| {
+        row.text("/spec/nodeName").into()
+    }),
+    column("SignerName", "string", |row| {
+        row.text("/spec/signerName").into()
+    }),
+    column("State", "string", |row| {
+        let ends = row.list("/status/conditions").iter();
+        let ends = ends.filter_map(|condition| condition["type"].as_str());
+        let mut known = ends.filter(|end| ["Issued", "Denied", "Failed"].contains(end));
+        known.next_back().unwrap_or("Pending").into()
+    }),
+    wide("UnverifiedUserAnnotations", "string", |row| {
+        format::labels(row.at("/spec/unverifiedUserAnnotations")).into()
     }),
 ];
 
