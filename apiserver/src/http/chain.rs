@@ -190,9 +190,10 @@ impl Chain {
         *fate = Fate::Served;
         let info = &request.info;
         if info.is_resource && self.registry.serves_group(&info.group) {
-            return match info.is_read_only() || info.is_long_running() {
-                true => verbs::serve(self, request).await,
-                false => self.written(request, place).await,
+            let store = self.registry.store(&info.group, &info.resource);
+            return match store.is_some_and(|store| store.takes_more()) && is_write(info) {
+                true => self.written(request, place).await,
+                false => verbs::serve(self, request).await,
             };
         }
         if self.profiling
@@ -224,9 +225,9 @@ impl Chain {
         }
     }
 
-    /// Serves a write, which goes on to its end once its body is there, though nobody may wait
-    /// for it any more: a client that goes or runs out of time would leave half of it behind,
-    /// such as addresses that are no Service's.
+    /// Serves a write that takes more than its object. It goes on to its end once its body is
+    /// there, though nobody may wait for it any more: a client that goes or runs out of time
+    /// would leave addresses behind that are no Service's.
     async fn written(
         self: &Arc<Self>,
         request: &mut RequestContext,
@@ -323,6 +324,10 @@ impl Chain {
         let id = uuid::Builder::from_random_bytes(bits.to_be_bytes()).into_uuid();
         body::value(&id.to_string())
     }
+}
+
+fn is_write(info: &RequestInfo) -> bool {
+    !info.is_read_only() && !info.is_long_running()
 }
 
 /// Ends some time after nobody waits for the answer any more.

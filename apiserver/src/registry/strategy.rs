@@ -108,6 +108,12 @@ pub async fn undo_failed(undo: Option<Undo>, why: &Status) {
 /// I/O that belongs to a kind's writes: Services allocate addresses and ports
 /// (the generic store's `BeginCreate`, `BeginUpdate`, `AfterDelete`).
 pub trait Hooks: Send + Sync + 'static {
+    /// Whether a write takes something beside its object, which has to be given back when it comes
+    /// to nothing: it must not end where it is.
+    fn takes_more(&self) -> bool {
+        false
+    }
+
     /// Before validation; may fill the object.
     fn begin_create<'a>(
         &'a self,

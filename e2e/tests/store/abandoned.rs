@@ -98,14 +98,16 @@ async fn a_body_that_never_comes_takes_nobodys_place_for_long() {
     let who = format!("Authorization: Bearer {token}\r\n");
 
     let mut slow = Client::connect(&stand).await;
-    slow.send_head(1000, &who).await;
+    slow.send_head("services", 1000, &who).await;
     let head = slow.answer().await;
     assert!(head.starts_with("http/1.1 504 "), "{head}");
     assert!(head.contains("connection: close"), "{head}");
     until_async("a place", async || {
-        let body = json!({"metadata": {"generateName": "quick-"}}).to_string();
+        let body = json!({"metadata": {"generateName": "quick-"},
+            "spec": {"ports": [{"port": 80}]}})
+        .to_string();
         let mut quick = Client::connect(&stand).await;
-        quick.send_head(body.len(), &who).await;
+        quick.send_head("services", body.len(), &who).await;
         quick.send(body.as_bytes()).await;
         let head = quick.answer().await;
         match head.starts_with("http/1.1 201 ") {

@@ -42,9 +42,9 @@ impl Client {
         self.0.flush().await.unwrap();
     }
 
-    pub async fn send_head(&mut self, length: usize, more: &str) {
+    pub async fn send_head(&mut self, plural: &str, length: usize, more: &str) {
         let head = format!(
-            "POST /api/v1/namespaces/default/configmaps HTTP/1.1\r\nHost: localhost\r\n\
+            "POST /api/v1/namespaces/default/{plural} HTTP/1.1\r\nHost: localhost\r\n\
              Content-Type: application/json\r\nContent-Length: {length}\r\n{more}\r\n"
         );
         self.send(head.as_bytes()).await;
@@ -76,19 +76,21 @@ async fn a_refusal_leaves_the_connection_or_says_that_it_does_not() {
     let stand = stand(&[], &["--anonymous-auth=false"]).await;
     let mut client = Client::connect(&stand).await;
     for length in [10, 200_000, 1] {
-        client.send_head(length, "").await;
+        client.send_head("configmaps", length, "").await;
         client.send(&vec![b'x'; length]).await;
         let head = client.answer().await;
         assert!(!says_that_it_closes(&head), "{length}: {head}");
     }
     // So much is not read for nothing.
-    client.send_head(1_000_000, "").await;
+    client.send_head("configmaps", 1_000_000, "").await;
     let head = client.answer().await;
     assert!(says_that_it_closes(&head), "{head}");
 
     // Nobody is asked to send what is not wanted.
     let mut client = Client::connect(&stand).await;
-    client.send_head(10, "Expect: 100-continue\r\n").await;
+    client
+        .send_head("configmaps", 10, "Expect: 100-continue\r\n")
+        .await;
     let head = client.answer().await;
     assert!(says_that_it_closes(&head), "{head}");
 }

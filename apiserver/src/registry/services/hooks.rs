@@ -362,6 +362,10 @@ impl ServiceHooks {
 }
 
 impl Hooks for ServiceHooks {
+    fn takes_more(&self) -> bool {
+        true
+    }
+
     fn begin_create<'a>(
         &'a self,
         cx: &'a Context<'a>,

@@ -317,6 +317,11 @@ impl Store {
         })
     }
 
+    /// Whether writes [take more](Hooks::takes_more) than their objects.
+    pub fn takes_more(&self) -> bool {
+        self.hooks.get().is_some_and(|hooks| hooks.takes_more())
+    }
+
     /// Asks the admission plugins that may still change the object.
     async fn admit(
         &self,
