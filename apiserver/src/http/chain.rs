@@ -227,14 +227,14 @@ impl Chain {
 
     /// Serves a write that takes more than its object. It goes on to its end once its body is
     /// there, though nobody may wait for it any more: a client that goes or runs out of time
-    /// would leave addresses behind that are no Service's.
+    /// would leave addresses behind that are no Service's. There are as many of them at most as
+    /// there are places.
     async fn written(
         self: &Arc<Self>,
         request: &mut RequestContext,
         place: Admission,
     ) -> Result<Response<Body>, Status> {
         let _waits = request.left_alone.clone().drop_guard();
-        let left_alone = request.left_alone.clone();
         let mut work = request.hand_over();
         let chain = self.clone();
         let work = async move {
@@ -242,21 +242,13 @@ impl Chain {
             let outcome = verbs::serve(&chain, &mut work).await;
             (outcome, work)
         };
-        // An etcd that does not answer shall not have ever more of them wait for it.
-        let work = async move {
-            tokio::select! {
-                biased;
-                done = work => Some(done),
-                () = for_long(&left_alone) => None,
-            }
-        };
         match tokio::spawn(Contained::new(work)).await {
-            Ok(Ok(Some((outcome, work)))) => {
+            Ok(Ok((outcome, work))) => {
                 *request = work;
                 outcome
             }
             Ok(Err(Panicked)) => Err(Status::internal("this request caused a panic")),
-            Ok(Ok(None)) | Err(_) => Err(Status::internal("the server stops")),
+            Err(_) => Err(Status::internal("the server stops")),
         }
     }
 
@@ -328,13 +320,6 @@ impl Chain {
 
 fn is_write(info: &RequestInfo) -> bool {
     !info.is_read_only() && !info.is_long_running()
-}
-
-/// Ends some time after nobody waits for the answer any more.
-async fn for_long(left_alone: &CancellationToken) {
-    const LONG: Duration = Duration::from_secs(10);
-    left_alone.cancelled().await;
-    tokio::time::sleep(LONG).await;
 }
 
 /// The path as it is meant: `%3A` in a name is a colon. What is no UTF-8 then stays as it is.

@@ -140,7 +140,7 @@ const POD_CERTIFICATE: &[Column] = &[
         let mut known = ends.filter(|end| ["Issued", "Denied", "Failed"].contains(end));
         known.next_back().unwrap_or("Pending").into()
     }),
-    wide("UnverifiedUserAnnotations", "string", |row| {
+    column("UnverifiedUserAnnotations", "string", |row| {
         format::labels(row.at("/spec/unverifiedUserAnnotations")).into()
     }),
 ];

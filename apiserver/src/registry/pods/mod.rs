@@ -32,12 +32,7 @@ impl Strategy for Pods {
                 warnings.add(warning);
             }
         }
-        // Whoever says the class is believed, as upstream does.
-        let class = match pod["status"]["qosClass"].as_str() {
-            Some(said) if !said.is_empty() => said.to_owned(),
-            _ => qos::class(pod).to_owned(),
-        };
-        pod["status"] = json!({"phase": "Pending", "qosClass": class});
+        pod["status"] = json!({"phase": "Pending", "qosClass": qos::said(pod)});
         if has_scheduling_gates(pod) {
             conditions::set(
                 pod,
@@ -76,10 +71,10 @@ impl Strategy for Pods {
             part @ "ephemeralcontainers" => validation::update_part("", "Pod", part, pod, old),
             part @ "resize" => {
                 let mut errors = validation::update_part("", "Pod", part, pod, old);
-                if qos::class(pod) != qos::class(old) {
+                if qos::class(pod) != qos::said(old) {
                     errors.push(FieldError::invalid(
                         &Path::new("spec"),
-                        qos::class(old),
+                        qos::said(old),
                         "Pod QOS Class may not change as a result of resizing",
                     ));
                 }

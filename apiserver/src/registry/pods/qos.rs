@@ -37,6 +37,15 @@ fn add(sums: &mut Sums, more: Sums) {
     }
 }
 
+/// The class that the pod says it is of, which is believed as upstream does; where it says none,
+/// its [`class`].
+pub fn said(pod: &Value) -> &str {
+    match pod["status"]["qosClass"].as_str() {
+        Some(said) if !said.is_empty() => said,
+        _ => class(pod),
+    }
+}
+
 /// `Guaranteed`, `Burstable` or `BestEffort`.
 pub fn class(pod: &Value) -> &'static str {
     let spec = &pod["spec"];
