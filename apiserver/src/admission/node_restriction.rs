@@ -1,6 +1,6 @@
 //! NodeRestriction: a kubelet writes only its own node and what belongs to its own pods.
 //!
-//! The Node authorizer (`authz/node.rs`) decides by verbs and names; what depends on the
+//! The Node authorizer (`authz/node/`) decides by verbs and names; what depends on the
 //! objects' content is decided here.
 
 use std::collections::BTreeSet;
@@ -13,7 +13,7 @@ use crate::authz::node::{
     LEASE_NAMESPACE, MIRROR_ANNOTATION, identity, is_mirror, items,
     references_secrets_and_config_maps,
 };
-use crate::authz::{self, Authorizer, Decision};
+use crate::authz::{self, Authorizer};
 use crate::lookup::Lookup;
 
 const KUBELET_LABELS: [&str; 11] = [
@@ -312,19 +312,12 @@ impl NodeRestriction {
         if self.pod_wants_audience(&pod, a.namespace, audience) {
             return Ok(());
         }
-        let decision = self.authorizer.authorize(&authz::Attributes {
-            user: a.user,
-            verb: "request-serviceaccounts-token-audience",
+        let verb = "request-serviceaccounts-token-audience";
+        if self.authorizer.allows(&authz::Attributes {
             namespace: a.namespace,
-            group: "",
-            resource: audience,
-            subresource: "",
             name: a.name,
-            is_resource: true,
-            path: "",
-            field_selector: "",
-        });
-        if matches!(decision, Decision::Allow(_)) {
+            ..authz::Attributes::of_resource(a.user, verb, "", audience)
+        }) {
             return Ok(());
         }
         refuse(format!(

@@ -32,6 +32,24 @@ pub struct Attributes<'a> {
     pub field_selector: &'a str,
 }
 
+impl<'a> Attributes<'a> {
+    /// May the user do this with the whole resource, in all namespaces?
+    pub fn of_resource(user: &'a User, verb: &'a str, group: &'a str, resource: &'a str) -> Self {
+        Self {
+            user,
+            verb,
+            namespace: "",
+            group,
+            resource,
+            subresource: "",
+            name: "",
+            is_resource: true,
+            path: "",
+            field_selector: "",
+        }
+    }
+}
+
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Decision {
     /// With the rule that allowed it, for audit.
@@ -43,6 +61,10 @@ pub enum Decision {
 /// Decides in memory: no I/O, so it is synchronous.
 pub trait Authorizer: Send + Sync + 'static {
     fn authorize(&self, attributes: &Attributes<'_>) -> Decision;
+
+    fn allows(&self, attributes: &Attributes<'_>) -> bool {
+        matches!(self.authorize(attributes), Decision::Allow(_))
+    }
 
     /// The rules that apply to a user in a namespace, for `SelfSubjectRulesReview`
     /// and RBAC's escalation check.
@@ -63,19 +85,8 @@ pub struct Rules {
 /// domain.
 pub fn may_for_signer(authorizer: &dyn Authorizer, user: &User, verb: &str, signer: &str) -> bool {
     let ask = |name: &str| {
-        let decision = authorizer.authorize(&Attributes {
-            user,
-            verb,
-            namespace: "",
-            group: "certificates.k8s.io",
-            resource: "signers",
-            subresource: "",
-            name,
-            is_resource: true,
-            path: "",
-            field_selector: "",
-        });
-        matches!(decision, Decision::Allow(_))
+        let any = Attributes::of_resource(user, verb, "certificates.k8s.io", "signers");
+        authorizer.allows(&Attributes { name, ..any })
     };
     let domain = signer.split_once('/').map_or(signer, |(domain, _)| domain);
     ask(signer) || ask(&format!("{domain}/*"))

@@ -204,16 +204,8 @@ mod tests {
 
     fn ask(user: &User) -> Attributes<'_> {
         Attributes {
-            user,
-            verb: "get",
-            namespace: "",
-            group: "",
-            resource: "nodes",
-            subresource: "",
             name: "n",
-            is_resource: true,
-            path: "",
-            field_selector: "",
+            ..Attributes::of_resource(user, "get", "", "nodes")
         }
     }
 

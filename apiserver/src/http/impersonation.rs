@@ -17,7 +17,7 @@ use percent_encoding::percent_decode_str;
 use super::authorization;
 use crate::authn::service_account::{self, ALL_ACCOUNTS_GROUP, NODE_NAME};
 use crate::authn::{ALL_AUTHENTICATED, ALL_UNAUTHENTICATED, ANONYMOUS, MASTERS, NODES, User};
-use crate::authz::{Attributes, Authorizer, Decision};
+use crate::authz::{Attributes, Authorizer};
 
 const USER: &str = "impersonate-user";
 const GROUP: &str = "impersonate-group";
@@ -212,18 +212,7 @@ struct Check<'a> {
 
 impl<'a> Check<'a> {
     fn new(mode: Mode, verb: &'a str, requestor: &'a User, authorizer: &'a dyn Authorizer) -> Self {
-        let asked = Attributes {
-            user: requestor,
-            verb,
-            namespace: "",
-            group: AUTHENTICATION,
-            resource: "",
-            subresource: "",
-            name: "",
-            is_resource: true,
-            path: "",
-            field_selector: "",
-        };
+        let asked = Attributes::of_resource(requestor, verb, AUTHENTICATION, "");
         Self {
             mode,
             asked,
@@ -317,7 +306,7 @@ impl<'a> Check<'a> {
     }
 
     fn may(&self, asked: &Attributes<'_>) -> bool {
-        matches!(self.authorizer.authorize(asked), Decision::Allow(_))
+        self.authorizer.allows(asked)
     }
 }
 
@@ -374,7 +363,7 @@ fn wrong_extra(wanted: &User) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::authz::Rules;
+    use crate::authz::{Decision, Rules};
 
     /// What is allowed: verb, group, resource and name.
     struct Only(&'static [&'static str]);

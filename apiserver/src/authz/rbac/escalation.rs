@@ -11,7 +11,7 @@ use serde_json::Value;
 use super::rules::{PolicyRule, describe, go_list, uncovered};
 use super::{GROUP, Rbac, RoleRef, list};
 use crate::authn::{MASTERS, User};
-use crate::authz::{Attributes, Authorizer, Decision};
+use crate::authz::{Attributes, Authorizer};
 
 /// A write of a role or a binding.
 #[derive(Debug, Clone, Copy)]
@@ -99,19 +99,11 @@ fn allowed(
     resource: &str,
     name: &str,
 ) -> bool {
-    let decision = authorizer.authorize(&Attributes {
-        user: write.user,
-        verb,
+    authorizer.allows(&Attributes {
         namespace: write.namespace,
-        group: GROUP,
-        resource,
-        subresource: "",
         name,
-        is_resource: true,
-        path: "",
-        field_selector: "",
-    });
-    matches!(decision, Decision::Allow(_))
+        ..Attributes::of_resource(write.user, verb, GROUP, resource)
+    })
 }
 
 fn no_escalation(rbac: &Rbac, write: &Write<'_>, wanted: &[PolicyRule]) -> Result<(), String> {
