@@ -129,9 +129,13 @@ pub trait Hooks: Send + Sync + 'static {
     ) -> BoxFuture<'a, Result<Option<Undo>, Status>>;
 
     /// The write is done; `old` is what was there before.
-    fn after_update<'a>(&'a self, object: &'a Value, old: &'a Value) -> BoxFuture<'a, ()>;
+    fn after_update<'a>(&'a self, _object: &'a Value, _old: &'a Value) -> BoxFuture<'a, ()> {
+        Box::pin(async {})
+    }
 
-    fn after_delete<'a>(&'a self, object: &'a Value) -> BoxFuture<'a, ()>;
+    fn after_delete<'a>(&'a self, _object: &'a Value) -> BoxFuture<'a, ()> {
+        Box::pin(async {})
+    }
 }
 
 #[cfg(test)]

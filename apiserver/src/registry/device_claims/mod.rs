@@ -89,14 +89,6 @@ impl Hooks for DeviceClaims {
             })
         })
     }
-
-    fn after_update<'a>(&'a self, _object: &'a Value, _old: &'a Value) -> BoxFuture<'a, ()> {
-        Box::pin(async {})
-    }
-
-    fn after_delete<'a>(&'a self, _object: &'a Value) -> BoxFuture<'a, ()> {
-        Box::pin(async {})
-    }
 }
 
 fn items<'a>(object: &'a Value, pointer: &str) -> &'a [Value] {

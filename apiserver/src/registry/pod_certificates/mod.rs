@@ -12,6 +12,7 @@ use std::sync::Arc;
 use api::validation;
 use base64::prelude::{BASE64_STANDARD, Engine};
 use futures::future::BoxFuture;
+use meta::field::ErrorType;
 use meta::{ErrorList, FieldError, GroupKind, Path, Status};
 use serde_json::Value;
 
@@ -67,18 +68,12 @@ fn key_of(spec: &Value) -> Result<PublicKey, FieldError> {
 
 /// Whether validation has nothing to say about the form in which the request brings its key.
 fn brings_a_key(errors: &ErrorList) -> bool {
-    const FIELDS: [&str; 5] = [
-        "spec",
-        "spec.maxExpirationSeconds",
-        "spec.stubPKCS10Request",
-        "spec.pkixPublicKey",
-        "spec.proofOfPossession",
-    ];
-    let named = |error: &FieldError| FIELDS.contains(&error.field.to_string().as_str());
-    // A life out of range is no reason to look no further.
-    !errors
-        .iter()
-        .any(|error| named(error) && !error.to_string().contains("in the range"))
+    !errors.iter().any(|error| match error.field.as_str() {
+        "spec" | "spec.stubPKCS10Request" | "spec.pkixPublicKey" | "spec.proofOfPossession" => true,
+        // Upstream looks no further without a life, but does where it is out of range.
+        "spec.maxExpirationSeconds" => error.ty == ErrorType::Required,
+        _ => false,
+    })
 }
 
 impl Hooks for PodCertificates {
@@ -128,13 +123,5 @@ impl Hooks for PodCertificates {
             }
             refuse(request, &errors)
         })
-    }
-
-    fn after_update<'a>(&'a self, _object: &'a Value, _old: &'a Value) -> BoxFuture<'a, ()> {
-        Box::pin(async {})
-    }
-
-    fn after_delete<'a>(&'a self, _object: &'a Value) -> BoxFuture<'a, ()> {
-        Box::pin(async {})
     }
 }

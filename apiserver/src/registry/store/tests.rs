@@ -119,14 +119,6 @@ impl Hooks for Refusing {
     ) -> BoxFuture<'a, Result<Option<Undo>, Status>> {
         async { Err(Status::bad_request("refused")) }.boxed()
     }
-
-    fn after_update<'a>(&'a self, _: &'a Value, _: &'a Value) -> BoxFuture<'a, ()> {
-        async {}.boxed()
-    }
-
-    fn after_delete<'a>(&'a self, _: &'a Value) -> BoxFuture<'a, ()> {
-        async {}.boxed()
-    }
 }
 
 #[tokio::test]
