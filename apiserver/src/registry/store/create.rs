@@ -88,6 +88,8 @@ impl Store {
         mut object: Value,
     ) -> Result<(Value, Option<Undo>), Status> {
         let cx = self.context(write, "create");
+        // Hooks note whose what they take is.
+        ensure_namespace(&mut object, write.namespace)?;
         // The hooks are those of the object itself: a Service that comes by its status has no
         // addresses.
         let hooks = self.hooks.get().filter(|_| write.subresource.is_empty());
@@ -109,7 +111,6 @@ impl Store {
 
     async fn checked(&self, write: &Write<'_>, object: &mut Value) -> Result<(), Status> {
         let cx = self.context(write, "create");
-        ensure_namespace(object, write.namespace)?;
         self.strategy.prepare_create(&cx, object);
         let errs = self.strategy.validate_create(&cx, object);
         let name = meta(object).name().to_owned();

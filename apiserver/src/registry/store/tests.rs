@@ -11,6 +11,7 @@ use crate::admission::Admission;
 use crate::authn::User;
 use crate::registry::generic::Generic;
 use crate::registry::ingest;
+use crate::registry::object_meta::meta;
 use crate::registry::services::Services;
 use crate::registry::strategy::{Context, Hooks, Strategy, Undo};
 use crate::storage::Storage;
@@ -99,16 +100,17 @@ fn write<'a>(name: &'a str, user: &'a User, warnings: &'a Warnings) -> Write<'a>
     }
 }
 
-/// Refuse whatever they are asked.
+/// Refuse whatever they are asked; of what is new they say where.
 struct Refusing;
 
 impl Hooks for Refusing {
     fn begin_create<'a>(
         &'a self,
         _: &'a Context<'a>,
-        _: &'a mut Value,
+        object: &'a mut Value,
     ) -> BoxFuture<'a, Result<Option<Undo>, Status>> {
-        async { Err(Status::bad_request("refused")) }.boxed()
+        let namespace = meta(object).namespace().to_owned();
+        async move { Err(Status::bad_request(format!("refused in {namespace}"))) }.boxed()
     }
 
     fn begin_update<'a>(
@@ -126,7 +128,7 @@ async fn the_status_of_what_is_not_there_may_create_it_without_hooks() {
     let services = Rig::new("services", |_| Box::new(Services)).await;
     services.store.set_hooks(Arc::new(Refusing));
     let (user, warnings) = (User::default(), Warnings::default());
-    let object = json!({"metadata": {"name": "a", "namespace": "ns"}, "spec": {
+    let object = json!({"metadata": {"name": "a"}, "spec": {
         "type": "ClusterIP", "sessionAffinity": "None",
         "ports": [{"port": 80, "protocol": "TCP", "targetPort": 80}]}});
     let itself = write("a", &user, &warnings);
@@ -135,7 +137,7 @@ async fn the_status_of_what_is_not_there_may_create_it_without_hooks() {
         ..itself
     };
     let refused = services.put(&itself, &object, None).await.unwrap_err();
-    assert_eq!(refused.message, "refused");
+    assert_eq!(refused.message, "refused in ns");
     let other = services.put(&status, &object, Some("u")).await.unwrap_err();
     assert!(
         other
