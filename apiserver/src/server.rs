@@ -172,6 +172,9 @@ pub async fn run(options: Options, stop: CancellationToken) -> anyhow::Result<()
         storage: main.storage.clone(),
         keys: keys.clone(),
         media,
+        collection_workers: usize::try_from(tuning.delete_collection_workers)
+            .unwrap_or_default()
+            .max(1),
         primary_family: match service_ranges.first() {
             Some(IpNet::V6(_)) => "IPv6",
             _ => "IPv4",

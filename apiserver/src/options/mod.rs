@@ -259,7 +259,7 @@ pub struct ApiOptions {
 }
 
 /// Flags that tune how upstream is built inside. They are accepted so that a command line carries over; of them
-/// `profiling`, `disabled_metrics` and `goaway_chance` mean something here.
+/// `delete_collection_workers`, `profiling`, `disabled_metrics` and `goaway_chance` mean something here.
 #[derive(Debug, Clone, Args)]
 pub struct TuningOptions {
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value_t = true)]

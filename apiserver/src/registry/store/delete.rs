@@ -12,9 +12,6 @@ use super::{Current, Store, Write, errors, set_resource_version};
 use crate::admission::Operation;
 use crate::storage::StorageError;
 
-/// Deletions of a collection that are under way at the same time.
-const COLLECTION_WORKERS: usize = 4;
-
 /// What a DELETE came to.
 #[derive(Debug)]
 pub struct Deleted {
@@ -200,7 +197,7 @@ impl Store {
                     _ => Ok(()),
                 }
             })
-            .buffer_unordered(COLLECTION_WORKERS);
+            .buffer_unordered(self.env.collection_workers);
         while let Some(result) = results.next().await {
             result?;
         }

@@ -50,6 +50,8 @@ pub struct Env {
     /// The form in which objects are written; both are read.
     pub media: StorageMedia,
     pub admission: Arc<admission::Admission>,
+    /// Deletions of one collection that are under way at the same time; at least one.
+    pub collection_workers: usize,
     /// `IPv4` or `IPv6`: the first that Services have addresses of.
     pub primary_family: &'static str,
     pub now: fn() -> Timestamp,

@@ -52,6 +52,7 @@ impl Rig {
             storage: storage.clone(),
             keys: Keys::new("/registry"),
             media: StorageMedia::Protobuf,
+            collection_workers: 1,
             primary_family: "IPv4",
             admission: Arc::new(admission),
             now: || jiff::Timestamp::UNIX_EPOCH,
