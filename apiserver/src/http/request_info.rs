@@ -124,7 +124,22 @@ impl RequestInfo {
     pub fn scope(&self) -> &'static str {
         if !self.name.is_empty() || self.verb == "create" {
             "resource"
-        } else if !self.namespace.is_empty() {
+        } else {
+            self.collection_scope()
+        }
+    }
+
+    /// The extent of what is at the request's path: of a collection even where a field selector
+    /// wants one object of it by name.
+    pub fn route_scope(&self) -> &'static str {
+        match self.verb.as_str() {
+            "list" | "watch" if !self.verb_in_path => self.collection_scope(),
+            _ => self.scope(),
+        }
+    }
+
+    fn collection_scope(&self) -> &'static str {
+        if !self.namespace.is_empty() {
             "namespace"
         } else if self.is_resource {
             "cluster"

@@ -277,7 +277,7 @@ impl Metrics {
         let about = About::new(info, resource);
         let guard = if info.is_long_running() {
             let gauge = self.long_running.with_label_values(&[
-                coarse_verb(info),
+                coarse_verb(info, info.scope()),
                 about.group,
                 about.version,
                 about.resource,
@@ -431,8 +431,8 @@ impl About {
     }
 }
 
-/// The verb as metrics say it, from what the path says alone.
-fn coarse_verb(info: &RequestInfo) -> &'static str {
+/// The verb as metrics say it of a request of this scope, from what the path says alone.
+fn coarse_verb(info: &RequestInfo, scope: &str) -> &'static str {
     if matches!(
         info.subresource.as_str(),
         "log" | "exec" | "portforward" | "attach" | "proxy"
@@ -440,10 +440,10 @@ fn coarse_verb(info: &RequestInfo) -> &'static str {
         return "CONNECT";
     }
     match info.verb.as_str() {
-        "get" if info.scope() != "resource" && info.is_resource => "LIST",
+        "get" if scope != "resource" && info.is_resource => "LIST",
         "get" | "head" => "GET",
-        // One that is listed by its name is got, for upstream.
-        "list" if info.scope() == "resource" => "GET",
+        // One that is listed by its name is got, for upstream, until it is known which route that was.
+        "list" if scope == "resource" => "GET",
         "list" => "LIST",
         "watch" => "WATCH",
         "create" | "post" => "POST",
@@ -455,8 +455,8 @@ fn coarse_verb(info: &RequestInfo) -> &'static str {
     }
 }
 
-fn verb(info: &RequestInfo, headers: &HeaderMap) -> &'static str {
-    match coarse_verb(info) {
+fn verb(info: &RequestInfo, scope: &str, headers: &HeaderMap) -> &'static str {
+    match coarse_verb(info, scope) {
         "PATCH"
             if headers
                 .get(header::CONTENT_TYPE)
@@ -550,12 +550,11 @@ impl Observed {
     ) -> Response<Body> {
         let info = &request.info;
         let about = self.about;
-        let verb = verb(info, &request.headers);
         let code = response.status().as_u16();
         if fate == Fate::Terminated {
             let code = code.to_string();
             let labels = [
-                verb,
+                verb(info, info.scope(), &request.headers),
                 about.group,
                 about.version,
                 about.resource,
@@ -573,18 +572,20 @@ impl Observed {
             // Watches that nobody counts have a gauge all the same: it goes with the body.
             return self.until_the_end(response, None);
         }
+        let scope = info.route_scope();
+        let verb = verb(info, scope, &request.headers);
         self.note(request, verb);
         let outcome = Outcome {
             handles: self.metrics.handles(Series {
                 about,
                 verb,
                 dry_run: dry_run(&request.query),
-                scope: info.scope(),
+                scope,
                 code,
             }),
             validation: matches!(request.method, Method::POST | Method::PUT | Method::PATCH)
                 .then(|| field_validation(&request.query)),
-            is_real: dry_run(&request.query).is_empty(),
+            is_promised: !info.is_long_running() && dry_run(&request.query).is_empty(),
             bytes: 0,
         };
         self.until_the_end(response, Some(outcome))
@@ -641,8 +642,9 @@ struct Outcome {
     handles: Arc<Handles>,
     /// The field validation of a write.
     validation: Option<&'static str>,
-    /// No dry run.
-    is_real: bool,
+    /// Something is promised of how long such requests take: not of dry runs, nor of what has no
+    /// deadline.
+    is_promised: bool,
     bytes: u64,
 }
 
@@ -665,7 +667,7 @@ impl Drop for Counted {
         let handles = &outcome.handles;
         handles.total.inc();
         handles.duration.observe(took);
-        if outcome.is_real {
+        if outcome.is_promised {
             handles.sli.observe(took);
         }
         if let Some(sizes) = &handles.response_size {
@@ -750,18 +752,25 @@ mod tests {
     #[test]
     fn verbs_are_upstreams() {
         let pods = "/api/v1/namespaces/a/pods";
-        let verb = |method, path: &str| coarse_verb(&info(method, path));
+        let verb = |method, path: &str| {
+            let info = info(method, path);
+            coarse_verb(&info, info.scope())
+        };
         assert_eq!(verb(Method::GET, pods), "LIST");
         assert_eq!(verb(Method::HEAD, &format!("{pods}/p")), "GET");
         assert_eq!(verb(Method::DELETE, pods), "DELETE");
         assert_eq!(verb(Method::GET, &format!("{pods}/p/log")), "CONNECT");
         assert_eq!(verb(Method::GET, "/readyz"), "GET");
         assert_eq!(verb(Method::OPTIONS, pods), "other");
+        let selector = Query::parse("fieldSelector=metadata.name%3Dp");
+        let by_name = RequestInfo::new(&Method::GET, pods, &selector);
+        assert_eq!(coarse_verb(&by_name, by_name.scope()), "GET");
+        assert_eq!(coarse_verb(&by_name, by_name.route_scope()), "LIST");
         let mut headers = HeaderMap::new();
         let value = http::HeaderValue::from_static("application/apply-patch+yaml");
         headers.insert(header::CONTENT_TYPE, value);
         let patch = info(Method::PATCH, &format!("{pods}/p"));
-        assert_eq!(super::verb(&patch, &headers), "APPLY");
+        assert_eq!(super::verb(&patch, patch.scope(), &headers), "APPLY");
     }
 
     #[test]
