@@ -131,14 +131,15 @@ impl Store {
             None => None,
         };
         let result = self.finish(write, &cx, &mut object, current).await;
-        if let Err(e) = &result {
-            undo_failed(undo, e).await;
-        } else if !matches!(result, Ok(Finished::Written(..))) || write.dry_run {
-            if let Some(undo) = undo {
-                undo().await;
+        match (&result, undo) {
+            (Err(e) | Ok(Finished::Failed(e)), undo) => undo_failed(undo, e).await,
+            (Ok(Finished::Written(..)), _) if !write.dry_run => {
+                if let Some(hooks) = self.hooks.get() {
+                    hooks.after_update(&object, old).await;
+                }
             }
-        } else if let Some(hooks) = self.hooks.get() {
-            hooks.after_update(&object, old).await;
+            (_, Some(undo)) => undo().await,
+            (_, None) => {}
         }
         match result? {
             Finished::Written(revision, bytes) => {
