@@ -236,13 +236,13 @@ impl FieldManager<'_> {
         let sent = meta_mut(object).remove("managedFields");
         let there = live.and_then(|live| meta(live).get("managedFields"));
         let managed = if !self.subresource.is_empty() {
-            Managed::read(there)
+            Managed::read_lazily(there, &self.served)
         } else if Managed::is_reset(sent.as_ref()) {
             Some(Managed::default())
         } else {
-            Managed::read(sent.as_ref())
+            Managed::read_lazily(sent.as_ref(), &self.served)
                 .filter(|sent| !sent.is_empty())
-                .or_else(|| Managed::read(there))
+                .or_else(|| Managed::read_lazily(there, &self.served))
         };
         let mut managed = managed.unwrap_or_default();
         let version = self.served.api_version();
@@ -288,8 +288,8 @@ impl FieldManager<'_> {
             .request(&version, now.as_str().unwrap_or_default())
             .ok_or_else(|| Status::internal(format!("no kind {}", self.served.kind)))?;
         let there = live.and_then(|live| meta(live).get("managedFields"));
-        let mut managed =
-            Managed::read(there).ok_or_else(|| unexplained("failed to decode managed fields"))?;
+        let mut managed = Managed::read_lazily(there, &self.served)
+            .ok_or_else(|| unexplained("failed to decode managed fields"))?;
         let live = match live {
             Some(live) => self.spoken(live).map_or(Cow::Borrowed(live), Cow::Owned),
             None => {

@@ -1,12 +1,16 @@
 //! `metadata.managedFields`: who owns which fields of an object, since when, and by which
 //! version of its kind.
 
+use std::cell::OnceCell;
 use std::collections::HashMap;
 
+use schema::Message;
 use serde_json::{Map, Value};
 
-use super::fields_v1;
-use super::set::Set;
+use super::owned::{fits, reconcile};
+use super::set::{Element, Set};
+use super::update::Versions;
+use super::{fields_v1, known};
 
 /// Beyond so many managers that own fields by updates, the oldest are merged into one.
 const MAX_UPDATE_MANAGERS: usize = 10;
@@ -96,7 +100,8 @@ pub struct Entry {
     pub api_version: String,
     /// RFC 3339 with seconds.
     pub time: Option<String>,
-    set: Set,
+    /// Read when it is asked for, where the text is known (see [`known`]).
+    set: OnceCell<Set>,
     /// The set as it came, as long as it has not changed.
     source: Option<String>,
 }
@@ -107,21 +112,57 @@ impl Entry {
             id,
             api_version: api_version.to_owned(),
             time: None,
-            set,
+            set: set.into(),
             source: None,
         }
     }
 
     pub fn set(&self) -> &Set {
-        &self.set
+        self.set.get_or_init(|| {
+            let known = self
+                .source
+                .as_deref()
+                .and_then(|text| fields_v1::read(text).ok());
+            known.map(|read| read.set).unwrap_or_default()
+        })
     }
 
     pub fn set_mut(&mut self) -> &mut Set {
+        if self.set.get().is_none() {
+            self.set();
+        }
         self.source = None;
-        &mut self.set
+        self.set.get_mut().expect("it has just been read")
     }
 
-    fn read(entry: &Value) -> Option<Entry> {
+    /// Whether it owns nothing.
+    pub fn is_empty(&self) -> bool {
+        self.set.get().is_some_and(Set::is_empty)
+    }
+
+    /// Whether the set may name any of the top fields of the other; what is not read is not
+    /// read for it.
+    pub fn may_meet(&self, other: &Set) -> bool {
+        match (self.set.get(), &self.source) {
+            (None, Some(text)) => (other.nodes().iter()).any(|node| may_name(text, &node.element)),
+            _ => true,
+        }
+    }
+
+    /// Makes the set fit today's schema.
+    pub fn fit(&mut self, message: &'static Message) {
+        let Some(set) = self.set.get() else {
+            return;
+        };
+        if !fits(message, set) {
+            reconcile(message, self.set_mut());
+        } else if let Some(text) = self.source.as_deref().filter(|_| !set.is_empty()) {
+            known::remember(message, text);
+        }
+    }
+
+    /// With `versions`, what is known is not read.
+    fn read(entry: &Value, versions: Option<&dyn Versions>) -> Option<Entry> {
         let text = |key: &str| entry[key].as_str().unwrap_or_default();
         let operation = match text("operation") {
             "Apply" => Operation::Apply,
@@ -139,7 +180,14 @@ impl Entry {
         };
         let mut id = Identity::new("", operation, api_version, text("subresource"));
         id.manager = text("manager").to_owned();
-        let fields_v1::Read { set, canonical } = fields_v1::read(fields).ok()?;
+        let message = versions.and_then(|versions| versions.message(api_version));
+        let (set, canonical) = match message {
+            Some(message) if known::contains(message, fields) => (OnceCell::new(), true),
+            _ => {
+                let fields_v1::Read { set, canonical } = fields_v1::read(fields).ok()?;
+                (set.into(), canonical)
+            }
+        };
         Some(Entry {
             id,
             api_version: api_version.to_owned(),
@@ -162,10 +210,23 @@ impl Entry {
         put("subresource", self.id.subresource);
         put("time", self.time.unwrap_or_default());
         put("fieldsType", FIELDS_TYPE.to_owned());
-        let fields = self.source.unwrap_or_else(|| fields_v1::write(&self.set));
+        let fields = match self.source {
+            Some(text) => text,
+            None => fields_v1::write(self.set.get_or_init(Set::default)),
+        };
         entry.insert("fieldsV1".to_owned(), fields.into());
         Value::Object(entry)
     }
+}
+
+/// Whether the canonical text of a set may name the element at its top.
+fn may_name(text: &str, element: &Element) -> bool {
+    let Element::Field(name) = element else {
+        return true;
+    };
+    // What need not be escaped is not, so that a name stands as it is.
+    let plain = name.bytes().all(|b| b.is_ascii_alphanumeric());
+    !plain || text.contains(&format!("\"f:{name}\":"))
 }
 
 /// The managers of an object.
@@ -177,10 +238,20 @@ pub struct Managed {
 impl Managed {
     /// Reads the list of an object; `None` when any of it cannot be read.
     pub fn read(list: Option<&Value>) -> Option<Managed> {
+        Self::read_as(list, None)
+    }
+
+    /// The same, but for what is as it was when it was read before: that is read when it is
+    /// asked for.
+    pub fn read_lazily(list: Option<&Value>, versions: &dyn Versions) -> Option<Managed> {
+        Self::read_as(list, Some(versions))
+    }
+
+    fn read_as(list: Option<&Value>, versions: Option<&dyn Versions>) -> Option<Managed> {
         let mut entries: Vec<Entry> = Vec::new();
         let mut places: HashMap<Identity, usize> = HashMap::new();
         for entry in list.and_then(Value::as_array).into_iter().flatten() {
-            let entry = Entry::read(entry)?;
+            let entry = Entry::read(entry, versions)?;
             // The last of those that are the same counts.
             match places.get(&entry.id) {
                 Some(place) => entries[*place] = entry,
@@ -261,13 +332,14 @@ impl Managed {
                 entry.id = bucket.clone();
                 left.insert(bucket.clone(), entry);
             }
-            let Some(entry) = left.remove(id) else {
+            let Some(mut entry) = left.remove(id) else {
                 continue;
             };
             let Some(ancient) = left.get_mut(&bucket) else {
                 continue;
             };
-            let merged = std::mem::take(ancient.set_mut()).union(entry.set);
+            let also = std::mem::take(entry.set_mut());
+            let merged = std::mem::take(ancient.set_mut()).union(also);
             *ancient.set_mut() = merged;
             // The later of the two.
             ancient.time = entry.time;

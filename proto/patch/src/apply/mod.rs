@@ -9,6 +9,7 @@
 
 mod compare;
 mod fields_v1;
+mod known;
 mod managed;
 mod merge;
 mod owned;

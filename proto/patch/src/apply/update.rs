@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::compare::{Comparison, View, compare};
 use super::managed::{Entry, Identity, Managed, Operation};
-use super::owned::{fields_of, fits, reconcile, with_named_fields};
+use super::owned::{fields_of, with_named_fields};
 use super::set::{Set, equal};
 use super::validate::{self, validate};
 use super::{merge, remove};
@@ -137,9 +137,7 @@ impl Request<'_> {
             let Some(message) = self.versions.message(&entry.api_version) else {
                 return false;
             };
-            if !fits(message, entry.set()) {
-                reconcile(message, entry.set_mut());
-            }
+            entry.fit(message);
             true
         });
     }
@@ -186,6 +184,10 @@ impl Request<'_> {
                     None => continue,
                 }
             };
+            let all = [&changes.modified, &changes.added, &changes.removed];
+            if !all.iter().any(|changed| entry.may_meet(changed)) {
+                continue;
+            }
             let set = entry.set();
             if set.meets(&changes.modified) || set.meets(&changes.added) {
                 let changed = set
@@ -197,7 +199,7 @@ impl Request<'_> {
                 entry.set_mut().subtract(&changes.removed);
             }
         }
-        managed.entries.retain(|entry| !entry.set().is_empty());
+        managed.entries.retain(|entry| !entry.is_empty());
         Ok((here, conflicts))
     }
 
@@ -390,7 +392,7 @@ fn take_over(managed: &mut Managed, conflicts: &Conflicts) {
             entry.set_mut().subtract(fields);
         }
     }
-    managed.entries.retain(|entry| !entry.set().is_empty());
+    managed.entries.retain(|entry| !entry.is_empty());
 }
 
 fn listed(mut conflicts: Conflicts) -> Vec<Conflict> {
