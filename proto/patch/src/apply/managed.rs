@@ -135,6 +135,11 @@ impl Entry {
         self.set.get_mut().expect("it has just been read")
     }
 
+    #[cfg(test)]
+    pub fn is_read(&self) -> bool {
+        self.set.get().is_some()
+    }
+
     /// Whether it owns nothing.
     pub fn is_empty(&self) -> bool {
         self.set.get().is_some_and(Set::is_empty)

@@ -49,17 +49,29 @@ impl Subject {
     fn update(&mut self, manager: &str, object: Value) {
         let none = Set::default();
         let creating = self.managed.is_empty();
-        let mut managed = self.managed.clone();
-        self.request(manager, &none)
+        let request = self.request(manager, &none);
+        let mut managed = self.stored();
+        request
             .update(&mut managed, &self.live, &object, creating)
             .unwrap();
+        let mut all_read = self.managed.clone();
+        request
+            .update(&mut all_read, &self.live, &object, creating)
+            .unwrap();
+        assert_eq!(managed.clone().write(), all_read.write());
         self.managed = managed;
         self.live = object;
     }
 
+    /// The managers as the next request finds them.
+    fn stored(&self) -> Managed {
+        let list = self.managed.clone().write();
+        Managed::read_lazily(list.as_ref(), &self.versions).unwrap()
+    }
+
     fn apply(&mut self, manager: &str, applied: Value, force: bool) -> Result<(), Error> {
         let none = Set::default();
-        let mut managed = self.managed.clone();
+        let mut managed = self.stored();
         let object =
             self.request(manager, &none)
                 .apply(&mut managed, &self.live, &applied, force)?;
@@ -98,6 +110,36 @@ fn what_is_no_longer_applied_goes() {
     map.apply("two", config_map(json!({})), false).unwrap();
     assert_eq!(map.live["data"], json!({"a": "2"}));
     assert!(map.fields("two").is_empty() || map.fields("two") == [".data"]);
+}
+
+#[test]
+fn what_a_write_does_not_meet_is_read_once() {
+    let labelled = |label: &str, data: &str| {
+        let mut map = config_map(json!({"a": data}));
+        map["metadata"]["labels"] = json!({"l": label});
+        map["metadata"]["managedFields"] = json!([]);
+        map
+    };
+    let mut map = Subject::new("", "ConfigMap", "v1");
+    map.update("creator", labelled("1", "1"));
+    map.update("editor", config_map(json!({"a": "2"})));
+    map.update("editor", config_map(json!({"a": "3"})));
+    assert_eq!(map.fields("editor"), [".data.a"]);
+    let mut is_read = |label, data| {
+        map.update("labeller", labelled(label, data));
+        let editors = |e: &&Entry| e.id.manager == "editor";
+        map.managed.entries.iter().find(editors).unwrap().is_read()
+    };
+    is_read("1", "3");
+    assert!(!is_read("2", "3"));
+    assert!(!is_read("3", "3"));
+    assert!(!is_read("3", "3"));
+    map.update("labeller", labelled("3", "4"));
+    assert!(map.fields("editor").is_empty());
+    assert_eq!(
+        map.fields("labeller"),
+        [".data.a", ".metadata.labels", ".metadata.labels.l"]
+    );
 }
 
 #[test]
