@@ -98,11 +98,9 @@ impl<S: Events> Paced<S> {
     }
 
     /// When the next slot begins, if this one has been used.
-    fn due(&self, now: Instant) -> Option<Instant> {
-        let length = slot_length(self.events.watchers());
-        let last = self.last.filter(|_| length >= SHORTEST)?;
+    fn due(&self, now: Instant, length: Duration) -> Option<Instant> {
         let began = slot(now, length, self.phase);
-        (last >= began).then(|| began + length)
+        (self.last? >= began).then(|| began + length)
     }
 }
 
@@ -115,11 +113,13 @@ impl<S: Events> Stream for Paced<S> {
             ready!(pause.as_mut().poll(cx));
             this.pause = None;
         }
-        let now = if this.sending {
+        let length = slot_length(this.events.watchers());
+        // Where there are no slots nobody asks what time it is.
+        let now = if this.sending || length < SHORTEST {
             None
         } else {
             let now = Instant::now();
-            if let Some(due) = this.due(now) {
+            if let Some(due) = this.due(now, length) {
                 // Nobody is told of events meanwhile; they are there when the pause is over.
                 let mut pause = Box::pin(tokio::time::sleep_until(due));
                 if pause.as_mut().poll(cx).is_pending() {

@@ -30,69 +30,92 @@ impl Part {
         };
         let (mut one, mut other) = (Reader::new(one), Reader::new(other));
         loop {
+            let before = (one, other);
+            // Mostly the same fields follow each other in both, and only of those that differ it
+            // matters what they are.
+            if let (Some((number, a)), Some((its, b))) = (field(&mut one)?, field(&mut other)?)
+                && number == its
+            {
+                if a == b {
+                    continue;
+                }
+                match sought(message, members, number) {
+                    Some(sought) if !sought.is_same(a, b)? => return Ok(false),
+                    _ => continue,
+                }
+            }
+            (one, other) = before;
             let pair = (
                 next(message, members, &mut one)?,
                 next(message, members, &mut other)?,
             );
-            let (Some(a), Some(b)) = pair else {
-                return Ok(pair.0.is_none() && pair.1.is_none());
-            };
-            if a.number != b.number {
-                return Ok(false);
-            }
-            let same = a.bytes == b.bytes
-                || match a.message {
-                    Some(inner) => a.part.is_same(inner, a.bytes, b.bytes)?,
-                    None => false,
-                };
-            if !same {
-                return Ok(false);
+            match pair {
+                (Some((number, a, sought)), Some((its, b, _))) if number == its => {
+                    if !sought.is_same(a, b)? {
+                        return Ok(false);
+                    }
+                }
+                (None, None) => return Ok(true),
+                _ => return Ok(false),
             }
         }
     }
 }
 
-/// A member as it is on the wire.
-struct Member<'a> {
-    number: u32,
-    bytes: &'a [u8],
+/// What a field's bytes are.
+struct Sought {
     part: Part,
-    /// What the bytes are, if they are a message.
+    /// Of which message, if they are one.
     message: Option<&'static Message>,
 }
 
-/// The next member that is wanted.
+impl Sought {
+    fn is_same(&self, one: &[u8], other: &[u8]) -> Result<bool> {
+        match self.message {
+            _ if one == other => Ok(true),
+            Some(message) => self.part.is_same(message, one, other),
+            None => Ok(false),
+        }
+    }
+}
+
+/// What the field of this number is, if it is wanted.
+fn sought(message: &'static Message, members: Members, number: u32) -> Option<Sought> {
+    let field = message.numbered(number)?;
+    let part = match field.json {
+        // Its members count as the message's own.
+        "" => Part::Of(members),
+        name => members.iter().find(|(wanted, _)| *wanted == name)?.1,
+    };
+    let message = match field.ty {
+        Type::Message(message) if field.cardinality != Cardinality::Map => Some(message),
+        _ => None,
+    };
+    Some(Sought { part, message })
+}
+
+/// The next field: its number and its bytes.
+fn field<'a>(reader: &mut Reader<'a>) -> Result<Option<(u32, &'a [u8])>> {
+    if reader.done() {
+        return Ok(None);
+    }
+    let (number, wire) = reader.tag()?;
+    let bytes = match wire {
+        wire::LEN => reader.bytes()?,
+        _ => reader.skipped(wire)?,
+    };
+    Ok(Some((number, bytes)))
+}
+
+/// The next field that is wanted.
 fn next<'a>(
     message: &'static Message,
     members: Members,
     reader: &mut Reader<'a>,
-) -> Result<Option<Member<'a>>> {
-    while !reader.done() {
-        let (number, wire) = reader.tag()?;
-        let wanted = message.numbered(number).and_then(|field| {
-            if field.json.is_empty() {
-                // Its members count as the message's own.
-                return Some((field, Part::Of(members)));
-            }
-            let (_, part) = members.iter().find(|(name, _)| *name == field.json)?;
-            Some((field, *part))
-        });
-        let bytes = if wire == wire::LEN {
-            reader.bytes()?
-        } else {
-            reader.skipped(wire)?
-        };
-        if let Some((field, part)) = wanted {
-            let message = match field.ty {
-                Type::Message(message) if field.cardinality != Cardinality::Map => Some(message),
-                _ => None,
-            };
-            return Ok(Some(Member {
-                number,
-                bytes,
-                part,
-                message,
-            }));
+) -> Result<Option<(u32, &'a [u8], Sought)>> {
+    while let Some((number, bytes)) = field(reader)? {
+        if let Some(sought) = sought(message, members, number) {
+            return Ok(Some((number, bytes, sought)));
         }
     }
     Ok(None)
