@@ -8,7 +8,7 @@ use schema::Message;
 use serde_json::{Map, Value};
 
 use super::owned::{fits, reconcile};
-use super::set::{Element, Set};
+use super::set::{Element, Node, Set};
 use super::update::Versions;
 use super::{fields_v1, known};
 
@@ -145,11 +145,10 @@ impl Entry {
         self.set.get().is_some_and(Set::is_empty)
     }
 
-    /// Whether the set may name any of the top fields of the other; what is not read is not
-    /// read for it.
+    /// Whether the set may meet the other; what is not read is not read for it.
     pub fn may_meet(&self, other: &Set) -> bool {
         match (self.set.get(), &self.source) {
-            (None, Some(text)) => (other.nodes().iter()).any(|node| may_name(text, &node.element)),
+            (None, Some(text)) => (other.nodes().iter()).any(|node| may_name(text, telling(node))),
             _ => true,
         }
     }
@@ -224,7 +223,15 @@ impl Entry {
     }
 }
 
-/// Whether the canonical text of a set may name the element at its top.
+/// The lowest field that is named by every set that meets the node.
+fn telling(node: &Node) -> &Element {
+    match node.children.nodes() {
+        [only] if !node.member && matches!(only.element, Element::Field(_)) => telling(only),
+        _ => &node.element,
+    }
+}
+
+/// Whether the canonical text of a set may name the element, at whatever depth.
 fn may_name(text: &str, element: &Element) -> bool {
     let Element::Field(name) = element else {
         return true;

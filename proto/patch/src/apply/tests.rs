@@ -51,12 +51,17 @@ impl Subject {
         let creating = self.managed.is_empty();
         let request = self.request(manager, &none);
         let mut managed = self.stored();
+        let mut live = self.live.clone();
+        if !creating {
+            // As who calls it has them.
+            live["metadata"]["managedFields"] = json!([{}]);
+        }
         request
-            .update(&mut managed, &self.live, &object, creating)
+            .update(&mut managed, &live, &object, creating)
             .unwrap();
         let mut all_read = self.managed.clone();
         request
-            .update(&mut all_read, &self.live, &object, creating)
+            .update(&mut all_read, &live, &object, creating)
             .unwrap();
         assert_eq!(managed.clone().write(), all_read.write());
         self.managed = managed;
@@ -117,7 +122,6 @@ fn what_a_write_does_not_meet_is_read_once() {
     let labelled = |label: &str, data: &str| {
         let mut map = config_map(json!({"a": data}));
         map["metadata"]["labels"] = json!({"l": label});
-        map["metadata"]["managedFields"] = json!([]);
         map
     };
     let mut map = Subject::new("", "ConfigMap", "v1");
@@ -140,6 +144,19 @@ fn what_a_write_does_not_meet_is_read_once() {
         map.fields("labeller"),
         [".data.a", ".metadata.labels", ".metadata.labels.l"]
     );
+}
+
+#[test]
+fn nobody_goes_on_to_own_the_books() {
+    let mut map = Subject::new("", "ConfigMap", "v1");
+    map.update("creator", config_map(json!({"a": "1"})));
+    for _ in 0..2 {
+        let id = Identity::new("owner", Operation::Update, "v1", "");
+        let books = Set::of(&[&["data", "b"], &["metadata", "managedFields"]]);
+        map.managed.put(Entry::new(id, "v1", books));
+        map.update("editor", config_map(json!({"a": "1"})));
+        assert_eq!(map.fields("owner"), [".data.b"]);
+    }
 }
 
 #[test]

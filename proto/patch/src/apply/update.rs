@@ -2,7 +2,6 @@
 //! object (KEP-555).
 
 use std::collections::HashMap;
-use std::sync::LazyLock;
 
 use schema::Message;
 use serde_json::Value;
@@ -81,9 +80,6 @@ fn nobodys() -> Set {
     ])
 }
 
-/// What is no part of what is compared.
-static MANAGERS: LazyLock<Set> = LazyLock::new(|| Set::of(&[&["metadata", "managedFields"]]));
-
 /// The fields that have another owner and another value, by manager.
 type Conflicts = Vec<(Identity, Set)>;
 
@@ -93,8 +89,8 @@ impl Request<'_> {
     }
 
     /// After a create, update or patch: who changed a field owns it. `live` and `object` are
-    /// trees of the request's version, whose `managedFields` are not looked at. An object without
-    /// managers, unless it is being created, has none afterwards.
+    /// trees of the request's version; the `managedFields` of `object` are not in it, so that who owns
+    /// those loses them. An object without managers, unless it is being created, has none afterwards.
     pub fn update(
         &self,
         managed: &mut Managed,
@@ -162,7 +158,6 @@ impl Request<'_> {
         };
         let mut here = compare(self.message, view, live, object).map_err(invalid)?;
         here.subtract_recursively(self.reset);
-        here.subtract_recursively(&MANAGERS);
         let mut elsewhere: Vec<(String, Comparison)> = Vec::new();
         let mut conflicts = Conflicts::new();
         for entry in &mut managed.entries {
@@ -182,7 +177,6 @@ impl Request<'_> {
                     let mut there =
                         compare(message, View::Printed, &live, &object).map_err(invalid)?;
                     there.subtract_recursively(self.reset);
-                    there.subtract_recursively(&MANAGERS);
                     elsewhere.push((version.clone(), there));
                 }
                 match elsewhere.iter().find(|(v, _)| v == version) {
