@@ -10,6 +10,9 @@ const BEHAVIOR: &str = "autoscaling.alpha.kubernetes.io/behavior";
 const CURRENT_METRICS: &str = "autoscaling.alpha.kubernetes.io/current-metrics";
 const CONDITIONS: &str = "autoscaling.alpha.kubernetes.io/conditions";
 
+/// Percent of what is requested; what a `v1` without any metric stands for.
+const DEFAULT_CPU_UTILIZATION: u32 = 80;
+
 pub const ANNOTATIONS: &[&str] = &[METRICS, BEHAVIOR, CURRENT_METRICS, CONDITIONS];
 
 fn is_cpu_utilization(metric: &Value) -> bool {
@@ -209,13 +212,14 @@ pub fn v1_to_v2(hpa: &mut Value) {
 
     let spec = child_mut(hpa, "spec");
     let mut metrics: Vec<Value> = items(metrics).into_iter().map(metric_to_v2).collect();
-    if let Some(utilization) = spec.remove("targetCPUUtilizationPercentage") {
+    let utilization = spec.remove("targetCPUUtilizationPercentage");
+    // Only here is it known that there is no metric in either place.
+    let assumed = || metrics.is_empty().then(|| json!(DEFAULT_CPU_UTILIZATION));
+    if let Some(utilization) = utilization.or_else(assumed) {
         metrics.push(json!({"type": "Resource", "resource": {"name": "cpu",
             "target": {"type": "Utilization", "averageUtilization": utilization}}}));
     }
-    if !metrics.is_empty() {
-        spec.insert("metrics".into(), Value::Array(metrics));
-    }
+    spec.insert("metrics".into(), Value::Array(metrics));
     if let Some(behavior) = behavior {
         spec.insert("behavior".into(), behavior_from_go(behavior));
     }
