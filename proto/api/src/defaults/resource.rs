@@ -9,8 +9,31 @@ pub(super) const DEFAULTERS: &[(&str, Defaulter)] = &[
     ("io.k8s.api.resource.v1.DeviceTaint", device_taint),
     ("io.k8s.api.resource.v1.ExactDeviceRequest", device_request),
     ("io.k8s.api.resource.v1alpha3.DeviceTaint", device_taint),
+    ("io.k8s.api.resource.v1beta1.BasicDevice", device),
+    ("io.k8s.api.resource.v1beta1.DeviceRequest", flat_request),
+    (
+        "io.k8s.api.resource.v1beta1.DeviceSubRequest",
+        device_request,
+    ),
+    ("io.k8s.api.resource.v1beta1.DeviceTaint", device_taint),
+    ("io.k8s.api.resource.v1beta2.Device", device),
+    (
+        "io.k8s.api.resource.v1beta2.DeviceSubRequest",
+        device_request,
+    ),
     ("io.k8s.api.resource.v1beta2.DeviceTaint", device_taint),
+    (
+        "io.k8s.api.resource.v1beta2.ExactDeviceRequest",
+        device_request,
+    ),
 ];
+
+/// A request that names no class has alternatives, of which each says how many.
+fn flat_request(request: &mut Fields) {
+    if !text(request, "deviceClassName").is_empty() {
+        device_request(request);
+    }
+}
 
 fn device_request(request: &mut Fields) {
     set_empty(request, "allocationMode", "ExactCount");
