@@ -51,7 +51,8 @@ pub fn bare_metadata(served: &Resource, object: &Value) -> Value {
 /// Turns a tree of `from` into one of `to`, two versions of one resource.
 type Function = fn(&mut Value);
 
-/// A pair whose versions differ by more than the name.
+/// A pair whose versions differ by more than the name, or a version of which conversion leaves
+/// something out.
 struct Conversion {
     plural: &'static str,
     /// Group and version.
@@ -72,6 +73,12 @@ const CONVERSIONS: &[Conversion] = &[
         from: ("autoscaling", "v2"),
         to: ("autoscaling", "v1"),
         function: autoscaling::v2_to_v1,
+    },
+    Conversion {
+        plural: "horizontalpodautoscalers",
+        from: ("autoscaling", "v2"),
+        to: ("autoscaling", "v2"),
+        function: autoscaling::drop_annotations,
     },
     Conversion {
         plural: "events",
@@ -185,11 +192,11 @@ pub fn api_version(resource: &Resource) -> String {
 
 /// Converts an object's tree.
 pub fn convert(mut object: Value, from: &Resource, to: &Resource) -> Value {
-    if std::ptr::eq(from, to) {
-        return object;
-    }
     if let Some(function) = find(from, to) {
         function(&mut object);
+    }
+    if std::ptr::eq(from, to) {
+        return object;
     }
     if let Some(members) = object.as_object_mut() {
         members.insert("apiVersion".into(), json!(api_version(to)));

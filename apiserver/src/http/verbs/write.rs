@@ -80,13 +80,10 @@ pub(super) fn respond(
     Ok(body::bytes(code, media.name(), bytes, &request.headers))
 }
 
-/// The object as it is stored. Another version than the client's has defaults of its own.
+/// The object as it is stored. What only the stored version has defaults for is judged without
+/// them: readers get them.
 pub(super) fn to_stored(view: View, object: Value) -> Value {
-    let mut object = convert(object, view.served, view.stored);
-    if !std::ptr::eq(view.served, view.stored) {
-        api::defaults::apply(view.stored.message, &mut object);
-    }
-    object
+    convert(object, view.served, view.stored)
 }
 
 pub(super) fn expected(view: View) -> Expected {

@@ -1,9 +1,15 @@
 //! HorizontalPodAutoscaler: `v1` knows one metric (CPU utilization); what `v2` has beyond
 //! that travels in annotations, so that nothing is lost by reading or writing the older version.
 
-use serde_json::{Map, Value, json};
+mod annotated;
+
+use k8s_openapi::api::autoscaling::v2;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
 
 use super::super::object_meta::{child_mut, meta_mut};
+use annotated::{Behavior, Condition, MetricSpec, MetricStatus};
 
 const METRICS: &str = "autoscaling.alpha.kubernetes.io/metrics";
 const BEHAVIOR: &str = "autoscaling.alpha.kubernetes.io/behavior";
@@ -11,207 +17,109 @@ const CURRENT_METRICS: &str = "autoscaling.alpha.kubernetes.io/current-metrics";
 const CONDITIONS: &str = "autoscaling.alpha.kubernetes.io/conditions";
 
 /// Percent of what is requested; what a `v1` without any metric stands for.
-const DEFAULT_CPU_UTILIZATION: u32 = 80;
+const DEFAULT_CPU_UTILIZATION: i32 = 80;
 
-pub const ANNOTATIONS: &[&str] = &[METRICS, BEHAVIOR, CURRENT_METRICS, CONDITIONS];
-
-fn is_cpu_utilization(metric: &Value) -> bool {
-    metric["type"] == "Resource" && metric["resource"]["name"] == "cpu"
-}
-
-fn annotate(hpa: &mut Value, key: &str, value: &Value) {
-    let annotations = meta_mut(hpa)
-        .entry("annotations")
-        .or_insert_with(|| json!({}));
-    annotations[key] = json!(in_go_order(value));
-}
-
-/// The members of upstream's structs in the order in which Go writes them.
-const ORDER: [&str; 34] = [
-    "type",
-    "status",
-    "lastTransitionTime",
-    "reason",
-    "message",
-    "object",
-    "pods",
-    "resource",
-    "containerResource",
-    "external",
-    "kind",
-    "target",
-    "name",
-    "apiVersion",
-    "metricName",
-    "metricSelector",
-    "targetAverageUtilization",
-    "currentAverageUtilization",
-    "targetValue",
-    "currentValue",
-    "targetAverageValue",
-    "currentAverageValue",
-    "container",
-    "selector",
-    "averageValue",
-    "ScaleUp",
-    "ScaleDown",
-    "StabilizationWindowSeconds",
-    "SelectPolicy",
-    "Policies",
-    "Type",
-    "Value",
-    "PeriodSeconds",
-    "Tolerance",
+/// Those that are conversion's own: what a client writes there does not outlive it.
+pub const ANNOTATIONS: &[&str] = &[
+    METRICS,
+    BEHAVIOR,
+    CURRENT_METRICS,
+    CONDITIONS,
+    "autoscaling.alpha.kubernetes.io/scale-down-tolerance",
+    "autoscaling.alpha.kubernetes.io/scale-up-tolerance",
 ];
 
-fn in_go_order(value: &Value) -> String {
-    match value {
-        Value::Array(items) => {
-            let items: Vec<String> = items.iter().map(in_go_order).collect();
-            format!("[{}]", items.join(","))
-        }
-        Value::Object(members) => {
-            let place = |key: &str| ORDER.iter().position(|known| *known == key);
-            let mut members: Vec<_> = members.iter().collect();
-            // Others keep their alphabetical order, which sorting does not disturb.
-            members.sort_by_key(|(key, _)| place(key).unwrap_or(ORDER.len()));
-            let text =
-                |(key, value): &(&String, &Value)| format!("{}:{}", json!(key), in_go_order(value));
-            let members: Vec<String> = members.iter().map(text).collect();
-            format!("{{{}}}", members.join(","))
-        }
-        scalar => scalar.to_string(),
-    }
-}
-
-/// Upstream writes the behavior by its internal names, unset members included.
-fn behavior_to_go(behavior: &Value) -> Value {
-    let rules = |rules: &Value| {
-        if !rules.is_object() {
-            return Value::Null;
-        }
-        let policies = rules["policies"].as_array().map(|policies| {
-            let policy = |p: &Value| json!({"Type": p["type"], "Value": p["value"], "PeriodSeconds": p["periodSeconds"]});
-            policies.iter().map(policy).collect::<Vec<_>>()
-        });
-        json!({
-            "StabilizationWindowSeconds": rules["stabilizationWindowSeconds"],
-            "SelectPolicy": rules["selectPolicy"],
-            "Policies": policies,
-            "Tolerance": rules["tolerance"],
-        })
-    };
-    json!({"ScaleUp": rules(&behavior["scaleUp"]), "ScaleDown": rules(&behavior["scaleDown"])})
-}
-
-/// The other way; what older servers of ours wrote in the API's own names is left as it is.
-fn behavior_from_go(behavior: Value) -> Value {
-    if behavior.get("ScaleUp").is_none() && behavior.get("ScaleDown").is_none() {
-        return behavior;
-    }
-    let mut out = json!({});
-    for (from, to) in [("ScaleUp", "scaleUp"), ("ScaleDown", "scaleDown")] {
-        let rules = &behavior[from];
-        if !rules.is_object() {
-            continue;
-        }
-        let mut known = json!({});
-        for (from, to) in [
-            ("StabilizationWindowSeconds", "stabilizationWindowSeconds"),
-            ("SelectPolicy", "selectPolicy"),
-            ("Tolerance", "tolerance"),
-        ] {
-            if !rules[from].is_null() {
-                known[to] = rules[from].clone();
-            }
-        }
-        if let Some(policies) = rules["Policies"].as_array() {
-            let policy = |p: &Value| json!({"type": p["Type"], "value": p["Value"], "periodSeconds": p["PeriodSeconds"]});
-            known["policies"] = policies.iter().map(policy).collect();
-        }
-        out[to] = known;
-    }
-    out
-}
-
-/// Takes an annotation away and reads it.
-fn annotation(hpa: &mut Value, key: &str) -> Option<Value> {
+/// `v2` has a field for everything.
+pub fn drop_annotations(hpa: &mut Value) {
     let meta = meta_mut(hpa);
-    let annotations = meta.get_mut("annotations")?.as_object_mut()?;
-    let text = annotations.remove(key)?;
+    let Some(annotations) = meta.get_mut("annotations").and_then(Value::as_object_mut) else {
+        return;
+    };
+    annotations.retain(|key, _| !ANNOTATIONS.contains(&key.as_str()));
     if annotations.is_empty() {
         meta.remove("annotations");
     }
-    serde_json::from_str(text.as_str()?).ok()
 }
 
-fn items(value: Option<Value>) -> Vec<Value> {
-    match value {
-        Some(Value::Array(items)) => items,
-        _ => Vec::new(),
-    }
+fn annotate(hpa: &mut Value, key: &str, value: &impl Serialize) {
+    let annotations = meta_mut(hpa)
+        .entry("annotations")
+        .or_insert_with(|| json!({}));
+    annotations[key] = json!(codec::json::compacted(value));
+}
+
+/// `None` where there is none, or none that Go would take for a `T`: upstream goes on as if nothing
+/// were said.
+fn annotation<T: DeserializeOwned + Default>(hpa: &Value, key: &str) -> Option<T> {
+    codec::json::from_text(hpa["metadata"]["annotations"][key].as_str()?).ok()
+}
+
+/// A part of a `v2` that has been checked against the schema.
+fn part<T: DeserializeOwned + Default>(value: Option<Value>) -> T {
+    value
+        .and_then(|value| serde_json::from_value(value).ok())
+        .unwrap_or_default()
+}
+
+/// The one target that `v1` has a field for, in percent of what is requested.
+fn cpu_utilization(metric: &v2::MetricSpec) -> Option<i32> {
+    let resource = metric.resource.as_ref()?;
+    let cpu = metric.type_ == "Resource" && resource.name == "cpu";
+    resource.target.average_utilization.filter(|_| cpu)
+}
+
+fn current_cpu_utilization(metric: &v2::MetricStatus) -> Option<i32> {
+    let resource = metric.resource.as_ref()?;
+    let cpu = metric.type_ == "Resource" && resource.name == "cpu";
+    resource.current.average_utilization.filter(|_| cpu)
 }
 
 pub fn v2_to_v1(hpa: &mut Value) {
+    drop_annotations(hpa);
+
     let spec = child_mut(hpa, "spec");
-    let mut metrics = items(spec.remove("metrics"));
-    let behavior = spec.remove("behavior");
-    if let Some(at) = metrics.iter().position(|m| {
-        is_cpu_utilization(m) && m["resource"]["target"]["averageUtilization"].is_number()
-    }) {
-        let cpu = metrics.remove(at);
-        spec.insert(
-            "targetCPUUtilizationPercentage".into(),
-            cpu["resource"]["target"]["averageUtilization"].clone(),
-        );
+    let metrics: Vec<v2::MetricSpec> = part(spec.remove("metrics"));
+    let behavior: Option<v2::HorizontalPodAutoscalerBehavior> = part(spec.remove("behavior"));
+    if let Some(percent) = metrics.iter().find_map(cpu_utilization) {
+        spec.insert("targetCPUUtilizationPercentage".into(), json!(percent));
     }
-    if !metrics.is_empty() {
-        annotate(
-            hpa,
-            METRICS,
-            &metrics.into_iter().map(metric_to_v1).collect(),
-        );
+    let others = metrics.into_iter().filter(|m| cpu_utilization(m).is_none());
+    let others: Vec<MetricSpec> = others.map(MetricSpec::from).collect();
+    if !others.is_empty() {
+        annotate(hpa, METRICS, &others);
     }
     if let Some(behavior) = behavior {
-        annotate(hpa, BEHAVIOR, &behavior_to_go(&behavior));
+        annotate(hpa, BEHAVIOR, &Behavior::from(behavior));
     }
+
     let status = child_mut(hpa, "status");
-    let current = items(status.remove("currentMetrics"));
-    let mut conditions = items(status.remove("conditions"));
-    if let Some(cpu) = current.iter().find(|m| is_cpu_utilization(m)) {
-        let utilization = &cpu["resource"]["current"]["averageUtilization"];
-        if utilization.is_number() {
-            status.insert(
-                "currentCPUUtilizationPercentage".into(),
-                utilization.clone(),
-            );
-        }
+    let current: Vec<v2::MetricStatus> = part(status.remove("currentMetrics"));
+    let conditions: Vec<v2::HorizontalPodAutoscalerCondition> = part(status.remove("conditions"));
+    if let Some(percent) = current.iter().rev().find_map(current_cpu_utilization) {
+        status.insert("currentCPUUtilizationPercentage".into(), json!(percent));
     }
+    // Those of the CPU too: the field has no place for the amount.
+    let current: Vec<MetricStatus> = current.into_iter().map(MetricStatus::from).collect();
     if !current.is_empty() {
-        annotate(
-            hpa,
-            CURRENT_METRICS,
-            &current.into_iter().map(status_to_v1).collect(),
-        );
+        annotate(hpa, CURRENT_METRICS, &current);
     }
-    // The annotation's type prints the time even when there is none.
-    for condition in conditions.iter_mut().filter_map(Value::as_object_mut) {
-        let time = condition.entry("lastTransitionTime");
-        time.or_insert(Value::Null);
-    }
+    let conditions: Vec<Condition> = conditions.into_iter().map(Condition::from).collect();
     if !conditions.is_empty() {
-        annotate(hpa, CONDITIONS, &Value::Array(conditions));
+        annotate(hpa, CONDITIONS, &conditions);
     }
 }
 
 pub fn v1_to_v2(hpa: &mut Value) {
-    let metrics = annotation(hpa, METRICS);
-    let behavior = annotation(hpa, BEHAVIOR);
-    let current = annotation(hpa, CURRENT_METRICS);
-    let conditions = annotation(hpa, CONDITIONS);
+    let metrics: Vec<MetricSpec> = annotation(hpa, METRICS).unwrap_or_default();
+    let behavior: Behavior = annotation(hpa, BEHAVIOR).unwrap_or_default();
+    let current: Option<Vec<MetricStatus>> = annotation(hpa, CURRENT_METRICS);
+    let conditions: Option<Vec<Condition>> = annotation(hpa, CONDITIONS);
+    drop_annotations(hpa);
 
     let spec = child_mut(hpa, "spec");
-    let mut metrics: Vec<Value> = items(metrics).into_iter().map(metric_to_v2).collect();
+    let mut metrics: Vec<Value> = (metrics.into_iter().map(v2::MetricSpec::from))
+        .map(|metric| json!(metric))
+        .collect();
     let utilization = spec.remove("targetCPUUtilizationPercentage");
     // Only here is it known that there is no metric in either place.
     let assumed = || metrics.is_empty().then(|| json!(DEFAULT_CPU_UTILIZATION));
@@ -220,183 +128,130 @@ pub fn v1_to_v2(hpa: &mut Value) {
             "target": {"type": "Utilization", "averageUtilization": utilization}}}));
     }
     spec.insert("metrics".into(), Value::Array(metrics));
-    if let Some(behavior) = behavior {
-        spec.insert("behavior".into(), behavior_from_go(behavior));
+    if behavior != Behavior::default() {
+        let behavior = v2::HorizontalPodAutoscalerBehavior::from(behavior);
+        spec.insert("behavior".into(), json!(behavior));
     }
+
     let status = child_mut(hpa, "status");
     let utilization = status.remove("currentCPUUtilizationPercentage");
     // The annotation knows more than the one value.
-    let current: Vec<Value> = match (current, utilization) {
-        (None, Some(utilization)) => vec![json!({"type": "Resource", "resource": {"name": "cpu",
-            "current": {"averageUtilization": utilization}}})],
-        (current, _) => items(current).into_iter().map(status_to_v2).collect(),
+    let current = match (current, utilization) {
+        (Some(current), _) => (current.into_iter().map(v2::MetricStatus::from))
+            .map(|metric| json!(metric))
+            .collect(),
+        (None, Some(utilization)) => json!([{"type": "Resource", "resource": {"name": "cpu",
+            "current": {"averageUtilization": utilization}}}]),
+        (None, None) => Value::Null,
     };
-    if !current.is_empty() {
-        status.insert("currentMetrics".into(), Value::Array(current));
+    if !current.is_null() {
+        status.insert("currentMetrics".into(), current);
     }
-    if let Some(mut conditions) = conditions {
-        let list = conditions.as_array_mut().into_iter().flatten();
-        for condition in list.filter_map(Value::as_object_mut) {
-            condition.retain(|_, value| !value.is_null());
-        }
-        status.insert("conditions".into(), conditions);
-    }
-}
-
-/// The member of a metric that holds its source, by its type.
-fn source(metric: &Value) -> Option<&'static str> {
-    Some(match metric["type"].as_str()? {
-        "Object" => "object",
-        "Pods" => "pods",
-        "Resource" => "resource",
-        "ContainerResource" => "containerResource",
-        "External" => "external",
-        _ => return None,
-    })
-}
-
-/// `v2` nests what `v1` (and its annotations) spell out: `(type, member of v1, member of v2)`.
-const TARGETS: [(&str, &str, &str); 9] = [
-    ("resource", "targetAverageUtilization", "averageUtilization"),
-    ("resource", "targetAverageValue", "averageValue"),
-    (
-        "containerResource",
-        "targetAverageUtilization",
-        "averageUtilization",
-    ),
-    ("containerResource", "targetAverageValue", "averageValue"),
-    ("pods", "targetAverageValue", "averageValue"),
-    ("object", "averageValue", "averageValue"),
-    ("object", "targetValue", "value"),
-    ("external", "targetAverageValue", "averageValue"),
-    ("external", "targetValue", "value"),
-];
-
-const CURRENTS: [(&str, &str, &str); 8] = [
-    (
-        "resource",
-        "currentAverageUtilization",
-        "averageUtilization",
-    ),
-    ("resource", "currentAverageValue", "averageValue"),
-    (
-        "containerResource",
-        "currentAverageUtilization",
-        "averageUtilization",
-    ),
-    ("containerResource", "currentAverageValue", "averageValue"),
-    ("pods", "currentAverageValue", "averageValue"),
-    ("object", "currentValue", "value"),
-    ("external", "currentAverageValue", "averageValue"),
-    ("external", "currentValue", "value"),
-];
-
-fn metric_to_v1(metric: Value) -> Value {
-    flatten(metric, "target", &TARGETS)
-}
-
-fn metric_to_v2(metric: Value) -> Value {
-    nest(metric, "target", &TARGETS)
-}
-
-fn status_to_v1(metric: Value) -> Value {
-    let mut metric = flatten(metric, "current", &CURRENTS);
-    // These are no pointers in upstream's structs.
-    for kind in ["resource", "containerResource", "pods"] {
-        let source = metric.get_mut(kind).and_then(Value::as_object_mut);
-        if let Some(source) = source {
-            source
-                .entry("currentAverageValue")
-                .or_insert_with(|| json!("0"));
-        }
-    }
-    metric
-}
-
-fn status_to_v2(metric: Value) -> Value {
-    nest(metric, "current", &CURRENTS)
-}
-
-type Names = [(&'static str, &'static str, &'static str)];
-
-fn flatten(mut metric: Value, nested: &str, names: &Names) -> Value {
-    let Some(kind) = source(&metric) else {
-        return metric;
-    };
-    let member = child_mut(&mut metric, kind);
-    let inner = member.remove(nested).unwrap_or_default();
-    for (_, v1, v2) in names.iter().filter(|(k, _, _)| *k == kind) {
-        if let Some(value) = inner.get(v2) {
-            member.insert((*v1).to_owned(), value.clone());
-        }
-    }
-    if let Some(Value::Object(identity)) = member.remove("metric") {
-        let mut identity = identity;
-        if let Some(name) = identity.remove("name") {
-            member.insert("metricName".into(), name);
-        }
-        if let Some(selector) = identity.remove("selector") {
-            let key = if kind == "external" {
-                "metricSelector"
-            } else {
-                "selector"
-            };
-            member.insert(key.into(), selector);
-        }
-    }
-    if let Some(described) = member.remove("describedObject") {
-        member.insert("target".into(), described);
-    }
-    metric
-}
-
-fn nest(mut metric: Value, nested: &str, names: &Names) -> Value {
-    let Some(kind) = source(&metric) else {
-        return metric;
-    };
-    let member = child_mut(&mut metric, kind);
-    if kind == "object"
-        && let Some(described) = member.remove("target")
-    {
-        member.insert("describedObject".into(), described);
-    }
-    let mut inner = Map::new();
-    for (_, v1, v2) in names.iter().filter(|(k, _, _)| *k == kind) {
-        if let Some(value) = member.remove(*v1) {
-            inner.insert((*v2).to_owned(), value);
-        }
-    }
-    if nested == "target" {
-        let ty = ["averageUtilization", "averageValue", "value"]
+    if let Some(conditions) = conditions {
+        let conditions = conditions
             .into_iter()
-            .find(|k| inner.contains_key(*k));
-        let ty = match ty {
-            Some("averageUtilization") => "Utilization",
-            Some("averageValue") => "AverageValue",
-            _ => "Value",
-        };
-        inner.insert("type".into(), json!(ty));
+            .map(v2::HorizontalPodAutoscalerCondition::from);
+        let conditions: Vec<_> = conditions.collect();
+        status.insert("conditions".into(), json!(conditions));
     }
-    let mut identity = Map::new();
-    if let Some(name) = member.remove("metricName") {
-        identity.insert("name".into(), name);
-    }
-    if let Some(selector) = member
-        .remove("metricSelector")
-        .or_else(|| member.remove("selector"))
-    {
-        identity.insert("selector".into(), selector);
-    }
-    if !identity.is_empty() {
-        member.insert("metric".into(), Value::Object(identity));
-    }
-    member.insert(nested.to_owned(), Value::Object(inner));
-    metric
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn of_v1(annotations: Value) -> Value {
+        let mut hpa = json!({
+            "metadata": {"name": "h", "annotations": annotations},
+            "spec": {"maxReplicas": 3},
+        });
+        v1_to_v2(&mut hpa);
+        assert!(hpa["metadata"].get("annotations").is_none());
+        hpa
+    }
+
+    #[test]
+    fn what_go_would_not_read_says_nothing() {
+        let default = of_v1(json!({}));
+        for (key, text) in [
+            (METRICS, "{"),
+            (
+                METRICS,
+                r#"[{"type":"Pods","pods":{"targetAverageValue":"x"}}]"#,
+            ),
+            (
+                METRICS,
+                r#"[{"type":"Resource","resource":{"targetAverageUtilization":"4"}}]"#,
+            ),
+            (BEHAVIOR, "{}"),
+            (BEHAVIOR, r#"{"ScaleUp":null,"ScaleDown":null}"#),
+            (
+                BEHAVIOR,
+                r#"{"ScaleUp":{"StabilizationWindowSeconds":"5"}}"#,
+            ),
+            (CONDITIONS, r#"{"ScaleUp":{}}"#),
+            (
+                CONDITIONS,
+                r#"[{"type":"AbleToScale","lastTransitionTime":"soon"}]"#,
+            ),
+            (CURRENT_METRICS, r#"{"type":"Pods"}"#),
+            ("autoscaling.alpha.kubernetes.io/scale-up-tolerance", "5"),
+        ] {
+            assert_eq!(of_v1(json!({key: text})), default, "{key}: {text}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_pointer_in_go_has_a_value() {
+        let metrics = r#"[{"type":"Pods","pods":{"metricName":"m"}},
+            {"type":"Object","object":{"metricName":"m","averageValue":5,"targetValue":"0"}},
+            {"type":"Object","object":{"metricName":"m"}},
+            {"type":"External","external":{"metricName":"m"}}, null]"#;
+        let hpa = of_v1(json!({ METRICS: metrics }));
+        let target =
+            |metric: usize, kind: &str| hpa["spec"]["metrics"][metric][kind]["target"].clone();
+        let zero = json!({"type": "AverageValue", "averageValue": "0"});
+        assert_eq!(target(0, "pods"), zero);
+        let five = json!({"type": "AverageValue", "averageValue": "5"});
+        assert_eq!(target(1, "object"), five);
+        assert_eq!(target(2, "object"), json!({"type": "Value", "value": "0"}));
+        assert_eq!(target(3, "external"), json!({"type": "AverageValue"}));
+        assert_eq!(hpa["spec"]["metrics"][4], json!({"type": ""}));
+    }
+
+    #[test]
+    fn v1_has_what_conversion_says_and_not_what_a_client_said() {
+        let mut hpa = json!({
+            "metadata": {"annotations": {METRICS: "[]", "a": "b"}},
+            "spec": {"metrics": [
+                {"type": "Resource", "resource": {"name": "cpu",
+                    "target": {"type": "Utilization", "averageUtilization": 50}}},
+                {"type": "Resource", "resource": {"name": "cpu",
+                    "target": {"type": "Utilization", "averageUtilization": 60}}},
+            ]},
+            "status": {
+                "conditions": [{"type": "AbleToScale", "status": "True", "message": "1 < 2"}],
+                "currentMetrics": [{"type": "Object", "object": {
+                    "metric": {"name": "m", "selector": {
+                        "matchLabels": {"b": "x", "a": "y"},
+                        "matchExpressions": [{"key": "k", "operator": "In", "values": ["v"]}]}},
+                    "describedObject": {"apiVersion": "v1", "kind": "Service", "name": "s"},
+                    "current": {"averageValue": "5"}}}],
+            },
+        });
+        v2_to_v1(&mut hpa);
+        assert_eq!(hpa["spec"]["targetCPUUtilizationPercentage"], 50);
+        let said = json!({
+            "a": "b",
+            CONDITIONS: r#"[{"type":"AbleToScale","status":"True","lastTransitionTime":null,"message":"1 \u003c 2"}]"#,
+            CURRENT_METRICS: concat!(
+                r#"[{"type":"Object","object":{"target":{"kind":"Service","name":"s","apiVersion":"v1"},"#,
+                r#""metricName":"m","currentValue":"0","selector":{"matchLabels":{"a":"y","b":"x"},"#,
+                r#""matchExpressions":[{"key":"k","operator":"In","values":["v"]}]},"averageValue":"5"}}]"#,
+            ),
+        });
+        assert_eq!(hpa["metadata"]["annotations"], said);
+    }
 
     #[test]
     fn nothing_is_lost_on_the_way_to_v1_and_back() {

@@ -144,6 +144,12 @@ const SOURCES: [(&str, &str); 5] = [
 
 fn metric(metric: &At<'_>, errors: &mut ErrorList) {
     let ty = metric.get("type");
+    let mut known = SOURCES.map(|(name, _)| name);
+    known.sort_unstable();
+    if !ty.is_given() {
+        ty.required(errors, "must specify a metric source type");
+    }
+    ty.one_of(errors, &known);
     let expected = SOURCES.iter().find(|(name, _)| *name == ty.text());
     let mut given = Vec::new();
     for (_, field) in SOURCES {
@@ -164,14 +170,8 @@ fn metric(metric: &At<'_>, errors: &mut ErrorList) {
                 );
             }
         }
-        None => {
-            if !ty.is_given() {
-                ty.required(errors, "must specify a metric source type");
-            }
-            let mut known = SOURCES.map(|(name, _)| name);
-            known.sort_unstable();
-            ty.one_of(errors, &known);
-        }
+        // Upstream says it again, and clients see all causes.
+        None => ty.one_of(errors, &known),
     }
     if given.len() > 1 {
         let wanted = expected.map(|(_, field)| *field);
