@@ -179,15 +179,15 @@ impl Controller {
         }
     }
 
-    /// Only the DaemonSets that the node's labels or taints matter to.
+    /// Only the DaemonSets that the node's labels or taints matter to. The pods of a node that is
+    /// gone are the pod garbage collector's; a DaemonSet looks again when they go.
     fn node_changed(&self, change: &Change<Node>) {
-        if let (Some(old), Some(new)) = (change.previous(), change.current())
-            && old.metadata.labels == new.metadata.labels
-            && old.spec.taints == new.spec.taints
-        {
+        let Some(node) = change.current() else { return };
+        if change.previous().is_some_and(|old| {
+            old.metadata.labels == node.metadata.labels && old.spec.taints == node.spec.taints
+        }) {
             return;
         }
-        let node = change.object();
         let on_node = self.pods_by_node.get(node.name());
         for set in self.sets.list() {
             let Some(spec) = &set.spec else { continue };
@@ -199,8 +199,7 @@ impl Controller {
                 .status
                 .as_ref()
                 .is_some_and(|s| s.number_misscheduled > 0);
-            let gone = change.current().is_none();
-            if gone || (should_run && !scheduled) || (scheduled && (!may_stay || misscheduled)) {
+            if (should_run && !scheduled) || (scheduled && (!may_stay || misscheduled)) {
                 self.queue.add(set.key());
             }
         }
