@@ -72,7 +72,10 @@ impl From<&'static Resource> for Spoken {
 impl Versions for Spoken {
     fn message(&self, api_version: &str) -> Option<&'static Message> {
         let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
-        schema::kind(group, version, self.kind)
+        // What was written through another group (events) upstream's managers do not know.
+        (group == self.group)
+            .then(|| schema::kind(group, version, self.kind))
+            .flatten()
     }
 
     fn convert(&self, object: &Value, from: &str, to: &str) -> Value {
