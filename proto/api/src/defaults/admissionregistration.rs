@@ -30,6 +30,10 @@ pub(super) const DEFAULTERS: &[(&str, Defaulter)] = &[
         policy_spec,
     ),
     (
+        "io.k8s.api.admissionregistration.v1alpha1.ParamRef",
+        parameters,
+    ),
+    (
         "io.k8s.api.admissionregistration.v1.MutatingWebhook",
         mutating_webhook,
     ),
@@ -73,6 +77,10 @@ fn match_resources(resources: &mut Fields) {
     set_unset(resources, "matchPolicy", "Equivalent");
     set_unset(resources, "namespaceSelector", json!({}));
     set_unset(resources, "objectSelector", json!({}));
+}
+
+fn parameters(reference: &mut Fields) {
+    set_unset(reference, "parameterNotFoundAction", "Deny");
 }
 
 fn policy_spec(spec: &mut Fields) {
