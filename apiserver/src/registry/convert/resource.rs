@@ -50,6 +50,14 @@ pub fn claim_to_v1beta1(claim: &mut Value) {
 }
 
 pub fn slice_to_v1(slice: &mut Value) {
+    // What the older version cannot leave unsaid.
+    if let Some(spec) = slice.get_mut("spec").and_then(Value::as_object_mut) {
+        spec.retain(|field, value| match field.as_str() {
+            "nodeName" => value != "",
+            "allNodes" => *value != false,
+            _ => true,
+        });
+    }
     each(slice.pointer_mut("/spec/devices"), |device| {
         if let Some(Value::Object(said)) = device.remove("basic") {
             device.extend(said);

@@ -89,7 +89,7 @@ fn comparisons(spec: &Value, path: &Path, errors: &mut ErrorList) {
         errors.push(FieldError::not_supported(
             &path,
             operator,
-            &["Equal", "Exists", "Gt", "Lt"],
+            &["Equal", "Exists", "Lt", "Gt"],
         ));
     }
 }
@@ -204,7 +204,7 @@ mod tests {
         assert_eq!(
             complaints(tolerations, &compared),
             [
-                "spec.tolerations[1].operator: Unsupported value: \"Gt\": supported values: \"Equal\", \"Exists\", \"Gt\", \"Lt\""
+                "spec.tolerations[1].operator: Unsupported value: \"Gt\": supported values: \"Equal\", \"Exists\", \"Lt\", \"Gt\""
             ]
         );
         assert!((tolerations.already)(&compared));

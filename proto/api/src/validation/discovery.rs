@@ -153,9 +153,8 @@ fn ip_of_family(address: &At<'_>, list: &At<'_>, family: &str, errors: &mut Erro
         of_list.invalid(errors, "must be an IPv4 address");
     } else if family == "IPv6" && !six {
         of_list.invalid(errors, "must be an IPv6 address");
-    } else {
-        endpoint_ip(address, errors);
     }
+    endpoint_ip(address, errors);
 }
 
 /// No traffic may be sent to a node's own loopback or to a link's or group's address.

@@ -159,7 +159,7 @@ fn ingress_class(spec: &At<'_>, errors: &mut ErrorList) {
             namespace.forbidden(errors, "`parameters.scope` is set to 'Cluster'");
         }
         "Cluster" => {}
-        "Namespace" if !namespace.is_given() => {
+        "Namespace" if !namespace.is_set() => {
             namespace.required(errors, "`parameters.scope` is set to 'Namespace'");
         }
         "Namespace" => namespace.check(errors, format::dns1123_label(namespace.text())),

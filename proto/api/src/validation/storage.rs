@@ -183,12 +183,17 @@ fn runtime_class(at: &At<'_>, errors: &mut ErrorList) {
     metadata::labels(&scheduling.get("nodeSelector"), errors);
     let tolerations = scheduling.get("tolerations");
     pod::tolerations(&tolerations, errors);
-    let mut seen: HashSet<&Value> = HashSet::new();
+    let mut seen = HashSet::new();
     for toleration in tolerations.items() {
-        let Some(value) = toleration.value() else {
-            continue;
-        };
-        if !seen.insert(value) {
+        let operator = toleration.get("operator");
+        // Upstream asks no gate here.
+        if matches!(operator.text(), "Gt" | "Lt") {
+            let known = ["Equal", "Exists", "Lt", "Gt"];
+            let error = FieldError::not_supported(&operator.path, operator.text(), &known);
+            errors.push(error);
+        }
+        let key = ["key", "operator", "value", "effect"].map(|field| toleration.get(field));
+        if !seen.insert(key.map(|field| field.text().to_owned())) {
             toleration.duplicate(errors);
         }
     }
