@@ -30,7 +30,7 @@ pub struct Options {
     pub api: Option<PathBuf>,
     #[arg(long, value_delimiter = ',')]
     pub workloads: Vec<Workload>,
-    #[arg(long, value_delimiter = ',', default_value = "1000,5000")]
+    #[arg(long, value_delimiter = ',', default_value = "500,1000,5000")]
     pub nodes: Vec<usize>,
     /// Pods that are scheduled in each turn.
     #[arg(long, default_value_t = 2000)]
@@ -53,12 +53,21 @@ pub enum Workload {
     Preemption,
     Unschedulable,
     Daemonset,
+    /// Each pod has a bound claim of a CSI driver that attaches so many volumes to a node.
+    Volumes,
+    /// While a node, a Service and a pod that fits nowhere come and go.
+    Churn,
 }
 
 const ZONE: &str = "topology.kubernetes.io/zone";
 const HOST: &str = "kubernetes.io/hostname";
 const NAMESPACE: &str = "bench";
 const ZONES: usize = 10;
+const DRIVER: &str = "csi.example";
+/// How many volumes the driver attaches to a node.
+const ATTACHABLE: usize = 39;
+/// Between the comings and goings of [`Workload::Churn`].
+const CHURN: Duration = Duration::from_secs(1);
 
 impl Workload {
     fn all() -> Vec<Self> {
@@ -91,7 +100,11 @@ impl Workload {
                 "labelSelector": selector}])
         };
         match self {
-            Self::Basic => {}
+            Self::Basic | Self::Churn => {}
+            Self::Volumes => {
+                spec["volumes"] = json!([{"name": "v",
+                    "persistentVolumeClaim": {"claimName": format!("claim-{i:06}")}}]);
+            }
             Self::NodeAffinity => {
                 spec["affinity"]["nodeAffinity"] = json!({
                     "requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [
@@ -144,6 +157,52 @@ impl Workload {
             Self::PodAntiAffinity | Self::Preemption => wanted.min(nodes * 9 / 10),
             _ => wanted,
         }
+    }
+
+    /// What stays for all turns, with the collection that it is made in.
+    fn lasting(self, pods: usize, nodes: usize) -> Vec<(String, Value)> {
+        if self != Self::Volumes {
+            return Vec::new();
+        }
+        let drivers = (0..nodes).map(|i| {
+            let name = format!("sim-{i:05}");
+            let node = json!({
+                "apiVersion": "storage.k8s.io/v1", "kind": "CSINode", "metadata": {"name": name},
+                "spec": {"drivers": [{"name": DRIVER, "nodeID": name,
+                    "allocatable": {"count": ATTACHABLE}}]},
+            });
+            ("/apis/storage.k8s.io/v1/csinodes".to_owned(), node)
+        });
+        let volumes = (0..pods).map(|i| {
+            let volume = json!({
+                "apiVersion": "v1", "kind": "PersistentVolume",
+                "metadata": {"name": format!("volume-{i:06}")},
+                "spec": {
+                    "capacity": {"storage": "1Gi"}, "accessModes": ["ReadWriteOnce"],
+                    "persistentVolumeReclaimPolicy": "Retain",
+                    "csi": {"driver": DRIVER, "volumeHandle": format!("handle-{i}")},
+                    "claimRef": {"namespace": NAMESPACE, "name": format!("claim-{i:06}")},
+                },
+            });
+            ("/api/v1/persistentvolumes".to_owned(), volume)
+        });
+        let claims = (0..pods).map(|i| {
+            let claim = json!({
+                "apiVersion": "v1", "kind": "PersistentVolumeClaim",
+                "metadata": {
+                    "name": format!("claim-{i:06}"), "namespace": NAMESPACE,
+                    "annotations": {"pv.kubernetes.io/bind-completed": "yes"},
+                },
+                "spec": {
+                    "accessModes": ["ReadWriteOnce"], "storageClassName": "",
+                    "resources": {"requests": {"storage": "1Gi"}},
+                    "volumeName": format!("volume-{i:06}"),
+                },
+            });
+            let path = format!("/api/v1/namespaces/{NAMESPACE}/persistentvolumeclaims");
+            (path, claim)
+        });
+        drivers.chain(volumes).chain(claims).collect()
     }
 
     /// Pods that are there before, each on a node.
@@ -224,6 +283,8 @@ pub async fn run(options: Options) -> Result<()> {
         })
         .await?;
         for workload in &workloads {
+            let lasting = workload.lasting(workload.pods(options.pods, *nodes), *nodes);
+            make(&connection, lasting).await?;
             let mut samples: BTreeMap<usize, Vec<Sample>> = BTreeMap::new();
             for _ in 0..options.pairs {
                 for (side, bin) in sides.iter().enumerate() {
@@ -293,6 +354,41 @@ async fn turn(
         let connection = Arc::clone(connection);
         tokio::spawn(async move { create(&connection, made).await })
     };
+    let settled = settle(&mut changes, workload, pods);
+    if workload == Workload::Churn {
+        tokio::select! {
+            done = settled => done?,
+            broken = churn(connection) => broken?,
+        }
+        clear(connection).await?;
+    } else {
+        settled.await?;
+    }
+    let took = began.elapsed();
+    creating.await??;
+    let used = until_quiet(&scheduler).await?.saturating_sub(cpu);
+    let memory = scheduler.process.peak()?;
+    scheduler.process.stop()?;
+    let events = count_events(connection).await?;
+    let names = (0..pods).map(|i| format!("p-{i:06}"));
+    let old = (0..before.len()).map(|i| format!("old-{i:06}"));
+    each(names.chain(old).chain(["warm".to_owned()]), |name| {
+        let ask = delete(&pod_path(NAMESPACE, &name));
+        let connection = Arc::clone(connection);
+        async move { connection.ask(&ask).await.map(drop) }
+    })
+    .await?;
+    #[allow(clippy::cast_precision_loss, reason = "shown to people")]
+    Ok(Sample {
+        cpu: used / u32::try_from(pods.max(1))?,
+        per_second: pods as f64 / took.as_secs_f64(),
+        memory,
+        events: events as f64 / pods.max(1) as f64,
+    })
+}
+
+/// Waits until each pod that is measured is bound, or refused where none fits.
+async fn settle(changes: &mut Changes, workload: Workload, pods: usize) -> Result<()> {
     let mut settled = vec![false; pods];
     let mut left = pods;
     while left > 0 {
@@ -317,27 +413,7 @@ async fn turn(
             left -= 1;
         }
     }
-    let took = began.elapsed();
-    creating.await??;
-    let used = until_quiet(&scheduler).await?.saturating_sub(cpu);
-    let memory = scheduler.process.peak()?;
-    scheduler.process.stop()?;
-    let events = count_events(connection).await?;
-    let names = (0..pods).map(|i| format!("p-{i:06}"));
-    let old = (0..before.len()).map(|i| format!("old-{i:06}"));
-    each(names.chain(old).chain(["warm".to_owned()]), |name| {
-        let ask = delete(&pod_path(NAMESPACE, &name));
-        let connection = Arc::clone(connection);
-        async move { connection.ask(&ask).await.map(drop) }
-    })
-    .await?;
-    #[allow(clippy::cast_precision_loss, reason = "shown to people")]
-    Ok(Sample {
-        cpu: used / u32::try_from(pods.max(1))?,
-        per_second: pods as f64 / took.as_secs_f64(),
-        memory,
-        events: events as f64 / pods.max(1) as f64,
-    })
+    Ok(())
 }
 
 /// The CPU time that a scheduler has used when nothing is left to do: events go out later
@@ -374,6 +450,66 @@ async fn create(connection: &Arc<Connection>, pods: Vec<Value>) -> Result<()> {
         async move { connection.success(&ask).await.map(drop) }
     })
     .await
+}
+
+async fn make(connection: &Arc<Connection>, objects: Vec<(String, Value)>) -> Result<()> {
+    each(objects, |(path, object)| {
+        let connection = Arc::clone(connection);
+        async move {
+            connection
+                .success(&Ask::post(path, &object))
+                .await
+                .map(drop)
+        }
+    })
+    .await
+}
+
+/// The name of all that [`churn()`] makes.
+const CHURNED: &str = "churned";
+
+/// What comes and goes, with the collection that it is in.
+fn churned() -> [(String, Value); 3] {
+    let mut new = node(0, ZONES);
+    new["metadata"]["name"] = CHURNED.into();
+    new["metadata"]["labels"][HOST] = CHURNED.into();
+    let mut pod = Workload::Unschedulable.pod(0, 0);
+    pod["metadata"] = json!({"name": CHURNED, "namespace": NAMESPACE});
+    pod["spec"]["priorityClassName"] = "p1000".into();
+    let service = json!({
+        "apiVersion": "v1", "kind": "Service",
+        "metadata": {"name": CHURNED, "namespace": NAMESPACE},
+        "spec": {"selector": {"app": "bench"}, "ports": [{"port": 80}]},
+    });
+    [
+        ("/api/v1/nodes".to_owned(), new),
+        (format!("/api/v1/namespaces/{NAMESPACE}/pods"), pod),
+        (format!("/api/v1/namespaces/{NAMESPACE}/services"), service),
+    ]
+}
+
+/// Makes a node, a pod that would have to preempt and fits nowhere, and a Service, and
+/// deletes them again, until it is ended.
+async fn churn(connection: &Connection) -> Result<()> {
+    let mut tick = tokio::time::interval(CHURN);
+    loop {
+        for (path, object) in churned() {
+            tick.tick().await;
+            connection.success(&Ask::post(path, &object)).await?;
+        }
+        tick.tick().await;
+        clear(connection).await?;
+    }
+}
+
+/// Deletes what of it is there.
+async fn clear(connection: &Connection) -> Result<()> {
+    for (path, _) in churned() {
+        connection
+            .ask(&delete(&format!("{path}/{CHURNED}")))
+            .await?;
+    }
+    Ok(())
 }
 
 /// Waits until the scheduler schedules.
