@@ -1,6 +1,7 @@
 //! kube-scheduler: finds a node for every pod that has none.
 
 mod bind;
+mod binding;
 mod cache;
 mod claims;
 mod config;
