@@ -79,6 +79,12 @@ impl Request {
     }
 }
 
+/// A full bucket, if the configuration limits requests.
+fn limiter(config: &Config) -> Option<Arc<TokenBucket>> {
+    let bucket = |qps: f32| Arc::new(TokenBucket::new(qps.into(), config.burst));
+    config.qps.map(bucket)
+}
+
 impl Client {
     /// Reads the configuration's files; connects on first use.
     pub fn new(config: Config) -> Result<Self, ConfigError> {
@@ -98,9 +104,7 @@ impl Client {
         let inner = Inner {
             base: BaseUri::parse(&config.server)?,
             credentials: Credentials::new(&config.auth).map_err(bad)?,
-            limiter: config
-                .qps
-                .map(|qps| Arc::new(TokenBucket::new(qps.into(), config.burst))),
+            limiter: limiter(&config),
             headers,
             transport,
             metrics: None,
@@ -143,7 +147,8 @@ impl Client {
     }
 
     /// The same user with a part of the program named at the end of the `User-Agent`, as
-    /// upstream's controllers have it.
+    /// upstream's controllers have it. It has a rate limit of its own: what one part has much to
+    /// do with keeps no other waiting, least of all the renewal of a lease.
     #[must_use]
     pub fn for_part(&self, part: &str) -> Self {
         let mut inner = (*self.inner).clone();
@@ -151,6 +156,7 @@ impl Client {
         if let Ok(agent) = HeaderValue::from_str(&inner.config.user_agent) {
             inner.headers.insert(USER_AGENT, agent);
         }
+        inner.limiter = limiter(&inner.config);
         Self {
             inner: Arc::new(inner),
         }
@@ -161,10 +167,7 @@ impl Client {
     pub fn with_rate_limit(&self, qps: f32, burst: u32) -> Self {
         let mut inner = (*self.inner).clone();
         inner.config = inner.config.rate_limit(qps, burst);
-        inner.limiter = inner
-            .config
-            .qps
-            .map(|qps| Arc::new(TokenBucket::new(qps.into(), inner.config.burst)));
+        inner.limiter = limiter(&inner.config);
         Self {
             inner: Arc::new(inner),
         }

@@ -159,12 +159,15 @@ impl<T: Key> Queue<T> {
         }
     }
 
-    /// Adds `key` after a delay. If it is waiting already, the earlier time counts.
+    /// Adds `key` after a delay. If it is waiting already, the earlier time counts. What is
+    /// further off than the clock can tell never comes.
     pub fn add_after(&self, key: T, delay: Duration) {
         if delay.is_zero() {
             return self.add(key);
         }
-        let at = Instant::now() + delay;
+        let Some(at) = Instant::now().checked_add(delay) else {
+            return;
+        };
         let mut state = self.shared.state.lock();
         if state.stopping {
             return;
@@ -574,6 +577,16 @@ mod tests {
         assert_eq!(q.next().await.map(|w| *w.key()), Some("late"));
         assert_eq!(start.elapsed().as_secs(), 60);
         assert_eq!(next(&q).await, None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_delay_without_end_is_none() {
+        let q = Queue::new();
+        q.add_after("never", Duration::from_secs(i64::MAX.unsigned_abs()));
+        q.add_after("never", Duration::MAX);
+        assert_eq!(next(&q).await, None);
+        q.add_after("never", Duration::from_secs(1));
+        assert_eq!(q.next().await.map(|w| *w.key()), Some("never"));
     }
 
     #[tokio::test(start_paused = true)]

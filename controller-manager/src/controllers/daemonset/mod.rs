@@ -228,8 +228,8 @@ impl Controller {
         let history = self.history(&set, &spec, &selector).await?;
         let pods = self.claim(&set, &selector).await?;
         let nodes = self.nodes.list();
-        let mut requeue = Requeue::No;
-        let may_act = self.expectations.satisfied(key);
+        let mut again_after = None;
+        let may_act = self.expectations.satisfied(key, set.uid());
         let result = if may_act {
             let observed = Observed::new(&set, &spec, &nodes, pods.clone(), &history.hash, now());
             let mut managed = {
@@ -240,9 +240,7 @@ impl Controller {
                 self.events
                     .event(&reference(&*set), warning, reason, message);
             }
-            if let Some(wait) = managed.again_after {
-                requeue = Requeue::After(wait);
-            }
+            again_after = managed.again_after;
             let rolling = managed.is_empty() && plan::rolls(&spec);
             let changes = if rolling {
                 plan::roll(&observed)
@@ -275,11 +273,10 @@ impl Controller {
         result?;
         let min_ready = spec.min_ready_seconds.unwrap_or(0);
         if min_ready > 0 && status.number_ready != status.number_available.unwrap_or(0) {
-            return Ok(Requeue::After(Duration::from_secs(
-                min_ready.unsigned_abs().into(),
-            )));
+            let ready = Duration::from_secs(min_ready.unsigned_abs().into());
+            again_after = Some(again_after.map_or(ready, |failed| failed.min(ready)));
         }
-        Ok(requeue)
+        Ok(again_after.map_or(Requeue::No, Requeue::After))
     }
 
     async fn recheck(&self, set: &DaemonSet) -> Result<(), Error> {
@@ -328,9 +325,12 @@ impl Controller {
             return Ok(());
         }
         self.expectations
-            .expect_creations(key, changes.create.len());
-        self.expectations
-            .expect_deletions(key, changes.delete.iter().map(|p| p.uid().to_owned()));
+            .expect_creations(key, set.uid(), changes.create.len());
+        self.expectations.expect_deletions(
+            key,
+            set.uid(),
+            changes.delete.iter().map(|p| p.uid().to_owned()),
+        );
         let parent = Parent {
             key,
             reference: reference(set),

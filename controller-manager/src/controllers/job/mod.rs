@@ -282,7 +282,7 @@ impl Controller {
         spec: &JobSpec,
         act: &mut Option<Act>,
     ) -> Result<Requeue, Error> {
-        let may_act = self.expectations.satisfied(key);
+        let may_act = self.expectations.satisfied(key, job.uid());
         let pods = self.claim(job).await?;
         let (backoff, unfinalized) = {
             let mut memory = self.memory.lock();
@@ -424,7 +424,8 @@ impl Controller {
                     .iter()
                     .map(|index| pods::new(job, spec, *index, &decision.delayed))
                     .collect();
-                self.expectations.expect_creations(key, new.len());
+                self.expectations
+                    .expect_creations(key, job.uid(), new.len());
                 let (made, failure) = self.pods.create(&parent, &new).await;
                 let outcome = Outcome {
                     created: made.len(),
@@ -435,7 +436,7 @@ impl Controller {
             Act::Stop(pods) => self.delete(&parent, pods, false).await,
             Act::Remove(pods) => {
                 let uids = pods.iter().map(|p| p.uid().to_owned());
-                self.expectations.expect_deletions(key, uids);
+                self.expectations.expect_deletions(key, job.uid(), uids);
                 self.delete(&parent, pods, true).await
             }
         }

@@ -292,7 +292,7 @@ fn over_limits(observed: &Observed, decision: &mut Decision, failed: i32) -> Opt
     if is_suspended(spec) {
         return None;
     }
-    let left = SignedDuration::from_secs(deadline) - now.duration_since(start.0);
+    let left = SignedDuration::from_secs(deadline).saturating_sub(now.duration_since(start.0));
     if !left.is_positive() {
         return fail(
             "DeadlineExceeded",

@@ -85,17 +85,6 @@ fn start_for<S: Replicator>(
         written: Written::default(),
         queue: ctx.queue(names.queue),
     });
-    let c = Arc::clone(&controller);
-    sets.add_handler(move |change| {
-        let replaced = |a: &Arc<S>, b: &Arc<S>| a.uid() != b.uid();
-        match change {
-            Change::Deleted(_) => c.expectations.forget(&change.key()),
-            Change::Updated { old, new } if replaced(old, new) => {
-                c.expectations.forget(&change.key())
-            }
-            _ => {}
-        }
-    });
     enqueue_all(&sets, &controller.queue);
     let c = Arc::clone(&controller);
     pods.add_handler(move |change| c.pod_changed(change));
@@ -194,7 +183,7 @@ impl<S: Replicator> Controller<S> {
         if self.written.is_ahead_of(&*set) {
             return Ok(Requeue::No);
         }
-        let may_act = self.expectations.satisfied(key);
+        let may_act = self.expectations.satisfied(key, set.uid());
         let Some(selector) = set.selector() else {
             tracing::error!(%key, "the pod selector is invalid");
             return Ok(Requeue::No);
@@ -278,7 +267,7 @@ impl<S: Replicator> Controller<S> {
             Manage::Create(count) => self.create(&parent, set, count).await,
             Manage::Delete(pods) => {
                 let uids = pods.iter().map(|p| p.uid().to_owned());
-                self.expectations.expect_deletions(key, uids);
+                self.expectations.expect_deletions(key, set.uid(), uids);
                 self.pods.delete(&parent, &pods).await.map_err(Error::from)
             }
         }
@@ -296,7 +285,8 @@ impl<S: Replicator> Controller<S> {
     }
 
     async fn create(&self, parent: &Parent<'_>, set: &S, count: usize) -> Result<(), Error> {
-        self.expectations.expect_creations(parent.key, count);
+        self.expectations
+            .expect_creations(parent.key, set.uid(), count);
         let pod = pods::from_template(
             set.namespace(),
             set.name(),

@@ -122,7 +122,7 @@ impl Controller {
         };
         let template = History::template(revision).unwrap_or_default();
         let pod = identity::pod(set, &template, revision.name(), member.ordinal);
-        self.expectations.expect_creations(&set.key(), 1);
+        self.expectations.expect_creations(&set.key(), set.uid(), 1);
         let created = self.full_pods.create(&pod).await.map(drop);
         if let Err(e) = &created {
             self.expectations.creation_observed(&set.key());
@@ -143,7 +143,7 @@ impl Controller {
     async fn delete(&self, set: &StatefulSet, pod: &Pod) -> Result<(), Error> {
         let key = set.key();
         self.expectations
-            .expect_deletions(&key, [pod.uid().to_owned()]);
+            .expect_deletions(&key, set.uid(), [pod.uid().to_owned()]);
         let api = self.pods.within(pod.namespace());
         let deleted = api
             .delete(pod.name(), &DeleteOptions::with_uid(pod.uid()))

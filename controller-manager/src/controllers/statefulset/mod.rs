@@ -157,7 +157,7 @@ impl Controller {
         }
         // What the cache does not show yet must not be done again: a pod that has just been
         // replaced has the name of the one before. Its event brings us back.
-        if !self.expectations.satisfied(key) {
+        if !self.expectations.satisfied(key, set.uid()) {
             return Ok(Requeue::After(expectations::TIMEOUT));
         }
         let pods = self.claim(&set, &selector).await?;
