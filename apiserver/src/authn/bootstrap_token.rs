@@ -79,8 +79,8 @@ fn check(
     let expiration = data("expiration");
     if !expiration.is_empty() {
         // A time that cannot be read counts as passed.
-        match expiration.parse::<jiff::Timestamp>() {
-            Ok(expires) if now < expires => {}
+        match meta::time::parse_rfc3339(expiration) {
+            Some(expires) if now < expires => {}
             _ => return Err("has expired"),
         }
     }

@@ -14,6 +14,7 @@ pub mod name_generator;
 pub mod owner;
 pub mod quantity;
 pub mod status;
+pub mod time;
 pub mod validation;
 
 pub use field::{ErrorList, FieldError, Path};

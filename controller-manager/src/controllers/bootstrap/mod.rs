@@ -13,6 +13,7 @@ use client::{Api, DeleteOptions, Error, Object as _, ObjectKey};
 use jiff::Timestamp;
 use jsonwebtoken::{Algorithm, EncodingKey, crypto};
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
+use meta::time::parse_rfc3339;
 
 use crate::context::{Context, Run, retry_conflicts};
 
@@ -54,10 +55,7 @@ fn end(secret: &Secret, now: Timestamp) -> End {
     if text.is_empty() {
         return End::Never;
     }
-    let left = text
-        .parse::<Timestamp>()
-        .ok()
-        .map(|t| t.duration_since(now));
+    let left = parse_rfc3339(text).map(|t| t.duration_since(now));
     match left.filter(|l| l.is_positive()) {
         Some(left) => End::In(Duration::try_from(left).unwrap_or(Duration::MAX)),
         None => End::Past,
