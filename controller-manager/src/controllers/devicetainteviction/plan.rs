@@ -52,7 +52,10 @@ pub fn evict_at<'a>(
             }
             let added = taint.time_added.as_ref().map_or(now, |t| t.0);
             let grace = seconds.into_iter().flatten().map(|s| s.max(0)).min();
-            let at = added + SignedDuration::from_secs(grace.unwrap_or(0));
+            // A grace past the end of time.
+            let Ok(at) = added.checked_add(SignedDuration::from_secs(grace.unwrap_or(0))) else {
+                continue;
+            };
             earliest = Some(earliest.map_or(at, |before| before.min(at)));
         }
     }
@@ -101,6 +104,7 @@ mod tests {
         let tolerate = |seconds: Value| json!([{"key": "bad", "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": seconds}]);
         assert_eq!(at(taint.clone(), tolerate(json!(30))), Some(30));
         assert_eq!(at(taint.clone(), tolerate(json!(-1))), Some(0));
+        assert_eq!(at(taint.clone(), tolerate(json!(i64::MAX))), None);
         assert_eq!(at(taint.clone(), tolerate(json!(null))), None);
         let other = json!([{"key": "good", "operator": "Exists", "effect": "NoExecute"}]);
         assert_eq!(at(taint, other), Some(0));

@@ -85,7 +85,9 @@ pub fn disrupted(budget: &PodDisruptionBudget, pods: &[Arc<Pod>], now: Timestamp
             disrupted.stayed.push(Arc::clone(pod));
             continue;
         }
+        // Times are whole seconds: at the very one it is not over yet.
         let left = Duration::try_from(left).unwrap_or_default();
+        let left = left.max(Duration::from_secs(1));
         let soonest = disrupted.again_after.map_or(left, |a| a.min(left));
         disrupted.again_after = Some(soonest);
         disrupted.pods.insert(pod.name().to_owned(), since.clone());

@@ -217,6 +217,8 @@ impl Controller {
         let decided = self
             .decide(key, scaler, &spec, &scale, &mut status, &mut memory)
             .await;
+        // What was recommended counts the next time, whatever comes of it.
+        self.memory.lock().insert(key.clone(), memory.clone());
         let Decided {
             desired,
             reason,
@@ -230,7 +232,6 @@ impl Controller {
                 self.store(scaler, &about, status).await?;
                 self.events
                     .event(&about, true, "FailedComputeMetricsReplicas", &why);
-                self.memory.lock().insert(key.clone(), memory);
                 return Err(why);
             }
         };
@@ -267,10 +268,10 @@ impl Controller {
                 .event(&about, false, "SuccessfulRescale", message);
             *scaled = Some((current, desired));
             memory.changed(spec.behavior.as_ref(), current, desired, Timestamp::now());
+            self.memory.lock().insert(key.clone(), memory);
             self.note_zero(&spec, &mut status, current, desired);
             status.last_scale_time = Some(Time(now()));
         }
-        self.memory.lock().insert(key.clone(), memory);
         self.monitor.desires(key.namespace(), key.name(), desired);
         status.current_replicas = Some(current).filter(|n| *n != 0);
         status.desired_replicas = desired;

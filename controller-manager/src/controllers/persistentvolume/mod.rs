@@ -278,7 +278,7 @@ impl Controller {
             VolumeAct::Phase(phase) => {
                 let changed = self.set_volume(&volume, phase, "").await?;
                 if changed.is_some() && phase == "Available" {
-                    self.wake_waiting();
+                    self.wake_waiting(volume.name());
                 }
             }
             VolumeAct::Reclaim => self.reclaim(&volume).await?,
@@ -310,11 +310,13 @@ impl Controller {
         Ok(Requeue::No)
     }
 
-    /// Claims that no volume was there for.
-    fn wake_waiting(&self) {
+    /// Claims that no volume was there for, and those that want this one: their volume may have
+    /// been lost, and be made anew.
+    fn wake_waiting(&self, volume: &str) {
         let waits = |c: &PersistentVolumeClaim| {
             let named = c.spec.as_ref().and_then(|s| s.volume_name.as_deref());
-            named.unwrap_or_default().is_empty()
+            let named = named.unwrap_or_default();
+            named.is_empty() || named == volume
         };
         for claim in self.claims.filter(waits) {
             self.claim_queue.add(claim.key());
