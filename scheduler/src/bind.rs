@@ -5,9 +5,7 @@ use client::events::EventType;
 use client::events::series::SeriesRecorder;
 use client::{Api, Client, DeleteOptions, Kind as _, ObjectKey, PatchOptions};
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{
-    Binding, ObjectReference, PersistentVolume, PersistentVolumeClaim, Pod,
-};
+use k8s_openapi::api::core::v1::{Binding, ObjectReference, Pod};
 use k8s_openapi::api::resource::v1::ResourceClaim;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition as MetaCondition, ObjectMeta};
 use serde::Serialize;
@@ -25,8 +23,8 @@ const NOTE_LIMIT: usize = 1024;
 #[derive(Clone)]
 pub struct Binder {
     pods: Api<Pod>,
-    volumes: Api<PersistentVolume>,
-    claims: Api<PersistentVolumeClaim>,
+    volumes: Api<Volume>,
+    claims: Api<Claim>,
     pub(crate) devices: Api<ResourceClaim>,
     groups: Api<PodGroup>,
     recorder: SeriesRecorder,
@@ -233,7 +231,7 @@ impl Binder {
     }
 
     /// Sets a volume aside for a claim; the volume controller does the rest.
-    pub async fn bind_volume(&self, volume: &Volume, claim: &Claim) -> client::Result<()> {
+    pub async fn bind_volume(&self, volume: &Volume, claim: &Claim) -> client::Result<Volume> {
         let mut metadata = json!({"resourceVersion": volume.metadata.resource_version});
         if volume.spec.claim_ref.is_none() {
             metadata["annotations"] = json!({"pv.kubernetes.io/bound-by-controller": "yes"});
@@ -252,21 +250,19 @@ impl Binder {
         let patch = client::Patch::Merge(patch);
         let options = PatchOptions::default();
         self.volumes
-            .patch_unread(&volume.metadata.name, "", &patch, &options)
+            .patch(&volume.metadata.name, &patch, &options)
             .await
     }
 
     /// Asks for a claim's volume to be made where a node can reach it.
-    pub async fn select_node(&self, claim: &Claim, node: &str) -> client::Result<()> {
+    pub async fn select_node(&self, claim: &Claim, node: &str) -> client::Result<Claim> {
         let patch = client::Patch::Merge(json!({"metadata": {
             "resourceVersion": claim.metadata.resource_version,
             "annotations": {SELECTED_NODE: node},
         }}));
         let claims = self.claims.within(&claim.metadata.namespace);
         let options = PatchOptions::default();
-        claims
-            .patch_unread(&claim.metadata.name, "", &patch, &options)
-            .await
+        claims.patch(&claim.metadata.name, &patch, &options).await
     }
 
     /// Tells that a pod waits for its devices.

@@ -3,10 +3,11 @@
 
 use std::sync::Arc;
 
-use client::ObjectKey;
+use client::{Object as _, ObjectKey};
 use tokio::time::Instant;
 
 use crate::bind::Patch;
+use crate::cache::storage::{Awaited, SELECTED_NODE};
 use crate::extender::ExtenderError;
 use crate::framework::ClusterEvent;
 use crate::plugins::dynamic_resources::NAME as DEVICES;
@@ -96,35 +97,45 @@ impl Scheduler {
 
     /// PreBind: has volumes bound or made, and waits until they are.
     async fn bind_volumes(&self, reserved: &Reserved, node: &str) -> Result<(), BindError> {
+        let failed = |error: client::Error| BindError::Volumes(error.to_string());
+        let mut awaited = Awaited::default();
         for (volume, claim) in &reserved.bindings {
-            let bound = self.binder.bind_volume(volume, claim).await;
-            bound.map_err(|error| BindError::Volumes(error.to_string()))?;
+            let written = self.binder.bind_volume(volume, claim).await;
+            let version = written.map_err(failed)?.metadata.resource_version;
+            awaited.bindings.push((volume.key(), version, claim.key()));
         }
         for claim in &reserved.provisions {
-            let selected = self.binder.select_node(claim, node).await;
-            selected.map_err(|error| BindError::Volumes(error.to_string()))?;
+            let selected = claim.metadata.annotations.get(SELECTED_NODE);
+            let version = match selected.is_some_and(|selected| selected == node) {
+                true => claim.metadata.resource_version.clone(),
+                false => {
+                    let written = self.binder.select_node(claim, node).await;
+                    written.map_err(failed)?.metadata.resource_version
+                }
+            };
+            awaited.provisions.push((claim.key(), version));
         }
         let waiting = async {
             loop {
-                let changed = self.claims_changed.notified();
+                let changed = self.awaited_changed.notified();
                 tokio::pin!(changed);
                 changed.as_mut().enable();
-                let progress = self
-                    .state
-                    .lock()
-                    .cache
-                    .storage
-                    .progress(&reserved.plan, node);
+                let progress = {
+                    let cache = &self.state.lock().cache;
+                    let known = cache.node_named(node);
+                    cache.storage.progress(&awaited, node, known)
+                };
                 match progress {
                     Ok(true) => return Ok(()),
                     Ok(false) => changed.await,
-                    Err(why) => return Err(BindError::Volumes(why)),
+                    Err(why) => return Err(why),
                 }
             }
         };
-        tokio::time::timeout(reserved.timeout, waiting)
-            .await
-            .unwrap_or_else(|_| Err(BindError::Volumes("context deadline exceeded".to_owned())))
+        let outcome = tokio::time::timeout(reserved.timeout, waiting).await;
+        outcome
+            .unwrap_or_else(|_| Err("context deadline exceeded".to_owned()))
+            .map_err(|why| BindError::Volumes(format!("binding volumes: {why}")))
     }
 
     /// Gives the node back, and the pod to the queue.
@@ -150,7 +161,7 @@ enum BindError {
     Api(#[from] client::Error),
     #[error(transparent)]
     Extender(#[from] ExtenderError),
-    #[error("running PreBind plugin \"VolumeBinding\": binding volumes: {0}")]
+    #[error("running PreBind plugin \"VolumeBinding\": {0}")]
     Volumes(String),
     #[error("running PreBind plugin \"{DEVICES}\": {0}")]
     Devices(crate::claims::ClaimError),

@@ -77,7 +77,7 @@ impl Scheduler {
         let timeout = promise.settings.binding_timeout;
         let waiting = async {
             loop {
-                let changed = self.claims_changed.notified();
+                let changed = self.awaited_changed.notified();
                 tokio::pin!(changed);
                 changed.as_mut().enable();
                 if self.are_ready(written, timeout)? {

@@ -28,6 +28,7 @@ impl Scheduler {
         let this = Arc::clone(self);
         nodes.add_handler(move |event: &Event<Node>| {
             this.node_changed(event);
+            this.awaited_changed.notify_waiters();
             this.wake.notify_one();
         });
         let this = Arc::clone(self);
@@ -185,7 +186,7 @@ impl Scheduler {
                 Some(claim) => this.claim_changed(claim),
                 None => this.state.lock().cache.devices.remove_claim(&event.key()),
             }
-            this.claims_changed.notify_waiters();
+            this.awaited_changed.notify_waiters();
             this.wake.notify_one();
         });
         let this = Arc::clone(self);
@@ -324,7 +325,7 @@ impl Scheduler {
                 this.happened(state, &ClusterEvent::Storage(&event));
             }
             drop(guard);
-            this.claims_changed.notify_waiters();
+            this.awaited_changed.notify_waiters();
             this.wake.notify_one();
         });
     }

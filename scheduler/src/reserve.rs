@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::cache::Cache;
-use crate::cache::storage::{Claim, Plan, SELECTED_NODE, Volume};
+use crate::cache::storage::{Claim, Plan, Volume};
 use crate::framework::Plugin as _;
 use crate::model::PodInfo;
 use crate::plugins::dynamic_resources::{NAME as DEVICES, Promise};
@@ -91,16 +91,9 @@ fn reserve(cache: &mut Cache, profile: &Profile, pod: &PodInfo, node: &str) -> O
     let bindings = plan.bindings.iter();
     let bindings = bindings
         .filter_map(|(volume, key)| Some((storage.volumes.get(volume).cloned()?, claim(key)?)));
-    // A node that has been selected already need not be written again.
-    let fresh = |c: &Arc<Claim>| !c.metadata.annotations.contains_key(SELECTED_NODE);
     Some(Reserved {
         bindings: bindings.collect(),
-        provisions: plan
-            .provisions
-            .iter()
-            .filter_map(claim)
-            .filter(fresh)
-            .collect(),
+        provisions: plan.provisions.iter().filter_map(claim).collect(),
         timeout,
         plan,
     })

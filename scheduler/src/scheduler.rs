@@ -35,8 +35,8 @@ pub struct Scheduler {
     pub(crate) state: Mutex<State>,
     /// The queue may have something to take.
     pub(crate) wake: Notify,
-    /// Claims have changed, of volumes or of devices.
-    pub(crate) claims_changed: Notify,
+    /// Something has changed that bindings wait for: claims, of volumes or of devices, or nodes.
+    pub(crate) awaited_changed: Notify,
     pub(crate) binder: Binder,
     pub(crate) courier: Courier,
     /// Conditions of groups, to be written in this order. Unbounded: one for each decision
@@ -81,7 +81,7 @@ impl Scheduler {
                 start: 0,
             }),
             wake: Notify::new(),
-            claims_changed: Notify::new(),
+            awaited_changed: Notify::new(),
             binder,
             courier: Courier::start(),
             group_conditions,

@@ -4,6 +4,8 @@
 //! What has been decided for a claim, and is not yet in the API, is remembered here: no
 //! volume is promised twice.
 
+mod progress;
+
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
@@ -19,6 +21,7 @@ use meta::labels::Selector;
 use meta::quantity::Quantity;
 use serde::Deserialize;
 
+pub use self::progress::Awaited;
 use super::NodeInfo;
 use crate::model::{PodInfo, PodVolume};
 
@@ -721,24 +724,6 @@ impl Storage {
         for claim in &plan.provisions {
             self.selected.remove(claim);
         }
-    }
-
-    /// Whether what was planned has come true; or why it will not.
-    pub fn progress(&self, plan: &Plan, node: &str) -> Result<bool, String> {
-        let mut done = true;
-        let bindings = plan.bindings.iter().map(|(_, claim)| (claim, false));
-        let provisions = plan.provisions.iter().map(|claim| (claim, true));
-        for (key, provisioned) in bindings.chain(provisions) {
-            let Some(claim) = self.claims.get(key) else {
-                return Err(format!("persistentvolumeclaim {:?} not found", key.name()));
-            };
-            let selected = claim.metadata.annotations.get(SELECTED_NODE);
-            if provisioned && selected.is_some_and(|selected| selected != node) {
-                return Err(format!("provisioning failed for PVC {:?}", key.name()));
-            }
-            done &= is_bound(claim);
-        }
-        Ok(done)
     }
 }
 

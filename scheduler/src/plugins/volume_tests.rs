@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::default_profile;
 use super::testing::api_node;
 use crate::cache::Cache;
-use crate::cache::storage::{Plan, provisioned_by};
+use crate::cache::storage::{Awaited, Claim, Plan, SELECTED_NODE, provisioned_by};
 use crate::cycle::Decision;
 use crate::evaluation::Evaluations;
 use crate::model::{Pod, PodInfo};
@@ -59,7 +59,7 @@ impl Stand {
             "" => json!({}),
             _ => json!({"pv.kubernetes.io/bind-completed": "yes"}),
         };
-        let claim: Arc<crate::cache::storage::Claim> = read(json!({
+        let claim: Arc<Claim> = read(json!({
             "metadata": {"name": name, "namespace": "default", "uid": name, "annotations": bound},
             "spec": {"storageClassName": class, "volumeName": volume, "accessModes": [mode],
                 "resources": {"requests": {"storage": "1Gi"}}},
@@ -191,11 +191,55 @@ fn a_volume_is_made_where_its_class_allows() {
     let (node, plan) = stand.place("p", &["c"]).unwrap();
     assert_eq!(node, "n2");
     assert_eq!(plan.provisions, [ObjectKey::new("default", "c")]);
-    let storage = &stand.cluster.storage;
-    assert_eq!(storage.progress(&plan, "n2"), Ok(false));
+}
+
+#[test]
+fn what_is_asked_for_volumes_comes_true_or_does_not() {
+    let claim = |version: &str, selected: &str, volume: &str| {
+        let mut annotations = json!({"made-by": "somebody", SELECTED_NODE: selected});
+        if !volume.is_empty() {
+            annotations["pv.kubernetes.io/bind-completed"] = json!("yes");
+        }
+        let metadata = json!({"name": "c", "namespace": "default",
+            "resourceVersion": version, "annotations": annotations});
+        read::<Claim>(json!({"metadata": metadata, "spec": {"volumeName": volume}}))
+    };
+    let mut stand = Stand::new();
+    let key = ObjectKey::new("default", "c");
+    let made = Awaited {
+        provisions: vec![(key.clone(), "10".into())],
+        ..Awaited::default()
+    };
+    let mut after = |claim: Arc<Claim>| {
+        stand.cluster.storage.claims.insert(key.clone(), claim);
+        let (storage, node) = (&stand.cluster.storage, stand.cluster.node_named("n1"));
+        storage.progress(&made, "n1", node)
+    };
+    assert_eq!(after(claim("9", "", "")), Ok(false), "before the write");
+    assert_eq!(after(claim("10", "n1", "")), Ok(false));
+    let failed = Err("provisioning failed for PVC \"c\"".to_owned());
+    assert_eq!(after(claim("11", "", "")), failed);
+    assert_eq!(after(claim("11", "n1", "v")), Ok(false), "not heard of yet");
     stand.volume("v", "1Gi", "z2");
-    stand.claim("c", "made", "v", "ReadWriteOnce");
-    assert_eq!(stand.cluster.storage.progress(&plan, "n2"), Ok(true));
+    let elsewhere =
+        "pv \"v\" node affinity doesn't match node \"n1\": no matching NodeSelectorTerms";
+    let progress = |stand: &Stand, awaited: &Awaited| {
+        let (storage, node) = (&stand.cluster.storage, stand.cluster.node_named("n1"));
+        storage.progress(awaited, "n1", node)
+    };
+    assert_eq!(progress(&stand, &made), Err(elsewhere.to_owned()));
+    stand.volume("v", "1Gi", "z1");
+    assert_eq!(progress(&stand, &made), Ok(true));
+
+    let bound = Awaited {
+        bindings: vec![("v".into(), "".into(), key)],
+        ..Awaited::default()
+    };
+    let reset = Err("ClaimRef got reset for pv \"v\"".to_owned());
+    assert_eq!(progress(&stand, &bound), reset);
+    stand.cluster.remove_node("n1");
+    let gone = Err("failed to get node \"n1\": node \"n1\" not found".to_owned());
+    assert_eq!(progress(&stand, &bound), gone);
 }
 
 #[test]
