@@ -343,7 +343,8 @@ pub async fn run(options: Options, stop: CancellationToken) -> anyhow::Result<()
             pages: ZPages {
                 name: "apiserver",
                 started: jiff::Timestamp::now(),
-                flags,
+                flags: gates.enabled("ComponentFlagz").then_some(flags),
+                status: gates.enabled("ComponentStatusz"),
                 paths: [
                     "/flagz", "/healthz", "/livez", "/metrics", "/readyz", "/statusz", "/version",
                 ]

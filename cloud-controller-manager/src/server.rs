@@ -41,6 +41,7 @@ pub async fn serve(options: Options, stop: CancellationToken) -> anyhow::Result<
         readyz: Checks::new(),
         registry,
         configz: serde_json::json!({"cloudControllerManager": {"cloudProvider": provider.name()}}),
+        zpages: None,
     };
     port.listen(&options.serving, &options.auth, &stop).await?;
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use client::Client;
-use client::leader_election::{self, Outcome, default_identity};
+use client::leader_election::{self, Outcome, Watchdog, default_identity};
 use client::metrics::ClientMetrics;
 use client::workqueue::MetricsProvider;
 use component::health::Checks;
@@ -38,21 +38,28 @@ pub async fn run(options: Options, stop: CancellationToken) -> anyhow::Result<()
     let queues = MetricsProvider::register(metrics.inner())?;
     let meter = Meter::new(&metrics);
 
+    let election = &options.leader_election;
+    let healthz = Checks::default();
+    let watchdog = Watchdog::default();
+    if election.leader_elect {
+        let watchdog = watchdog.clone();
+        healthz.add("leaderElection", move || watchdog.check());
+    }
     let port = SecurePort {
         name: NAME,
         default_port: DEFAULT_PORT,
-        healthz: Checks::new(),
+        healthz: healthz.clone(),
         livez: Checks::new(),
         readyz: Checks::new(),
         registry: metrics.clone(),
         configz: options.configz(),
+        zpages: Some(options.zpages(NAME)),
     };
     port.listen(&options.serving, &options.auth, &stop).await?;
 
-    let election = &options.leader_election;
     if !election.leader_elect {
         let context = Context::new(Arc::clone(&options), client, queues, meter, stop.clone());
-        run_controllers(&context).await?;
+        run_controllers(&context, &healthz).await?;
         return Ok(());
     }
     let status = IntGaugeVec::new(
@@ -74,6 +81,7 @@ pub async fn run(options: Options, stop: CancellationToken) -> anyhow::Result<()
             .enabled("ControllerManagerReleaseLeaderElectionLockOnExit"),
         recorder: Some(client::events::Recorder::start(&client, NAME, "", &stop)),
         status: Some(status.with_label_values(&[NAME])),
+        watchdog,
         ..leader_election::Config::new(
             &election.leader_elect_resource_namespace,
             election
@@ -95,7 +103,8 @@ pub async fn run(options: Options, stop: CancellationToken) -> anyhow::Result<()
             leading,
         );
         let failure = &mut failure;
-        async move { *failure = run_controllers(&context).await.err() }
+        let healthz = &healthz;
+        async move { *failure = run_controllers(&context, healthz).await.err() }
     })
     .await;
     if let Some(error) = failure {
@@ -109,7 +118,7 @@ pub async fn run(options: Options, stop: CancellationToken) -> anyhow::Result<()
 
 /// Sets the chosen controllers up, starts the caches they asked for, and runs them until the
 /// context's token is cancelled.
-async fn run_controllers(context: &Context) -> anyhow::Result<()> {
+async fn run_controllers(context: &Context, healthz: &Checks) -> anyhow::Result<()> {
     let mut runs = Vec::new();
     let gates = &context.options.generic.feature_gates;
     for controller in CONTROLLERS {
@@ -133,7 +142,10 @@ async fn run_controllers(context: &Context) -> anyhow::Result<()> {
             continue;
         };
         match start(context).with_context(|| format!("error starting {}", controller.name))? {
-            Some(run) => runs.push((controller.name, run)),
+            Some(run) => {
+                healthz.add(controller.name, || Ok(()));
+                runs.push((controller.name, run));
+            }
             None => tracing::info!(
                 controller = controller.name,
                 "Skipping controller, its options leave it nothing to do"

@@ -45,8 +45,12 @@ pub async fn serve(options: Options, stop: CancellationToken) -> anyhow::Result<
     if groups {
         metrics.groups.register(&registry);
     }
+    let informers = Informers::new(&client);
+    let pods = informers.select::<Pod>(&Selection::fields(LIVE_PODS));
+    let nodes = informers.get::<Node>();
     let scheduler = Scheduler::new(
         profiles(&config, &options)?,
+        pods,
         groups,
         backoff(&config),
         Binder::new(&client, recorder),
@@ -60,10 +64,7 @@ pub async fn serve(options: Options, stop: CancellationToken) -> anyhow::Result<
     let pending = Arc::clone(&scheduler);
     registry.before_gathering(move || pending.report());
 
-    let informers = Informers::new(&client);
-    let pods = informers.select::<Pod>(&Selection::fields(LIVE_PODS));
-    let nodes = informers.get::<Node>();
-    scheduler.follow(&pods, &nodes);
+    scheduler.follow(&nodes);
     scheduler.follow_objects(&informers);
     scheduler.follow_storage(&informers);
     if gates.enabled("DynamicResourceAllocation") {
@@ -89,6 +90,7 @@ pub async fn serve(options: Options, stop: CancellationToken) -> anyhow::Result<
         readyz,
         registry,
         configz: serde_json::json!({"componentconfig": {"leaderElection": config.leader_election.leader_elect}}),
+        zpages: None,
     };
     port.listen(&options.serving, &options.auth, &stop).await?;
     informers.start(&stop);

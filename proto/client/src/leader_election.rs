@@ -28,6 +28,7 @@ use std::time::Duration;
 
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta};
+use parking_lot::Mutex;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -59,6 +60,8 @@ pub struct Config {
     pub recorder: Option<Recorder>,
     /// Told whether we lead: upstream's `leader_election_master_status`.
     pub status: Option<prometheus::IntGauge>,
+    /// Told of each renewal.
+    pub watchdog: Watchdog,
 }
 
 impl Config {
@@ -78,6 +81,7 @@ impl Config {
             release_on_stop: true,
             recorder: None,
             status: None,
+            watchdog: Watchdog::default(),
         }
     }
 
@@ -124,6 +128,44 @@ pub fn hostname() -> String {
         "localhost".to_owned()
     } else {
         name.to_owned()
+    }
+}
+
+/// Whether a leader still renews: upstream's health check `leaderElection`. Who does not lead is
+/// well. Cheap to clone.
+#[derive(Clone, Default)]
+pub struct Watchdog(Arc<Mutex<Option<Overdue>>>);
+
+struct Overdue {
+    at: Instant,
+    lease: String,
+}
+
+impl Watchdog {
+    /// How long after the lease's end a leader, which should have ended by then, may still be
+    /// found here.
+    const TOLERANCE: Duration = Duration::from_secs(20);
+
+    /// What is wrong, in upstream's words.
+    pub fn check(&self) -> std::result::Result<(), String> {
+        match &*self.0.lock() {
+            Some(overdue) if Instant::now() > overdue.at => Err(format!(
+                "failed election to renew leadership on lease {}",
+                overdue.lease
+            )),
+            _ => Ok(()),
+        }
+    }
+
+    fn renewed(&self, config: &Config) {
+        *self.0.lock() = Some(Overdue {
+            at: Instant::now() + config.lease_duration + Self::TOLERANCE,
+            lease: config.name.clone(),
+        });
+    }
+
+    fn ended(&self) {
+        *self.0.lock() = None;
     }
 }
 
@@ -260,6 +302,7 @@ impl Elector {
             Ok(leading) => {
                 if leading {
                     self.fence.open_until(started, self.config.renew_deadline);
+                    self.config.watchdog.renewed(&self.config);
                 }
                 leading
             }
@@ -413,6 +456,9 @@ impl Elector {
         if let Some(status) = &self.config.status {
             status.set(leading.into());
         }
+        if !leading {
+            self.config.watchdog.ended();
+        }
         if let (Some(recorder), Some(observed)) = (&self.config.recorder, &self.observed) {
             let what = if leading {
                 "became leader"
@@ -429,6 +475,20 @@ impl Elector {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_leader_that_does_not_renew_is_not_well() {
+        let config = Config::new("kube-system", "x", "me");
+        let watchdog = config.watchdog.clone();
+        assert_eq!(watchdog.check(), Ok(()));
+        watchdog.renewed(&config);
+        tokio::time::advance(Duration::from_secs(35)).await;
+        assert_eq!(watchdog.check(), Ok(()));
+        tokio::time::advance(Duration::from_secs(1)).await;
+        assert!(watchdog.check().is_err());
+        watchdog.ended();
+        assert_eq!(watchdog.check(), Ok(()));
+    }
 
     fn elector(identity: &str) -> Elector {
         let client = Client::new(crate::Config::new("http://127.0.0.1:1")).unwrap();

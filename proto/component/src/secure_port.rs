@@ -22,6 +22,7 @@ use crate::serving::{
     Body, Bound, Limits, Peer, ServingCertificate, TlsFiles, TlsOptions, full, handler,
 };
 use crate::version;
+use crate::zpages::ZPages;
 
 /// What the port shows.
 #[derive(Clone)]
@@ -36,6 +37,8 @@ pub struct SecurePort {
     pub registry: Registry,
     /// `/configz`: the configuration in force, under its component's name.
     pub configz: serde_json::Value,
+    /// `/statusz` and `/flagz`, if the daemon has them.
+    pub zpages: Option<ZPages>,
 }
 
 impl SecurePort {
@@ -202,6 +205,15 @@ impl Shared {
                     _ => port.registry.render(),
                 };
                 with_type(full(body), content_type)
+            }
+            "statusz" | "flagz" if let Some(pages) = &port.zpages => {
+                let accept = request.headers().get(http::header::ACCEPT);
+                let accept = accept.and_then(|v| v.to_str().ok()).unwrap_or_default();
+                let page = match first {
+                    "statusz" => pages.statusz(accept, jiff::Timestamp::now()),
+                    _ => pages.flagz(accept),
+                };
+                page.map(full)
             }
             "configz" => json(&port.configz),
             "version" => json(&version::INFO),

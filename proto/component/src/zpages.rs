@@ -20,7 +20,10 @@ pub struct ZPages {
     /// Upstream's name for the daemon's pages: `apiserver`, `kube-scheduler`.
     pub name: &'static str,
     pub started: Timestamp,
-    pub flags: Flags,
+    /// `None`: `/flagz` is turned off (`ComponentFlagz`).
+    pub flags: Option<Flags>,
+    /// Whether `/statusz` is turned on (`ComponentStatusz`).
+    pub status: bool,
     /// What else is served, for `/statusz`.
     pub paths: Vec<String>,
 }
@@ -33,6 +36,9 @@ pub struct Flags(Vec<(String, String)>);
 impl ZPages {
     /// Answers `/statusz`; `accept` is the request's header.
     pub fn statusz(&self, accept: &str, now: Timestamp) -> Response<String> {
+        if !self.status {
+            return not_found();
+        }
         let up = now.duration_since(self.started).as_secs().max(0);
         let info = &version::INFO;
         let binary = info.git_version.trim_start_matches('v');
@@ -60,16 +66,19 @@ impl ZPages {
 
     /// Answers `/flagz`.
     pub fn flagz(&self, accept: &str) -> Response<String> {
+        let Some(Flags(flags)) = &self.flags else {
+            return not_found();
+        };
         match form(accept, "Flagz") {
             Form::Text => {
                 let mut page = format!("\n{} flagz\n{WARNING}\n", self.name);
-                for (name, value) in &self.flags.0 {
+                for (name, value) in flags {
                     page += &format!("{name}={value}\n");
                 }
                 text(page)
             }
             Form::Object => {
-                let flags = self.flags.0.iter().cloned();
+                let flags = flags.iter().cloned();
                 let flags: Map<String, Value> = flags.map(|(k, v)| (k, v.into())).collect();
                 object(json!({
                     "kind": "Flagz", "apiVersion": format!("{GROUP}/{VERSION}"),
@@ -117,6 +126,11 @@ fn text(body: String) -> Response<String> {
 fn object(body: Value) -> Response<String> {
     let body = format!("{body:#}");
     answer(StatusCode::OK, "application/json", body)
+}
+
+fn not_found() -> Response<String> {
+    let body = "404 page not found\n".to_owned();
+    answer(StatusCode::NOT_FOUND, "text/plain; charset=utf-8", body)
 }
 
 fn not_acceptable() -> Response<String> {
@@ -188,7 +202,8 @@ mod tests {
         ZPages {
             name: "apiserver",
             started: "2024-01-01T00:00:00Z".parse().unwrap(),
-            flags: options.all,
+            flags: Some(options.all),
+            status: true,
             paths: vec!["/flagz".to_owned(), "/statusz".to_owned()],
         }
     }
@@ -205,6 +220,17 @@ mod tests {
         let object: Value = serde_json::from_str(page.body()).unwrap();
         assert_eq!(object["flags"], json!({"some-number": "9"}));
         assert_eq!(pages().flagz("application/json").status(), 406);
+    }
+
+    #[test]
+    fn pages_that_are_turned_off_are_not_there() {
+        let pages = ZPages {
+            flags: None,
+            status: false,
+            ..pages()
+        };
+        assert_eq!(pages.flagz("").status(), 404);
+        assert_eq!(pages.statusz("", Timestamp::UNIX_EPOCH).status(), 404);
     }
 
     #[test]
