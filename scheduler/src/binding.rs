@@ -3,13 +3,16 @@
 
 use std::sync::Arc;
 
-use client::{Object as _, ObjectKey};
+use client::Object as _;
+use k8s_openapi::api::resource::v1::ResourceClaim;
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use crate::bind::Patch;
 use crate::cache::storage::{Awaited, SELECTED_NODE};
 use crate::extender::ExtenderError;
 use crate::framework::ClusterEvent;
+use crate::model::PodInfo;
 use crate::plugins::dynamic_resources::NAME as DEVICES;
 use crate::queue::Taken;
 use crate::reserve::{Promised, Reserved};
@@ -26,24 +29,30 @@ impl Scheduler {
         began: Instant,
     ) {
         state.queue.done(&taken.pod.key);
+        let promised = (!promised.is_empty()).then(|| Kept {
+            called_off: state.in_pre_bind.begin(&taken.pod.uid),
+            promised,
+            claims: Vec::new(),
+        });
         let this = Arc::clone(self);
         self.courier
             .carry(async move { this.bind(taken, &node, promised, began).await });
     }
 
     /// The binding cycle.
-    async fn bind(self: Arc<Self>, taken: Taken, node: &str, promised: Promised, began: Instant) {
+    async fn bind(
+        self: Arc<Self>,
+        taken: Taken,
+        node: &str,
+        mut promised: Option<Kept>,
+        began: Instant,
+    ) {
         let pod = &taken.pod;
         let profile = &*pod.scheduler_name;
-        let mut claims = Vec::new();
         let outcome = async {
             // What most pods do not need is no part of what they wait with.
-            if let Some(reserved) = &promised.volumes {
-                Box::pin(self.bind_volumes(reserved, node)).await?;
-            }
-            if let Some(devices) = &promised.devices {
-                let written = self.bind_devices(pod, devices, node, &mut claims);
-                Box::pin(written).await.map_err(BindError::Devices)?;
+            if let Some(kept) = &mut promised {
+                Box::pin(self.pre_bind(pod, kept, node)).await?;
             }
             let binder = self
                 .extenders
@@ -61,37 +70,76 @@ impl Scheduler {
         running.inc();
         let outcome = outcome.await;
         running.dec();
-        if !promised.is_empty() {
-            promised.forget(&mut self.state.lock().cache);
+        if let Some(kept) = promised {
+            kept.promised.forget(&mut self.state.lock().cache);
+            if outcome.is_err() {
+                Box::pin(self.binder.unreserve(pod, &kept.claims)).await;
+            }
         }
-        if promised.devices.is_some() && outcome.is_err() {
-            Box::pin(self.binder.unreserve(pod, &claims)).await;
-        }
+        let seconds = began.elapsed().as_secs_f64();
         match outcome {
             Ok(()) => {
                 tracing::debug!("pod {} goes to node {node}", pod.key);
-                self.metrics
-                    .attempted(profile, "scheduled", began.elapsed().as_secs_f64());
+                self.metrics.attempted(profile, "scheduled", seconds);
                 self.metrics.scheduled(&taken);
                 self.binder.scheduled(pod, node);
             }
             Err(error) => {
-                self.metrics
-                    .attempted(profile, "error", began.elapsed().as_secs_f64());
-                // A pod that is gone needs no second try.
-                let retry = !matches!(&error, BindError::Api(e) if e.is_not_found());
-                self.unassume(&pod.key, retry.then_some(&taken));
-                if retry {
-                    tracing::warn!("cannot bind pod {} to node {node}: {error}", pod.key);
-                    let message = error.to_string();
-                    let patch = Patch {
-                        reason: "SchedulerError",
-                        message: &message,
-                        nominated: (!pod.nominated.is_empty()).then_some(""),
-                    };
-                    Box::pin(self.binder.failed(pod, &patch)).await;
-                }
+                self.metrics.attempted(profile, "error", seconds);
+                Box::pin(self.not_bound(taken, node, &error)).await;
             }
+        }
+    }
+
+    /// Gives the node back, and the pod to the queue unless it is gone.
+    async fn not_bound(&self, taken: Taken, node: &str, error: &BindError) {
+        let is_gone = matches!(error, BindError::Api(e) if e.is_not_found());
+        // There is nobody to be told that a pod is gone.
+        let Some(pod) = self.unassume(taken).filter(|_| !is_gone) else {
+            return;
+        };
+        tracing::warn!("cannot bind pod {} to node {node}: {error}", pod.key);
+        let message = error.to_string();
+        let patch = Patch {
+            reason: "SchedulerError",
+            message: &message,
+            nominated: (!pod.nominated.is_empty()).then_some(""),
+        };
+        self.binder.failed(&pod, &patch).await;
+    }
+
+    /// PreBind: has come true what has been promised, unless that is called off.
+    async fn pre_bind(&self, pod: &PodInfo, kept: &mut Kept, node: &str) -> Result<(), BindError> {
+        let Kept {
+            promised,
+            called_off,
+            claims,
+        } = kept;
+        let volumes = async {
+            match &promised.volumes {
+                Some(reserved) => self.bind_volumes(reserved, node).await,
+                None => Ok(()),
+            }
+        };
+        let devices = async {
+            match &promised.devices {
+                Some(devices) => {
+                    let bound = self.bind_devices(pod, devices, node, claims).await;
+                    bound.map_err(BindError::Devices)
+                }
+                None => Ok(()),
+            }
+        };
+        let both = async { tokio::try_join!(volumes, devices) };
+        let outcome = called_off.run_until_cancelled(both).await;
+        let in_time = self.state.lock().in_pre_bind.end(&pod.uid);
+        match outcome {
+            Some(Ok(_)) if in_time => Ok(()),
+            Some(Err(error)) => Err(error),
+            _ => Err(BindError::CalledOff(match promised.volumes {
+                Some(_) => "VolumeBinding",
+                None => DEVICES,
+            })),
         }
     }
 
@@ -138,21 +186,38 @@ impl Scheduler {
             .map_err(|why| BindError::Volumes(format!("binding volumes: {why}")))
     }
 
-    /// Gives the node back, and the pod to the queue.
-    fn unassume(&self, key: &ObjectKey, retry: Option<&Taken>) {
-        let mut state = self.state.lock();
-        if !state.cache.forget(key) {
-            // It is bound after all: the answer was lost, not the binding.
-            return;
+    /// Gives the node back, and the pod to the queue as it is by now; `None` when it is gone, or
+    /// bound after all: the answer was lost, not the binding.
+    fn unassume(&self, taken: Taken) -> Option<Arc<PodInfo>> {
+        let mut guard = self.state.lock();
+        let state = &mut *guard;
+        if !state.cache.forget(&taken.pod) {
+            return None;
         }
-        let Some(taken) = retry else {
-            return;
+        self.happened(state, &ClusterEvent::PodGone(&taken.pod));
+        let known = self.pods.store().get_key(&taken.pod.key)?;
+        if known.uid() != &*taken.pod.uid || !known.spec.node_name.is_empty() {
+            return None;
+        }
+        let pod = state.templates.version(&known, Some(&taken.pod));
+        let taken = Taken {
+            pod: Arc::clone(&pod),
+            ..taken
         };
-        self.happened(&mut state, &ClusterEvent::PodGone(&taken.pod));
-        state.queue.failed(taken, Instant::now());
-        drop(state);
+        state.queue.failed(&taken, Instant::now());
+        drop(guard);
         self.wake.notify_one();
+        Some(pod)
     }
+}
+
+/// What PreBind has come true.
+struct Kept {
+    promised: Promised,
+    /// Others need the room, or the pod is gone.
+    called_off: CancellationToken,
+    /// Claims as they are now, to be taken back where the pod is not bound.
+    claims: Vec<Arc<ResourceClaim>>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -165,4 +230,7 @@ enum BindError {
     Volumes(String),
     #[error("running PreBind plugin \"{DEVICES}\": {0}")]
     Devices(crate::claims::ClaimError),
+    /// The text is for pods that are preempted: nobody is told of one that is gone.
+    #[error("running PreBind plugin \"{0}\": preempted by DefaultPreemption")]
+    CalledOff(&'static str),
 }

@@ -117,7 +117,7 @@ impl Scheduler {
         let mut guard = self.state.lock();
         let state = &mut *guard;
         // It may have been deleted, or bound by somebody else.
-        if state.queue.get(&taken.pod.key).is_none() {
+        if !state.queue.has(&taken.pod) {
             return;
         }
         match (decision, self.profile(&taken.pod)) {
@@ -132,7 +132,7 @@ impl Scheduler {
         let pod = Arc::clone(&taken.pod);
         tracing::warn!("pod {} is not scheduled: {error}", pod.key);
         let mut state = self.state.lock();
-        if state.queue.get(&pod.key).is_none() {
+        if !state.queue.has(&pod) {
             return;
         }
         state.queue.failed(taken, Instant::now());

@@ -24,7 +24,7 @@ use crate::scheduler::{Scheduler, State};
 
 impl Scheduler {
     /// Hears of every pod that has not ended and of every node.
-    pub fn follow(self: &Arc<Self>, pods: &Informer<Pod>, nodes: &Informer<Node>) {
+    pub fn follow(self: &Arc<Self>, nodes: &Informer<Node>) {
         let this = Arc::clone(self);
         nodes.add_handler(move |event: &Event<Node>| {
             this.node_changed(event);
@@ -32,7 +32,7 @@ impl Scheduler {
             this.wake.notify_one();
         });
         let this = Arc::clone(self);
-        pods.add_handler(move |event: &Event<Pod>| {
+        self.pods.add_handler(move |event: &Event<Pod>| {
             match event {
                 Event::Added(pod) => this.pod_changed(pod),
                 Event::Updated { old, new } if old.uid() == new.uid() => this.pod_changed(new),
@@ -363,7 +363,7 @@ impl Scheduler {
         let before = state.queue.get(&key).or_else(|| state.cache.pod(&key));
         let info = state.templates.version(pod, before.map(|before| &**before));
         if info.terminal {
-            return self.gone(state, &key, info.group.as_ref());
+            return self.gone(state, &key, &info.uid, info.group.as_ref());
         }
         if info.is_assigned() {
             let group = info.group.clone();
@@ -374,6 +374,7 @@ impl Scheduler {
             // It may still be bound, but what it uses is free as soon as it is deleted.
             if info.deleting {
                 let assumed = Arc::clone(assumed);
+                state.in_pre_bind.call_off(&assumed.uid);
                 state.cache.remove_pod(&info.key);
                 state.cache.groups.wait(&assumed);
                 self.happened(state, &ClusterEvent::PodGone(&assumed));
@@ -449,11 +450,13 @@ impl Scheduler {
     }
 
     fn pod_gone(&self, pod: &Pod) {
-        self.gone(&mut self.state.lock(), &pod.key(), pod.group().as_ref());
+        let mut state = self.state.lock();
+        self.gone(&mut state, &pod.key(), pod.uid(), pod.group().as_ref());
     }
 
     /// `group` is what the pod was a member of.
-    fn gone(&self, state: &mut State, key: &ObjectKey, group: Option<&ObjectKey>) {
+    fn gone(&self, state: &mut State, key: &ObjectKey, uid: &str, group: Option<&ObjectKey>) {
+        state.in_pre_bind.call_off(uid);
         self.forget_waiting(state, key);
         if let Some(placed) = state.cache.pod(key).cloned() {
             state.cache.remove_pod(key);

@@ -267,7 +267,7 @@ fn promise(
             }
         }
         state.cache.assume(Arc::clone(&taken.pod), node);
-        placed.push(&taken.pod.key);
+        placed.push(&taken.pod);
     }
     Ok(promises)
 }

@@ -201,8 +201,7 @@ fn still_there(
     let mut left = Vec::with_capacity(members.len());
     for taken in members {
         let outcome = outcomes.next();
-        let queued = state.queue.get(&taken.pod.key);
-        if queued.is_some_and(|queued| queued.uid == taken.pod.uid) {
+        if state.queue.has(&taken.pod) {
             left.push(taken);
             decision.trial.outcomes.extend(outcome);
         }

@@ -20,6 +20,7 @@ mod metrics;
 mod model;
 mod options;
 mod plugins;
+mod prebind;
 mod profile;
 mod queue;
 mod reserve;

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use client::informer::Informer;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, mpsc};
 use tokio::time::Instant;
@@ -19,7 +20,8 @@ use crate::extender::Extender;
 use crate::framework::ClusterEvent;
 use crate::group_cycle::write_conditions;
 use crate::metrics::Metrics;
-use crate::model::{PodInfo, Templates};
+use crate::model::{Pod, PodInfo, Templates};
+use crate::prebind::InPreBind;
 use crate::profile::Profile;
 use crate::queue::{Backoff, Queue, Taken};
 use crate::reserve::Promised;
@@ -32,6 +34,8 @@ const TURN: Duration = Duration::from_micros(500);
 
 pub struct Scheduler {
     pub(crate) profiles: HashMap<String, Profile>,
+    /// What is known of pods that have not ended.
+    pub(crate) pods: Informer<Pod>,
     pub(crate) state: Mutex<State>,
     /// The queue may have something to take.
     pub(crate) wake: Notify,
@@ -53,6 +57,7 @@ pub(crate) struct State {
     pub templates: Templates,
     /// Where the search for nodes begins next.
     pub start: usize,
+    pub in_pre_bind: InPreBind,
 }
 
 impl Scheduler {
@@ -60,6 +65,7 @@ impl Scheduler {
     /// a runtime.
     pub fn new(
         profiles: Vec<Profile>,
+        pods: Informer<Pod>,
         groups: bool,
         backoff: Backoff,
         binder: Binder,
@@ -73,12 +79,14 @@ impl Scheduler {
         let (group_conditions, decided) = mpsc::unbounded_channel();
         let scheduler = Arc::new(Self {
             profiles: by_name,
+            pods,
             state: Mutex::new(State {
                 cache: Cache::default(),
                 queue: Queue::new(backoff),
                 evaluations: Evaluations::default(),
                 templates: Templates::new(groups),
                 start: 0,
+                in_pre_bind: InPreBind::default(),
             }),
             wake: Notify::new(),
             awaited_changed: Notify::new(),

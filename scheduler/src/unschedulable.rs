@@ -137,6 +137,9 @@ impl Scheduler {
             .pod(&last.key)
             .is_none_or(|pod| pod.deleting || pod.uid != last.uid);
         for pod in waiting {
+            if !state.queue.has(pod) {
+                continue;
+            }
             let now = Instant::now();
             state.queue.preempted(&pod.key, !evicted, gone, now);
         }

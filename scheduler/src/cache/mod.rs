@@ -267,10 +267,12 @@ impl Cache {
         (self.index.len(), self.pods.len(), assumed)
     }
 
-    /// Takes back an assumption; false when the API server has confirmed it meanwhile.
-    pub fn forget(&mut self, key: &ObjectKey) -> bool {
-        let assumed = self.is_assumed(key);
-        if assumed && let Some(placed) = self.take_pod(key) {
+    /// Takes back an assumption; false when the API server has confirmed it meanwhile, or the
+    /// pod is gone. Another one of its name keeps its own.
+    pub fn forget(&mut self, pod: &PodInfo) -> bool {
+        let placed = self.pods.get(&pod.key);
+        let assumed = placed.is_some_and(|placed| placed.assumed && placed.pod.uid == pod.uid);
+        if assumed && let Some(placed) = self.take_pod(&pod.key) {
             self.groups.wait(&placed.pod);
         }
         assumed

@@ -33,12 +33,19 @@ fn an_assumed_pod_counts_until_it_is_forgotten_or_confirmed() {
     let waiting = pod("p", "");
     cache.assume(Arc::clone(&waiting), "a");
     assert_eq!(cpu(&cache, "a"), 500);
-    assert!(cache.forget(&waiting.key));
+    assert!(cache.forget(&waiting));
     assert_eq!(cpu(&cache, "a"), 0);
 
+    // Nor does what comes of another pod of its name say anything of it.
+    let before: Pod = serde_json::from_value(json!({
+        "metadata": {"name": "p", "namespace": "default", "uid": "before"},
+    }))
+    .unwrap();
     cache.assume(Arc::clone(&waiting), "a");
+    assert!(!cache.forget(&PodInfo::new(&before)));
+    assert_eq!(cpu(&cache, "a"), 500);
     cache.put_pod(pod("p", "a"));
-    assert!(!cache.forget(&waiting.key));
+    assert!(!cache.forget(&waiting));
     assert_eq!(cpu(&cache, "a"), 500);
     assert_eq!(cache.node_named("a").unwrap().pod_count(), 1);
 }

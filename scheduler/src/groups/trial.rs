@@ -4,8 +4,6 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use client::ObjectKey;
-
 use crate::cache::Cache;
 use crate::cycle::{Bounds, Decision, Nomination, PostFilter, Unschedulable};
 use crate::evaluation::Evaluations;
@@ -64,10 +62,10 @@ pub struct Bench<'a> {
 
 /// A pod that counts as placed for the sake of a trial.
 struct Assumed {
-    key: ObjectKey,
+    pod: Arc<PodInfo>,
     promised: Option<Promised>,
     /// What it was nominated for.
-    nominated: Option<(Arc<PodInfo>, Box<str>)>,
+    nominated: Option<Box<str>>,
 }
 
 /// A trial that goes on.
@@ -142,9 +140,9 @@ impl Running {
         let nominated = cache.nomination(&pod.key).map(Into::into);
         cache.assume(Arc::clone(pod), node);
         self.assumed.push(Assumed {
-            key: pod.key.clone(),
+            pod: Arc::clone(pod),
             promised,
-            nominated: nominated.map(|node| (Arc::clone(pod), node)),
+            nominated,
         });
         let waits = permit(profile, pod, cache)?;
         self.permitted |= waits.is_none();
@@ -158,10 +156,10 @@ impl Running {
                 promised.forget(cache);
             }
             // While extenders were asked it may have been deleted, or bound by somebody else.
-            if cache.forget(&assumed.key)
-                && let Some((pod, node)) = &assumed.nominated
+            if cache.forget(&assumed.pod)
+                && let Some(node) = &assumed.nominated
             {
-                cache.nominate(pod, node);
+                cache.nominate(&assumed.pod, node);
             }
         }
         Trial {

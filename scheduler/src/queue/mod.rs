@@ -198,6 +198,12 @@ impl Queue {
         self.pods.get(key).map(|queued| &queued.pod)
     }
 
+    /// Whether this very pod is in the queue, and not another of its name.
+    pub fn has(&self, pod: &PodInfo) -> bool {
+        self.get(&pod.key)
+            .is_some_and(|queued| queued.uid == pod.uid)
+    }
+
     pub fn remove(&mut self, key: &ObjectKey) -> Option<Arc<PodInfo>> {
         self.leave(key);
         self.pods.remove(key).map(|queued| queued.pod)
@@ -440,7 +446,8 @@ impl Queue {
         let Some(queued) = self.pods.get_mut(key) else {
             return;
         };
-        if !matches!(queued.place, Place::Gated | Place::InFlight) {
+        let is_other = queued.pod.uid != taken.pod.uid;
+        if is_other || !matches!(queued.place, Place::Gated | Place::InFlight) {
             return;
         }
         queued.attempts = taken.attempts;

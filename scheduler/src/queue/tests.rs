@@ -118,6 +118,22 @@ fn an_error_pauses() {
 }
 
 #[test]
+fn what_comes_of_a_pod_says_nothing_of_another_of_its_name() {
+    let (mut queue, now) = new();
+    let before = pod("a", json!({}));
+    put(&mut queue, &before, now);
+    let taken = queue.take(now).unwrap();
+    queue.done(&before.key);
+    let again = json!({"metadata": {"name": "a", "namespace": "default", "uid": "again"},
+        "spec": {"schedulingGates": [{"name": "g"}]}});
+    let again = PodInfo::new(&serde_json::from_value::<Pod>(again).unwrap());
+    put(&mut queue, &again, now);
+    queue.failed(&taken, now);
+    assert!(queue.has(&again) && !queue.has(&before));
+    assert_eq!((queue.counts().gated, queue.counts().backoff), (1, 0));
+}
+
+#[test]
 fn who_preempts_waits_until_all_victims_have_been_told() {
     let (mut queue, now) = new();
     let waiting = pod("a", json!({}));
