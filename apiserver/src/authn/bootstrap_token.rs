@@ -79,7 +79,7 @@ fn check(
     let expiration = data("expiration");
     if !expiration.is_empty() {
         // A time that cannot be read counts as passed.
-        match meta::time::parse_rfc3339(expiration) {
+        match meta::time::parse_rfc3339(&expiration) {
             Some(expires) if now < expires => {}
             _ => return Err("has expired"),
         }
