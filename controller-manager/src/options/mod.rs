@@ -517,7 +517,7 @@ impl Options {
         let generic = &self.generic;
         for name in &generic.controllers.0 {
             let plain = name.strip_prefix('-').unwrap_or(name);
-            if plain != "*" && registry::find(plain).is_none() {
+            if name != "*" && registry::find(plain).is_none() {
                 return Err(OptionsError::UnknownController(plain.to_owned()));
             }
         }

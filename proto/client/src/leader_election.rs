@@ -23,6 +23,7 @@
 //! ```
 
 use std::future::Future;
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -38,8 +39,14 @@ use crate::error::{Result, optional};
 use crate::events::{EventType, Recorder, reference};
 use crate::fence::Fence;
 
-/// Candidates wait up to this much longer than the retry period, so that they do not all try at once.
+/// How much longer than the retry period upstream's candidates may wait: what the times have to
+/// allow for.
 const JITTER: f64 = 1.2;
+
+/// Candidates look at the lease after some such part of the retry period, not all at once. They
+/// see a renewal no later than that, and are there when the lease expires: it is taken over no
+/// later than its duration and one retry period after its last renewal.
+const LOOK: Range<f64> = 0.6..0.9;
 
 /// Which lease, and how.
 #[derive(Clone)]
@@ -273,9 +280,19 @@ impl Elector {
                 tracing::info!(lock = %self.describe(), "Successfully acquired lease");
                 return;
             }
-            let jitter = 1.0 + rand::random::<f64>() * JITTER;
-            tokio::time::sleep(self.config.retry_period.mul_f64(jitter)).await;
+            tokio::time::sleep(self.until_next_look()).await;
         }
+    }
+
+    /// No longer than until the lease that another holds expires.
+    fn until_next_look(&self) -> Duration {
+        let look = self.config.retry_period.mul_f64(rand::random_range(LOOK));
+        let left = self.observed.as_ref().map(|observed| {
+            let duration = self.duration(observed);
+            duration.saturating_sub(observed.at.elapsed())
+        });
+        left.filter(|left| !left.is_zero())
+            .map_or(look, |left| look.min(left))
     }
 
     /// Renews until that fails for the length of the deadline.
@@ -393,17 +410,20 @@ impl Elector {
     }
 
     fn expired(&self, observed: &Observed) -> bool {
-        // The holder's own duration, as upstream's candidates read it.
+        observed.at.elapsed() >= self.duration(observed)
+    }
+
+    /// The holder's own duration, as upstream's candidates read it.
+    fn duration(&self, observed: &Observed) -> Duration {
         let seconds = observed
             .lease
             .spec
             .as_ref()
             .and_then(|s| s.lease_duration_seconds);
-        let duration = match seconds.and_then(|s| u64::try_from(s).ok()) {
+        match seconds.and_then(|s| u64::try_from(s).ok()) {
             Some(seconds) => Duration::from_secs(seconds),
             None => self.config.lease_duration,
-        };
-        observed.at.elapsed() >= duration
+        }
     }
 
     /// Our record, following `old`.
@@ -508,6 +528,18 @@ mod tests {
             }),
             ..Lease::default()
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_candidate_is_there_when_the_lease_expires() {
+        let mut e = elector("me");
+        let retry = e.config.retry_period;
+        assert!(e.until_next_look() < retry);
+        e.observe(lease("other", 3));
+        tokio::time::advance(Duration::from_millis(14_500)).await;
+        assert_eq!(e.until_next_look(), Duration::from_millis(500));
+        tokio::time::advance(Duration::from_secs(1)).await;
+        assert!(e.until_next_look() > retry / 2);
     }
 
     #[tokio::test(start_paused = true)]

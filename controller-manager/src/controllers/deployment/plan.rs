@@ -318,7 +318,7 @@ impl Work {
             let size = rolling::new_set_size(self, 0);
             set.rs.spec.get_or_insert_default().replicas = Some(size);
             revisions::annotate_new(&self.deployment, &mut set.rs, next);
-            let (desired, max) = (self.replicas(), self.replicas() + scale::max_surge(self));
+            let (desired, max) = (self.replicas(), scale::most(self));
             revisions::set_sizes(&mut set.rs, desired, max);
             let name = set.rs.metadata.name.clone().unwrap_or_default();
             if size > 0 {
@@ -346,7 +346,7 @@ impl Work {
     /// its size changes. Without `force` the notes alone are no reason to write.
     pub fn scale_set(&mut self, which: Which, to: i32, force: bool) -> bool {
         let desired = self.replicas();
-        let max = desired + scale::max_surge(self);
+        let max = scale::most(self);
         let Some(set) = self.set_mut(which) else {
             return false;
         };

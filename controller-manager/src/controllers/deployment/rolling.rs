@@ -1,7 +1,7 @@
 //! Rolling out: a new ReplicaSet grows while old ones shrink, or (`Recreate`) after they are gone.
 
 use super::plan::{Set, Which, Work, is_recreate};
-use super::scale::{max_surge, max_unavailable};
+use super::scale::{max_unavailable, most};
 use super::status;
 
 /// The size that the new ReplicaSet may have now.
@@ -10,7 +10,7 @@ pub fn new_set_size(work: &Work, current: i32) -> i32 {
         return work.replicas();
     }
     // Zero surge and zero unavailability count as one unavailable, not as surge.
-    let room = work.replicas() + max_surge(work) - work.total();
+    let room = most(work).saturating_sub(work.total());
     if room <= 0 {
         return current;
     }

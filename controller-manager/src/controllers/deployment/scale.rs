@@ -28,9 +28,9 @@ fn fenceposts(work: &Work) -> (i32, i32) {
     }
 }
 
-/// How many pods there may be beyond the Deployment's size.
-pub fn max_surge(work: &Work) -> i32 {
-    fenceposts(work).0
+/// How many pods there may be in all, while the Deployment rolls.
+pub fn most(work: &Work) -> i32 {
+    work.replicas().saturating_add(fenceposts(work).0)
 }
 
 /// How many pods may be missing.
@@ -113,11 +113,7 @@ fn is_saturated(new: &Set, replicas: i32) -> bool {
 
 fn proportionally(work: &mut Work) {
     let replicas = work.replicas();
-    let allowed = if replicas > 0 {
-        replicas + max_surge(work)
-    } else {
-        0
-    };
+    let allowed = if replicas > 0 { most(work) } else { 0 };
     let mut sets: Vec<(Which, Set)> = active(work)
         .into_iter()
         .filter_map(|which| Some((which, get(work, which)?.clone())))
