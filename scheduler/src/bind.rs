@@ -191,10 +191,7 @@ impl Binder {
     /// Deletes a pod to make room for others, and says so in its status before.
     pub async fn evict(&self, victim: &PodInfo, preemptor: &Preemptor) -> client::Result<()> {
         let Preemptor {
-            kind,
-            reference: whom,
-            scheduler,
-            node,
+            kind, scheduler, ..
         } = preemptor;
         let message = format!("{scheduler}: preempting to accommodate a higher priority {kind}");
         let told = condition(victim, "DisruptionTarget", "True", PREEMPTED, &message);
@@ -216,8 +213,24 @@ impl Binder {
             Err(error) if error.is_not_found() || error.is_conflict() => return Ok(()),
             Err(error) => return Err(error),
         }
+        self.preempted(victim, preemptor, "");
+        Ok(())
+    }
+
+    /// Tells that a pod that was to be bound gives its node to others; it stays, and waits.
+    pub fn called_off(&self, victim: &PodInfo, preemptor: &Preemptor) {
+        self.preempted(victim, preemptor, " (in kube-scheduler memory).");
+    }
+
+    fn preempted(&self, victim: &PodInfo, preemptor: &Preemptor, how: &str) {
+        let Preemptor {
+            kind,
+            reference: whom,
+            scheduler,
+            node,
+        } = preemptor;
         let uid = whom.uid.as_deref().unwrap_or_default();
-        let note = format!("Preempted by {kind} {uid} on node {node}");
+        let note = format!("Preempted by {kind} {uid} on node {node}{how}");
         let recorder = self.recorder.controller(scheduler);
         recorder.event(
             &reference(victim),
@@ -227,7 +240,6 @@ impl Binder {
             "Preempting",
             &note,
         );
-        Ok(())
     }
 
     /// Sets a volume aside for a claim; the volume controller does the rest.

@@ -116,6 +116,12 @@ impl Scheduler {
         };
         let evict = async |eviction: &Eviction| {
             let victim = &eviction.victim;
+            // Of a pod that is not bound yet nobody else knows the node: it need not be deleted.
+            let called_off = self.state.lock().in_pre_bind.call_off(&victim.uid);
+            if called_off {
+                self.binder.called_off(victim, &eviction.preemptor);
+                return true;
+            }
             let outcome = self.binder.evict(victim, &eviction.preemptor).await;
             if let Err(error) = &outcome {
                 tracing::warn!("cannot preempt pod {}: {error}", victim.key);
