@@ -71,7 +71,7 @@ impl Scheduler {
         let outcome = outcome.await;
         running.dec();
         if let Some(kept) = promised {
-            kept.promised.forget(&mut self.state.lock().cache);
+            kept.promised.forget(&mut self.lock().cache);
             if outcome.is_err() {
                 Box::pin(self.binder.unreserve(pod, &kept.claims)).await;
             }
@@ -132,7 +132,7 @@ impl Scheduler {
         };
         let both = async { tokio::try_join!(volumes, devices) };
         let outcome = called_off.run_until_cancelled(both).await;
-        let in_time = self.state.lock().in_pre_bind.end(&pod.uid);
+        let in_time = self.lock().in_pre_bind.end(&pod.uid);
         match outcome {
             Some(Ok(_)) if in_time => Ok(()),
             Some(Err(error)) => Err(error),
@@ -169,7 +169,7 @@ impl Scheduler {
                 tokio::pin!(changed);
                 changed.as_mut().enable();
                 let progress = {
-                    let cache = &self.state.lock().cache;
+                    let cache = &self.lock().cache;
                     let known = cache.node_named(node);
                     cache.storage.progress(&awaited, node, known)
                 };
@@ -189,7 +189,7 @@ impl Scheduler {
     /// Gives the node back, and the pod to the queue as it is by now; `None` when it is gone, or
     /// bound after all: the answer was lost, not the binding.
     fn unassume(&self, taken: Taken) -> Option<Arc<PodInfo>> {
-        let mut guard = self.state.lock();
+        let mut guard = self.lock();
         let state = &mut *guard;
         if !state.cache.forget(&taken.pod) {
             return None;

@@ -108,7 +108,7 @@ impl Scheduler {
         claims: &mut [Arc<ResourceClaim>],
         timeout: Duration,
     ) -> Result<bool, ClaimError> {
-        let state = self.state.lock();
+        let state = self.lock();
         for claim in claims {
             let key = claim.key();
             let Some(now) = state.cache.devices.claim(&key) else {

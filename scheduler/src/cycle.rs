@@ -292,6 +292,9 @@ impl Profile {
                     if verdicts[node.slot] == FEASIBLE {
                         feasible.push(node.slot);
                     }
+                    if attempt.has_failed() {
+                        break;
+                    }
                 }
                 verdicts
             }
@@ -311,6 +314,9 @@ impl Profile {
                     }
                     if !attempt.is_shared() {
                         verdicts[slot] = attempt.verdict(slot);
+                        if attempt.has_failed() {
+                            break;
+                        }
                     }
                     if verdicts[slot] == FEASIBLE {
                         feasible.push(slot);

@@ -4,6 +4,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use component::aside::aside;
 use tokio::time::Instant;
 
 use crate::bind::Patch;
@@ -69,7 +70,7 @@ impl Scheduler {
     }
 
     fn begin(&self, now: Instant) -> Begun {
-        let mut guard = self.state.lock();
+        let mut guard = self.lock();
         let state = &mut *guard;
         let Some(taken) = state.queue.take(now) else {
             return Begun::Idle(state.queue.next_deadline());
@@ -89,7 +90,7 @@ impl Scheduler {
     /// The best of what is left; `None` when the nodes have changed so that it is better to
     /// look again.
     fn choose(&self, pod: &Arc<PodInfo>, left: &Scored, excluded: Excluded) -> Option<Decision> {
-        let mut guard = self.state.lock();
+        let mut guard = self.lock();
         let state = &mut *guard;
         let highest = left.iter().map(|(_, total)| *total).max();
         let best: Vec<&str> = left
@@ -114,7 +115,7 @@ impl Scheduler {
     }
 
     fn settle(self: &Arc<Self>, taken: Taken, decision: Option<Decision>, began: Instant) {
-        let mut guard = self.state.lock();
+        let mut guard = self.lock();
         let state = &mut *guard;
         // It may have been deleted, or bound by somebody else.
         if !state.queue.has(&taken.pod) {
@@ -131,7 +132,7 @@ impl Scheduler {
     fn fail(self: &Arc<Self>, taken: &Taken, error: &AskError, began: Instant) {
         let pod = Arc::clone(&taken.pod);
         tracing::warn!("pod {} is not scheduled: {error}", pod.key);
-        let mut state = self.state.lock();
+        let mut state = self.lock();
         if !state.queue.has(&pod) {
             return;
         }
@@ -214,6 +215,8 @@ impl Scheduler {
             post_filter: self.post_filter(pod, PostFilter::Run),
         };
         let (evaluations, start) = (&mut state.evaluations, &mut state.start);
-        profile.survey(pod, &state.cache, evaluations, start, bounds, &mut draw)
+        aside(pod.is_own(), || {
+            profile.survey(pod, &state.cache, evaluations, start, bounds, &mut draw)
+        })
     }
 }

@@ -86,7 +86,7 @@ impl Scheduler {
         answer: BTreeMap<String, MetaVictims>,
         offers: &[Offer],
     ) -> Result<Vec<Offer>, ExtenderError> {
-        let cache = &self.state.lock().cache;
+        let cache = &self.lock().cache;
         let offer = |(name, meant): (String, MetaVictims)| {
             let offered = offers.iter().find(|offer| *offer.node == *name);
             let node = cache.node_named(&name);

@@ -184,7 +184,7 @@ impl Scheduler {
         claims.add_handler(move |event: &Event<ResourceClaim>| {
             match event.current() {
                 Some(claim) => this.claim_changed(claim),
-                None => this.state.lock().cache.devices.remove_claim(&event.key()),
+                None => this.lock().cache.devices.remove_claim(&event.key()),
             }
             this.awaited_changed.notify_waiters();
             this.wake.notify_one();
@@ -192,7 +192,7 @@ impl Scheduler {
         let this = Arc::clone(self);
         let classes = informers.get::<DeviceClass>();
         classes.add_handler(move |event: &Event<DeviceClass>| {
-            let mut guard = this.state.lock();
+            let mut guard = this.lock();
             let state = &mut *guard;
             // What extended resources stand for has changed.
             state.cache.epoch += 1;
@@ -210,7 +210,7 @@ impl Scheduler {
         let this = Arc::clone(self);
         let slices = informers.get::<ResourceSlice>();
         slices.add_handler(move |event: &Event<ResourceSlice>| {
-            let mut guard = this.state.lock();
+            let mut guard = this.lock();
             let state = &mut *guard;
             let Some(slice) = event.current() else {
                 state.cache.devices.remove_slice(event.key().name());
@@ -230,7 +230,7 @@ impl Scheduler {
         let this = Arc::clone(self);
         let groups = informers.get::<PodGroup>();
         groups.add_handler(move |event: &Event<PodGroup>| {
-            let mut guard = this.state.lock();
+            let mut guard = this.lock();
             let state = &mut *guard;
             this.members_change(
                 state,
@@ -277,7 +277,7 @@ impl Scheduler {
 
     /// A version of a claim, told by the API server or its answer to a write.
     pub(crate) fn claim_changed(&self, claim: &Arc<ResourceClaim>) {
-        let mut guard = self.state.lock();
+        let mut guard = self.lock();
         let state = &mut *guard;
         let (old, kept) = state.cache.devices.put_claim(claim);
         if !kept {
@@ -314,7 +314,7 @@ impl Scheduler {
         let this = Arc::clone(self);
         let informer = informers.get::<K>();
         informer.add_handler(move |event: &Event<K>| {
-            let mut guard = this.state.lock();
+            let mut guard = this.lock();
             let state = &mut *guard;
             let table = table(&mut state.cache.storage);
             match event.current() {
@@ -337,7 +337,7 @@ impl Scheduler {
     ) {
         let this = Arc::clone(self);
         let informer = informers.get::<K>();
-        informer.add_handler(move |event: &Event<K>| handle(&mut this.state.lock(), event));
+        informer.add_handler(move |event: &Event<K>| handle(&mut this.lock(), event));
     }
 
     fn follow_workload<K: Kind>(
@@ -357,7 +357,7 @@ impl Scheduler {
     }
 
     pub(crate) fn pod_changed(&self, pod: &Pod) {
-        let mut guard = self.state.lock();
+        let mut guard = self.lock();
         let state = &mut *guard;
         let key = pod.key();
         let before = state.queue.get(&key).or_else(|| state.cache.pod(&key));
@@ -450,7 +450,7 @@ impl Scheduler {
     }
 
     fn pod_gone(&self, pod: &Pod) {
-        let mut state = self.state.lock();
+        let mut state = self.lock();
         self.gone(&mut state, &pod.key(), pod.uid(), pod.group().as_ref());
     }
 
@@ -468,7 +468,7 @@ impl Scheduler {
     }
 
     pub(crate) fn node_changed(&self, event: &Event<Node>) {
-        let mut guard = self.state.lock();
+        let mut guard = self.lock();
         let state = &mut *guard;
         match event {
             Event::Added(node) => {

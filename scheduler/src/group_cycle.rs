@@ -347,7 +347,7 @@ pub(crate) async fn write_conditions(
                 next.group
             );
         }
-        let mut state = scheduler.state.lock();
+        let mut state = scheduler.lock();
         let groups = &mut state.cache.groups;
         groups.not_written(&next.group, &next.condition);
     }

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use client::ObjectKey;
+use component::aside::aside;
 use tokio::time::Instant;
 
 use crate::cycle::{Bounds, Decision as OfPod, PostFilter};
@@ -28,7 +29,7 @@ impl Scheduler {
     /// One scheduling cycle of the group that a pod is of; see `schedule_group`.
     pub(crate) async fn schedule_group_extended(self: &Arc<Self>, first: Taken) {
         let began = Instant::now();
-        let Some((group, members)) = self.begin_group(&mut self.state.lock(), first, began) else {
+        let Some((group, members)) = self.begin_group(&mut self.lock(), first, began) else {
             return;
         };
         let pods: Vec<Arc<PodInfo>> = members.iter().map(|t| Arc::clone(&t.pod)).collect();
@@ -37,7 +38,7 @@ impl Scheduler {
         };
         let decision = self.decide_extended(profile, &group, &pods).await;
         self.metrics.groups.algorithm(began.elapsed());
-        let mut guard = self.state.lock();
+        let mut guard = self.lock();
         let state = &mut *guard;
         let (members, decision) = still_there(state, members, decision);
         self.conclude_group(state, profile, members, decision, began);
@@ -50,7 +51,7 @@ impl Scheduler {
         pods: &[Arc<PodInfo>],
     ) -> Decision {
         let (placements, post_filter) = {
-            let mut guard = self.state.lock();
+            let mut guard = self.lock();
             with_bench(&mut guard, |bench| {
                 let post_filter = decision::post_filter(profile, bench, group);
                 (decision::placements(profile, bench, group), post_filter)
@@ -69,7 +70,7 @@ impl Scheduler {
             };
             trials.push(self.try_extended(profile, pods, limits).await);
         }
-        let mut guard = self.state.lock();
+        let mut guard = self.lock();
         with_bench(&mut guard, |bench| {
             let placements = placed.then_some(&*placements);
             let chosen = decision::settle(profile, bench, group, placements, trials, pods);
@@ -88,7 +89,7 @@ impl Scheduler {
         for pod in pods {
             let goes_on = match self.decide_member(profile, pod, limits).await {
                 Ok(decision) => {
-                    let cache = &mut self.state.lock().cache;
+                    let cache = &mut self.lock().cache;
                     running.note(profile, cache, pod, decision)
                 }
                 Err(why) => running.fail(why),
@@ -97,7 +98,7 @@ impl Scheduler {
                 break;
             }
         }
-        running.finish(&mut self.state.lock().cache)
+        running.finish(&mut self.lock().cache)
     }
 
     /// The decision for one pod; the error says which extender failed.
@@ -127,7 +128,7 @@ impl Scheduler {
         limits: Limits<'_>,
     ) -> Result<OfPod, String> {
         let looked = {
-            let mut guard = self.state.lock();
+            let mut guard = self.lock();
             let looked = survey(&mut guard, profile, pod, limits, HashMap::new());
             looked.map(|candidates| candidates.named(&guard.cache))
         };
@@ -137,7 +138,7 @@ impl Scheduler {
         };
         let asked = self.ask_extenders(pod, named).await;
         let (left, excluded) = asked.map_err(|error| error.to_string())?;
-        let mut guard = self.state.lock();
+        let mut guard = self.lock();
         if let Some(node) = best(&left, &guard) {
             return Ok(OfPod::Node(node));
         }
@@ -177,7 +178,9 @@ fn survey(
     };
     with_bench(state, |bench| {
         let (cache, evaluations) = (&*bench.cache, &mut *bench.evaluations);
-        profile.survey(pod, cache, evaluations, bench.start, bounds, bench.draw)
+        aside(pod.is_own(), || {
+            profile.survey(pod, cache, evaluations, bench.start, bounds, bench.draw)
+        })
     })
 }
 

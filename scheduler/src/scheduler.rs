@@ -6,7 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use client::informer::Informer;
-use parking_lot::Mutex;
+use component::aside::aside;
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::{Notify, mpsc};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -36,7 +37,7 @@ pub struct Scheduler {
     pub(crate) profiles: HashMap<String, Profile>,
     /// What is known of pods that have not ended.
     pub(crate) pods: Informer<Pod>,
-    pub(crate) state: Mutex<State>,
+    state: Mutex<State>,
     /// The queue may have something to take.
     pub(crate) wake: Notify,
     /// Something has changed that bindings wait for: claims, of volumes or of devices, or nodes.
@@ -100,6 +101,13 @@ impl Scheduler {
         scheduler
     }
 
+    /// What is known and waits. Some decisions take seconds: while another thread holds it for
+    /// one of them, the other tasks of this one go on, such as the renewal of the lease.
+    pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
+        let free = self.state.try_lock();
+        free.unwrap_or_else(|| aside(true, || self.state.lock()))
+    }
+
     pub(crate) fn profile(&self, pod: &PodInfo) -> Option<&Profile> {
         self.profiles.get(&*pod.scheduler_name)
     }
@@ -150,7 +158,7 @@ impl Scheduler {
                 () = stop.cancelled() => return,
                 () = self.wake.notified() => {}
                 () = pause => {}
-                _ = flush.tick() => self.state.lock().queue.flush_left_over(Instant::now()),
+                _ = flush.tick() => self.lock().queue.flush_left_over(Instant::now()),
             }
             turn = Instant::now();
         }
@@ -158,7 +166,7 @@ impl Scheduler {
 
     /// Brings the gauges up to date.
     pub fn report(&self) {
-        let mut state = self.state.lock();
+        let mut state = self.lock();
         self.metrics.pending(state.queue.counts());
         for ((queue, event), pods) in state.queue.take_incoming() {
             self.metrics
@@ -185,7 +193,7 @@ impl Scheduler {
     /// the cache or the queue while it decides, so that no event is missed between.
     /// Returns whether there was a pod, or when the next pod's pause ends.
     fn schedule_one(self: &Arc<Self>) -> (bool, Option<Instant>) {
-        let mut guard = self.state.lock();
+        let mut guard = self.lock();
         let state = &mut *guard;
         let Some(taken) = state.queue.take(Instant::now()) else {
             return (false, state.queue.next_deadline());
@@ -201,7 +209,7 @@ impl Scheduler {
             return (true, None);
         };
         let mut draw = draw;
-        let mut decide = || {
+        let decide = || {
             profile.schedule(
                 &pod,
                 &state.cache,
@@ -210,11 +218,8 @@ impl Scheduler {
                 &mut draw,
             )
         };
-        let decision = match &*pod.claims {
-            [] => decide(),
-            // Finding devices may take seconds; the lease is to be renewed meanwhile.
-            _ => tokio::task::block_in_place(decide),
-        };
+        // Finding volumes or devices may take seconds.
+        let decision = aside(pod.is_own(), decide);
         self.metrics.algorithm(began.elapsed());
         self.conclude(state, profile, taken, decision, began);
         (true, None)

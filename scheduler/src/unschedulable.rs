@@ -117,7 +117,7 @@ impl Scheduler {
         let evict = async |eviction: &Eviction| {
             let victim = &eviction.victim;
             // Of a pod that is not bound yet nobody else knows the node: it need not be deleted.
-            let called_off = self.state.lock().in_pre_bind.call_off(&victim.uid);
+            let called_off = self.lock().in_pre_bind.call_off(&victim.uid);
             if called_off {
                 self.binder.called_off(victim, &eviction.preemptor);
                 return true;
@@ -135,7 +135,7 @@ impl Scheduler {
             .all(|ok| ok);
         evicted = evicted && evict(last).await;
         self.metrics.evicted(evicted, began.elapsed());
-        let mut state = self.state.lock();
+        let mut state = self.lock();
         // When it is still there, the event of its going is yet to come, and helps.
         let last = &last.victim;
         let gone = state

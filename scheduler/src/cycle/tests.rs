@@ -1,5 +1,6 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use serde_json::{Value, json};
 
@@ -7,6 +8,7 @@ use super::{Decision, Nomination};
 use crate::cache::Cache;
 use crate::cache::objects::{Budget, Namespace, PodDisruptionBudget, Service};
 use crate::evaluation::Evaluations;
+use crate::framework::{ClusterEvent, Filter, Hint, Plugin, Rejection};
 use crate::model::{Pod, PodInfo, Templates};
 use crate::plugins::default_profile;
 use crate::plugins::testing::api_node;
@@ -472,4 +474,39 @@ fn who_may_not_preempt_says_so() {
         message.ends_with("1 No preemption victims found for incoming pod."),
         "{message}"
     );
+}
+
+/// Fails on every node, and counts them.
+struct Fails(Arc<AtomicUsize>);
+
+impl Plugin for Fails {
+    fn name(&self) -> &'static str {
+        "Fails"
+    }
+
+    fn is_own(&self, _pod: &PodInfo) -> bool {
+        true
+    }
+
+    fn filter(&self, _pod: &Arc<PodInfo>, _cluster: &Cache) -> Filter {
+        let asked = Arc::clone(&self.0);
+        Filter::own(move |_, _, _| {
+            asked.fetch_add(1, Ordering::Relaxed);
+            Err(Rejection::error("it took too long"))
+        })
+    }
+
+    fn hint(&self, _pod: &PodInfo, _event: &ClusterEvent<'_>, _cluster: &Cache) -> Hint {
+        Hint::Skip
+    }
+}
+
+#[test]
+fn an_attempt_ends_with_the_first_failure() {
+    let mut stand = Stand::new(1, 3);
+    let asked = Arc::new(AtomicUsize::new(0));
+    stand.profile.filters.push(Arc::new(Fails(Arc::clone(&asked))));
+    let message = stand.place("p", json!({}), json!({})).unwrap_err();
+    assert_eq!(message, "it took too long");
+    assert_eq!(asked.load(Ordering::Relaxed), 1);
 }

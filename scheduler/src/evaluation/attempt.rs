@@ -297,6 +297,12 @@ impl<'a> Attempt<'a> {
         self.evaluation.trials.borrow_mut().get(slot, budgets, find)
     }
 
+    /// Whether the last of the nodes looked at made a plugin fail; there is no verdict then,
+    /// whatever it says of others.
+    pub fn has_failed(&self) -> bool {
+        self.rejections.last().is_some_and(|(_, last)| last.error)
+    }
+
     /// Why a plugin failed, if one did.
     pub fn error(&self) -> Option<String> {
         let all = self.rejections.iter().chain(&self.rejected);
