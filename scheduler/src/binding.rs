@@ -94,10 +94,13 @@ impl Scheduler {
     /// Gives the node back, and the pod to the queue unless it is gone.
     async fn not_bound(&self, taken: Taken, node: &str, error: &BindError) {
         let is_gone = matches!(error, BindError::Api(e) if e.is_not_found());
-        // There is nobody to be told that a pod is gone.
-        let Some(pod) = self.unassume(taken).filter(|_| !is_gone) else {
+        let Some(pod) = self.unassume(taken) else {
             return;
         };
+        if is_gone {
+            // There is nobody to be told.
+            return self.told([&pod], false, true);
+        }
         tracing::warn!("cannot bind pod {} to node {node}: {error}", pod.key);
         let message = error.to_string();
         let patch = Patch {
@@ -106,6 +109,7 @@ impl Scheduler {
             nominated: (!pod.nominated.is_empty()).then_some(""),
         };
         self.binder.failed(&pod, &patch).await;
+        self.told([&pod], false, true);
     }
 
     /// PreBind: has come true what has been promised, unless that is called off.

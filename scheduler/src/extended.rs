@@ -7,7 +7,6 @@ use std::sync::Arc;
 use component::aside::aside;
 use tokio::time::Instant;
 
-use crate::bind::Patch;
 use crate::cycle::{Bounds, Candidates, Decision, PostFilter, Unschedulable};
 use crate::extender::{Extender, ExtenderError, Nodes, whole_pod};
 use crate::framework::Rejection;
@@ -125,32 +124,20 @@ impl Scheduler {
             (Some(decision), Some(profile)) => {
                 self.conclude(state, profile, taken, decision, began);
             }
-            _ => state.queue.failed(&taken, Instant::now()),
+            _ => {
+                state.queue.failed(&taken, Instant::now());
+                state
+                    .queue
+                    .told(&taken.pod.key, false, true, Instant::now());
+            }
         }
     }
 
     fn fail(self: &Arc<Self>, taken: &Taken, error: &AskError, began: Instant) {
-        let pod = Arc::clone(&taken.pod);
-        tracing::warn!("pod {} is not scheduled: {error}", pod.key);
         let mut state = self.lock();
-        if !state.queue.has(&pod) {
-            return;
+        if state.queue.has(&taken.pod) {
+            self.no_verdict(&mut state, taken, error.to_string(), began);
         }
-        state.queue.failed(taken, Instant::now());
-        drop(state);
-        let seconds = began.elapsed().as_secs_f64();
-        self.metrics
-            .attempted(&pod.scheduler_name, "error", seconds);
-        let message = error.to_string();
-        let this = Arc::clone(self);
-        tokio::spawn(async move {
-            let patch = Patch {
-                reason: "SchedulerError",
-                message: &message,
-                nominated: None,
-            };
-            this.binder.failed(&pod, &patch).await;
-        });
     }
 
     /// What extenders leave of nodes and add to their scores, and why the others are out.

@@ -181,24 +181,14 @@ impl Scheduler {
             effects.push((pod, noted));
         }
         let evictions = evictions(&effects, victims.as_ref());
-        // All of them stay out of the way until the last victim has been told.
-        let preempting = !evictions.is_empty();
         for (pod, noted) in &effects {
             let (queue, now) = (&mut state.queue, Instant::now());
-            queue.unschedulable(&pod.key, noted.rejectors, preempting, now);
+            queue.unschedulable(&pod.key, noted.rejectors, now);
             self.hold_if_not_admitted(state, pod);
         }
-        if effects.is_empty() {
-            return;
+        if !effects.is_empty() {
+            self.tell(effects, evictions);
         }
-        let this = Arc::clone(self);
-        self.courier.carry(async move {
-            let told = effects.iter();
-            let told = told.map(|(pod, noted)| this.tell_unschedulable(pod, noted));
-            futures::future::join_all(told).await;
-            let pods: Vec<_> = effects.iter().map(|(pod, _)| Arc::clone(pod)).collect();
-            this.evict(&pods, evictions).await;
-        });
     }
 
     /// There is no verdict about a pod.

@@ -8,7 +8,7 @@ use std::time::Duration;
 use client::informer::Informer;
 use component::aside::aside;
 use parking_lot::{Mutex, MutexGuard};
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Notify, Semaphore, mpsc};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -33,6 +33,10 @@ const FLUSH: Duration = Duration::from_secs(30);
 /// happened meanwhile, has its turn.
 const TURN: Duration = Duration::from_micros(500);
 
+/// So many failed attempts may be told of before the next pod is looked at: bindings share a
+/// rate limit with them, and whoever waits would be tried again and again in vain meanwhile.
+const TELLERS: usize = 16;
+
 pub struct Scheduler {
     pub(crate) profiles: HashMap<String, Profile>,
     /// What is known of pods that have not ended.
@@ -44,6 +48,8 @@ pub struct Scheduler {
     pub(crate) awaited_changed: Notify,
     pub(crate) binder: Binder,
     pub(crate) courier: Courier,
+    /// Failed attempts that may be told of at once.
+    pub(crate) tellers: Arc<Semaphore>,
     /// Conditions of groups, to be written in this order. Unbounded: one for each decision
     /// that says something new of a group.
     pub(crate) group_conditions: mpsc::UnboundedSender<GroupCondition>,
@@ -93,6 +99,7 @@ impl Scheduler {
             awaited_changed: Notify::new(),
             binder,
             courier: Courier::start(),
+            tellers: Arc::new(Semaphore::new(TELLERS)),
             group_conditions,
             extenders,
             metrics,
@@ -133,7 +140,14 @@ impl Scheduler {
         let mut flush = tokio::time::interval(FLUSH);
         let mut turn = Instant::now();
         loop {
-            let (worked, deadline) = if self.extenders.is_empty() {
+            let (worked, deadline) = if self.tellers.available_permits() == 0 {
+                // Whoever gets it gives it back at once: it is another's turn to tell.
+                tokio::select! {
+                    () = stop.cancelled() => return,
+                    free = self.tellers.acquire() => drop(free),
+                }
+                (true, None)
+            } else if self.extenders.is_empty() {
                 self.schedule_one()
             } else {
                 self.schedule_extended().await
@@ -252,14 +266,9 @@ impl Scheduler {
                 }
                 let effects = self.note_unschedulable(state, &pod, verdict, began);
                 let evictions = effects.evictions(&pod);
-                let preempting = !evictions.is_empty();
                 let (queue, now) = (&mut state.queue, Instant::now());
-                queue.unschedulable(&pod.key, effects.rejectors, preempting, now);
-                let this = Arc::clone(self);
-                self.courier.carry(async move {
-                    this.tell_unschedulable(&pod, &effects).await;
-                    this.evict(&[pod], evictions).await;
-                });
+                queue.unschedulable(&pod.key, effects.rejectors, now);
+                self.tell(vec![(pod, effects)], evictions);
             }
         }
     }
@@ -278,7 +287,7 @@ impl Scheduler {
         let seconds = began.elapsed().as_secs_f64();
         self.metrics
             .attempted(&pod.scheduler_name, "error", seconds);
-        let this = Arc::clone(self);
+        let (this, turn) = (Arc::clone(self), self.turn_to_tell());
         self.courier.carry(async move {
             let patch = Patch {
                 reason: "SchedulerError",
@@ -286,6 +295,8 @@ impl Scheduler {
                 nominated: None,
             };
             this.binder.failed(&pod, &patch).await;
+            drop(turn);
+            this.told([&pod], false, true);
         });
     }
 }

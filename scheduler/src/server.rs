@@ -38,7 +38,10 @@ pub async fn serve(options: Options, stop: CancellationToken) -> anyhow::Result<
         registry.report_features(gates);
     }
     let metrics = Metrics::new(&registry)?;
-    let recorder = SeriesRecorder::start(&client, "default-scheduler", &stop);
+    // Bindings do not wait until events have been written.
+    let connection = &config.client_connection;
+    let for_events = client.with_rate_limit(connection.qps, connection.burst);
+    let recorder = SeriesRecorder::start(&for_events, "default-scheduler", &stop);
     let gates = options.feature_gates.clone().unwrap_or_default();
     gates.check()?;
     let groups = gates.enabled("GenericWorkload");

@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 
 use crate::bind::{Patch, Preemptor};
@@ -93,8 +94,50 @@ impl Scheduler {
         effects
     }
 
+    /// Tells what came of attempts that found no node, and has others leave for their pods;
+    /// these wait until that is done.
+    pub(crate) fn tell(
+        self: &Arc<Self>,
+        waiting: Vec<(Arc<PodInfo>, Effects)>,
+        evictions: Vec<Eviction>,
+    ) {
+        let (this, turn) = (Arc::clone(self), self.turn_to_tell());
+        self.courier.carry(async move {
+            let told = waiting.iter();
+            let told = told.map(|(pod, effects)| this.tell_unschedulable(pod, effects));
+            futures::future::join_all(told).await;
+            drop(turn);
+            let (failed, gone) = this.evict(evictions).await;
+            this.told(waiting.iter().map(|(pod, _)| pod), failed, gone);
+        });
+    }
+
+    /// A failed attempt is to be told of; see [`Scheduler::tellers`].
+    pub(crate) fn turn_to_tell(&self) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.tellers).try_acquire_owned().ok()
+    }
+
+    /// What came of the last attempts of these pods has been told; see [`Queue::told`].
+    ///
+    /// [`Queue::told`]: crate::queue::Queue::told
+    pub(crate) fn told<'a>(
+        &self,
+        pods: impl IntoIterator<Item = &'a Arc<PodInfo>>,
+        failed: bool,
+        gone: bool,
+    ) {
+        let mut state = self.lock();
+        for pod in pods {
+            if state.queue.has(pod) {
+                state.queue.told(&pod.key, failed, gone, Instant::now());
+            }
+        }
+        drop(state);
+        self.wake.notify_one();
+    }
+
     /// Tells the API server what came of an attempt that found no node.
-    pub(crate) async fn tell_unschedulable(&self, pod: &PodInfo, effects: &Effects) {
+    async fn tell_unschedulable(&self, pod: &PodInfo, effects: &Effects) {
         let patch = Patch {
             reason: "Unschedulable",
             message: &effects.message,
@@ -109,10 +152,11 @@ impl Scheduler {
         }
     }
 
-    /// Has pods leave, for others that wait until all of them have been told.
-    pub(crate) async fn evict(&self, waiting: &[Arc<PodInfo>], evictions: Vec<Eviction>) {
+    /// Has pods leave for others; whether some could not be told to, and whether the last of
+    /// them is known to go.
+    async fn evict(&self, evictions: Vec<Eviction>) -> (bool, bool) {
         let Some((last, others)) = evictions.split_last() else {
-            return;
+            return (false, true);
         };
         let evict = async |eviction: &Eviction| {
             let victim = &eviction.victim;
@@ -135,21 +179,11 @@ impl Scheduler {
             .all(|ok| ok);
         evicted = evicted && evict(last).await;
         self.metrics.evicted(evicted, began.elapsed());
-        let mut state = self.lock();
         // When it is still there, the event of its going is yet to come, and helps.
         let last = &last.victim;
-        let gone = state
-            .cache
-            .pod(&last.key)
-            .is_none_or(|pod| pod.deleting || pod.uid != last.uid);
-        for pod in waiting {
-            if !state.queue.has(pod) {
-                continue;
-            }
-            let now = Instant::now();
-            state.queue.preempted(&pod.key, !evicted, gone, now);
-        }
-        drop(state);
-        self.wake.notify_one();
+        let state = self.lock();
+        let known = state.cache.pod(&last.key);
+        let gone = known.is_none_or(|pod| pod.deleting || pod.uid != last.uid);
+        (!evicted, gone)
     }
 }

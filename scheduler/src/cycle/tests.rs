@@ -505,7 +505,10 @@ impl Plugin for Fails {
 fn an_attempt_ends_with_the_first_failure() {
     let mut stand = Stand::new(1, 3);
     let asked = Arc::new(AtomicUsize::new(0));
-    stand.profile.filters.push(Arc::new(Fails(Arc::clone(&asked))));
+    stand
+        .profile
+        .filters
+        .push(Arc::new(Fails(Arc::clone(&asked))));
     let message = stand.place("p", json!({}), json!({})).unwrap_err();
     assert_eq!(message, "it took too long");
     assert_eq!(asked.load(Ordering::Relaxed), 1);

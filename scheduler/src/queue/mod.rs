@@ -78,8 +78,9 @@ struct Queued {
     error: bool,
     rejectors: Rejectors,
     place: Place,
-    /// Its victims are being told to go: it stays out of the way until they all have been.
-    preempting: bool,
+    /// What came of its attempt is being told, and its victims are: it stays out of the way
+    /// until they all have been.
+    held: bool,
     /// An event has helped meanwhile; one that helped after `entered` is noted by the group.
     helped: bool,
     /// The number of the last event before it came to its place.
@@ -108,9 +109,9 @@ pub struct Queue {
     active: BTreeSet<ActiveOrder>,
     backing_off: BTreeSet<(Instant, ObjectKey)>,
     groups: HashMap<Group, HashSet<ObjectKey>>,
-    /// Those of unschedulable pods whose victims are being told, and the last event that
-    /// helped them: there may be many of both.
-    preempting: HashMap<Group, (HashSet<ObjectKey>, u64)>,
+    /// Those of unschedulable pods that are held, and the last event that helped them: there
+    /// may be many of both.
+    held: HashMap<Group, (HashSet<ObjectKey>, u64)>,
     events: u64,
     arrivals: u64,
     /// Pods put into a queue, by the queue and the event: for metrics.
@@ -125,7 +126,7 @@ impl Queue {
             active: BTreeSet::new(),
             backing_off: BTreeSet::new(),
             groups: HashMap::new(),
-            preempting: HashMap::new(),
+            held: HashMap::new(),
             events: 0,
             arrivals: 0,
             incoming: HashMap::new(),
@@ -147,22 +148,7 @@ impl Queue {
     ) {
         let key = pod.key.clone();
         let Some(queued) = self.pods.get_mut(&key) else {
-            self.arrivals += 1;
-            let queued = Queued {
-                pod,
-                number: self.arrivals,
-                attempts: 0,
-                first_seen: now,
-                backoff_until: now,
-                error: false,
-                rejectors: Rejectors::default(),
-                place: Place::Gated,
-                preempting: false,
-                helped: false,
-                entered: 0,
-                flushed: false,
-            };
-            self.pods.insert(key.clone(), queued);
+            self.insert(pod, now);
             if admitted {
                 self.activate(&key, "PodAdd");
             } else {
@@ -192,6 +178,27 @@ impl Queue {
             }
             _ => {}
         }
+    }
+
+    /// A pod comes in, and has no place yet.
+    fn insert(&mut self, pod: Arc<PodInfo>, now: Instant) {
+        self.arrivals += 1;
+        let key = pod.key.clone();
+        let queued = Queued {
+            pod,
+            number: self.arrivals,
+            attempts: 0,
+            first_seen: now,
+            backoff_until: now,
+            error: false,
+            rejectors: Rejectors::default(),
+            place: Place::Gated,
+            held: false,
+            helped: false,
+            entered: 0,
+            flushed: false,
+        };
+        self.pods.insert(key, queued);
     }
 
     pub fn get(&self, key: &ObjectKey) -> Option<&Arc<PodInfo>> {
@@ -226,13 +233,13 @@ impl Queue {
                 let group = group(queued);
                 forget(&mut self.groups, group, key);
             }
-            Place::Unschedulable { .. } if queued.preempting => {
+            Place::Unschedulable { .. } if queued.held => {
                 let group = group(queued);
-                if let Some((keys, helped)) = self.preempting.get_mut(&group) {
+                if let Some((keys, helped)) = self.held.get_mut(&group) {
                     queued.helped |= *helped > queued.entered;
                     keys.remove(key);
                     if keys.is_empty() {
-                        self.preempting.remove(&group);
+                        self.held.remove(&group);
                     }
                 }
             }
@@ -267,8 +274,8 @@ impl Queue {
             }
             Place::Unschedulable { .. } => {
                 let group = group(queued);
-                let keys = match queued.preempting {
-                    true => &mut self.preempting.entry(group).or_default().0,
+                let keys = match queued.held {
+                    true => &mut self.held.entry(group).or_default().0,
                     false => self.groups.entry(group).or_default(),
                 };
                 keys.insert(key.clone());
@@ -277,14 +284,14 @@ impl Queue {
         }
     }
 
-    /// Nothing keeps a pod any longer that had to wait for its victims to be told.
-    fn has_preempted(&mut self, key: &ObjectKey) {
+    /// Nothing holds a pod any longer.
+    fn let_go(&mut self, key: &ObjectKey) {
         let Some(place) = self.pods.get(key).map(|queued| queued.place) else {
             return;
         };
         self.leave(key);
         if let Some(queued) = self.pods.get_mut(key) {
-            queued.preempting = false;
+            queued.held = false;
         }
         self.enter(key, place);
     }
@@ -300,7 +307,7 @@ impl Queue {
         let Some(queued) = self.pods.get_mut(key) else {
             return;
         };
-        if queued.preempting {
+        if queued.held {
             queued.helped = true;
             return;
         }
@@ -356,7 +363,7 @@ impl Queue {
         let queued = self.pods.get(key)?;
         match queued.place {
             Place::Gated | Place::InFlight => None,
-            _ if queued.preempting => None,
+            _ if queued.held => None,
             _ => self.fly(key),
         }
     }
@@ -371,15 +378,9 @@ impl Queue {
         self.remove(key);
     }
 
-    /// No node takes the pod; `rejectors` are the plugins that said so. `preempting`: it
-    /// stays until [`Queue::preempted`].
-    pub fn unschedulable(
-        &mut self,
-        key: &ObjectKey,
-        rejectors: Rejectors,
-        preempting: bool,
-        now: Instant,
-    ) {
+    /// No node takes the pod; `rejectors` are the plugins that said so. It is held until
+    /// [`Queue::told`].
+    pub fn unschedulable(&mut self, key: &ObjectKey, rejectors: Rejectors, now: Instant) {
         let Some(queued) = self.pods.get_mut(key) else {
             return;
         };
@@ -389,22 +390,22 @@ impl Queue {
         queued.backoff_until = now + self.backoff.after(queued.attempts);
         queued.rejectors = rejectors;
         queued.error = false;
-        queued.preempting = preempting;
+        queued.held = true;
         queued.helped = false;
-        if queued.pod.group.is_some() && !preempting {
-            let until = queued.backoff_until;
-            self.enter(key, Place::Paused { until });
-            self.came("backoff", "ScheduleAttemptFailure");
-            return;
-        }
+        let is_member = queued.pod.group.is_some();
         self.enter(key, Place::Unschedulable { since: now });
-        self.came("unschedulable", "ScheduleAttemptFailure");
+        let place = if is_member {
+            "backoff"
+        } else {
+            "unschedulable"
+        };
+        self.came(place, "ScheduleAttemptFailure");
     }
 
     /// What has just been decided may help a member of a group: it need not wait for an event.
     pub fn helped(&mut self, key: &ObjectKey, now: Instant) {
-        let paused = |q: &Queued| matches!(q.place, Place::Paused { .. });
-        if self.pods.get(key).is_some_and(paused) {
+        let waits = |q: &Queued| q.held || matches!(q.place, Place::Paused { .. });
+        if self.pods.get(key).is_some_and(waits) {
             self.retry(key, now, "ScheduleAttemptFailure");
         }
     }
@@ -419,16 +420,17 @@ impl Queue {
         }
     }
 
-    /// All victims have been told to go; `failed` when some could not be, `gone` when the
-    /// last of them is known to go. If it is not, what has helped so far is too little.
-    pub fn preempted(&mut self, key: &ObjectKey, failed: bool, gone: bool, now: Instant) {
-        self.has_preempted(key);
+    /// What came of the pod's last attempt has been told, and all victims have been told to go;
+    /// `failed` when some could not be, `gone` when the last of them, if there is one, is known
+    /// to go. If it is not, what has helped so far is too little.
+    pub fn told(&mut self, key: &ObjectKey, failed: bool, gone: bool, now: Instant) {
+        self.let_go(key);
         let Some(queued) = self.pods.get(key) else {
             return;
         };
         let waits = matches!(queued.place, Place::Unschedulable { .. });
         if waits && ((queued.helped && gone) || failed) {
-            self.retry(key, now, "AssignedPodDelete");
+            self.retry(key, now, "ScheduleAttemptFailure");
         } else if waits && queued.pod.group.is_some() {
             let until = queued.backoff_until;
             self.leave(key);
@@ -437,11 +439,11 @@ impl Queue {
     }
 
     /// An attempt came to no verdict, or a binding failed: the pod, which may have left the
-    /// queue, is tried again after a pause.
+    /// queue, is tried again after a pause; it is held until [`Queue::told`].
     pub fn failed(&mut self, taken: &Taken, now: Instant) {
         let key = &taken.pod.key;
         if !self.pods.contains_key(key) {
-            self.put(Arc::clone(&taken.pod), false, now, |_, _| false);
+            self.insert(Arc::clone(&taken.pod), now);
         }
         let Some(queued) = self.pods.get_mut(key) else {
             return;
@@ -454,7 +456,10 @@ impl Queue {
         queued.first_seen = taken.first_seen;
         queued.backoff_until = now + self.backoff.after(taken.attempts);
         queued.error = true;
-        self.retry(key, now, "ScheduleAttemptFailure");
+        queued.rejectors = Rejectors::default();
+        queued.held = true;
+        queued.helped = true;
+        self.enter(key, Place::Unschedulable { since: now });
     }
 
     /// Something happened in the cluster: `helps` is asked about one pod of each sort.
@@ -471,7 +476,7 @@ impl Queue {
             // Without a verdict there is nobody to ask.
             one.is_some_and(|one| rejectors.is_empty() || helps(&one.pod, rejectors))
         };
-        for ((_, rejectors, _), (keys, last)) in &mut self.preempting {
+        for ((_, rejectors, _), (keys, last)) in &mut self.held {
             if helps(*rejectors, keys) {
                 *last = self.events;
             }
@@ -496,7 +501,7 @@ impl Queue {
             .map(|(key, _)| key.clone())
             .collect();
         for key in left {
-            self.has_preempted(&key);
+            self.let_go(&key);
             if let Some(queued) = self.pods.get_mut(&key) {
                 queued.flushed = true;
             }

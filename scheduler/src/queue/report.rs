@@ -38,15 +38,10 @@ impl Queue {
     /// Unschedulable pods and who rejected them, for `scheduler_unschedulable_pods`.
     pub fn rejected(&self) -> impl Iterator<Item = (&PodInfo, Rejectors, usize)> {
         let waiting = self.groups.iter();
-        let preempting = self
-            .preempting
-            .iter()
-            .map(|(group, (keys, _))| (group, keys));
-        waiting
-            .chain(preempting)
-            .filter_map(|((_, rejectors, _), keys)| {
-                let one = self.pods.get(keys.iter().next()?)?;
-                Some((&*one.pod, *rejectors, keys.len()))
-            })
+        let held = self.held.iter().map(|(group, (keys, _))| (group, keys));
+        waiting.chain(held).filter_map(|((_, rejectors, _), keys)| {
+            let one = self.pods.get(keys.iter().next()?)?;
+            Some((&*one.pod, *rejectors, keys.len()))
+        })
     }
 }

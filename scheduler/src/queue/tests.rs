@@ -1,6 +1,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use client::ObjectKey;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
@@ -33,6 +34,12 @@ fn by(place: usize) -> Rejectors {
     rejectors
 }
 
+/// It is not schedulable, and that has been told.
+fn reject(queue: &mut Queue, key: &ObjectKey, by: Rejectors, now: Instant) {
+    queue.unschedulable(key, by, now);
+    queue.told(key, false, true, now);
+}
+
 fn new() -> (Queue, Instant) {
     (Queue::new(Backoff::default()), Instant::now())
 }
@@ -61,7 +68,7 @@ fn a_rejected_pod_waits_for_what_helps() {
     let waiting = pod("a", json!({}));
     put(&mut queue, &waiting, start);
     assert_eq!(take(&mut queue, start).as_deref(), Some("a"));
-    queue.unschedulable(&waiting.key, by(3), false, start);
+    reject(&mut queue, &waiting.key, by(3), start);
     assert_eq!(queue.counts().unschedulable, 1);
 
     queue.happened("NodeAdd", start, |_, rejectors| rejectors.contains(2));
@@ -78,7 +85,7 @@ fn a_rejected_pod_waits_for_what_helps() {
     assert_eq!(take(&mut queue, start).as_deref(), Some("a"));
 
     // The second failure waits twice as long.
-    queue.unschedulable(&waiting.key, by(3), false, start);
+    reject(&mut queue, &waiting.key, by(3), start);
     queue.happened("NodeAdd", start, |_, _| true);
     assert_eq!(queue.next_deadline(), Some(start + seconds(2)));
 }
@@ -95,7 +102,7 @@ fn pods_that_nothing_tells_apart_are_asked_about_once() {
         let one = templates.pod(&one);
         put(&mut queue, &one, now);
         queue.take(now).unwrap();
-        queue.unschedulable(&one.key, by(0), false, now);
+        reject(&mut queue, &one.key, by(0), now);
     }
     let mut asked = 0;
     queue.happened("NodeAdd", now, |_, _| {
@@ -113,8 +120,11 @@ fn an_error_pauses() {
     let taken = queue.take(now).unwrap();
     queue.done(&waiting.key);
     queue.failed(&taken, now);
+    let later = now + seconds(1);
+    assert_eq!(take(&mut queue, later), None, "it is being told");
+    queue.told(&waiting.key, false, true, now);
     assert_eq!(take(&mut queue, now), None);
-    assert_eq!(take(&mut queue, now + seconds(1)).as_deref(), Some("a"));
+    assert_eq!(take(&mut queue, later).as_deref(), Some("a"));
 }
 
 #[test]
@@ -134,15 +144,19 @@ fn what_comes_of_a_pod_says_nothing_of_another_of_its_name() {
 }
 
 #[test]
-fn who_preempts_waits_until_all_victims_have_been_told() {
+fn what_has_come_of_an_attempt_is_told_before_the_next() {
     let (mut queue, now) = new();
     let waiting = pod("a", json!({}));
     put(&mut queue, &waiting, now);
     queue.take(now).unwrap();
-    queue.unschedulable(&waiting.key, by(0), true, now);
+    queue.unschedulable(&waiting.key, by(0), now);
     queue.happened("AssignedPodDelete", now, |_, _| true);
-    assert_eq!(queue.counts().unschedulable, 1, "one victim has gone");
-    queue.preempted(&waiting.key, false, true, now);
+    assert_eq!(
+        queue.counts().unschedulable,
+        1,
+        "it is being told, and victims are"
+    );
+    queue.told(&waiting.key, false, true, now);
     assert_eq!(queue.counts().backoff, 1, "and the event is not forgotten");
 }
 
@@ -163,7 +177,7 @@ fn nobody_is_forgotten() {
     let waiting = pod("a", json!({}));
     put(&mut queue, &waiting, now);
     queue.take(now).unwrap();
-    queue.unschedulable(&waiting.key, by(0), false, now);
+    reject(&mut queue, &waiting.key, by(0), now);
     queue.flush_left_over(now + seconds(299));
     assert_eq!(take(&mut queue, now + seconds(299)), None);
     queue.flush_left_over(now + seconds(300));
@@ -193,8 +207,8 @@ fn a_member_of_a_group_is_tried_again_without_any_event() {
             1,
             "the other comes along"
         );
-        queue.unschedulable(&rejected.key, by(1), false, now);
-        queue.unschedulable(&fitting.key, Rejectors::default(), false, now);
+        reject(queue, &rejected.key, by(1), now);
+        reject(queue, &fitting.key, Rejectors::default(), now);
     };
     attempt(&mut queue, start);
     assert_eq!(take(&mut queue, start), None, "nothing has happened");
@@ -231,13 +245,13 @@ fn a_group_that_preempts_is_tried_again_even_if_nobody_goes() {
     let pod = crate::model::Templates::new(true).pod(&pod);
     put(&mut queue, &pod, start);
     assert!(queue.take(start).is_some());
-    queue.unschedulable(&pod.key, by(1), true, start);
+    queue.unschedulable(&pod.key, by(1), start);
     assert!(
         queue.take_along(&pod.key).is_none(),
         "victims are being told"
     );
     assert_eq!(take(&mut queue, start + seconds(60)), None);
-    queue.preempted(&pod.key, false, false, start);
+    queue.told(&pod.key, false, false, start);
     assert_eq!(take(&mut queue, start), None);
     assert_eq!(take(&mut queue, start + seconds(1)).as_deref(), Some("a"));
 }
