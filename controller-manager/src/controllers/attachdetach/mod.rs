@@ -434,13 +434,17 @@ impl Controller {
         };
         let plan = self.decide(name, &wanted, &node, waited);
         let still = plan.unwanted.iter().cloned();
-        let still = still.map(|volume| {
-            let at = since.get(&volume).copied().unwrap_or(now);
-            (volume, at)
-        });
-        self.unwanted
-            .lock()
-            .insert(name.to_owned(), still.collect());
+        let still: BTreeMap<_, _> = still
+            .map(|volume| {
+                let at = since.get(&volume).copied().unwrap_or(now);
+                (volume, at)
+            })
+            .collect();
+        if still.is_empty() {
+            self.unwanted.lock().remove(name);
+        } else {
+            self.unwanted.lock().insert(name.to_owned(), still);
+        }
         self.apply(name, version, &wanted, &plan).await?;
         Ok(plan.wait.map_or(Requeue::No, Requeue::After))
     }

@@ -66,22 +66,38 @@ pub fn template_generation(ds: &DaemonSet) -> Option<&str> {
     annotation.parse::<i64>().ok().map(|_| annotation.as_str())
 }
 
-/// Failed daemon pods come back after a growing delay, by node.
+/// Failed daemon pods come back after a growing delay, by node: those of one DaemonSet, as long as
+/// it is not changed.
 #[derive(Debug, Default)]
-pub struct FailedPods(HashMap<String, (SignedDuration, Timestamp)>);
+pub struct FailedPods {
+    /// UID and observed generation.
+    of: (String, i64),
+    delays: HashMap<String, (SignedDuration, Timestamp)>,
+}
 
 impl FailedPods {
     const INITIAL: SignedDuration = SignedDuration::from_secs(1);
     const MAX: SignedDuration = SignedDuration::from_secs(15 * 60);
 
+    /// Forgets what does not count any more.
+    fn begin(&mut self, ds: &DaemonSet, now: Timestamp) {
+        let status = ds.status.as_ref();
+        let generation = status.and_then(|s| s.observed_generation).unwrap_or(0);
+        let uid = ds.metadata.uid.as_deref().unwrap_or_default();
+        if (self.of.0.as_str(), self.of.1) != (uid, generation) {
+            *self = Self {
+                of: (uid.to_owned(), generation),
+                delays: HashMap::new(),
+            };
+        }
+        self.delays
+            .retain(|_, (_, at)| now.duration_since(*at) < Self::MAX * 2);
+    }
+
     /// How long a failed pod on this node must still stay; `None` lets it go, and lets the next
     /// one stay longer.
     fn wait(&mut self, node: &str, now: Timestamp) -> Option<SignedDuration> {
-        let known = self
-            .0
-            .get(node)
-            .filter(|(_, at)| now.duration_since(*at) < Self::MAX * 2)
-            .copied();
+        let known = self.delays.get(node).copied();
         if let Some((delay, at)) = known {
             let left = delay - now.duration_since(at);
             if left.is_positive() {
@@ -89,7 +105,7 @@ impl FailedPods {
             }
         }
         let delay = known.map_or(Self::INITIAL, |(delay, _)| (delay * 2).min(Self::MAX));
-        self.0.insert(node.to_owned(), (delay, now));
+        self.delays.insert(node.to_owned(), (delay, now));
         None
     }
 }
@@ -254,6 +270,7 @@ pub fn rolls(spec: &DaemonSetSpec) -> bool {
 
 /// One pod on each node that should have one, none elsewhere; failed ones go.
 pub fn manage(observed: &Observed, failed: &mut FailedPods) -> Changes {
+    failed.begin(observed.ds, observed.now);
     let mut changes = Changes::default();
     for node in observed.nodes {
         let name = &*node.metadata.name;

@@ -158,6 +158,12 @@ fn failed_pods_go_slower_and_slower() {
     assert_eq!(run(2), (0, Some(1)));
     assert_eq!(run(3), (1, None));
     assert_eq!(run(3), (0, Some(4)));
+    // What is changed may be mended.
+    let mut changed = ds.clone();
+    changed.status.get_or_insert_default().observed_generation = Some(2);
+    let spec = changed.spec.as_ref().unwrap();
+    let observed = Observed::new(&changed, spec, &nodes, pods.to_vec(), "new", at(3));
+    assert_eq!(manage(&observed, &mut failed).delete.len(), 1);
 }
 
 #[test]

@@ -95,6 +95,7 @@ pub fn start(ctx: &Context) -> anyhow::Result<Option<Run>> {
         }
         if let Change::Deleted(_) = change {
             c.memory.lock().remove(&key);
+            c.monitor.forget(key.namespace(), key.name());
             c.selectors.lock().remove(&key);
             return;
         }

@@ -92,4 +92,10 @@ impl Monitor {
         let desired = self.desired.with_label_values(&[namespace, name]);
         desired.set(replicas.into());
     }
+
+    /// The autoscaler is gone.
+    pub fn forget(&self, namespace: &str, name: &str) {
+        // One that never desired anything is not there.
+        let _ = self.desired.remove_label_values(&[namespace, name]);
+    }
 }
