@@ -10,7 +10,7 @@ use k8s_openapi::api::core::v1::{
 
 use crate::cache::{Cache, NodeInfo};
 use crate::framework::{ClusterEvent, Filter, Hint, Normalize, Plugin, Rejection, Score};
-use crate::model::{PodInfo, Template};
+use crate::model::{Node, PodInfo, Template};
 
 /// `NodeAffinityArgs`.
 #[derive(Debug, Clone, Default)]
@@ -119,15 +119,15 @@ impl Plugin for NodeAffinity {
     }
 
     fn hint(&self, pod: &PodInfo, event: &ClusterEvent<'_>, _cluster: &Cache) -> Hint {
+        let takes = |node: &Node| {
+            let (name, labels) = (&node.metadata.name, &node.metadata.labels);
+            let added = self.added.as_ref().and_then(placement::required);
+            added.is_none_or(|terms| terms.iter().any(|t| matches(t, name, labels)))
+                && matches_pod(pod, name, labels)
+        };
         match event {
-            ClusterEvent::NodeAdded(node) => {
-                Hint::queue_if(matches_pod(pod, &node.metadata.name, &node.metadata.labels))
-            }
-            ClusterEvent::NodeUpdated { old, new } => Hint::queue_if(
-                matches_pod(pod, &new.metadata.name, &new.metadata.labels)
-                    && !matches_pod(pod, &old.metadata.name, &old.metadata.labels),
-            ),
-            ClusterEvent::PodChanged { .. } => Hint::Queue,
+            ClusterEvent::NodeAdded(node) => Hint::queue_if(takes(node)),
+            ClusterEvent::NodeUpdated { old, new } => Hint::queue_if(takes(new) && !takes(old)),
             _ => Hint::Skip,
         }
     }
@@ -138,7 +138,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::plugins::testing::{filter, node, pod};
+    use crate::plugins::testing::{api_node, filter, node, pod};
 
     fn requiring(term: Value) -> std::sync::Arc<PodInfo> {
         pod(json!({"affinity": {"nodeAffinity": {
@@ -168,6 +168,23 @@ mod tests {
             assert_eq!(verdict.is_ok(), expected, "{key} {operator}");
         }
         assert!(filter(&NodeAffinity::default(), &requiring(json!({})), &node).is_err());
+    }
+
+    #[test]
+    fn only_nodes_help() {
+        let selects = pod(json!({"nodeSelector": {"zone": "x"}}));
+        let hint = |event: &ClusterEvent<'_>| {
+            let plugin = NodeAffinity::default();
+            plugin.hint(&selects, event, &Cache::default())
+        };
+        // Such as the condition that the scheduler itself has written.
+        let changed = ClusterEvent::PodChanged { old: &selects };
+        assert_eq!(hint(&changed), Hint::Skip);
+        let node = |zone: &str| api_node("a", json!({"metadata": {"labels": {"zone": zone}}}));
+        let (old, new) = (node("y"), node("x"));
+        assert_eq!(hint(&ClusterEvent::NodeAdded(&old)), Hint::Skip);
+        let (old, new) = (&old, &new);
+        assert_eq!(hint(&ClusterEvent::NodeUpdated { old, new }), Hint::Queue);
     }
 
     #[test]
