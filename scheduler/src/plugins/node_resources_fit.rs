@@ -154,11 +154,16 @@ fn taken<'a>(node: &'a NodeInfo, name: &str) -> &'a Resources {
     }
 }
 
+/// Whether DynamicResources looks for it, since a node does not have it otherwise.
+fn as_device(name: &str, allocatable: &Resources, cluster: &Cache) -> bool {
+    allocatable.scalar(name) == 0 && cluster.devices.class_for(name).is_some()
+}
+
 /// Would an empty node of this size take the pod?
-fn could_fit(pod: &Template, node: &Node) -> bool {
+fn could_fit(pod: &Template, node: &Node, cluster: &Cache) -> bool {
     let allocatable = Resources::of(&node.status.allocatable);
-    let (reasons, _) = lacking(&pod.requests, &allocatable, &Resources::default(), |_| {
-        false
+    let (reasons, _) = lacking(&pod.requests, &allocatable, &Resources::default(), |name| {
+        as_device(name, &allocatable, cluster)
     });
     reasons.is_empty() && allowed_pods(node) > 0
 }
@@ -249,18 +254,18 @@ impl Plugin for Fit {
         Strategy::MostAllocated.mean(scores)
     }
 
-    fn hint(&self, pod: &PodInfo, event: &ClusterEvent<'_>, _cluster: &Cache) -> Hint {
+    fn hint(&self, pod: &PodInfo, event: &ClusterEvent<'_>, cluster: &Cache) -> Hint {
         match event {
-            ClusterEvent::NodeAdded(node) => Hint::queue_if(could_fit(pod, node)),
+            ClusterEvent::NodeAdded(node) => Hint::queue_if(could_fit(pod, node, cluster)),
             ClusterEvent::NodeUpdated { old, new } => {
-                let grown = more_for(
-                    pod,
-                    &Resources::of(&old.status.allocatable),
-                    &Resources::of(&new.status.allocatable),
-                );
-                Hint::queue_if(
-                    (grown || allowed_pods(new) > allowed_pods(old)) && could_fit(pod, new),
-                )
+                let before = Resources::of(&old.status.allocatable);
+                let now = Resources::of(&new.status.allocatable);
+                let mut scalars = pod.requests.scalars.iter();
+                // What drivers have of it no update of a node tells.
+                let helps = allowed_pods(new) > allowed_pods(old)
+                    || more_for(pod, &before, &now)
+                    || scalars.any(|(name, n)| *n > 0 && as_device(name, &now, cluster));
+                Hint::queue_if(helps && could_fit(pod, new, cluster))
             }
             // A slot is free in any case, and the pod may have waited for just that.
             ClusterEvent::PodGone(_) => Hint::Queue,
@@ -283,7 +288,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::plugins::testing::{filter, node, pod, score};
+    use crate::plugins::testing::{api_node, filter, node, pod, score};
 
     fn asking(requests: serde_json::Value) -> Arc<PodInfo> {
         pod(json!({"containers": [{"resources": {"requests": requests}}]}))
@@ -316,6 +321,22 @@ mod tests {
         };
         let pod = asking(json!({"example.com/gpu": "1"}));
         assert!(filter(&fit, &pod, &node("a", json!({}))).is_ok());
+    }
+
+    #[test]
+    fn a_node_may_have_as_devices_what_it_does_not_have_otherwise() {
+        let class = json!({"metadata": {"name": "gpus"},
+            "spec": {"extendedResourceName": "example.com/gpu"}});
+        let mut cluster = Cache::default();
+        let pod = asking(json!({"cpu": "1", "example.com/gpu": "1"}));
+        let node = api_node("a", json!({}));
+        let hint = |cluster: &Cache| {
+            Fit::default().hint(&pod, &ClusterEvent::NodeAdded(&node), cluster)
+        };
+        assert_eq!(hint(&cluster), Hint::Skip);
+        let class = serde_json::from_value(class).unwrap();
+        cluster.devices.put_class(&class);
+        assert_eq!(hint(&cluster), Hint::Queue);
     }
 
     #[test]
