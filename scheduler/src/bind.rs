@@ -75,6 +75,7 @@ impl Preemptor {
                 name: Some(group.metadata.name.to_string()),
                 namespace: Some(group.metadata.namespace.to_string()),
                 uid: Some(group.metadata.uid.to_string()),
+                resource_version: Some(group.metadata.resource_version.to_string()),
                 ..ObjectReference::default()
             },
             scheduler: scheduler.into(),
@@ -386,6 +387,8 @@ fn reference(pod: &PodInfo) -> ObjectReference {
         name: Some(pod.key.name().to_owned()),
         namespace: Some(pod.key.namespace().to_owned()),
         uid: Some(pod.uid.to_string()),
+        // What is said of another version of it is another event.
+        resource_version: (pod.version > 0).then(|| pod.version.to_string()),
         ..ObjectReference::default()
     }
 }
@@ -394,6 +397,13 @@ fn reference(pod: &PodInfo) -> ObjectReference {
 mod tests {
     use super::*;
     use crate::plugins::testing::pod;
+
+    #[test]
+    fn events_are_about_a_version() {
+        let pod = json!({"metadata": {"name": "p", "namespace": "n", "resourceVersion": "12"}});
+        let pod = PodInfo::new(&serde_json::from_value(pod).unwrap());
+        assert_eq!(reference(&pod).resource_version.as_deref(), Some("12"));
+    }
 
     #[test]
     fn only_what_changes_is_written() {

@@ -101,6 +101,8 @@ pub enum ClaimSource {
 pub struct PodInfo {
     pub key: ObjectKey,
     pub uid: Box<str>,
+    /// `metadata.resourceVersion`; 0 when there is none.
+    pub version: u64,
     pub template: Arc<Template>,
     pub node_name: Box<str>,
     /// `status.nominatedNodeName`.

@@ -133,6 +133,7 @@ impl Templates {
                 |before| before.key.clone(),
             ),
             uid: pod.metadata.uid.clone(),
+            version: pod.metadata.resource_version.parse().unwrap_or(0),
             template: self.template(pod, before.map(|before| &before.template)),
             node_name: pod.spec.node_name.as_str().into(),
             nominated: pod.status.nominated_node_name.as_str().into(),
