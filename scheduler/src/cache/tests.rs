@@ -163,6 +163,25 @@ fn a_pod_that_is_resized_counts_for_the_larger() {
 }
 
 #[test]
+fn a_pod_that_is_resized_as_a_whole_counts_for_the_larger() {
+    let pod = |wanted: &str, has: &str| {
+        let pod: Pod = serde_json::from_value(json!({
+            "metadata": {"name": "p", "namespace": "default"},
+            "spec": {"resources": {"requests": {"cpu": wanted}},
+                "containers": [{"name": "c", "resources": {"requests": {"cpu": "100m"}}}]},
+            "status": {"resources": {"requests": {"cpu": has, "memory": "1Gi"}},
+                "allocatedResources": {"cpu": "1500m"}},
+        }))
+        .unwrap();
+        let requests = PodInfo::new(&pod).requests.clone();
+        (requests.milli_cpu, requests.memory)
+    };
+    assert_eq!(pod("1", "2"), (2000, 0));
+    assert_eq!(pod("1", "1"), (1500, 0));
+    assert_eq!(pod("3", "2"), (3000, 0));
+}
+
+#[test]
 fn sidecars_and_init_containers_are_counted_as_they_run() {
     let pod: Pod = serde_json::from_value(json!({
         "metadata": {"name": "p", "namespace": "default"},

@@ -159,6 +159,9 @@ pub struct PodStatus {
     pub conditions: Vec<PodCondition>,
     pub nominated_node_name: String,
     pub start_time: Option<Time>,
+    /// What the pod as a whole has by now, where its spec says what it is to have.
+    pub resources: Option<Requirements>,
+    pub allocated_resources: BTreeMap<String, Quantity>,
     pub container_statuses: Vec<ContainerStatus>,
     pub init_container_statuses: Vec<ContainerStatus>,
     pub resource_claim_statuses: Vec<ClaimStatus>,

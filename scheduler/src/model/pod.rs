@@ -10,6 +10,7 @@ use std::sync::Arc;
 use client::ObjectKey;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Affinity, PodCondition, Toleration};
+use meta::quantity::Quantity;
 
 use super::templates::Likeness;
 use super::terms::{Spread, Terms};
@@ -275,8 +276,11 @@ impl Template {
     }
 }
 
-/// The spec with requests as they count: while a container is being resized, the larger of
-/// what it has and what it is to have; what it has when it will not get it (KEP-1287).
+type Requests = BTreeMap<String, Quantity>;
+
+/// The spec with requests as they count: while a container is being resized, or the pod as a
+/// whole, the larger of what it has and what it is to have; what it has when it will not get it
+/// (KEP-1287, KEP-5419).
 pub(super) fn effective(pod: &Pod) -> Cow<'_, PodSpec> {
     let mut spec = Cow::Borrowed(&pod.spec);
     let status = &pod.status;
@@ -284,6 +288,22 @@ pub(super) fn effective(pod: &Pod) -> Cow<'_, PodSpec> {
     let infeasible = resizes
         .find(|c| c.type_ == "PodResizePending")
         .is_some_and(|c| c.reason.as_deref() == Some("Infeasible"));
+    let largest = |wanted: &Requests, actual: &Requests, allocated: &Requests| {
+        let mut requests = if infeasible {
+            BTreeMap::new()
+        } else {
+            wanted.clone()
+        };
+        for (name, quantity) in actual.iter().chain(allocated) {
+            match requests.get_mut(name) {
+                Some(most) if most.to_f64() >= quantity.to_f64() => {}
+                _ => {
+                    requests.insert(name.clone(), quantity.clone());
+                }
+            }
+        }
+        requests
+    };
     let both = [
         (&status.container_statuses, false),
         (&status.init_container_statuses, true),
@@ -305,20 +325,9 @@ pub(super) fn effective(pod: &Pod) -> Cow<'_, PodSpec> {
             if init && container.restart_policy != "Always" {
                 continue;
             }
-            let mut requests = if infeasible {
-                BTreeMap::new()
-            } else {
-                container.resources.requests.clone()
-            };
-            for (name, quantity) in actual.requests.iter().chain(&status.allocated_resources) {
-                match requests.get_mut(name) {
-                    Some(most) if most.to_f64() >= quantity.to_f64() => {}
-                    _ => {
-                        requests.insert(name.clone(), quantity.clone());
-                    }
-                }
-            }
-            if requests != container.resources.requests {
+            let wanted = &container.resources.requests;
+            let requests = largest(wanted, &actual.requests, &status.allocated_resources);
+            if requests != *wanted {
                 let spec = spec.to_mut();
                 let containers = if init {
                     &mut spec.init_containers
@@ -327,6 +336,15 @@ pub(super) fn effective(pod: &Pod) -> Cow<'_, PodSpec> {
                 };
                 containers[at].resources.requests = requests;
             }
+        }
+    }
+    if let Some(actual) = &status.resources {
+        let wanted = &pod.spec.resources.requests;
+        let mut requests = largest(wanted, &actual.requests, &status.allocated_resources);
+        // Nothing else is asked for the pod as a whole.
+        requests.retain(|name, _| wanted.contains_key(name));
+        if requests != *wanted {
+            spec.to_mut().resources.requests = requests;
         }
     }
     spec

@@ -330,11 +330,10 @@ mod tests {
         let mut cluster = Cache::default();
         let pod = asking(json!({"cpu": "1", "example.com/gpu": "1"}));
         let node = api_node("a", json!({}));
-        let hint = |cluster: &Cache| {
-            Fit::default().hint(&pod, &ClusterEvent::NodeAdded(&node), cluster)
-        };
+        let hint =
+            |cluster: &Cache| Fit::default().hint(&pod, &ClusterEvent::NodeAdded(&node), cluster);
         assert_eq!(hint(&cluster), Hint::Skip);
-        let class = serde_json::from_value(class).unwrap();
+        let class = Arc::new(serde_json::from_value(class).unwrap());
         cluster.devices.put_class(&class);
         assert_eq!(hint(&cluster), Hint::Queue);
     }
