@@ -163,16 +163,16 @@ impl Binder {
         }
     }
 
-    /// Takes a pod's nomination back.
-    pub async fn denominate(&self, pod: &PodInfo) {
+    /// Tells which node a pod is to go to; `None` takes that back.
+    pub async fn nominate(&self, pod: &PodInfo, node: Option<&str>) {
         let status = Status {
             conditions: None,
-            nominated: Some(None),
+            nominated: Some(node),
         };
         if let Err(error) = self.patch(pod, &status).await
             && !error.is_not_found()
         {
-            tracing::warn!("cannot clear the nomination of pod {}: {error}", pod.key);
+            tracing::warn!("cannot write the nomination of pod {}: {error}", pod.key);
         }
     }
 

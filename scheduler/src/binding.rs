@@ -32,6 +32,7 @@ impl Scheduler {
         let promised = (!promised.is_empty()).then(|| Kept {
             called_off: state.in_pre_bind.begin(&taken.pod.uid),
             promised,
+            nominated: false,
             claims: Vec::new(),
         });
         let this = Arc::clone(self);
@@ -70,7 +71,9 @@ impl Scheduler {
         running.inc();
         let outcome = outcome.await;
         running.dec();
+        let mut nominated = false;
         if let Some(kept) = promised {
+            nominated = kept.nominated;
             kept.promised.forget(&mut self.lock().cache);
             if outcome.is_err() {
                 Box::pin(self.binder.unreserve(pod, &kept.claims)).await;
@@ -86,13 +89,14 @@ impl Scheduler {
             }
             Err(error) => {
                 self.metrics.attempted(profile, "error", seconds);
-                Box::pin(self.not_bound(taken, node, &error)).await;
+                Box::pin(self.not_bound(taken, node, nominated, &error)).await;
             }
         }
     }
 
-    /// Gives the node back, and the pod to the queue unless it is gone.
-    async fn not_bound(&self, taken: Taken, node: &str, error: &BindError) {
+    /// Gives the node back, and the pod to the queue unless it is gone. `nominated`: its status
+    /// says that it goes to the node.
+    async fn not_bound(&self, taken: Taken, node: &str, nominated: bool, error: &BindError) {
         let is_gone = matches!(error, BindError::Api(e) if e.is_not_found());
         let Some(pod) = self.unassume(taken) else {
             return;
@@ -106,7 +110,7 @@ impl Scheduler {
         let patch = Patch {
             reason: "SchedulerError",
             message: &message,
-            nominated: (!pod.nominated.is_empty()).then_some(""),
+            nominated: (nominated || !pod.nominated.is_empty()).then_some(""),
         };
         self.binder.failed(&pod, &patch).await;
         self.told([&pod], false, true);
@@ -117,6 +121,7 @@ impl Scheduler {
         let Kept {
             promised,
             called_off,
+            nominated,
             claims,
         } = kept;
         let volumes = async {
@@ -134,7 +139,14 @@ impl Scheduler {
                 None => Ok(()),
             }
         };
-        let both = async { tokio::try_join!(volumes, devices) };
+        let both = async {
+            // It may take a while: others, such as autoscalers, are told where the pod will be.
+            if self.settings.expectations && &*pod.nominated != node {
+                *nominated = true;
+                self.binder.nominate(pod, Some(node)).await;
+            }
+            tokio::try_join!(volumes, devices)
+        };
         let outcome = called_off.run_until_cancelled(both).await;
         let in_time = self.lock().in_pre_bind.end(&pod.uid);
         match outcome {
@@ -220,6 +232,8 @@ struct Kept {
     promised: Promised,
     /// Others need the room, or the pod is gone.
     called_off: CancellationToken,
+    /// The pod's status says where it is to go.
+    nominated: bool,
     /// Claims as they are now, to be taken back where the pod is not bound.
     claims: Vec<Arc<ResourceClaim>>,
 }

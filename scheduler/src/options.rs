@@ -4,6 +4,7 @@
 use std::path::PathBuf;
 
 use component::features::FeatureGates;
+use component::flags::GoDuration;
 use component::flags::common::{
     ClientConnectionFlags, DelegatedAuthFlags, LeaderElectionFlags, SecureServingFlags,
 };
@@ -30,6 +31,9 @@ pub struct Options {
     pub feature_gates: Option<FeatureGates>,
     #[arg(long, default_value_t = true)]
     pub profiling: bool,
+    /// The longest that a pod waits for an event before it is tried again all the same.
+    #[arg(long, default_value = "5m")]
+    pub pod_max_in_unschedulable_pods_duration: GoDuration,
 }
 
 impl AsRef<logs::Options> for Options {

@@ -37,7 +37,20 @@ const TURN: Duration = Duration::from_micros(500);
 /// rate limit with them, and whoever waits would be tried again and again in vain meanwhile.
 const TELLERS: usize = 16;
 
+/// What configuration, flags and feature gates say of scheduling as a whole.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Whether pods are members of groups (the feature GenericWorkload).
+    pub groups: bool,
+    /// Whether a pod's status says where it is about to go (NominatedNodeNameForExpectation).
+    pub expectations: bool,
+    pub backoff: Backoff,
+    /// A pod that no event has moved for so long is tried again all the same.
+    pub left_over: Duration,
+}
+
 pub struct Scheduler {
+    pub(crate) settings: Settings,
     pub(crate) profiles: HashMap<String, Profile>,
     /// What is known of pods that have not ended.
     pub(crate) pods: Informer<Pod>,
@@ -68,13 +81,11 @@ pub(crate) struct State {
 }
 
 impl Scheduler {
-    /// `profiles` must not be empty; `groups` is whether pods are members of groups. Within
-    /// a runtime.
+    /// `profiles` must not be empty. Within a runtime.
     pub fn new(
         profiles: Vec<Profile>,
         pods: Informer<Pod>,
-        groups: bool,
-        backoff: Backoff,
+        settings: Settings,
         binder: Binder,
         extenders: Vec<Extender>,
         metrics: Metrics,
@@ -84,17 +95,19 @@ impl Scheduler {
             .map(|p| (p.scheduler_name.clone(), p))
             .collect();
         let (group_conditions, decided) = mpsc::unbounded_channel();
+        let state = State {
+            cache: Cache::default(),
+            queue: Queue::new(settings.backoff),
+            evaluations: Evaluations::default(),
+            templates: Templates::new(settings.groups),
+            start: 0,
+            in_pre_bind: InPreBind::default(),
+        };
         let scheduler = Arc::new(Self {
+            settings,
             profiles: by_name,
             pods,
-            state: Mutex::new(State {
-                cache: Cache::default(),
-                queue: Queue::new(backoff),
-                evaluations: Evaluations::default(),
-                templates: Templates::new(groups),
-                start: 0,
-                in_pre_bind: InPreBind::default(),
-            }),
+            state: Mutex::new(state),
             wake: Notify::new(),
             awaited_changed: Notify::new(),
             binder,
@@ -172,10 +185,15 @@ impl Scheduler {
                 () = stop.cancelled() => return,
                 () = self.wake.notified() => {}
                 () = pause => {}
-                _ = flush.tick() => self.lock().queue.flush_left_over(Instant::now()),
+                _ = flush.tick() => self.flush_left_over(),
             }
             turn = Instant::now();
         }
+    }
+
+    fn flush_left_over(&self) {
+        let waited = self.settings.left_over;
+        self.lock().queue.flush_left_over(Instant::now(), waited);
     }
 
     /// Brings the gauges up to date.

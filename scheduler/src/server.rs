@@ -23,7 +23,7 @@ use crate::options::Options;
 use crate::plugins;
 use crate::profile::Profile;
 use crate::queue::Backoff;
-use crate::scheduler::Scheduler;
+use crate::scheduler::{Scheduler, Settings};
 
 /// Pods that have ended use nothing and want nothing.
 const LIVE_PODS: &str = "status.phase!=Succeeded,status.phase!=Failed";
@@ -54,8 +54,12 @@ pub async fn serve(options: Options, stop: CancellationToken) -> anyhow::Result<
     let scheduler = Scheduler::new(
         profiles(&config, &options)?,
         pods,
-        groups,
-        backoff(&config),
+        Settings {
+            groups,
+            expectations: gates.enabled("NominatedNodeNameForExpectation"),
+            backoff: backoff(&config),
+            left_over: options.pod_max_in_unschedulable_pods_duration.get(),
+        },
         Binder::new(&client, recorder),
         config
             .extenders

@@ -148,7 +148,7 @@ impl Scheduler {
         }
         Box::pin(self.binder.failed(pod, &patch)).await;
         for other in effects.displaced.iter().filter(|p| !p.nominated.is_empty()) {
-            self.binder.denominate(other).await;
+            self.binder.nominate(other, None).await;
         }
     }
 

@@ -22,9 +22,6 @@ pub use self::report::Counts;
 use crate::model::PodInfo;
 use crate::profile::Rejectors;
 
-/// A pod that no event has moved for so long is tried again all the same.
-pub const LEFT_OVER: Duration = Duration::from_secs(5 * 60);
-
 /// `podInitialBackoffSeconds` and `podMaxBackoffSeconds`.
 #[derive(Debug, Clone, Copy)]
 pub struct Backoff {
@@ -492,12 +489,12 @@ impl Queue {
         }
     }
 
-    /// Tries pods again that have waited for long.
-    pub fn flush_left_over(&mut self, now: Instant) {
+    /// Tries pods again that have waited for so long.
+    pub fn flush_left_over(&mut self, now: Instant, waited: Duration) {
         let left: Vec<ObjectKey> = self
             .pods
             .iter()
-            .filter(|(_, q)| matches!(q.place, Place::Unschedulable { since } if now.duration_since(since) >= LEFT_OVER))
+            .filter(|(_, q)| matches!(q.place, Place::Unschedulable { since } if now.duration_since(since) >= waited))
             .map(|(key, _)| key.clone())
             .collect();
         for key in left {

@@ -178,9 +178,9 @@ fn nobody_is_forgotten() {
     put(&mut queue, &waiting, now);
     queue.take(now).unwrap();
     reject(&mut queue, &waiting.key, by(0), now);
-    queue.flush_left_over(now + seconds(299));
+    queue.flush_left_over(now + seconds(299), seconds(300));
     assert_eq!(take(&mut queue, now + seconds(299)), None);
-    queue.flush_left_over(now + seconds(300));
+    queue.flush_left_over(now + seconds(300), seconds(300));
     let taken = queue.take(now + seconds(300)).unwrap();
     assert!(taken.flushed);
 }
