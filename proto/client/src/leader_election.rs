@@ -22,6 +22,8 @@
 //! # }
 //! ```
 
+mod candidate;
+
 use std::future::Future;
 use std::ops::Range;
 use std::sync::Arc;
@@ -38,6 +40,8 @@ use crate::client::Client;
 use crate::error::{Result, optional};
 use crate::events::{EventType, Recorder, reference};
 use crate::fence::Fence;
+
+pub use candidate::{Candidacy, Candidate};
 
 /// How much longer than the retry period upstream's candidates may wait: what the times have to
 /// allow for.
@@ -69,6 +73,8 @@ pub struct Config {
     pub status: Option<prometheus::IntGauge>,
     /// Told of each renewal.
     pub watchdog: Watchdog,
+    /// The API server says whose the lease is ([`Candidacy`]): it is renewed, not taken.
+    pub coordinated: bool,
 }
 
 impl Config {
@@ -89,6 +95,7 @@ impl Config {
             recorder: None,
             status: None,
             watchdog: Watchdog::default(),
+            coordinated: false,
         }
     }
 
@@ -347,8 +354,10 @@ impl Elector {
             }
         }
         let current = optional(self.api.get(&self.config.name).await)?;
-        if let Some(current) = &current {
-            self.observe(current.clone());
+        match &current {
+            Some(current) => self.observe(current.clone()),
+            None if self.config.coordinated => return Ok(false),
+            None => {}
         }
         let lease = match self.plan() {
             Plan::Held(holder) => {
@@ -395,7 +404,15 @@ impl Elector {
         let holder = spec
             .and_then(|s| s.holder_identity.as_deref())
             .unwrap_or_default();
-        if !holder.is_empty() && !self.is_ours(&observed.lease) && !self.expired(observed) {
+        let ours = self.is_ours(&observed.lease);
+        let free = if self.config.coordinated {
+            // Another is to lead: the term ends when the lease does.
+            let preferred = spec.and_then(|s| s.preferred_holder.as_deref());
+            ours && !self.expired(observed) && preferred.unwrap_or_default().is_empty()
+        } else {
+            holder.is_empty() || ours || self.expired(observed)
+        };
+        if !free {
             return Plan::Held(holder.to_owned());
         }
         Plan::Update(self.record(spec))
@@ -437,7 +454,8 @@ impl Elector {
             lease_duration_seconds: Some(self.config.lease_duration.as_secs() as i32),
             renew_time: now.clone(),
             acquire_time: if ours {
-                old.and_then(|s| s.acquire_time.clone())
+                // Who hands leases out leaves it to the holder.
+                old.and_then(|s| s.acquire_time.clone()).or(now)
             } else {
                 now
             },
@@ -540,6 +558,21 @@ mod tests {
         assert_eq!(e.until_next_look(), Duration::from_millis(500));
         tokio::time::advance(Duration::from_secs(1)).await;
         assert!(e.until_next_look() > retry / 2);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_lease_that_is_handed_out_is_not_taken() {
+        let mut e = elector("me");
+        e.config.coordinated = true;
+        e.observe(lease("other", 3));
+        tokio::time::advance(Duration::from_secs(60)).await;
+        assert_eq!(e.plan(), Plan::Held("other".into()));
+        e.observe(lease("me", 3));
+        assert!(matches!(e.plan(), Plan::Update(s) if s.lease_transitions == Some(3)));
+        let mut ending = lease("me", 3);
+        ending.spec.as_mut().unwrap().preferred_holder = Some("other".into());
+        e.observe(ending);
+        assert_eq!(e.plan(), Plan::Held("me".into()));
     }
 
     #[tokio::test(start_paused = true)]

@@ -7,6 +7,16 @@ pub const GIT_VERSION: &str = "v1.36.2";
 pub const MAJOR: &str = "1";
 pub const MINOR: &str = "36";
 
+/// The binary's version, as candidates for leases give it: `1.36.2`.
+pub fn binary() -> String {
+    GIT_VERSION.trim_start_matches('v').to_owned()
+}
+
+/// The version that is emulated, which is the binary's: `1.36.0`.
+pub fn emulation() -> String {
+    format!("{MAJOR}.{MINOR}.0")
+}
+
 /// `version.Info`, the answer to `/version`.
 #[derive(Debug, Clone, Serialize)]
 #[serde(rename_all = "camelCase")]
