@@ -2,6 +2,7 @@
 
 use client::{SlimMeta, slim_kind};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use meta::quantity::Quantity;
 use serde::{Deserialize, Serialize};
 
 const ZONE_LABEL: &str = "topology.kubernetes.io/zone";
@@ -43,12 +44,20 @@ pub struct Taint {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct NodeStatus {
+    pub allocatable: Allocatable,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub conditions: Vec<NodeCondition>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub volumes_in_use: Vec<Box<str>>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub volumes_attached: Vec<AttachedVolume>,
+}
+
+/// What pods may use of a node, as far as anybody here asks.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Allocatable {
+    pub cpu: Quantity,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -86,6 +95,11 @@ impl Node {
 
     pub fn condition(&self, kind: &str) -> Option<&NodeCondition> {
         self.status.conditions.iter().find(|c| &*c.r#type == kind)
+    }
+
+    pub fn is_ready(&self) -> bool {
+        self.condition("Ready")
+            .is_some_and(|c| &*c.status == "True")
     }
 
     pub fn is_deleting(&self) -> bool {

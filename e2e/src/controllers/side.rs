@@ -28,6 +28,9 @@ const APIS: &str = "--runtime-config=storagemigration.k8s.io/v1beta1=true,certif
 pub const CONTROLLERS: &str = "--controllers=*,selinux-warning-controller";
 /// Nodes that all scenarios share.
 pub const NODES: [&str; 3] = ["node1", "node2", "node3"];
+/// Nodes with this label take no part where endpoints are shared out among zones. All have it
+/// but those of scenarios about that: it is done by all nodes that there are.
+pub const NO_ZONE: &str = "node-role.kubernetes.io/control-plane";
 /// Leases of nodes.
 pub const LEASES: &str = "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases";
 
@@ -41,6 +44,8 @@ pub struct Side {
     pub gate: Option<Arc<Gate>>,
     /// When the manager began its present life.
     born: Mutex<Instant>,
+    /// Held by the scenario whose nodes are the zones that there are.
+    pub zones: tokio::sync::Mutex<()>,
     /// Whose kubelets are alive.
     alive: Mutex<BTreeSet<String>>,
     addresses: AtomicU32,
@@ -76,11 +81,12 @@ impl Side {
             },
             gate,
             born: Mutex::new(Instant::now()),
+            zones: tokio::sync::Mutex::default(),
             alive: Mutex::default(),
             addresses: AtomicU32::new(0),
         });
         for name in NODES {
-            let node = kubelet::node(name, &json!({}), &json!([]));
+            let node = kubelet::node(name, &json!({NO_ZONE: ""}), &json!([]));
             side.connection
                 .success(&Ask::post("/api/v1/nodes", &node))
                 .await?;

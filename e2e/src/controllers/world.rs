@@ -15,7 +15,7 @@ use super::kubelet::{self, End};
 use super::mirror::is_active;
 use super::names::Names;
 use super::outcome::{self, Outcome};
-use super::side::{NODES, Side};
+use super::side::{NO_ZONE, NODES, Side};
 use crate::stand::http::{Ask, JSON, MERGE, STRATEGIC};
 
 /// How long a value is waited for, and how much longer when the manager is killed all the time.
@@ -486,16 +486,24 @@ impl World {
 
     // Nodes.
 
+    /// Waits until no other scenario has zones of its own, and keeps the others waiting.
+    pub async fn zones(&self) -> tokio::sync::MutexGuard<'_, ()> {
+        self.0.side.zones.lock().await
+    }
+
     /// A node of this scenario alone: its name begins with the namespace, which is its label
-    /// `scenario` as well.
+    /// `scenario` as well. A label that is null is none.
     pub async fn node(&self, suffix: &str, labels: Value, taints: Value) {
         let name = self.name(suffix);
         // Nodes of a zone that fall ill one after the other are treated one after the other.
         let mut all = json!({
-            "scenario": self.scope(), "topology.kubernetes.io/zone": self.scope(),
+            "scenario": self.scope(), "topology.kubernetes.io/zone": self.scope(), NO_ZONE: "",
         });
         for (key, value) in labels.as_object().into_iter().flatten() {
             all[key] = value.clone();
+        }
+        if let Some(all) = all.as_object_mut() {
+            all.retain(|_, value| !value.is_null());
         }
         // Its lease is there first: a node without one looks dead.
         let _ = self.0.side.revive(&name).await;

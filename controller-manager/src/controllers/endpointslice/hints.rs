@@ -1,12 +1,13 @@
 //! Hints on endpoints: which zone or node should use them (`spec.trafficDistribution`, KEP-4444
-//! and KEP-3015).
+//! and KEP-3015; by annotation, see [`topology`]).
 
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointHints, EndpointSlice, ForNode, ForZone};
 
-use super::plan::{Changes, endpoints};
+use super::plan::{Changes, Observed, Plan, endpoints};
+use super::topology::{self, Notice};
 
 /// Where traffic should go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -16,9 +17,16 @@ enum Preference {
     SameNode,
 }
 
+/// What the Service says of where its traffic should go; nothing if its endpoints are to be
+/// shared out among zones, which comes first.
+pub fn distribution(service: &Service) -> Option<&str> {
+    let spec = service.spec.as_ref()?;
+    let distribution = spec.traffic_distribution.as_deref();
+    distribution.filter(|_| !topology::is_wanted(service))
+}
+
 fn preference(service: &Service) -> Preference {
-    let spec = service.spec.as_ref();
-    match spec.and_then(|s| s.traffic_distribution.as_deref()) {
+    match distribution(service) {
         Some("PreferClose" | "PreferSameZone") => Preference::SameZone,
         Some("PreferSameNode") => Preference::SameNode,
         _ => Preference::None,
@@ -40,7 +48,7 @@ fn hints(endpoint: &Endpoint, preference: Preference) -> Option<EndpointHints> {
     })
 }
 
-fn is_ready(endpoint: &Endpoint) -> bool {
+pub(super) fn is_ready(endpoint: &Endpoint) -> bool {
     endpoint.conditions.as_ref().and_then(|c| c.ready) == Some(true)
 }
 
@@ -54,18 +62,38 @@ fn is_right(endpoint: &Endpoint, preference: Preference) -> bool {
 }
 
 /// Sets hints in the slices that are written, and has slices written whose hints are wrong.
-pub(super) fn apply(service: &Service, existing: &[Arc<EndpointSlice>], changes: &mut Changes) {
+pub(super) fn apply(
+    observed: &Observed,
+    address_type: &str,
+    existing: &[Arc<EndpointSlice>],
+    changes: &mut Changes,
+    plan: &mut Plan,
+) {
+    let service = observed.service;
+    if topology::is_wanted(service) {
+        match topology::share_out(observed.zones, existing, changes) {
+            Ok(spread) => {
+                if plan.given.give(address_type, spread) {
+                    plan.notices.push(Notice::enabled(address_type));
+                }
+                return;
+            }
+            Err(why) => {
+                plan.notices.push(Notice::disabled(&why, address_type));
+                plan.given.take(address_type);
+            }
+        }
+    } else if plan.given.take(address_type) {
+        let why = "Topology Aware Hints has been disabled";
+        plan.notices.push(Notice::disabled(why, address_type));
+    }
     let preference = preference(service);
-    for slice in existing {
-        let name = &slice.metadata.name;
-        let changes_anyway = changes.update.iter().any(|s| s.metadata.name == *name)
-            || changes.delete.iter().any(|s| s.metadata.name == *name);
-        if !changes_anyway && !endpoints(slice).iter().all(|e| is_right(e, preference)) {
+    for slice in changes.untouched(existing) {
+        if !endpoints(slice).iter().all(|e| is_right(e, preference)) {
             changes.update.push(EndpointSlice::clone(slice));
         }
     }
-    let slices = changes.create.iter_mut().chain(&mut changes.update);
-    for endpoint in slices.flat_map(|s| s.endpoints.iter_mut().flatten()) {
+    for endpoint in changes.written() {
         if !is_right(endpoint, preference) {
             endpoint.hints = hints(endpoint, preference);
         }

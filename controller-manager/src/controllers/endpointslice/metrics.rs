@@ -8,7 +8,7 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use prometheus::{Histogram, HistogramVec, IntCounterVec, exponential_buckets};
 
 use super::plan::{self, Plan};
-use super::{is_ours, service_key};
+use super::{hints, is_ours, service_key, topology};
 use crate::metrics::{Meter, number};
 
 pub struct Metrics {
@@ -93,9 +93,11 @@ impl Metrics {
         let removed = old.iter().filter(|id| !new.contains(id)).count();
         self.added.observe(added as f64);
         self.removed.observe(removed as f64);
-        let spec = service.spec.as_ref();
-        let distribution = spec.and_then(|s| s.traffic_distribution.as_deref());
-        let labels = ["Disabled", distribution.unwrap_or_default()];
+        let topology = match topology::is_wanted(service) {
+            true => "Auto",
+            false => "Disabled",
+        };
+        let labels = [topology, hints::distribution(service).unwrap_or_default()];
         let changed = plan.create.len() + plan.update.len() + plan.delete.len();
         self.changed
             .with_label_values(&labels)
@@ -144,11 +146,37 @@ pub fn count_slices(
         desired.set(number(needed.sum()));
         distributions.reset();
         for service in services.list() {
-            let spec = service.spec.as_ref();
-            if let Some(distribution) = spec.and_then(|s| s.traffic_distribution.as_deref()) {
+            if let Some(distribution) = hints::distribution(&service) {
                 distributions.with_label_values(&[distribution]).inc();
             }
         }
     });
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn topology_comes_before_the_distribution() {
+        let metrics = Metrics::new(&Meter::new(&component::metrics::Registry::new())).unwrap();
+        let mode = "service.kubernetes.io/topology-mode";
+        for annotations in [json!({}), json!({mode: "Auto"})] {
+            let service = serde_json::from_value(json!({
+                "metadata": {"annotations": annotations},
+                "spec": {"trafficDistribution": "PreferClose"},
+            }));
+            metrics.planned(&service.unwrap(), &[], &Plan::default());
+        }
+        for (labels, count) in [
+            (["Disabled", "PreferClose"], 1),
+            (["Auto", ""], 1),
+            (["Auto", "PreferClose"], 0),
+        ] {
+            let changed = metrics.changed.with_label_values(&labels);
+            assert_eq!(changed.get_sample_count(), count, "{labels:?}");
+        }
+    }
 }

@@ -6,8 +6,10 @@ mod metrics;
 pub mod plan;
 #[cfg(test)]
 mod tests;
+mod topology;
 pub mod tracker;
 
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,7 +22,8 @@ use meta::labels::Selector;
 use parking_lot::Mutex;
 
 use self::metrics::Metrics;
-use self::plan::{MANAGED_BY, MANAGER, Observed, SERVICE_NAME};
+use self::plan::{MANAGED_BY, MANAGER, Observed, Plan, SERVICE_NAME};
+use self::topology::{Topology, Zones};
 use self::tracker::{SliceTracker, TriggerTimes};
 use crate::context::{Context, Run, enqueue_all};
 use crate::events::{Recorder, reference};
@@ -40,6 +43,8 @@ struct Controller {
     memory: Mutex<Memory>,
     max_per_slice: usize,
     queue: Queue<ObjectKey>,
+    /// Has something in it when the zones are to be looked at again.
+    zones: Queue<()>,
     batch: Duration,
     metrics: Metrics,
 }
@@ -48,6 +53,7 @@ struct Controller {
 struct Memory {
     tracker: SliceTracker,
     times: TriggerTimes,
+    topology: Topology,
 }
 
 /// Why a sync failed.
@@ -85,6 +91,7 @@ pub fn start(ctx: &Context) -> anyhow::Result<Option<Run>> {
         memory: Mutex::default(),
         max_per_slice: options.max_endpoints_per_slice,
         queue: ctx.queue_with("endpoint_slice", backoff),
+        zones: Queue::new(),
         batch: options.endpointslice_updates_batch_period.get(),
         metrics: Metrics::new(&ctx.meter)?,
     });
@@ -104,6 +111,12 @@ pub fn start(ctx: &Context) -> anyhow::Result<Option<Run>> {
     });
     let c = Arc::clone(&controller);
     slices.add_handler(move |change| c.slice_changed(change));
+    let c = Arc::clone(&controller);
+    nodes.add_handler(move |change| {
+        if topology::matters(change) {
+            c.zones.add(());
+        }
+    });
     let workers = options.concurrent_service_endpoint_syncs;
     let stop = ctx.stop.clone();
     Ok(Some(Box::pin(async move {
@@ -111,13 +124,21 @@ pub fn start(ctx: &Context) -> anyhow::Result<Option<Run>> {
         nodes.wait_synced().await;
         pods.wait_synced().await;
         slices.wait_synced().await;
-        let queue = controller.queue.clone();
-        queue
-            .run(workers, &stop, move |key| {
-                let controller = Arc::clone(&controller);
-                async move { controller.sync(&key).await }
-            })
-            .await;
+        // Before any Service, or hints would go that are right.
+        if !controller.nodes.list().is_empty() {
+            controller.look_at_zones();
+        }
+        let (queue, zones) = (controller.queue.clone(), controller.zones.clone());
+        let c = Arc::clone(&controller);
+        let looking = zones.run(1, &stop, move |()| {
+            c.look_at_zones();
+            std::future::ready(Ok::<_, Infallible>(Requeue::No))
+        });
+        let syncing = queue.run(workers, &stop, move |key| {
+            let controller = Arc::clone(&controller);
+            async move { controller.sync(&key).await }
+        });
+        tokio::join!(looking, syncing);
     })))
 }
 
@@ -141,6 +162,16 @@ impl Controller {
         if let Some(key) = service_key(slice) {
             self.queue
                 .add_after(key, SLICE_CHANGE_DELAY.max(self.batch));
+        }
+    }
+
+    /// Takes in where the nodes are now. Services come again of which a zone has too few
+    /// endpoints then.
+    fn look_at_zones(&self) {
+        let zones = Zones::of(&self.nodes.list());
+        let overloaded = self.memory.lock().topology.set_zones(zones);
+        for key in overloaded {
+            self.queue.add(key);
         }
     }
 
@@ -177,6 +208,7 @@ impl Controller {
             let mut memory = self.memory.lock();
             memory.tracker.forget_service(key);
             memory.times.forget_service(key);
+            memory.topology.forget_service(key);
             return Ok(Requeue::No);
         };
         let Some(selector) = affected::selector(&service) else {
@@ -220,24 +252,49 @@ impl Controller {
             .into_iter()
             .filter(ours)
             .collect();
-        let trigger_time = {
+        let (trigger_time, zones, given) = {
             let mut memory = self.memory.lock();
             if memory.tracker.is_stale(key, slices.iter().map(|s| &**s)) {
                 return Err(SyncError::Stale);
             }
-            memory
-                .times
-                .trigger(key, service, pods.iter().map(|p| &**p))
+            let pods = pods.iter().map(|p| &**p);
+            let trigger_time = memory.times.trigger(key, service, pods);
+            let topology = &memory.topology;
+            (trigger_time, topology.zones(), topology.given(key))
         };
-        let plan = plan::plan(&Observed {
+        let mut plan = plan::plan(&Observed {
             service,
             pods: &pods,
             zone_of: &|node| index::zone_of(self.nodes.get("", node).as_deref()),
             slices: &slices,
             trigger_time,
             max_per_slice: self.max_per_slice,
+            zones: &zones,
+            given: &given,
         });
         self.metrics.planned(service, &slices, &plan);
+        let given = std::mem::take(&mut plan.given);
+        if self.memory.lock().topology.set_given(key, given, &zones) {
+            self.queue.add(key.clone());
+        }
+        let notices = std::mem::take(&mut plan.notices);
+        let written = self.write(key, service, &slices, plan).await;
+        for notice in notices {
+            let warning = !notice.enabled;
+            let about = reference(service);
+            self.events
+                .event(&about, warning, notice.reason(), notice.message);
+        }
+        written
+    }
+
+    async fn write(
+        &self,
+        key: &ObjectKey,
+        service: &Service,
+        slices: &[Arc<EndpointSlice>],
+        plan: Plan,
+    ) -> Result<(), SyncError> {
         let api = self.api.within(service.namespace());
         for slice in plan.create {
             match api.create(&slice).await {

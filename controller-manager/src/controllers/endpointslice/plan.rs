@@ -12,6 +12,7 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use meta::GroupVersionKind;
 
 use super::hints;
+use super::topology::{Given, Notice, Zones};
 use crate::kinds::Pod;
 
 pub const MANAGED_BY: &str = "endpointslice.kubernetes.io/managed-by";
@@ -34,6 +35,10 @@ pub struct Observed<'a> {
     pub trigger_time: Option<Timestamp>,
     /// From `--max-endpoints-per-slice`.
     pub max_per_slice: usize,
+    /// What the nodes say of zones.
+    pub zones: &'a Zones,
+    /// What zones have of the Service's endpoints.
+    pub given: &'a Given,
 }
 
 /// What to write, in this order.
@@ -45,12 +50,26 @@ pub struct Plan {
     pub delete: Vec<String>,
     /// Pods that had to be left out; the sync is to be repeated.
     pub errors: Vec<String>,
+    /// What zones have after this.
+    pub given: Given,
+    /// What is to be told of it.
+    pub notices: Vec<Notice>,
 }
 
 /// Makes the plan.
 pub fn plan(observed: &Observed) -> Plan {
     let types = address_types(observed.service);
-    let mut plan = Plan::default();
+    let mut plan = Plan {
+        given: observed.given.clone(),
+        ..Plan::default()
+    };
+    let slices = observed.slices.iter();
+    let unsupported: Vec<_> = slices
+        .filter(|s| !types.contains(&&*s.address_type))
+        .collect();
+    for slice in &unsupported {
+        plan.given.take(&slice.address_type);
+    }
     for address_type in &types {
         let slices = observed
             .slices
@@ -59,10 +78,7 @@ pub fn plan(observed: &Observed) -> Plan {
         let slices: Vec<_> = slices.cloned().collect();
         reconcile(observed, address_type, &slices, &mut plan);
     }
-    let unsupported = observed
-        .slices
-        .iter()
-        .filter(|s| !types.contains(&&*s.address_type));
+    let unsupported = unsupported.into_iter();
     plan.delete.extend(unsupported.map(|s| name(s).to_owned()));
     plan
 }
@@ -235,7 +251,7 @@ fn reconcile(
             _ => changes.create.push(placeholder),
         }
     }
-    hints::apply(service, existing, &mut changes);
+    hints::apply(observed, address_type, existing, &mut changes, plan);
     changes.reuse(service, address_type);
     changes.annotate(observed.trigger_time);
     if service.metadata.deletion_timestamp.is_none() {
@@ -255,6 +271,20 @@ pub(super) struct Changes {
 }
 
 impl Changes {
+    /// Those of the slices that stay as they are.
+    pub fn untouched<'a>(&self, existing: &'a [Arc<EndpointSlice>]) -> Vec<&'a Arc<EndpointSlice>> {
+        let written = self.update.iter().chain(self.delete.iter().map(|s| &**s));
+        let touched: BTreeSet<&str> = written.map(name).collect();
+        let untouched = existing.iter().filter(|s| !touched.contains(name(s)));
+        untouched.collect()
+    }
+
+    /// The endpoints of what is written.
+    pub fn written(&mut self) -> impl Iterator<Item = &mut Endpoint> {
+        let slices = self.create.iter_mut().chain(&mut self.update);
+        slices.flat_map(|s| s.endpoints.iter_mut().flatten())
+    }
+
     /// Overwrites slices that would be deleted with those that would be created.
     fn reuse(&mut self, service: &Service, address_type: &str) {
         let mut kept = Vec::new();

@@ -5,6 +5,7 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use serde_json::{Value, json};
 
 use super::plan::{Observed, Plan, endpoints, plan};
+use super::topology::{Given, Zones};
 use crate::kinds::Pod;
 
 fn service(spec: Value) -> Service {
@@ -37,13 +38,28 @@ fn pods(values: impl IntoIterator<Item = Value>) -> Vec<Arc<Pod>> {
 }
 
 fn run(service: &Service, pods: &[Arc<Pod>], slices: &[Arc<EndpointSlice>], max: usize) -> Plan {
+    let (zones, given) = (Zones::default(), Given::default());
+    run_in(&zones, &given, service, pods, slices, max)
+}
+
+/// Nodes `n1`, `n2` ... are in zones `z1`, `z2` ...; what has no number is not there.
+fn run_in(
+    zones: &Zones,
+    given: &Given,
+    service: &Service,
+    pods: &[Arc<Pod>],
+    slices: &[Arc<EndpointSlice>],
+    max: usize,
+) -> Plan {
     plan(&Observed {
         service,
         pods,
-        zone_of: &|node| (node == "n1").then(|| Some("z1".to_owned())),
+        zone_of: &|node| node.strip_prefix('n').map(|n| Some(format!("z{n}"))),
         slices,
         trigger_time: Some("2024-01-01T00:00:00Z".parse().unwrap()),
         max_per_slice: max,
+        zones,
+        given,
     })
 }
 
@@ -251,4 +267,200 @@ fn slices_of_an_earlier_service_are_replaced() {
         writes(&run(&service(json!({})), &pods, &slices, 100)),
         (1, 0, 1)
     );
+}
+
+/// Zones `z1`, `z2` ... with as many CPUs each.
+fn zones(count: u8) -> Zones {
+    let part = 1.0 / f64::from(count);
+    Zones::Known((1..=count).map(|n| (format!("z{n}"), part)).collect())
+}
+
+/// Ready pods `p0`, `p1` ... on nodes of these numbers.
+fn pods_on(nodes: &[u8]) -> Vec<Arc<Pod>> {
+    pods(nodes.iter().enumerate().map(|(i, node)| {
+        let mut pod = pod(&format!("p{i}"), &format!("10.1.0.{i}"), true);
+        pod["spec"]["nodeName"] = format!("n{node}").into();
+        pod
+    }))
+}
+
+fn annotated(key: &str, mode: &str, spec: Value) -> Service {
+    let mut svc = service(spec);
+    svc.metadata.annotations = Some([(key.to_owned(), mode.to_owned())].into());
+    svc
+}
+
+fn auto(spec: Value) -> Service {
+    annotated("service.kubernetes.io/topology-mode", "Auto", spec)
+}
+
+/// The zone that each endpoint is meant for.
+fn meant(slice: &EndpointSlice) -> Vec<Option<String>> {
+    let zone = |e: &k8s_openapi::api::discovery::v1::Endpoint| {
+        let zones = e.hints.clone()?.for_zones?;
+        zones.first().map(|zone| zone.name.clone())
+    };
+    endpoints(slice).iter().map(zone).collect()
+}
+
+fn zs(numbers: &[u8]) -> Vec<Option<String>> {
+    numbers.iter().map(|n| Some(format!("z{n}"))).collect()
+}
+
+fn told(plan: &Plan) -> Vec<(&'static str, &str)> {
+    let notices = plan.notices.iter();
+    notices.map(|n| (n.reason(), &*n.message)).collect()
+}
+
+const ENABLED: (&str, &str) = (
+    "TopologyAwareHintsEnabled",
+    "Topology Aware Hints has been enabled, addressType: IPv4",
+);
+
+#[test]
+fn zones_share_endpoints_by_annotation() {
+    let svc = auto(json!({}));
+    let all = pods_on(&[1, 2, 1, 2, 1, 2]);
+    let (three, two) = (zones(3), zones(2));
+    let plan = run_in(&three, &Given::default(), &svc, &all, &[], 100);
+    assert_eq!(meant(&plan.create[0]), zs(&[3, 3, 1, 2, 1, 2]));
+    assert_eq!(told(&plan), [ENABLED]);
+    let given = plan.given.clone();
+    let slices = apply(plan, &[]);
+    // They stay, and nobody is told again.
+    let plan = run_in(&three, &given, &svc, &all, &slices, 100);
+    assert_eq!((writes(&plan), told(&plan)), ((0, 0, 0), vec![]));
+    assert_eq!(plan.given, given);
+    // A zone goes.
+    let plan = run_in(&two, &given, &svc, &all, &slices, 100);
+    assert_eq!(meant(&plan.update[0]), zs(&[1, 2, 1, 2, 1, 2]));
+    assert_eq!(told(&plan), []);
+    // Not all in a slice that stays can be given away.
+    let (given, slices) = (plan.given.clone(), apply(plan, &slices));
+    let more = pods_on(&[1, 2, 1, 2, 1, 2, 1, 1, 1]);
+    let plan = run_in(&two, &given, &svc, &more, &slices, 6);
+    assert_eq!(writes(&plan), (1, 0, 0));
+    assert_eq!(meant(&plan.create[0]), zs(&[2, 1, 1]));
+}
+
+#[test]
+fn hints_go_when_there_are_too_few_endpoints() {
+    let svc = auto(json!({}));
+    let mut all = pods_on(&[1, 2, 3]);
+    let three = zones(3);
+    let plan = run_in(&three, &Given::default(), &svc, &all, &[], 100);
+    assert_eq!(meant(&plan.create[0]), zs(&[1, 2, 3]));
+    let (given, slices) = (plan.given.clone(), apply(plan, &[]));
+    let mut unready = pod("p2", "10.1.0.2", false);
+    unready["spec"]["nodeName"] = "n3".into();
+    all[2] = pods([unready]).remove(0);
+    let plan = run_in(&three, &given, &svc, &all, &slices, 100);
+    assert_eq!(meant(&plan.update[0]), [None, None, None]);
+    let why = "Insufficient number of endpoints (2 endpoints, 3 zones), addressType: IPv4";
+    assert_eq!(told(&plan), [("TopologyAwareHintsDisabled", why)]);
+    assert_eq!(plan.given, Given::default());
+    // It is told each time.
+    let slices = apply(plan, &slices);
+    let plan = run_in(&three, &Given::default(), &svc, &all, &slices, 100);
+    assert_eq!((writes(&plan), told(&plan).len()), ((0, 0, 0), 1));
+    // With one zone less there are enough.
+    let plan = run_in(&zones(2), &Given::default(), &svc, &all, &slices, 100);
+    let mut expected = zs(&[1, 2]);
+    expected.push(None);
+    assert_eq!(meant(&plan.update[0]), expected);
+    assert_eq!(told(&plan), [ENABLED]);
+}
+
+#[test]
+fn an_endpoint_without_a_zone_spoils_it() {
+    let mut all = pods_on(&[1, 2, 1]);
+    let mut nowhere = pod("p3", "10.1.0.3", true);
+    nowhere["spec"]["nodeName"] = "gone".into();
+    all.extend(pods([nowhere]));
+    let svc = auto(json!({"publishNotReadyAddresses": true}));
+    let plan = run_in(&zones(2), &Given::default(), &svc, &all, &[], 100);
+    assert_eq!(meant(&plan.create[0]), [None, None, None, None]);
+    let why = "One or more endpoints do not have a zone specified, addressType: IPv4";
+    assert_eq!(told(&plan), [("TopologyAwareHintsDisabled", why)]);
+}
+
+#[test]
+fn the_annotation_comes_before_the_distribution() {
+    let near = json!({"trafficDistribution": "PreferClose"});
+    let all = pods_on(&[1, 2]);
+    let run = |zones: &Zones, given: &Given, svc: &Service, slices: &[Arc<EndpointSlice>]| {
+        run_in(zones, given, svc, &all, slices, 100)
+    };
+    let plan = run(&zones(3), &Given::default(), &auto(near.clone()), &[]);
+    assert_eq!(meant(&plan.create[0]), [None, None]);
+    let plan = run(&zones(2), &Given::default(), &auto(near.clone()), &[]);
+    let (given, slices) = (plan.given.clone(), apply(plan, &[]));
+    let why = "Topology Aware Hints has been disabled, addressType: IPv4";
+    let disabled = [("TopologyAwareHintsDisabled", why)];
+    // Those hints are right without it, too.
+    let plan = run(&zones(2), &given, &service(near), &slices);
+    assert_eq!((writes(&plan), told(&plan)), ((0, 0, 0), disabled.to_vec()));
+    assert_eq!(plan.given, Given::default());
+    let plan = run(&zones(2), &given, &service(json!({})), &slices);
+    assert_eq!(meant(&plan.update[0]), [None, None]);
+    assert_eq!(told(&plan), disabled);
+}
+
+#[test]
+fn which_annotation_asks_for_it() {
+    let all = pods_on(&[1, 2]);
+    let old = "service.kubernetes.io/topology-aware-hints";
+    let new = "service.kubernetes.io/topology-mode";
+    for (key, mode, asks) in [
+        (new, "Auto", true),
+        (new, "auto", true),
+        (new, "AUTO", false),
+        (new, "Disabled", false),
+        (old, "auto", true),
+        (old, "Auto", true),
+        ("service.kubernetes.io/topology", "Auto", false),
+    ] {
+        let svc = annotated(key, mode, json!({}));
+        let plan = run_in(&zones(2), &Given::default(), &svc, &all, &[], 100);
+        assert_eq!(!plan.notices.is_empty(), asks, "{key}: {mode}");
+    }
+    let mut both = annotated(new, "Auto", json!({}));
+    let annotations = both.metadata.annotations.as_mut().unwrap();
+    annotations.insert(old.to_owned(), "Disabled".to_owned());
+    let plan = run_in(&zones(2), &Given::default(), &both, &all, &[], 100);
+    assert!(plan.notices.is_empty());
+}
+
+#[test]
+fn families_are_shared_out_apart() {
+    let both = |i: u8, node: &str, second: bool| {
+        let mut pod = pod(&format!("p{i}"), &format!("10.1.0.{i}"), true);
+        pod["spec"]["nodeName"] = node.into();
+        if second {
+            let ips = [format!("10.1.0.{i}"), format!("fd00::{i}")];
+            pod["status"]["podIPs"] = ips.iter().map(|ip| json!({"ip": ip})).collect();
+        }
+        pod
+    };
+    let all = pods([both(1, "n1", true), both(2, "n2", true)]);
+    let two = json!({"ipFamilies": ["IPv4", "IPv6"]});
+    let plan = run_in(
+        &zones(2),
+        &Given::default(),
+        &auto(two.clone()),
+        &all,
+        &[],
+        100,
+    );
+    assert_eq!(told(&plan), [ENABLED]);
+    let (given, slices) = (plan.given.clone(), apply(plan, &[]));
+    // Only one family goes on: its hints stay, and that is told.
+    let plan = run_in(&zones(2), &given, &auto(json!({})), &all, &slices, 100);
+    assert_eq!((writes(&plan), told(&plan)), ((0, 0, 1), vec![ENABLED]));
+    // One has too few.
+    let all = pods([both(1, "n1", true), both(2, "n2", false)]);
+    let plan = run_in(&zones(2), &given, &auto(two), &all, &slices, 100);
+    let why = "Insufficient number of endpoints (1 endpoints, 2 zones), addressType: IPv6";
+    assert_eq!(told(&plan), [("TopologyAwareHintsDisabled", why)]);
+    assert_eq!(meant(&plan.update[0]), [None]);
 }

@@ -19,6 +19,7 @@ mod servers;
 mod services;
 mod statefulsets;
 mod templates;
+mod topology;
 mod trustbundles;
 mod volumes;
 
@@ -101,6 +102,7 @@ pub fn all() -> Vec<Scenario> {
     servers::write(&mut book);
     services::write(&mut book);
     statefulsets::write(&mut book);
+    topology::write(&mut book);
     trustbundles::write(&mut book);
     volumes::write(&mut book);
     book.0
