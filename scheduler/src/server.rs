@@ -4,18 +4,20 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context as _, bail};
+use client::events::Recorder;
 use client::events::series::SeriesRecorder;
 use client::informer::{Informers, Selection};
-use client::leader_election::{self, Outcome};
+use client::leader_election::{self, Outcome, Watchdog};
 use client::metrics::ClientMetrics;
 use client::{Client, Config};
 use component::health::Checks;
 use component::metrics::Registry;
 use component::secure_port::SecurePort;
+use prometheus::{IntGaugeVec, Opts};
 use tokio_util::sync::CancellationToken;
 
 use crate::bind::Binder;
-use crate::config::KubeSchedulerConfiguration;
+use crate::config::{DEFAULT_SCHEDULER, KubeSchedulerConfiguration};
 use crate::extender::Extender;
 use crate::metrics::Metrics;
 use crate::model::{Node, Pod};
@@ -28,22 +30,23 @@ use crate::scheduler::{Scheduler, Settings};
 /// Pods that have ended use nothing and want nothing.
 const LIVE_PODS: &str = "status.phase!=Succeeded,status.phase!=Failed";
 
+const NAME: &str = "kube-scheduler";
+
 pub async fn serve(options: Options, stop: CancellationToken) -> anyhow::Result<()> {
     let config = options.configuration()?;
     tracing::info!("effective configuration: {config:?}");
     let registry = Registry::new();
+    registry.disable(options.disabled_metrics.0.clone());
     let requests = ClientMetrics::register(registry.inner())?;
     let client = client(&options, &config)?.with_metrics(&requests);
-    if let Some(gates) = &options.feature_gates {
-        registry.report_features(gates);
-    }
+    let gates = &options.feature_gates;
+    gates.check()?;
+    registry.report_features(gates);
     let metrics = Metrics::new(&registry)?;
     // Bindings do not wait until events have been written.
     let connection = &config.client_connection;
     let for_events = client.with_rate_limit(connection.qps, connection.burst);
     let recorder = SeriesRecorder::start(&for_events, "default-scheduler", &stop);
-    let gates = options.feature_gates.clone().unwrap_or_default();
-    gates.check()?;
     let groups = gates.enabled("GenericWorkload");
     if groups {
         metrics.groups.register(&registry);
@@ -81,7 +84,20 @@ pub async fn serve(options: Options, stop: CancellationToken) -> anyhow::Result<
         scheduler.follow_groups(&informers);
     }
 
-    let readyz = Checks::new();
+    let election = &config.leader_election;
+    let (healthz, readyz) = (Checks::default(), Checks::default());
+    let watchdog = Watchdog::default();
+    if election.leader_elect {
+        for checks in [&healthz, &readyz] {
+            let watchdog = watchdog.clone();
+            checks.add("leaderElection", move || watchdog.check());
+        }
+    }
+    let stopping = stop.clone();
+    readyz.add("shutdown", move || match stopping.is_cancelled() {
+        false => Ok(()),
+        true => Err("process is shutting down".to_owned()),
+    });
     let synced = informers.clone();
     readyz.add("sched-handler-sync", move || {
         match synced.pending().as_slice() {
@@ -89,20 +105,37 @@ pub async fn serve(options: Options, stop: CancellationToken) -> anyhow::Result<
             pending => Err(format!("waiting for {}", pending.join(", "))),
         }
     });
+    let status = IntGaugeVec::new(
+        Opts::new(
+            "leader_election_master_status",
+            "Whether this process is the leader (1) or stands by (0), by the lease's name.",
+        ),
+        &["name"],
+    )?;
+    registry.register(status.clone());
     let port = SecurePort {
-        name: "kube-scheduler",
+        name: NAME,
         default_port: 10259,
-        healthz: Checks::new(),
+        healthz,
         livez: Checks::new(),
         readyz,
         registry,
-        configz: serde_json::json!({"componentconfig": {"leaderElection": config.leader_election.leader_elect}}),
-        zpages: None,
+        configz: serde_json::json!({"componentconfig": {"leaderElection": election.leader_elect}}),
+        zpages: Some(options.zpages(NAME)),
     };
     port.listen(&options.serving, &options.auth, &stop).await?;
-    informers.start(&stop);
 
+    if !(config.delay_cache_until_active && election.leader_elect) {
+        informers.start(&stop);
+        // Who does not see the cluster yet is not to lead.
+        let synced = stop.run_until_cancelled(informers.wait_synced()).await;
+        if synced.is_none() {
+            return Ok(());
+        }
+    }
+    let ended = stop.clone();
     let run = |leading: CancellationToken| async move {
+        informers.start(&ended);
         tokio::select! {
             () = leading.cancelled() => {}
             () = informers.wait_synced() => {
@@ -111,19 +144,26 @@ pub async fn serve(options: Options, stop: CancellationToken) -> anyhow::Result<
             }
         }
     };
-    let election = &config.leader_election;
     if !election.leader_elect {
         run(stop).await;
         return Ok(());
     }
-    let mut lease = leader_election::Config::new(
-        &election.resource_namespace,
-        &election.resource_name,
-        leader_election::default_identity(),
-    );
-    lease.lease_duration = election.lease_duration.get();
-    lease.renew_deadline = election.renew_deadline.get();
-    lease.retry_period = election.retry_period.get();
+    // As upstream, in the name of the first profile.
+    let names = config.scheduler_names();
+    let whose = names.first().map_or(DEFAULT_SCHEDULER, String::as_str);
+    let lease = leader_election::Config {
+        lease_duration: election.lease_duration.get(),
+        renew_deadline: election.renew_deadline.get(),
+        retry_period: election.retry_period.get(),
+        recorder: Some(Recorder::start(&for_events, whose, "", &stop)),
+        status: Some(status.with_label_values(&[NAME])),
+        watchdog,
+        ..leader_election::Config::new(
+            &election.resource_namespace,
+            &election.resource_name,
+            leader_election::default_identity(),
+        )
+    };
     lease.validate().map_err(anyhow::Error::msg)?;
     match leader_election::run(&client.for_part("leader-election"), lease, stop, run).await {
         Outcome::Stopped => Ok(()),
@@ -140,7 +180,7 @@ fn client(options: &Options, config: &KubeSchedulerConfiguration) -> anyhow::Res
         .context(
             "no way to the API server: --kubeconfig, or clientConnection.kubeconfig of --config",
         )?
-        .user_agent("kube-scheduler")
+        .user_agent(NAME)
         .rate_limit(connection.qps, connection.burst);
     if connection.content_type == "application/json" {
         client.content_type = client::config::ContentType::Json;
@@ -152,7 +192,7 @@ fn profiles(
     config: &KubeSchedulerConfiguration,
     options: &Options,
 ) -> anyhow::Result<Vec<Profile>> {
-    let gates = options.feature_gates.clone().unwrap_or_default();
+    let gates = &options.feature_gates;
     let ignored = config.resources_of_extenders();
     let mut profiles = Vec::new();
     for (profile, name) in config.profiles.iter().zip(config.scheduler_names()) {
