@@ -20,7 +20,9 @@ use crate::authn::oidc_discovery::{self, Documents};
 use crate::authn::token_issuer::TokenIssuer;
 use crate::authz::Authorizer;
 use crate::backends::{Backends, Caches, Other};
-use crate::controlplane::{Authentication, ControlPlane, Local, MasterLeases, RequestHeader};
+use crate::controlplane::{
+    Authentication, ControlPlane, LeadershipTimes, Local, MasterLeases, RequestHeader,
+};
 use crate::discovery::{self, Addresses, Discovery};
 use crate::health::Health;
 use crate::http::body;
@@ -303,6 +305,11 @@ pub async fn run(options: Options, stop: CancellationToken) -> anyhow::Result<()
         authentication: published(&authenticator),
         bootstrap_rbac: authorizer.rbac().is_some(),
         gates: gates.clone(),
+        leadership: LeadershipTimes {
+            lease_duration: tuning.coordinated_leadership_lease_duration.get(),
+            renew_deadline: tuning.coordinated_leadership_renew_deadline.get(),
+            retry_period: tuning.coordinated_leadership_retry_period.get(),
+        },
         hostname: hostname(),
         used_secrets,
     };

@@ -6,6 +6,7 @@
 
 mod api_services;
 mod authentication_config;
+mod coordinated_leaders;
 mod endpoints;
 mod identity;
 mod legacy_tokens;
@@ -29,6 +30,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 pub use authentication_config::{Authentication, RequestHeader};
+pub use coordinated_leaders::Times as LeadershipTimes;
 pub use local::Local;
 pub use master_leases::MasterLeases;
 
@@ -62,6 +64,7 @@ pub struct ControlPlane {
     pub authentication: Authentication,
     pub bootstrap_rbac: bool,
     pub gates: FeatureGates,
+    pub leadership: LeadershipTimes,
     pub hostname: String,
     /// Secrets whose tokens are used.
     pub used_secrets: mpsc::Receiver<UsedSecret>,
@@ -109,6 +112,15 @@ impl ControlPlane {
             HOUR / 2,
             legacy_tokens::ensure,
         );
+        if cp.gates.enabled("CoordinatedLeaderElection") {
+            let begun = health.hook("start-kube-apiserver-coordinated-leader-election-controller");
+            let (cp, stop) = (cp.clone(), stop.clone());
+            tokio::spawn(async move {
+                cp.caches.synced().await;
+                begun.done();
+                coordinated_leaders::run(cp.local.clone(), cp.leadership, stop).await;
+            });
+        }
         start.once("apiservice-registration-controller", api_services::register);
         if cp.bootstrap_rbac {
             start.once("rbac/bootstrap-roles", rbac::ensure);

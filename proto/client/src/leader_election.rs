@@ -205,11 +205,41 @@ where
     F: FnOnce(CancellationToken) -> Fut,
     Fut: Future<Output = ()>,
 {
-    let mut elector = Elector::new(client, config);
+    elect(Elector::new(client, config), stop, lead).await
+}
+
+/// As [`run`], over a lease that is not reached by a client: nothing keeps a former leader from
+/// writing but that it is told to stop.
+pub async fn run_over<L, F, Fut>(
+    leases: L,
+    config: Config,
+    stop: CancellationToken,
+    lead: F,
+) -> Outcome
+where
+    L: Leases,
+    F: FnOnce(CancellationToken) -> Fut,
+    Fut: Future<Output = ()>,
+{
+    let elector = Elector {
+        leases,
+        config,
+        observed: None,
+        fence: Arc::default(),
+    };
+    elect(elector, stop, lead).await
+}
+
+async fn elect<L, F, Fut>(mut elector: Elector<L>, stop: CancellationToken, lead: F) -> Outcome
+where
+    L: Leases,
+    F: FnOnce(CancellationToken) -> Fut,
+    Fut: Future<Output = ()>,
+{
     if stop.run_until_cancelled(elector.acquire()).await.is_none() {
         return Outcome::Stopped;
     }
-    let fence = client.fence().clone();
+    let fence = Arc::clone(&elector.fence);
     elector.report(true);
     let leading = CancellationToken::new();
     let mut lead = std::pin::pin!(lead(leading.clone()));
@@ -255,27 +285,51 @@ enum Plan {
     Held(String),
 }
 
-struct Elector {
-    api: Api<Lease>,
+/// Where leases are kept.
+pub trait Leases: Send + Sync {
+    /// `None`: there is no such lease.
+    fn get(&self, name: &str) -> impl Future<Output = Result<Option<Lease>>> + Send;
+    fn create(&self, lease: &Lease) -> impl Future<Output = Result<Lease>> + Send;
+    /// Fails if the lease is not of the resourceVersion that it is based on.
+    fn replace(&self, lease: &Lease) -> impl Future<Output = Result<Lease>> + Send;
+}
+
+impl Leases for Api<Lease> {
+    async fn get(&self, name: &str) -> Result<Option<Lease>> {
+        optional(Self::get(self, name).await)
+    }
+
+    async fn create(&self, lease: &Lease) -> Result<Lease> {
+        Self::create(self, lease).await
+    }
+
+    async fn replace(&self, lease: &Lease) -> Result<Lease> {
+        Self::replace(self, lease).await
+    }
+}
+
+struct Elector<L> {
+    leases: L,
     config: Config,
     observed: Option<Observed>,
     /// Of all clients of the leader.
     fence: Arc<Fence>,
 }
 
-impl Elector {
+impl Elector<Api<Lease>> {
     fn new(client: &Client, config: Config) -> Self {
         // A request must not hang for longer than the deadline allows for another one.
         let timeout = (config.renew_deadline / 2).max(Duration::from_secs(1));
-        let api = Api::namespaced(&client.with_timeout(timeout), &config.namespace);
         Self {
-            api,
+            leases: Api::namespaced(&client.with_timeout(timeout), &config.namespace),
             config,
             observed: None,
             fence: client.fence().clone(),
         }
     }
+}
 
+impl<L: Leases> Elector<L> {
     fn describe(&self) -> String {
         format!("{}/{}", self.config.namespace, self.config.name)
     }
@@ -345,7 +399,7 @@ impl Elector {
         {
             let mut lease = observed.lease.clone();
             lease.spec = Some(self.record(lease.spec.as_ref()));
-            match self.api.replace(&lease).await {
+            match self.leases.replace(&lease).await {
                 Ok(lease) => {
                     self.observe(lease);
                     return Ok(true);
@@ -353,7 +407,7 @@ impl Elector {
                 Err(err) => tracing::debug!(%err, "the lease was not as expected"),
             }
         }
-        let current = optional(self.api.get(&self.config.name).await)?;
+        let current = self.leases.get(&self.config.name).await?;
         match &current {
             Some(current) => self.observe(current.clone()),
             None if self.config.coordinated => return Ok(false),
@@ -370,7 +424,7 @@ impl Elector {
                     namespace: Some(self.config.namespace.clone()),
                     ..ObjectMeta::default()
                 };
-                self.api
+                self.leases
                     .create(&Lease {
                         metadata,
                         spec: Some(spec),
@@ -380,7 +434,7 @@ impl Elector {
             Plan::Create(spec) | Plan::Update(spec) => {
                 let mut lease = current.unwrap_or_default();
                 lease.spec = Some(spec);
-                self.api.replace(&lease).await?
+                self.leases.replace(&lease).await?
             }
         };
         self.observe(lease);
@@ -469,7 +523,7 @@ impl Elector {
     }
 
     async fn release(&mut self) {
-        let Ok(Some(mut lease)) = optional(self.api.get(&self.config.name).await) else {
+        let Ok(Some(mut lease)) = self.leases.get(&self.config.name).await else {
             return;
         };
         if !self.is_ours(&lease) {
@@ -484,7 +538,7 @@ impl Elector {
             lease_transitions: lease.spec.and_then(|s| s.lease_transitions),
             ..LeaseSpec::default()
         });
-        match self.api.replace(&lease).await {
+        match self.leases.replace(&lease).await {
             Ok(_) => tracing::info!(lock = %self.describe(), "released the lease"),
             Err(err) => tracing::warn!(%err, lock = %self.describe(), "cannot release the lease"),
         }
@@ -528,7 +582,7 @@ mod tests {
         assert_eq!(watchdog.check(), Ok(()));
     }
 
-    fn elector(identity: &str) -> Elector {
+    fn elector(identity: &str) -> Elector<Api<Lease>> {
         let client = Client::new(crate::Config::new("http://127.0.0.1:1")).unwrap();
         Elector::new(&client, Config::new("kube-system", "x", identity))
     }

@@ -135,10 +135,13 @@ fn key(e: &Event) -> String {
     add(&e.reporting_controller);
     add(&e.reporting_instance);
     for reference in [&e.regarding, &e.related].into_iter().flatten() {
+        add(&reference.api_version);
         add(&reference.kind);
         add(&reference.namespace);
         add(&reference.name);
         add(&reference.uid);
+        // What is said of another version of an object is not the same.
+        add(&reference.resource_version);
         add(&reference.field_path);
     }
     key
