@@ -5,13 +5,13 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use client::Client;
-use client::leader_election::{self, Candidacy, Candidate, Outcome, Watchdog, default_identity};
+use client::leader_election::{self, Outcome, Watchdog, default_identity};
 use client::metrics::ClientMetrics;
 use client::workqueue::MetricsProvider;
+use component::candidate;
 use component::health::Checks;
 use component::metrics::Registry;
 use component::secure_port::SecurePort;
-use component::version;
 use prometheus::{IntGaugeVec, Opts};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -71,6 +71,7 @@ pub async fn run(options: Options, stop: CancellationToken) -> anyhow::Result<()
         &["name"],
     )?;
     metrics.register(status.clone());
+    let elector = client.for_part("leader-election");
     let identity = default_identity();
     let lease = election
         .leader_elect_resource_name
@@ -81,19 +82,7 @@ pub async fn run(options: Options, stop: CancellationToken) -> anyhow::Result<()
         .feature_gates
         .enabled("CoordinatedLeaderElection");
     if coordinated {
-        let candidate = Candidate {
-            identity: identity.clone(),
-            lease: NAME.to_owned(),
-            binary_version: version::binary(),
-            emulation_version: version::emulation(),
-        };
-        let candidacy = Candidacy::new(&client.for_part("leader-election"), candidate);
-        let synced = candidacy.synced();
-        healthz.add("informer-sync", move || {
-            let pending = || "the lease's candidates are not known yet".to_owned();
-            synced().then_some(()).ok_or_else(pending)
-        });
-        tokio::spawn(candidacy.run(stop.clone()));
+        candidate::stand(&elector, NAME, &identity, &healthz, &stop);
     }
     let config = leader_election::Config {
         lease_duration: election.leader_elect_lease_duration.get(),
@@ -111,7 +100,6 @@ pub async fn run(options: Options, stop: CancellationToken) -> anyhow::Result<()
         ..leader_election::Config::new(&election.leader_elect_resource_namespace, lease, identity)
     };
     config.validate().map_err(anyhow::Error::msg)?;
-    let elector = client.for_part("leader-election");
     let mut failure = None;
     let outcome = leader_election::run(&elector, config, stop.clone(), |leading| {
         let context = Context::new(

@@ -10,6 +10,7 @@ use client::informer::{Informers, Selection};
 use client::leader_election::{self, Outcome, Watchdog};
 use client::metrics::ClientMetrics;
 use client::{Client, Config};
+use component::candidate;
 use component::health::Checks;
 use component::metrics::Registry;
 use component::secure_port::SecurePort;
@@ -118,7 +119,7 @@ pub async fn serve(options: Options, stop: CancellationToken) -> anyhow::Result<
         default_port: 10259,
         healthz,
         livez: Checks::new(),
-        readyz,
+        readyz: readyz.clone(),
         registry,
         configz: serde_json::json!({"componentconfig": {"leaderElection": election.leader_elect}}),
         zpages: Some(options.zpages(NAME)),
@@ -151,6 +152,12 @@ pub async fn serve(options: Options, stop: CancellationToken) -> anyhow::Result<
     // As upstream, in the name of the first profile.
     let names = config.scheduler_names();
     let whose = names.first().map_or(DEFAULT_SCHEDULER, String::as_str);
+    let elector = client.for_part("leader-election");
+    let identity = leader_election::default_identity();
+    let coordinated = gates.enabled("CoordinatedLeaderElection");
+    if coordinated {
+        candidate::stand(&elector, NAME, &identity, &readyz, &stop);
+    }
     let lease = leader_election::Config {
         lease_duration: election.lease_duration.get(),
         renew_deadline: election.renew_deadline.get(),
@@ -158,14 +165,15 @@ pub async fn serve(options: Options, stop: CancellationToken) -> anyhow::Result<
         recorder: Some(Recorder::start(&for_events, whose, "", &stop)),
         status: Some(status.with_label_values(&[NAME])),
         watchdog,
+        coordinated,
         ..leader_election::Config::new(
             &election.resource_namespace,
             &election.resource_name,
-            leader_election::default_identity(),
+            identity,
         )
     };
     lease.validate().map_err(anyhow::Error::msg)?;
-    match leader_election::run(&client.for_part("leader-election"), lease, stop, run).await {
+    match leader_election::run(&elector, lease, stop, run).await {
         Outcome::Stopped => Ok(()),
         Outcome::Lost => bail!("leaderelection lost"),
     }

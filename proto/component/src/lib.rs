@@ -6,6 +6,7 @@
 
 pub mod aside;
 pub mod auth;
+pub mod candidate;
 pub mod coalesced;
 pub mod config_file;
 pub mod features;
