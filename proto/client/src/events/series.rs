@@ -336,5 +336,10 @@ mod tests {
         assert_eq!(w.finished()[0].series.as_ref().unwrap().count, 4);
         assert!(w.cache.is_empty());
         assert_eq!(w.take_in(event("again").await).unwrap().series, None);
+        // Another version of the object is another matter.
+        let mut other = (*event("again").await).clone();
+        let regarding = other.regarding.get_or_insert_default();
+        regarding.resource_version = Some("2".into());
+        assert_eq!(w.take_in(Arc::new(other)).unwrap().series, None);
     }
 }
