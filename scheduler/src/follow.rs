@@ -384,7 +384,7 @@ impl Scheduler {
         } else if let Some(profile) = self.profile(&info) {
             self.nominated(state, &info);
             let group = info.group.clone();
-            self.members_change(state, group.as_ref(), "PodAdd", |state| {
+            self.members_change(state, group.as_ref(), "UnschedulablePodAdd", |state| {
                 let State { cache, queue, .. } = state;
                 cache.groups.wait(&info);
                 let admitted = profile.admit(&info, cache).is_ok();

@@ -150,7 +150,7 @@ impl Scheduler {
     /// Schedules until `stop`. What was taken but not bound by then is in nobody's way:
     /// the next leader finds it unassigned.
     pub async fn run(self: Arc<Self>, stop: CancellationToken) {
-        let mut flush = tokio::time::interval(FLUSH);
+        let mut flush = Instant::now() + FLUSH;
         let mut turn = Instant::now();
         loop {
             let (worked, deadline) = if self.tellers.available_permits() == 0 {
@@ -172,6 +172,9 @@ impl Scheduler {
                 if turn.elapsed() >= TURN {
                     tokio::task::yield_now().await;
                     turn = Instant::now();
+                    if turn >= flush {
+                        self.flush_left_over(&mut flush);
+                    }
                 }
                 continue;
             }
@@ -185,15 +188,16 @@ impl Scheduler {
                 () = stop.cancelled() => return,
                 () = self.wake.notified() => {}
                 () = pause => {}
-                _ = flush.tick() => self.flush_left_over(),
+                () = tokio::time::sleep_until(flush) => self.flush_left_over(&mut flush),
             }
             turn = Instant::now();
         }
     }
 
-    fn flush_left_over(&self) {
-        let waited = self.settings.left_over;
-        self.lock().queue.flush_left_over(Instant::now(), waited);
+    fn flush_left_over(&self, next: &mut Instant) {
+        let (now, waited) = (Instant::now(), self.settings.left_over);
+        self.lock().queue.flush_left_over(now, waited);
+        *next = now + FLUSH;
     }
 
     /// Brings the gauges up to date.

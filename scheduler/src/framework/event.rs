@@ -50,7 +50,7 @@ impl ClusterEvent<'_> {
     pub fn label(&self) -> &'static str {
         match self {
             Self::NodeAdded(_) => "NodeAdd",
-            Self::NodeUpdated { .. } => "NodeUpdate",
+            Self::NodeUpdated { old, new } => node_update(old, new),
             Self::NodeGone(_) => "NodeDelete",
             Self::PodAdded(_) => "AssignedPodAdd",
             Self::PodUpdated { .. } => "AssignedPodUpdate",
@@ -59,5 +59,22 @@ impl ClusterEvent<'_> {
             Self::Storage(event) => event.label(),
             Self::Devices(event) => event.label(),
         }
+    }
+}
+
+/// What of a node has changed; of several things the first that upstream looks at.
+fn node_update(old: &Node, new: &Node) -> &'static str {
+    if old.spec.unschedulable != new.spec.unschedulable {
+        "NodeUpdateNodeTaint"
+    } else if old.status.allocatable != new.status.allocatable {
+        "NodeUpdateNodeAllocatable"
+    } else if old.metadata.labels != new.metadata.labels {
+        "NodeUpdateNodeLabel"
+    } else if old.spec.taints != new.spec.taints {
+        "NodeUpdateNodeTaint"
+    } else if old.status.declared_features != new.status.declared_features {
+        "NodeUpdateNodeDeclaredFeature"
+    } else {
+        "NodeUpdate"
     }
 }

@@ -39,13 +39,26 @@ impl Default for Backoff {
 }
 
 impl Backoff {
-    /// The pause after so many attempts in a row.
-    fn after(self, attempts: u32) -> Duration {
+    /// The pause after so many failures.
+    fn after(self, failures: Failures) -> Duration {
+        let count = match failures.errors {
+            0 => failures.verdicts,
+            errors => errors,
+        };
         let doubled = self
             .initial
-            .saturating_mul(1 << attempts.saturating_sub(1).min(16));
+            .saturating_mul(1 << count.saturating_sub(1).min(16));
         doubled.min(self.max)
     }
+}
+
+/// What a pod's attempts have come to.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Failures {
+    /// How often no node took it.
+    verdicts: u32,
+    /// How often in a row, up to now, there was no verdict, or the binding failed.
+    errors: u32,
 }
 
 /// Pods that plugins tell nothing apart between: kind, rejecting plugins, and a number of
@@ -65,9 +78,10 @@ enum Place {
 #[derive(Debug)]
 struct Queued {
     pod: Arc<PodInfo>,
-    /// Order of arrival; stays while the pod waits.
+    /// Order of arrival, and of coming back after an attempt.
     number: u64,
     attempts: u32,
+    failures: Failures,
     first_seen: Instant,
     /// The pause after the last attempt ends then.
     backoff_until: Instant,
@@ -92,6 +106,7 @@ pub struct Taken {
     /// Order of arrival.
     pub number: u64,
     pub attempts: u32,
+    pub failures: Failures,
     pub first_seen: Instant,
     /// It had waited so long that it was tried without any event.
     pub flushed: bool,
@@ -147,9 +162,9 @@ impl Queue {
         let Some(queued) = self.pods.get_mut(&key) else {
             self.insert(pod, now);
             if admitted {
-                self.activate(&key, "PodAdd");
+                self.activate(&key, "UnschedulablePodAdd");
             } else {
-                self.came("gated", "PodAdd");
+                self.came("unschedulable", "UnschedulablePodAdd");
             }
             return;
         };
@@ -185,6 +200,7 @@ impl Queue {
             pod,
             number: self.arrivals,
             attempts: 0,
+            failures: Failures::default(),
             first_seen: now,
             backoff_until: now,
             error: false,
@@ -334,7 +350,9 @@ impl Queue {
                 let mut waiting = self.backing_off.iter();
                 let early = |q: &Queued| !q.error && matches!(q.place, Place::BackingOff { .. });
                 let next = waiting.find(|(_, key)| self.pods.get(key).is_some_and(early));
-                next.map(|(_, key)| key.clone())?
+                let key = next.map(|(_, key)| key.clone())?;
+                self.came("active", "PopFromBackoffQ");
+                key
             }
         };
         self.fly(&key)
@@ -349,6 +367,7 @@ impl Queue {
             pod: Arc::clone(&queued.pod),
             number: queued.number,
             attempts: queued.attempts,
+            failures: queued.failures,
             first_seen: queued.first_seen,
             flushed: std::mem::take(&mut queued.flushed),
         })
@@ -384,7 +403,11 @@ impl Queue {
         if queued.place != Place::InFlight {
             return;
         }
-        queued.backoff_until = now + self.backoff.after(queued.attempts);
+        self.arrivals += 1;
+        queued.number = self.arrivals;
+        queued.failures.verdicts += 1;
+        queued.failures.errors = 0;
+        queued.backoff_until = now + self.backoff.after(queued.failures);
         queued.rejectors = rejectors;
         queued.error = false;
         queued.held = true;
@@ -413,7 +436,7 @@ impl Queue {
         if self.pods.get(key).is_some_and(waits) {
             self.leave(key);
             self.enter(key, Place::Gated);
-            self.came("gated", "ScheduleAttemptFailure");
+            self.came("unschedulable", "ScheduleAttemptFailure");
         }
     }
 
@@ -451,7 +474,11 @@ impl Queue {
         }
         queued.attempts = taken.attempts;
         queued.first_seen = taken.first_seen;
-        queued.backoff_until = now + self.backoff.after(taken.attempts);
+        self.arrivals += 1;
+        queued.number = self.arrivals;
+        queued.failures = taken.failures;
+        queued.failures.errors += 1;
+        queued.backoff_until = now + self.backoff.after(queued.failures);
         queued.error = true;
         queued.rejectors = Rejectors::default();
         queued.held = true;

@@ -144,6 +144,40 @@ fn what_comes_of_a_pod_says_nothing_of_another_of_its_name() {
 }
 
 #[test]
+fn who_has_failed_comes_after_who_has_not() {
+    let (mut queue, now) = new();
+    let (first, second) = (pod("a", json!({})), pod("b", json!({})));
+    put(&mut queue, &first, now);
+    put(&mut queue, &second, now);
+    assert_eq!(take(&mut queue, now).as_deref(), Some("a"));
+    reject(&mut queue, &first.key, by(0), now);
+    let later = now + seconds(1);
+    queue.happened("NodeAdd", later, |_, _| true);
+    assert_eq!(take(&mut queue, later).as_deref(), Some("b"));
+}
+
+#[test]
+fn errors_and_verdicts_pause_apart() {
+    let (mut queue, now) = new();
+    let waiting = pod("a", json!({}));
+    put(&mut queue, &waiting, now);
+    for _ in 0..3 {
+        queue.take(now).unwrap();
+        reject(&mut queue, &waiting.key, by(0), now);
+        queue.happened("NodeAdd", now, |_, _| true);
+    }
+    assert_eq!(queue.next_deadline(), Some(now + seconds(4)));
+    let taken = queue.take(now).unwrap();
+    queue.failed(&taken, now);
+    queue.told(&waiting.key, false, true, now);
+    assert_eq!(
+        queue.next_deadline(),
+        Some(now + seconds(1)),
+        "its first error"
+    );
+}
+
+#[test]
 fn what_has_come_of_an_attempt_is_told_before_the_next() {
     let (mut queue, now) = new();
     let waiting = pod("a", json!({}));
