@@ -3,7 +3,7 @@
 
 use std::path::PathBuf;
 
-use anyhow::bail;
+use anyhow::{Context as _, bail};
 use clap::{ArgMatches, Command, FromArgMatches};
 use component::features::FeatureGates;
 use component::flags::common::{
@@ -35,6 +35,9 @@ pub struct Options {
     /// The path to the configuration file.
     #[arg(long)]
     pub config: Option<PathBuf>,
+    /// Write the configuration to this file, and exit.
+    #[arg(long)]
+    pub write_config_to: Option<PathBuf>,
     #[arg(long, default_value = "")]
     pub feature_gates: FeatureGates,
     #[arg(long, default_value = "")]
@@ -107,7 +110,8 @@ impl Options {
     /// The configuration in force: the file's, or the flags'.
     pub fn configuration(&self) -> anyhow::Result<KubeSchedulerConfiguration> {
         let mut config = match &self.config {
-            Some(path) => config_file::load(path, config::VERSIONS, config::KIND)?,
+            Some(path) => config::decode(config_file::load(path, config::VERSIONS, config::KIND)?)
+                .with_context(|| format!("config file {}", path.display()))?,
             None => self.flags_configuration(),
         };
         self.elect(&mut config.leader_election);

@@ -43,6 +43,14 @@ pub async fn serve(options: Options, stop: CancellationToken) -> anyhow::Result<
     let gates = &options.feature_gates;
     gates.check()?;
     registry.report_features(gates);
+    let profiles = profiles(&config, &options)?;
+    let whole = config.whole(&|gate| gates.enabled(gate));
+    if let Some(path) = &options.write_config_to {
+        let text = serde_saphyr::to_string(&whole).context("--write-config-to")?;
+        std::fs::write(path, text).context("--write-config-to")?;
+        tracing::info!("wrote configuration to {}", path.display());
+        return Ok(());
+    }
     let metrics = Metrics::new(&registry)?;
     // Bindings do not wait until events have been written.
     let connection = &config.client_connection;
@@ -56,7 +64,7 @@ pub async fn serve(options: Options, stop: CancellationToken) -> anyhow::Result<
     let pods = informers.select::<Pod>(&Selection::fields(LIVE_PODS));
     let nodes = informers.get::<Node>();
     let scheduler = Scheduler::new(
-        profiles(&config, &options)?,
+        profiles,
         pods,
         Settings {
             groups,
@@ -121,7 +129,7 @@ pub async fn serve(options: Options, stop: CancellationToken) -> anyhow::Result<
         livez: Checks::new(),
         readyz: readyz.clone(),
         registry,
-        configz: serde_json::json!({"componentconfig": {"leaderElection": election.leader_elect}}),
+        configz: serde_json::json!({"componentconfig": whole}),
         zpages: Some(options.zpages(NAME)),
     };
     port.listen(&options.serving, &options.auth, &stop).await?;

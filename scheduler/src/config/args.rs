@@ -5,6 +5,7 @@ use std::time::Duration;
 use anyhow::{Context as _, bail};
 use component::flags::GoDuration;
 use k8s_openapi::api::core::v1::{NodeAffinity as Affinity, TopologySpreadConstraint};
+use meta::validation::qualified_name;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
@@ -177,6 +178,9 @@ impl Args<'_> {
 
     pub fn node_affinity(&self) -> anyhow::Result<NodeAffinity> {
         let args: NodeAffinityArgs = self.get("NodeAffinity")?;
+        if let Some(added) = &args.added_affinity {
+            check_operators(added)?;
+        }
         Ok(NodeAffinity {
             added: args.added_affinity,
         })
@@ -184,9 +188,18 @@ impl Args<'_> {
 
     pub fn balanced_allocation(&self) -> anyhow::Result<BalancedAllocation> {
         let args: BalancedAllocationArgs = self.get("NodeResourcesBalancedAllocation")?;
-        Ok(BalancedAllocation {
-            resources: weighted(args.resources)?,
-        })
+        let resources = weighted(args.resources)?;
+        for (i, resource) in resources.iter().enumerate() {
+            let name = &resource.name;
+            if resources[..i].iter().any(|before| before.name == *name) {
+                bail!("resources[{i}].name: Duplicate value: {name:?}");
+            }
+            if resource.weight != 1 {
+                let weight = resource.weight;
+                bail!("resources[{i}].weight: Invalid value: {weight}: must be 1");
+            }
+        }
+        Ok(BalancedAllocation { resources })
     }
 
     pub fn fit(&self) -> anyhow::Result<Fit> {
@@ -199,6 +212,17 @@ impl Args<'_> {
             bail!(
                 "ignoredResourceGroups: Invalid value: {group:?}: resource group name can't contain '/'"
             );
+        }
+        let ignored = [
+            ("ignoredResources", &args.ignored_resources),
+            ("ignoredResourceGroups", &args.ignored_resource_groups),
+        ];
+        for (field, names) in ignored {
+            for name in names {
+                if let Some(why) = qualified_name(name).first() {
+                    bail!("{field}: Invalid value: {name:?}: {why}");
+                }
+            }
         }
         let strategy = args.scoring_strategy.unwrap_or_default();
         let ratio = strategy.requested_to_capacity_ratio;
@@ -232,6 +256,12 @@ impl Args<'_> {
             if constraint.label_selector.is_some() {
                 bail!(
                     "defaultConstraints.labelSelector: Forbidden: constraint must not define a selector, as they deduced for each pod"
+                );
+            }
+            let action = constraint.when_unsatisfiable.as_str();
+            if !matches!(action, "DoNotSchedule" | "ScheduleAnyway") {
+                bail!(
+                    "defaultConstraints.whenUnsatisfiable: Unsupported value: {action:?}: supported values: \"DoNotSchedule\", \"ScheduleAnyway\""
                 );
             }
             if constraint.max_skew <= 0 || constraint.topology_key.is_empty() {
@@ -291,6 +321,28 @@ impl Args<'_> {
         }
         Ok(args.bind_timeout_seconds.unwrap_or(BIND_TIMEOUT_SECONDS))
     }
+}
+
+/// Refuses operators that there are not.
+fn check_operators(affinity: &Affinity) -> anyhow::Result<()> {
+    let required = &affinity.required_during_scheduling_ignored_during_execution;
+    let required = required.iter().flat_map(|r| &r.node_selector_terms);
+    let preferred = &affinity.preferred_during_scheduling_ignored_during_execution;
+    let preferred = preferred.iter().flatten().map(|p| &p.preference);
+    let requirements = required.chain(preferred).flat_map(|term| {
+        let (fields, labels) = (&term.match_fields, &term.match_expressions);
+        fields.iter().chain(labels).flatten()
+    });
+    for requirement in requirements {
+        let operator = requirement.operator.as_str();
+        let known = ["In", "NotIn", "Exists", "DoesNotExist", "Gt", "Lt"];
+        if !known.contains(&operator) {
+            bail!(
+                "addedAffinity: operator: Invalid value: {operator:?}: not a valid selector operator"
+            );
+        }
+    }
+    Ok(())
 }
 
 fn weighted(given: Vec<ResourceSpec>) -> anyhow::Result<Vec<Weighted>> {

@@ -4,10 +4,13 @@
 
 pub mod args;
 pub mod plugins;
+mod whole;
 
-use anyhow::bail;
+use anyhow::{Context as _, bail};
 use component::flags::GoDuration;
+use meta::validation::qualified_name;
 use serde::Deserialize;
+use serde_json::Value;
 
 use crate::extender::ExtenderConfiguration;
 
@@ -110,6 +113,50 @@ pub struct ProfileConfiguration {
     pub plugin_config: Vec<args::PluginConfig>,
 }
 
+/// Reads a configuration as Go does: `null` is as good as nothing, and so is the zero value of
+/// what must not be zero.
+pub fn decode(mut given: Value) -> anyhow::Result<KubeSchedulerConfiguration> {
+    drop_nulls(&mut given);
+    let config = serde_json::from_value(given).context("decoding the configuration")?;
+    Ok(fill_in(config))
+}
+
+fn drop_nulls(value: &mut Value) {
+    match value {
+        Value::Object(fields) => {
+            fields.retain(|_, field| !field.is_null());
+            fields.values_mut().for_each(drop_nulls);
+        }
+        Value::Array(items) => items.iter_mut().for_each(drop_nulls),
+        _ => {}
+    }
+}
+
+fn fill_in(mut config: KubeSchedulerConfiguration) -> KubeSchedulerConfiguration {
+    fn fill<T: PartialEq + Default>(field: &mut T, default: T) {
+        if *field == T::default() {
+            *field = default;
+        }
+    }
+    if config.profiles.is_empty() {
+        config.profiles.push(ProfileConfiguration::default());
+    }
+    let default = LeaderElection::default();
+    let election = &mut config.leader_election;
+    fill(&mut election.lease_duration, default.lease_duration);
+    fill(&mut election.renew_deadline, default.renew_deadline);
+    fill(&mut election.retry_period, default.retry_period);
+    fill(&mut election.resource_lock, default.resource_lock);
+    fill(&mut election.resource_name, default.resource_name);
+    fill(&mut election.resource_namespace, default.resource_namespace);
+    let default = ClientConnection::default();
+    let connection = &mut config.client_connection;
+    fill(&mut connection.content_type, default.content_type);
+    fill(&mut connection.qps, default.qps);
+    fill(&mut connection.burst, default.burst);
+    config
+}
+
 pub const DEFAULT_SCHEDULER: &str = "default-scheduler";
 
 fn percentage(path: &str, given: Option<usize>) -> anyhow::Result<()> {
@@ -117,6 +164,13 @@ fn percentage(path: &str, given: Option<usize>) -> anyhow::Result<()> {
         Some(n @ 101..) => bail!("{path}: Invalid value: {n}: not in valid range [0-100]"),
         _ => Ok(()),
     }
+}
+
+/// Whether it may be the name of a resource that Kubernetes itself does not know.
+fn is_extended(name: &str) -> bool {
+    let domain = name.split_once('/').map(|(domain, _)| domain);
+    let native = |domain: &str| domain == "kubernetes.io" || domain.ends_with(".kubernetes.io");
+    domain.is_some_and(|domain| !native(domain)) && !name.starts_with("requests.")
 }
 
 impl KubeSchedulerConfiguration {
@@ -147,6 +201,7 @@ impl KubeSchedulerConfiguration {
     }
 
     fn validate_extenders(&self) -> anyhow::Result<()> {
+        let mut seen: Vec<&str> = Vec::new();
         for (i, extender) in self.extenders.iter().enumerate() {
             if !extender.prioritize_verb.is_empty() && extender.weight <= 0 {
                 bail!(
@@ -154,15 +209,21 @@ impl KubeSchedulerConfiguration {
                     extender.weight
                 );
             }
-            let mut seen: Vec<&str> = Vec::new();
-            for resource in &extender.managed_resources {
-                if seen.contains(&resource.name.as_str()) {
+            for (j, resource) in extender.managed_resources.iter().enumerate() {
+                let name = resource.name.as_str();
+                let path = format!("extenders[{i}].managedResources[{j}].name");
+                if let Some(why) = qualified_name(name).first() {
+                    bail!("{path}: Invalid value: {name:?}: {why}");
+                }
+                if !is_extended(name) {
+                    bail!("{path}: Invalid value: {name:?}: is an invalid extended resource name");
+                }
+                if seen.contains(&name) {
                     bail!(
-                        "extenders[{i}].managedResources: Invalid value: {:?}: duplicate extender managed resource name",
-                        resource.name
+                        "{path}: Invalid value: {name:?}: duplicate extender managed resource name"
                     );
                 }
-                seen.push(&resource.name);
+                seen.push(name);
             }
         }
         let binders = self.extenders.iter().filter(|e| !e.bind_verb.is_empty());
@@ -193,6 +254,12 @@ impl KubeSchedulerConfiguration {
             }
             let path = format!("profiles[{i}].percentageOfNodesToScore");
             percentage(&path, profile.percentage_of_nodes_to_score)?;
+            // There is one queue.
+            if profile.plugins.queue_sort != self.profiles[0].plugins.queue_sort {
+                bail!(
+                    "profiles[{i}].plugins.queueSort: Invalid value: must be the same for all profiles"
+                );
+            }
         }
         percentage(
             "percentageOfNodesToScore",

@@ -24,7 +24,7 @@ pub struct Plugins {
     pub placement_score: PluginSet,
 }
 
-#[derive(Debug, Clone, Default, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct PluginSet {
     pub enabled: Vec<PluginName>,
@@ -96,7 +96,7 @@ fn points(name: &str) -> Option<&'static [Point]> {
 }
 
 /// The file's `multiPoint` over the defaults (`mergePluginSet`).
-fn multi_point(custom: &PluginSet, gates: impl Fn(&str) -> bool) -> Vec<PluginName> {
+pub(super) fn multi_point(custom: &PluginSet, gates: impl Fn(&str) -> bool) -> Vec<PluginName> {
     let disabled = |name: &str| {
         custom
             .disabled

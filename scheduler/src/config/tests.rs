@@ -114,3 +114,70 @@ fn arguments_have_upstreams_defaults_and_bounds() {
     );
     assert_eq!(args.volume_binding_timeout().unwrap(), 600);
 }
+
+#[test]
+fn what_is_null_or_zero_has_its_default() {
+    let config = super::decode(json!({
+        "profiles": [], "extenders": null, "percentageOfNodesToScore": null,
+        "leaderElection": {"leaseDuration": "0s", "resourceLock": "", "resourceName": "mine"},
+        "clientConnection": {"qps": 0, "burst": 0, "contentType": ""},
+    }))
+    .unwrap();
+    config.validate().unwrap();
+    let election = &config.leader_election;
+    assert_eq!(election.lease_duration.get().as_secs(), 15);
+    assert_eq!(election.resource_name, "mine");
+    assert_eq!(config.client_connection.burst, 100);
+    assert_eq!(config.scheduler_names(), ["default-scheduler"]);
+    // What has no default stays as it is.
+    let zero = super::decode(json!({"parallelism": 0})).unwrap();
+    assert!(zero.validate().is_err());
+}
+
+#[test]
+fn profiles_share_a_queue_and_extenders_no_resource() {
+    let refused = |given: serde_json::Value| {
+        let config = super::decode(given).unwrap();
+        config.validate().unwrap_err().to_string()
+    };
+    let sort = json!({"queueSort": {"enabled": [{"name": "PrioritySort"}]}});
+    let why = refused(json!({"profiles": [
+        {"schedulerName": "a"}, {"schedulerName": "b", "plugins": sort},
+    ]}));
+    assert!(why.ends_with("must be the same for all profiles"), "{why}");
+    let extender = |name: &str| json!({"managedResources": [{"name": name}]});
+    let why = refused(json!({"extenders": [extender("cpu")]}));
+    assert!(
+        why.ends_with("is an invalid extended resource name"),
+        "{why}"
+    );
+    let why = refused(json!({"extenders": [extender("x.io/a"), extender("x.io/a")]}));
+    assert!(
+        why.contains("duplicate extender managed resource name"),
+        "{why}"
+    );
+}
+
+#[test]
+fn arguments_that_say_nothing_sensible_are_refused() {
+    let given = serde_json::from_value(json!([
+        {"name": "NodeResourcesFit", "args": {"ignoredResources": ["a b"]}},
+        {"name": "NodeAffinity", "args": {"addedAffinity": {
+            "requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [
+                {"matchExpressions": [{"key": "zone", "operator": "Foo"}]},
+            ]},
+        }}},
+        {"name": "PodTopologySpread", "args": {"defaultingType": "List", "defaultConstraints": [
+            {"maxSkew": 1, "topologyKey": "zone", "whenUnsatisfiable": "Foo"},
+        ]}},
+        {"name": "NodeResourcesBalancedAllocation", "args": {
+            "resources": [{"name": "cpu", "weight": 2}],
+        }},
+    ]));
+    let given: Vec<super::args::PluginConfig> = given.unwrap();
+    let args = Args(&given);
+    assert!(args.fit().is_err());
+    assert!(args.node_affinity().is_err());
+    assert!(args.pod_topology_spread().is_err());
+    assert!(args.balanced_allocation().is_err());
+}

@@ -7,6 +7,7 @@ use base64::engine::general_purpose::STANDARD;
 use client::config::Pem;
 use component::flags::GoDuration;
 use serde::Deserialize;
+use serde_json::{Value, json};
 
 /// `Extender` of the configuration.
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -42,6 +43,28 @@ pub struct ExtenderTls {
     pub key_data: String,
     #[serde(rename = "caData")]
     pub ca_data: String,
+}
+
+impl ExtenderConfiguration {
+    /// As `/configz` shows it, but for certificates and keys.
+    pub fn shown(&self) -> Value {
+        let managed = self.managed_resources.iter().map(|resource| {
+            json!({"name": resource.name, "ignoredByScheduler": resource.ignored_by_scheduler})
+        });
+        json!({
+            "urlPrefix": self.url_prefix,
+            "filterVerb": self.filter_verb,
+            "preemptVerb": self.preempt_verb,
+            "prioritizeVerb": self.prioritize_verb,
+            "weight": self.weight,
+            "bindVerb": self.bind_verb,
+            "enableHTTPS": self.enable_https,
+            "httpTimeout": self.http_timeout.unwrap_or_default(),
+            "nodeCacheCapable": self.node_cache_capable,
+            "managedResources": managed.collect::<Vec<_>>(),
+            "ignorable": self.ignorable,
+        })
+    }
 }
 
 impl fmt::Debug for ExtenderTls {
@@ -86,8 +109,6 @@ fn pem(data: &str, file: &str) -> Option<Pem> {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
 
     #[test]

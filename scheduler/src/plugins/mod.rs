@@ -74,6 +74,17 @@ fn make(
     Ok(Some(plugin))
 }
 
+/// Whether one of the default plugins is one with these features.
+pub fn is_default(plugin: &str, gate: &dyn Fn(&str) -> bool) -> bool {
+    match plugin {
+        "NodeDeclaredFeatures" => gate("NodeDeclaredFeatures"),
+        "DynamicResources" => gate("DynamicResourceAllocation"),
+        gang_scheduling::NAME => gate("GangScheduling"),
+        topology_placement::NAME | "PodGroupPodsCount" => gate("TopologyAwareWorkloadScheduling"),
+        _ => true,
+    }
+}
+
 /// The profile that a configuration asks for. `ignored` are resources that extenders look
 /// after, `gate` is whether a feature is on.
 pub fn profile(
@@ -85,14 +96,7 @@ pub fn profile(
     config.plugins.validate()?;
     let args = Args(&config.plugin_config);
     let devices = Arc::new(args.dynamic_resources(Features::new(gate))?);
-    let by_default = |plugin: &str| match plugin {
-        "NodeDeclaredFeatures" => gate("NodeDeclaredFeatures"),
-        "DynamicResources" => gate("DynamicResourceAllocation"),
-        gang_scheduling::NAME => gate("GangScheduling"),
-        topology_placement::NAME | "PodGroupPodsCount" => gate("TopologyAwareWorkloadScheduling"),
-        _ => true,
-    };
-    let at = |point| config.plugins.at(point, by_default);
+    let at = |point| config.plugins.at(point, |plugin| is_default(plugin, gate));
     let mut made: HashMap<String, Option<Arc<dyn Plugin>>> = HashMap::new();
     let mut get = |name: &str| -> anyhow::Result<Option<Arc<dyn Plugin>>> {
         if let Some(known) = made.get(name) {
