@@ -1,7 +1,7 @@
 //! `e2e/scheduling`.
 
 use clap::{Parser, Subcommand};
-use e2e::scheduling::{bench, compare, devices, groups, nodes, rollout};
+use e2e::scheduling::{bench, compare, devices, groups, nodes, rollout, workloads};
 
 /// Schedulers over an API server without kubelets.
 #[derive(Debug, Parser)]
@@ -19,6 +19,7 @@ enum Command {
     Bench(bench::Options),
     Nodes(nodes::Options),
     Rollout(rollout::Options),
+    Objects(workloads::Options),
 }
 
 #[tokio::main]
@@ -32,6 +33,10 @@ async fn main() -> anyhow::Result<()> {
             Command::Bench(options) => bench::run(options).await,
             Command::Nodes(options) => nodes::run(options).await,
             Command::Rollout(options) => rollout::run(options).await,
+            Command::Objects(options) => {
+                workloads::print(&options);
+                Ok(())
+            }
         }
     };
     // Dropping what runs ends the servers.

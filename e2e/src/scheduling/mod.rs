@@ -4,7 +4,7 @@
 //! - [`compare`] shows the same random clusters and pods to both and compares what comes of
 //!   it: nodes, the words of events, victims;
 //! - [`devices`] does so for claims of devices, [`groups`] for groups of pods;
-//! - [`bench`] measures CPU time per pod and pods per second of workloads;
+//! - [`bench`] measures CPU time per pod and pods per second of [`workloads`];
 //! - [`rollout`] measures how long Deployments take in a cluster whose kubelets are played;
 //! - [`nodes`] plays many kubelets, for what needs a cluster to seem alive.
 //!
@@ -21,3 +21,4 @@ mod random;
 pub mod rollout;
 mod scheduler;
 mod watch;
+pub mod workloads;
