@@ -1,6 +1,6 @@
 //! Metrics: one registry per daemon, passed in, rendered at `/metrics`.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use parking_lot::RwLock;
@@ -12,6 +12,7 @@ use crate::features::{FeatureGates, GATES, Stage};
 use crate::version;
 
 type Hook = Box<dyn Fn() + Send + Sync>;
+type Page = Box<dyn Fn() -> String + Send + Sync>;
 
 /// A daemon's metrics. Cheap to clone.
 #[derive(Clone)]
@@ -19,6 +20,7 @@ pub struct Registry {
     inner: prometheus::Registry,
     hooks: Arc<RwLock<Vec<Hook>>>,
     disabled: Arc<RwLock<BTreeSet<String>>>,
+    pages: Arc<RwLock<BTreeMap<&'static str, Page>>>,
 }
 
 impl Registry {
@@ -28,6 +30,7 @@ impl Registry {
             inner: prometheus::Registry::new(),
             hooks: Arc::default(),
             disabled: Arc::default(),
+            pages: Arc::default(),
         };
         registry.register(prometheus::process_collector::ProcessCollector::for_self());
         registry.report_process();
@@ -158,6 +161,24 @@ impl Registry {
         let disabled = self.disabled.read();
         families.retain(|family| !disabled.contains(family.name()));
         text(&families)
+    }
+
+    /// Shows metrics apart from the others, at a path such as `/metrics/resources`, in
+    /// Prometheus' text format.
+    pub fn add_page(
+        &self,
+        path: &'static str,
+        gather: impl Fn() -> String + Send + Sync + 'static,
+    ) {
+        self.pages.write().insert(path, Box::new(gather));
+    }
+
+    /// The body of such a page, and its content type.
+    pub fn render_page(&self, path: &str) -> Option<(String, &'static str)> {
+        let pages = self.pages.read();
+        pages
+            .get(path)
+            .map(|page| (page(), prometheus::TEXT_FORMAT))
     }
 
     /// Leaves metrics out of `/metrics`, by their names (`--disabled-metrics`).

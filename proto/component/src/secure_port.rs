@@ -202,7 +202,10 @@ impl Shared {
             "metrics" => {
                 let (body, content_type) = match path {
                     "/metrics/slis" => self.slis.render(),
-                    _ => port.registry.render(),
+                    path => {
+                        let page = port.registry.render_page(path);
+                        page.unwrap_or_else(|| port.registry.render())
+                    }
                 };
                 with_type(full(body), content_type)
             }
