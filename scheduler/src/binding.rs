@@ -65,7 +65,11 @@ impl Scheduler {
                     outcome => return outcome.map_err(BindError::from),
                 }
             }
-            self.binder.bind(pod, node).await.map_err(BindError::from)
+            let began = Instant::now();
+            let bound = self.binder.bind(pod, node).await;
+            let took = began.elapsed();
+            self.metrics.ran("Bind", bound.is_ok(), profile, took);
+            bound.map_err(BindError::from)
         };
         let running = self.metrics.goroutines.with_label_values(&["binding"]);
         running.inc();
@@ -147,7 +151,12 @@ impl Scheduler {
             }
             tokio::try_join!(volumes, devices)
         };
+        let began = Instant::now();
         let outcome = called_off.run_until_cancelled(both).await;
+        let passed = matches!(&outcome, Some(Ok(_)));
+        let profile = &pod.scheduler_name;
+        self.metrics
+            .ran("PreBind", passed, profile, began.elapsed());
         let in_time = self.lock().in_pre_bind.end(&pod.uid);
         match outcome {
             Some(Ok(_)) if in_time => Ok(()),

@@ -24,6 +24,7 @@ mod prebind;
 mod profile;
 mod queue;
 mod reserve;
+mod resource_metrics;
 mod scheduler;
 mod server;
 mod unschedulable;

@@ -16,6 +16,8 @@ pub struct Metrics {
     attempts: IntCounterVec,
     attempt_duration: HistogramVec,
     algorithm_duration: Histogram,
+    /// By extension point, status and profile.
+    extension_points: HistogramVec,
     /// From first seen to bound, by the number of attempts it took.
     sli_duration: HistogramVec,
     attempts_per_pod: Histogram,
@@ -129,6 +131,12 @@ impl Metrics {
                 "How long it took to decide.",
                 seconds,
             )?,
+            extension_points: histograms(
+                "scheduler_framework_extension_point_duration_seconds",
+                "How long it took to run an extension point's plugins: Filter is all of a decision, whose plugins are asked only of what has changed; PreBind; Bind.",
+                exponential_buckets(0.0001, 2.0, 12)?,
+                &["extension_point", "status", "profile"],
+            )?,
             sli_duration: histograms(
                 "scheduler_pod_scheduling_sli_duration_seconds",
                 "From a pod being seen to its binding, by the attempts it took.",
@@ -216,6 +224,7 @@ impl Metrics {
         registry.register(metrics.attempts.clone());
         registry.register(metrics.attempt_duration.clone());
         registry.register(metrics.algorithm_duration.clone());
+        registry.register(metrics.extension_points.clone());
         registry.register(metrics.sli_duration.clone());
         registry.register(metrics.attempts_per_pod.clone());
         registry.register(metrics.after_flush.clone());
@@ -256,6 +265,14 @@ impl Metrics {
 
     pub fn algorithm(&self, took: Duration) {
         self.algorithm_duration.observe(took.as_secs_f64());
+    }
+
+    /// The plugins of an extension point have run.
+    pub fn ran(&self, point: &str, succeeded: bool, profile: &str, took: Duration) {
+        let status = if succeeded { "Success" } else { "Error" };
+        let labels = [point, status, profile];
+        let duration = self.extension_points.with_label_values(&labels);
+        duration.observe(took.as_secs_f64());
     }
 
     /// So many pods have been chosen to leave for another.

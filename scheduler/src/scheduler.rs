@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use client::informer::Informer;
@@ -26,6 +27,7 @@ use crate::prebind::InPreBind;
 use crate::profile::Profile;
 use crate::queue::{Backoff, Queue, Taken};
 use crate::reserve::Promised;
+use crate::resource_metrics;
 
 /// How often pods that were left over are looked for.
 const FLUSH: Duration = Duration::from_secs(30);
@@ -55,6 +57,8 @@ pub struct Scheduler {
     /// What is known of pods that have not ended.
     pub(crate) pods: Informer<Pod>,
     state: Mutex<State>,
+    /// Whether it is this one that schedules.
+    leading: AtomicBool,
     /// The queue may have something to take.
     pub(crate) wake: Notify,
     /// Something has changed that bindings wait for: claims, of volumes or of devices, or nodes.
@@ -108,6 +112,7 @@ impl Scheduler {
             profiles: by_name,
             pods,
             state: Mutex::new(state),
+            leading: AtomicBool::new(false),
             wake: Notify::new(),
             awaited_changed: Notify::new(),
             binder,
@@ -150,6 +155,7 @@ impl Scheduler {
     /// Schedules until `stop`. What was taken but not bound by then is in nobody's way:
     /// the next leader finds it unassigned.
     pub async fn run(self: Arc<Self>, stop: CancellationToken) {
+        self.leading.store(true, Ordering::Relaxed);
         let mut flush = Instant::now() + FLUSH;
         let mut turn = Instant::now();
         loop {
@@ -198,6 +204,14 @@ impl Scheduler {
         let (now, waited) = (Instant::now(), self.settings.left_over);
         self.lock().queue.flush_left_over(now, waited);
         *next = now + FLUSH;
+    }
+
+    /// `/metrics/resources`; empty while another one schedules.
+    pub fn resources(&self) -> String {
+        match self.leading.load(Ordering::Relaxed) {
+            true => resource_metrics::render(&self.pods.store().list()),
+            false => String::new(),
+        }
     }
 
     /// Brings the gauges up to date.
@@ -256,7 +270,11 @@ impl Scheduler {
         };
         // Finding volumes or devices may take seconds.
         let decision = aside(pod.is_own(), decide);
-        self.metrics.algorithm(began.elapsed());
+        let took = began.elapsed();
+        self.metrics.algorithm(took);
+        let failed = matches!(&decision, Decision::Unschedulable(verdict) if verdict.failed);
+        let name = &profile.scheduler_name;
+        self.metrics.ran("Filter", !failed, name, took);
         self.conclude(state, profile, taken, decision, began);
         (true, None)
     }

@@ -82,6 +82,8 @@ pub async fn serve(options: Options, stop: CancellationToken) -> anyhow::Result<
     );
     let pending = Arc::clone(&scheduler);
     registry.before_gathering(move || pending.report());
+    let requested = Arc::clone(&scheduler);
+    registry.add_page("/metrics/resources", move || requested.resources());
 
     scheduler.follow(&nodes);
     scheduler.follow_objects(&informers);

@@ -381,6 +381,13 @@ fn features(spec: &PodSpec) -> Vec<&'static str> {
     features
 }
 
+/// What a pod requests by its spec.
+pub fn requested(pod: &Pod) -> Resources {
+    requests(&pod.spec, |container| {
+        Resources::of(&container.resources.requests)
+    })
+}
+
 /// What a pod needs at once: all its containers and sidecars together, or the largest
 /// of its init containers beside the sidecars that run by then, whichever is more (KEP-753).
 fn requests(spec: &PodSpec, of: impl Fn(&Container) -> Resources) -> Resources {
