@@ -1,33 +1,4 @@
-//! kube-scheduler: finds a node for every pod that has none.
-
-mod bind;
-mod binding;
-mod cache;
-mod claims;
-mod config;
-mod courier;
-mod cycle;
-mod evaluation;
-mod extended;
-mod extended_preemption;
-mod extender;
-mod follow;
-mod framework;
-mod group_cycle;
-mod group_extended;
-mod groups;
-mod metrics;
-mod model;
-mod options;
-mod plugins;
-mod prebind;
-mod profile;
-mod queue;
-mod reserve;
-mod resource_metrics;
-mod scheduler;
-mod server;
-mod unschedulable;
+//! kube-scheduler.
 
 use std::process::ExitCode;
 
@@ -35,13 +6,5 @@ use std::process::ExitCode;
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 fn main() -> ExitCode {
-    component::run(
-        component::Daemon {
-            name: "kube-scheduler",
-            // Decisions take turns with the requests that they lead to; handing each over to
-            // another thread costs more than most of them take.
-            workers: component::Workers::Few(1),
-        },
-        server::serve,
-    )
+    kube_scheduler::run()
 }

@@ -120,7 +120,6 @@ impl Templates {
     }
 
     /// A pod that nothing is known of.
-    #[cfg(test)]
     pub fn pod(&mut self, pod: &Pod) -> Arc<PodInfo> {
         self.version(pod, None)
     }
