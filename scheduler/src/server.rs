@@ -15,6 +15,7 @@ use component::health::Checks;
 use component::metrics::Registry;
 use component::secure_port::SecurePort;
 use prometheus::{IntGaugeVec, Opts};
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::bind::Binder;
@@ -151,7 +152,10 @@ pub async fn serve(options: Options, stop: CancellationToken) -> anyhow::Result<
             () = leading.cancelled() => {}
             () = informers.wait_synced() => {
                 tracing::info!("caches are synced; scheduling");
-                scheduler.run(leading.clone()).await;
+                // A task of its own: some decisions take seconds, in which the lease is renewed.
+                let mut task = JoinSet::new();
+                task.spawn(scheduler.run(leading.clone()));
+                task.join_next().await;
             }
         }
     };
