@@ -34,12 +34,20 @@ impl Promised {
         pod: &Arc<PodInfo>,
         node: &str,
     ) -> Result<Self, String> {
-        let devices = promise(cache, profile, pod, node)
-            .map_err(|why| format!("running Reserve plugin \"{DEVICES}\": {why}"))?;
-        Ok(Self {
-            volumes: reserve(cache, profile, pod, node),
-            devices,
-        })
+        let volumes = reserve(cache, profile, pod, node)
+            .map_err(|why| format!("running Reserve plugin \"VolumeBinding\": {why}"))?;
+        let mut promised = Self {
+            volumes,
+            devices: None,
+        };
+        match promise(cache, profile, pod, node) {
+            Ok(devices) => promised.devices = devices,
+            Err(why) => {
+                promised.forget(cache);
+                return Err(format!("running Reserve plugin \"{DEVICES}\": {why}"));
+            }
+        }
+        Ok(promised)
     }
 
     pub fn is_empty(&self) -> bool {
@@ -77,13 +85,25 @@ fn promise(
     Ok(promise)
 }
 
-/// Which volumes the pod's claims get on its node.
-fn reserve(cache: &mut Cache, profile: &Profile, pod: &PodInfo, node: &str) -> Option<Reserved> {
-    let timeout = profile.volumes.filter(|_| pod.has_volumes())?;
-    let claims = cache.storage.claims(pod).ok()?;
-    let plan = cache.storage.plan(&claims, cache.node_named(node)?).ok()?;
+/// Which volumes the pod's claims get on its node. Where extenders were asked, or the node was
+/// chosen for a whole group, that may have changed since.
+fn reserve(
+    cache: &mut Cache,
+    profile: &Profile,
+    pod: &PodInfo,
+    node: &str,
+) -> Result<Option<Reserved>, String> {
+    let (Some(timeout), true) = (profile.volumes, pod.has_volumes()) else {
+        return Ok(None);
+    };
+    let claims = cache.storage.claims(pod)?;
+    let Some(info) = cache.node_named(node) else {
+        return Ok(None);
+    };
+    let plan = cache.storage.plan(&claims, info);
+    let plan = plan.map_err(|reasons| reasons.join(", "))?;
     if plan.is_empty() {
-        return None;
+        return Ok(None);
     }
     cache.storage.assume(&plan, node);
     let storage = &cache.storage;
@@ -91,10 +111,10 @@ fn reserve(cache: &mut Cache, profile: &Profile, pod: &PodInfo, node: &str) -> O
     let bindings = plan.bindings.iter();
     let bindings = bindings
         .filter_map(|(volume, key)| Some((storage.volumes.get(volume).cloned()?, claim(key)?)));
-    Some(Reserved {
+    Ok(Some(Reserved {
         bindings: bindings.collect(),
         provisions: plan.provisions.iter().filter_map(claim).collect(),
         timeout,
         plan,
-    })
+    }))
 }

@@ -12,6 +12,7 @@ use crate::cache::storage::{Awaited, Claim, Plan, SELECTED_NODE, provisioned_by}
 use crate::cycle::Decision;
 use crate::evaluation::Evaluations;
 use crate::model::{Pod, PodInfo};
+use crate::reserve::Promised;
 
 struct Stand {
     cluster: Cache,
@@ -240,6 +241,26 @@ fn what_is_asked_for_volumes_comes_true_or_does_not() {
     stand.cluster.remove_node("n1");
     let gone = Err("failed to get node \"n1\": node \"n1\" not found".to_owned());
     assert_eq!(progress(&stand, &bound), gone);
+}
+
+#[test]
+fn a_volume_that_is_gone_by_now_is_not_promised() {
+    let mut stand = Stand::new();
+    stand.volume("v", "1Gi", "z1");
+    stand.claim("c", "local", "", "ReadWriteOnce");
+    let pod = Stand::pod("p", "", &["c"]);
+    let profile = default_profile();
+    let make = |stand: &mut Stand| {
+        let promised = Promised::make(&mut stand.cluster, &profile, &pod, "n1");
+        promised.map(|promised| promised.forget(&mut stand.cluster))
+    };
+    assert_eq!(make(&mut stand), Ok(()));
+    stand.cluster.storage.volumes.clear();
+    let why = make(&mut stand).unwrap_err();
+    assert_eq!(
+        why,
+        "running Reserve plugin \"VolumeBinding\": node(s) didn't find available persistent volumes to bind"
+    );
 }
 
 #[test]
