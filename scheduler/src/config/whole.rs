@@ -72,10 +72,9 @@ impl KubeSchedulerConfiguration {
 
 fn plugins(given: &Plugins, gate: &dyn Fn(&str) -> bool) -> Value {
     let names = |plugins: &[PluginName]| -> Value {
-        let named = plugins.iter().map(|plugin| match plugin.weight {
-            Some(weight) => json!({"name": plugin.name, "weight": weight}),
-            None => json!({"name": plugin.name}),
-        });
+        let weight = |plugin: &PluginName| plugin.weight.unwrap_or(0);
+        let named = plugins.iter();
+        let named = named.map(|plugin| json!({"name": plugin.name, "weight": weight(plugin)}));
         named.collect()
     };
     let shown = |enabled: &[PluginName], disabled: &[PluginName]| {
