@@ -147,14 +147,11 @@ impl Binder {
             "Scheduling",
             &truncated(patch.message),
         );
-        let status = Status {
-            conditions: condition(pod, "PodScheduled", "False", patch.reason, patch.message)
-                .map(|condition| [condition]),
-            // An empty name is no name.
-            nominated: patch
-                .nominated
-                .map(|node| Some(node).filter(|n| !n.is_empty())),
-        };
+        let told = condition(pod, "PodScheduled", "False", patch.reason, patch.message);
+        // An empty name is no name.
+        let nominated = patch.nominated;
+        let nominated = nominated.map(|node| Some(node).filter(|n| !n.is_empty()));
+        let status = Status::new(pod, told, nominated);
         if (status.conditions.is_some() || status.nominated.is_some())
             && let Err(error) = self.patch(pod, &status).await
             && !error.is_not_found()
@@ -165,10 +162,7 @@ impl Binder {
 
     /// Tells which node a pod is to go to; `None` takes that back.
     pub async fn nominate(&self, pod: &PodInfo, node: Option<&str>) {
-        let status = Status {
-            conditions: None,
-            nominated: Some(node),
-        };
+        let status = Status::new(pod, None, Some(node));
         if let Err(error) = self.patch(pod, &status).await
             && !error.is_not_found()
         {
@@ -197,11 +191,8 @@ impl Binder {
         let message = format!("{scheduler}: preempting to accommodate a higher priority {kind}");
         let told = condition(victim, "DisruptionTarget", "True", PREEMPTED, &message);
         let outcome = async {
-            if let Some(condition) = told {
-                let status = Status {
-                    conditions: Some([condition]),
-                    nominated: None,
-                };
+            if told.is_some() {
+                let status = Status::new(victim, told, None);
                 self.patch(victim, &status).await?;
             }
             let pods = self.pods.within(victim.key.namespace());
@@ -319,9 +310,43 @@ impl Binder {
 struct Status<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     conditions: Option<[Condition<'a>; 1]>,
+    /// Without it what is new would come first.
+    #[serde(
+        rename = "$setElementOrder/conditions",
+        skip_serializing_if = "Vec::is_empty"
+    )]
+    order: Vec<ByType<'a>>,
     /// `null` takes it away.
     #[serde(rename = "nominatedNodeName", skip_serializing_if = "Option::is_none")]
     nominated: Option<Option<&'a str>>,
+}
+
+#[derive(Serialize)]
+struct ByType<'a> {
+    r#type: &'a str,
+}
+
+impl<'a> Status<'a> {
+    fn new(
+        pod: &'a PodInfo,
+        condition: Option<Condition<'a>>,
+        nominated: Option<Option<&'a str>>,
+    ) -> Self {
+        let known = pod.conditions.iter().map(|c| c.type_.as_str());
+        let mut order: Vec<&str> = known.collect();
+        match &condition {
+            Some(new) if !order.is_empty() && !order.contains(&new.r#type) => {
+                order.push(new.r#type);
+            }
+            _ => order.clear(),
+        }
+        let order = order.into_iter().map(|r#type| ByType { r#type }).collect();
+        Self {
+            conditions: condition.map(|condition| [condition]),
+            order,
+            nominated,
+        }
+    }
 }
 
 #[derive(Serialize)]
@@ -409,12 +434,7 @@ mod tests {
     fn only_what_changes_is_written() {
         let pod = pod(json!({}));
         let written = |nominated, condition: Option<_>| {
-            let conditions = condition.map(|condition| [condition]);
-            let status = Status {
-                conditions,
-                nominated,
-            };
-            serde_json::to_value(status).unwrap()
+            serde_json::to_value(Status::new(&pod, condition, nominated)).unwrap()
         };
         assert_eq!(written(None, None), json!({}));
         assert_eq!(
@@ -437,5 +457,19 @@ mod tests {
                 "lastTransitionTime": null,
             }]})
         );
+    }
+    #[test]
+    fn what_is_new_comes_last() {
+        let pod = json!({"metadata": {"name": "p", "namespace": "n"},
+            "status": {"conditions": [{"type": "PodScheduled", "status": "True"}]}});
+        let pod = PodInfo::new(&serde_json::from_value(pod).unwrap());
+        let order = |ty| {
+            let told = condition(&pod, ty, "False", "because", "");
+            let status = serde_json::to_value(Status::new(&pod, told, None)).unwrap();
+            status.get("$setElementOrder/conditions").cloned()
+        };
+        let both = json!([{"type": "PodScheduled"}, {"type": "DisruptionTarget"}]);
+        assert_eq!(order("DisruptionTarget"), Some(both));
+        assert_eq!(order("PodScheduled"), None);
     }
 }
