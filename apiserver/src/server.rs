@@ -347,17 +347,14 @@ pub async fn run(options: Options, stop: CancellationToken) -> anyhow::Result<()
         env,
         endpoints: Arc::new(endpoints),
         paths: Arc::new(NonResource {
-            pages: ZPages {
-                name: "apiserver",
-                started: jiff::Timestamp::now(),
-                flags: gates.enabled("ComponentFlagz").then_some(flags),
-                status: gates.enabled("ComponentStatusz"),
-                paths: [
+            pages: ZPages::new(
+                "apiserver",
+                &gates,
+                &flags,
+                &[
                     "/flagz", "/healthz", "/livez", "/metrics", "/readyz", "/statusz", "/version",
-                ]
-                .map(str::to_owned)
-                .into(),
-            },
+                ],
+            ),
             slis,
             health: healthy,
             metrics: metrics.clone(),

@@ -11,8 +11,8 @@ use client::workqueue::MetricsProvider;
 use component::candidate;
 use component::health::Checks;
 use component::metrics::Registry;
-use component::secure_port::SecurePort;
-use prometheus::{IntGaugeVec, Opts};
+use component::secure_port::{PATHS, SecurePort};
+use component::zpages::ZPages;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -34,8 +34,9 @@ pub async fn run(options: Options, stop: CancellationToken) -> anyhow::Result<()
     metrics.disable(options.generic.disabled_metrics.0.clone());
     let requests = ClientMetrics::register(metrics.inner())?;
     let client = Client::new(config)?.with_metrics(&requests);
-    options.generic.feature_gates.check()?;
-    metrics.report_features(&options.generic.feature_gates);
+    let gates = &options.generic.feature_gates;
+    gates.check()?;
+    metrics.report_features(gates);
     let queues = MetricsProvider::register(metrics.inner())?;
     let meter = Meter::new(&metrics);
 
@@ -54,7 +55,7 @@ pub async fn run(options: Options, stop: CancellationToken) -> anyhow::Result<()
         readyz: Checks::new(),
         registry: metrics.clone(),
         configz: options.configz(),
-        zpages: Some(options.zpages(NAME)),
+        zpages: Some(ZPages::new(NAME, gates, &options.flags, &PATHS)),
     };
     port.listen(&options.serving, &options.auth, &stop).await?;
 
@@ -63,24 +64,14 @@ pub async fn run(options: Options, stop: CancellationToken) -> anyhow::Result<()
         run_controllers(&context, &healthz).await?;
         return Ok(());
     }
-    let status = IntGaugeVec::new(
-        Opts::new(
-            "leader_election_master_status",
-            "Whether this process is the leader (1) or stands by (0), by the lease's name.",
-        ),
-        &["name"],
-    )?;
-    metrics.register(status.clone());
+    let status = metrics.leader_status(NAME)?;
     let elector = client.for_part("leader-election");
     let identity = default_identity();
     let lease = election
         .leader_elect_resource_name
         .as_deref()
         .unwrap_or(NAME);
-    let coordinated = options
-        .generic
-        .feature_gates
-        .enabled("CoordinatedLeaderElection");
+    let coordinated = gates.enabled("CoordinatedLeaderElection");
     if coordinated {
         candidate::stand(&elector, NAME, &identity, &healthz, &stop);
     }
@@ -89,12 +80,9 @@ pub async fn run(options: Options, stop: CancellationToken) -> anyhow::Result<()
         renew_deadline: election.leader_elect_renew_deadline.get(),
         retry_period: election.leader_elect_retry_period.get(),
         // As upstream by default: the next manager waits for the lease to expire.
-        release_on_stop: options
-            .generic
-            .feature_gates
-            .enabled("ControllerManagerReleaseLeaderElectionLockOnExit"),
+        release_on_stop: gates.enabled("ControllerManagerReleaseLeaderElectionLockOnExit"),
         recorder: Some(client::events::Recorder::start(&client, NAME, "", &stop)),
-        status: Some(status.with_label_values(&[NAME])),
+        status: Some(status),
         watchdog,
         coordinated,
         ..leader_election::Config::new(&election.leader_elect_resource_namespace, lease, identity)

@@ -10,7 +10,7 @@ use component::flags::common::{
     ClientConnectionFlags, DelegatedAuthFlags, LeaderElectionFlags, SecureServingFlags,
 };
 use component::flags::{self, CommaList, GoDuration};
-use component::zpages::{Flags, ZPages};
+use component::zpages::Flags;
 use component::{config_file, logs};
 
 use crate::config::{self, KubeSchedulerConfiguration, LeaderElection};
@@ -172,21 +172,6 @@ impl Options {
         connection.qps = self.client.kube_api_qps.unwrap_or(connection.qps);
         connection.burst = self.client.kube_api_burst.unwrap_or(connection.burst);
         config
-    }
-
-    /// `/statusz` and `/flagz`.
-    pub fn zpages(&self, name: &'static str) -> ZPages {
-        let paths = [
-            "/configz", "/flagz", "/healthz", "/livez", "/metrics", "/readyz", "/statusz",
-        ];
-        let gates = &self.feature_gates;
-        ZPages {
-            name,
-            started: jiff::Timestamp::now(),
-            flags: gates.enabled("ComponentFlagz").then(|| self.flags.clone()),
-            status: gates.enabled("ComponentStatusz"),
-            paths: paths.map(str::to_owned).into(),
-        }
     }
 }
 

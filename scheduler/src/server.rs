@@ -13,8 +13,8 @@ use client::{Client, Config};
 use component::candidate;
 use component::health::Checks;
 use component::metrics::Registry;
-use component::secure_port::SecurePort;
-use prometheus::{IntGaugeVec, Opts};
+use component::secure_port::{PATHS, SecurePort};
+use component::zpages::ZPages;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -117,14 +117,7 @@ pub async fn serve(options: Options, stop: CancellationToken) -> anyhow::Result<
             pending => Err(format!("waiting for {}", pending.join(", "))),
         }
     });
-    let status = IntGaugeVec::new(
-        Opts::new(
-            "leader_election_master_status",
-            "Whether this process is the leader (1) or stands by (0), by the lease's name.",
-        ),
-        &["name"],
-    )?;
-    registry.register(status.clone());
+    let status = registry.leader_status(NAME)?;
     let port = SecurePort {
         name: NAME,
         default_port: 10259,
@@ -133,7 +126,7 @@ pub async fn serve(options: Options, stop: CancellationToken) -> anyhow::Result<
         readyz: readyz.clone(),
         registry,
         configz: serde_json::json!({"componentconfig": whole}),
-        zpages: Some(options.zpages(NAME)),
+        zpages: Some(ZPages::new(NAME, gates, &options.flags, &PATHS)),
     };
     port.listen(&options.serving, &options.auth, &stop).await?;
 
@@ -177,7 +170,7 @@ pub async fn serve(options: Options, stop: CancellationToken) -> anyhow::Result<
         renew_deadline: election.renew_deadline.get(),
         retry_period: election.retry_period.get(),
         recorder: Some(Recorder::start(&for_events, whose, "", &stop)),
-        status: Some(status.with_label_values(&[NAME])),
+        status: Some(status),
         watchdog,
         coordinated,
         ..leader_election::Config::new(

@@ -10,7 +10,7 @@ use component::flags::common::{
 };
 use component::flags::{CommaList, GoDuration};
 use component::logs;
-use component::zpages::{Flags, ZPages};
+use component::zpages::Flags;
 
 use crate::registry;
 
@@ -570,20 +570,6 @@ impl Options {
     }
 
     /// What `/configz` tells, under upstream's names.
-    pub fn zpages(&self, name: &'static str) -> ZPages {
-        let gates = &self.generic.feature_gates;
-        let paths = [
-            "/configz", "/flagz", "/healthz", "/livez", "/metrics", "/readyz", "/statusz",
-        ];
-        ZPages {
-            name,
-            started: jiff::Timestamp::now(),
-            flags: gates.enabled("ComponentFlagz").then(|| self.flags.clone()),
-            status: gates.enabled("ComponentStatusz"),
-            paths: paths.map(str::to_owned).into(),
-        }
-    }
-
     pub fn configz(&self) -> serde_json::Value {
         let election = &self.leader_election;
         let (qps, burst) = self.rate_limit();

@@ -41,6 +41,9 @@ pub struct Options {
     pub pairs: usize,
 }
 
+/// A rollout that takes longer has failed.
+const LONGEST: Duration = Duration::from_secs(15 * 60);
+
 const NAMESPACE: &str = "rollout";
 const DEPLOYMENTS: &str = "/apis/apps/v1/namespaces/rollout/deployments";
 /// The daemons that are measured.
@@ -174,7 +177,12 @@ async fn measure(
     let mut available: HashMap<String, u64> = HashMap::new();
     let wanted = u64::try_from(options.deployments * options.replicas)?;
     while available.values().sum::<u64>() < wanted {
-        let (_, object) = changes.next().await?;
+        // A server that has more to do than it can may say nothing for long.
+        let change = tokio::time::timeout_at((began + LONGEST).into(), changes.next_at_all());
+        let seen: u64 = available.values().sum();
+        let (_, object) = change
+            .await
+            .with_context(|| format!("{seen} of {wanted} pods are available"))??;
         let name = object["metadata"]["name"].as_str().unwrap_or_default();
         let now = object["status"]["availableReplicas"].as_u64();
         available.insert(name.to_owned(), now.unwrap_or_default());

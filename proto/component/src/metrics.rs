@@ -125,6 +125,17 @@ impl Registry {
         &self.inner
     }
 
+    /// Upstream's `leader_election_master_status` of a lease's name.
+    pub fn leader_status(&self, name: &str) -> prometheus::Result<IntGauge> {
+        let opts = Opts::new(
+            "leader_election_master_status",
+            "Whether this process is the leader (1) or stands by (0), by the lease's name.",
+        );
+        let status = IntGaugeVec::new(opts, &["name"])?;
+        self.register(status.clone());
+        Ok(status.with_label_values(&[name]))
+    }
+
     /// Reports every gate as upstream's `kubernetes_feature_enabled`.
     pub fn report_features(&self, gates: &FeatureGates) {
         let opts = Opts::new(

@@ -41,6 +41,11 @@ pub struct SecurePort {
     pub zpages: Option<ZPages>,
 }
 
+/// What is always there.
+pub const PATHS: [&str; 7] = [
+    "/configz", "/flagz", "/healthz", "/livez", "/metrics", "/readyz", "/statusz",
+];
+
 impl SecurePort {
     /// Listens until `stop`; `None` when the port is turned off (`--secure-port=0`).
     pub async fn listen(

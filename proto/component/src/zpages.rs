@@ -8,6 +8,7 @@ use http::{HeaderValue, Response, StatusCode, header};
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 
+use crate::features::FeatureGates;
 use crate::version;
 
 const WARNING: &str = "Warning: This endpoint is not meant to be machine parseable, has no formatting compatibility guarantees and is for debugging purposes only.";
@@ -34,6 +35,17 @@ pub struct ZPages {
 pub struct Flags(Vec<(String, String)>);
 
 impl ZPages {
+    /// Of a daemon that starts now; the gates say which of the pages it has.
+    pub fn new(name: &'static str, gates: &FeatureGates, flags: &Flags, paths: &[&str]) -> Self {
+        Self {
+            name,
+            started: Timestamp::now(),
+            flags: gates.enabled("ComponentFlagz").then(|| flags.clone()),
+            status: gates.enabled("ComponentStatusz"),
+            paths: paths.iter().map(|path| (*path).to_owned()).collect(),
+        }
+    }
+
     /// Answers `/statusz`; `accept` is the request's header.
     pub fn statusz(&self, accept: &str, now: Timestamp) -> Response<String> {
         if !self.status {
