@@ -92,7 +92,7 @@ impl Scheduler {
     pub fn follow_storage(self: &Arc<Self>, informers: &Informers) {
         self.follow_storage_kind::<Claim>(
             informers,
-            |s| &mut s.claims,
+            |s, event| keep(&mut s.claims, event),
             |event| match event {
                 Event::Added(claim) => Some(StorageEvent::Claim {
                     key: claim.key(),
@@ -107,7 +107,7 @@ impl Scheduler {
         );
         self.follow_storage_kind::<Volume>(
             informers,
-            |s| &mut s.volumes,
+            |s, event| keep(&mut s.volumes, event),
             |event| match event {
                 Event::Added(_) => Some(StorageEvent::Volume {
                     added: true,
@@ -125,7 +125,7 @@ impl Scheduler {
         );
         self.follow_storage_kind::<Class>(
             informers,
-            |s| &mut s.classes,
+            |s, event| keep(&mut s.classes, event),
             |event| {
                 let waits =
                     event.object().volume_binding_mode.as_deref() == Some("WaitForFirstConsumer");
@@ -149,7 +149,7 @@ impl Scheduler {
         );
         self.follow_storage_kind::<CsiNode>(
             informers,
-            |s| &mut s.csi_nodes,
+            |s, event| keep(&mut s.csi_nodes, event),
             |event| match event {
                 Event::Updated { old, new }
                     if old.spec == new.spec && old.migrated() == new.migrated() =>
@@ -162,17 +162,24 @@ impl Scheduler {
         );
         self.follow_storage_kind::<CsiDriver>(
             informers,
-            |s| &mut s.drivers,
+            |s, event| keep(&mut s.drivers, event),
             |event| matches!(event, Event::Updated { .. }).then_some(StorageEvent::CsiDriver),
         );
         self.follow_storage_kind::<Capacity>(
             informers,
-            |s| &mut s.capacities,
+            |s, event| keep(&mut s.capacities, event),
             |event| (!matches!(event, Event::Deleted(_))).then_some(StorageEvent::Capacity),
         );
         self.follow_storage_kind::<Attachment>(
             informers,
-            |s| &mut s.attachments,
+            |s, event| {
+                if let Some(old) = event.previous() {
+                    s.attachments.remove(old);
+                }
+                if let Some(attachment) = event.current() {
+                    s.attachments.put(attachment);
+                }
+            },
             |event| matches!(event, Event::Deleted(_)).then_some(StorageEvent::Attachment),
         );
     }
@@ -308,7 +315,7 @@ impl Scheduler {
     fn follow_storage_kind<K: Kind>(
         self: &Arc<Self>,
         informers: &Informers,
-        table: fn(&mut Storage) -> &mut HashMap<ObjectKey, Arc<K>>,
+        put: fn(&mut Storage, &Event<K>),
         told: fn(&Event<K>) -> Option<StorageEvent>,
     ) {
         let this = Arc::clone(self);
@@ -316,11 +323,7 @@ impl Scheduler {
         informer.add_handler(move |event: &Event<K>| {
             let mut guard = this.lock();
             let state = &mut *guard;
-            let table = table(&mut state.cache.storage);
-            match event.current() {
-                Some(object) => table.insert(event.key(), Arc::clone(object)),
-                None => table.remove(&event.key()),
-            };
+            put(&mut state.cache.storage, event);
             if let Some(event) = told(event) {
                 this.happened(state, &ClusterEvent::Storage(&event));
             }
@@ -486,4 +489,12 @@ impl Scheduler {
             }
         }
     }
+}
+
+/// Keeps a table as the API server has it.
+fn keep<K: Kind>(table: &mut HashMap<ObjectKey, Arc<K>>, event: &Event<K>) {
+    match event.current() {
+        Some(object) => table.insert(event.key(), Arc::clone(object)),
+        None => table.remove(&event.key()),
+    };
 }

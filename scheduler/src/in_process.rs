@@ -1,8 +1,10 @@
 //! The scheduling cycle alone, over objects at hand: what decisions cost without an API server,
 //! a queue or bindings.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
+use client::{Kind, ObjectKey};
 use component::features::FeatureGates;
 use serde::Deserialize as _;
 use serde_json::Value;
@@ -55,11 +57,12 @@ impl Cluster {
         })
     }
 
-    /// Takes in a node, or a pod that is on one; gives back one that is not.
+    /// Takes in a node, what its drivers can do, a volume, a claim, or a pod that is on a node;
+    /// gives back a pod that is not.
     ///
     /// # Errors
     ///
-    /// When it is neither, or cannot be read.
+    /// When it is none of these, or cannot be read.
     pub fn add(&mut self, object: &Value) -> anyhow::Result<Option<Waiting>> {
         match object["kind"].as_str() {
             Some("Node") => self.cache.put_node(&Node::deserialize(object)?),
@@ -70,6 +73,9 @@ impl Cluster {
                 }
                 self.cache.put_pod(pod);
             }
+            Some("CSINode") => keep(&mut self.cache.storage.csi_nodes, object)?,
+            Some("PersistentVolume") => keep(&mut self.cache.storage.volumes, object)?,
+            Some("PersistentVolumeClaim") => keep(&mut self.cache.storage.claims, object)?,
             kind => anyhow::bail!("{kind:?} is of no use here"),
         }
         Ok(None)
@@ -107,4 +113,10 @@ impl Cluster {
         self.profile
             .schedule(pod, &self.cache, evaluations, start, &mut draw)
     }
+}
+
+fn keep<K: Kind>(table: &mut HashMap<ObjectKey, Arc<K>>, object: &Value) -> anyhow::Result<()> {
+    let object = K::deserialize(object)?;
+    table.insert(object.key(), Arc::new(object));
+    Ok(())
 }

@@ -72,7 +72,14 @@ async fn steps(local: Arc<Local>, leading: CancellationToken) {
 async fn step(local: &Local, now: Timestamp) -> Result<(), Status> {
     let mut standing: BTreeMap<(String, String), Vec<LeaseCandidate>> = BTreeMap::new();
     for candidate in local.list(GROUP, CANDIDATES, "", "").await? {
-        let candidate: LeaseCandidate = typed(candidate)?;
+        let candidate: LeaseCandidate = match typed(candidate) {
+            Ok(candidate) => candidate,
+            // It stands for one lease; the others have leaders all the same.
+            Err(error) => {
+                tracing::warn!(%error, "a candidate that cannot be read stands for nothing");
+                continue;
+            }
+        };
         let namespace = candidate.metadata.namespace.clone().unwrap_or_default();
         if is_over(&candidate, now) {
             let name = candidate.metadata.name.as_deref().unwrap_or_default();
@@ -87,9 +94,12 @@ async fn step(local: &Local, now: Timestamp) -> Result<(), Status> {
     }
     for ((namespace, name), candidates) in standing {
         let lease = local.get(GROUP, LEASES, &namespace, &name).await?;
-        let lease: Option<Lease> = lease.map(typed).transpose()?;
-        let act = match plan(lease.as_ref(), &candidates, now) {
-            Ok(act) => act,
+        let lease: Result<Option<Lease>, Status> = lease.map(typed).transpose();
+        let (lease, act) = match lease
+            .map_err(|e| e.to_string())
+            .and_then(|lease| Ok((plan(lease.as_ref(), &candidates, now)?, lease)))
+        {
+            Ok((act, lease)) => (lease, act),
             Err(why) => {
                 tracing::warn!(namespace, name, why, "nobody can be elected");
                 continue;

@@ -1,6 +1,7 @@
-//! Faults: a manager that is killed after every few of its writes, before it learns that the
-//! last was stored, brings every scenario to the end that one reaches in peace.
+//! Faults: a manager that is killed after writes of each kind, or after every few, before it
+//! learns that the last was stored, brings every scenario to the end that one reaches in peace.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -10,11 +11,12 @@ use clap::Args;
 use futures::stream::{self, StreamExt as _};
 
 use super::compare::{namespace, play};
+use super::gate::{Lives, Seen};
 use super::outcome::Outcome;
 use super::scenarios::{Scenario, all, chosen};
 use super::side::Side;
 
-/// Kills a controller manager after every few writes.
+/// Kills a controller manager after writes of each kind, or after every few.
 #[derive(Debug, Clone, Args)]
 pub struct Options {
     /// Directory with the kube-controller-manager.
@@ -25,11 +27,15 @@ pub struct Options {
     /// Only scenarios whose names contain one of these.
     #[arg(long, value_delimiter = ',')]
     pub only: Vec<String>,
-    /// After how many writes each life ends; one round for each number.
-    #[arg(long, value_delimiter = ',', default_value = "1,2,3")]
+    /// How many lives each kind of write ends: of each part of the manager, by method and
+    /// resource.
+    #[arg(long, default_value_t = 3)]
+    pub each: u64,
+    /// Instead, after how many writes of any kind each life ends; one round for each number.
+    #[arg(long, value_delimiter = ',')]
     pub writes: Vec<u64>,
     /// Scenarios at the same time.
-    #[arg(long, default_value_t = 6)]
+    #[arg(long, default_value_t = 12)]
     pub at_once: usize,
     /// Milliseconds without a change before anything is seen; a manager that starts anew
     /// must have had the time to do something.
@@ -37,13 +43,20 @@ pub struct Options {
     pub quiet: u64,
 }
 
-/// Far more than any scenario writes.
-const PEACE: u64 = u64::MAX;
+/// As long as nobody is killed.
+const QUIET: Duration = Duration::from_millis(1500);
 
 struct Round {
     outcomes: Vec<Outcome>,
     killed: u64,
-    passed: u64,
+    seen: BTreeMap<String, Seen>,
+    took: Duration,
+}
+
+impl Round {
+    fn passed(&self) -> u64 {
+        self.seen.values().map(|seen| seen.passed).sum()
+    }
 }
 
 /// Runs it and prints what was seen.
@@ -52,19 +65,21 @@ struct Round {
 ///
 /// When a stand does not come up, or an end differs.
 pub async fn run(options: Options) -> Result<()> {
-    let start = Instant::now();
-    let peaceful = round(&options, PEACE).await?;
+    let peaceful = round(&options, Lives::Endless).await?;
     let scenarios = endurable(&options);
     println!(
         "in peace: {} scenarios, {} writes, {:.0} s",
         scenarios.len(),
-        peaceful.passed,
-        start.elapsed().as_secs_f64()
+        peaceful.passed(),
+        peaceful.took.as_secs_f64()
     );
+    let mut rounds: Vec<Lives> = options.writes.iter().copied().map(Lives::Writes).collect();
+    if rounds.is_empty() {
+        rounds.push(Lives::Kinds(options.each));
+    }
     let mut different = 0;
-    for writes in &options.writes {
-        let start = Instant::now();
-        let round = round(&options, *writes).await?;
+    for lives in rounds {
+        let round = round(&options, lives).await?;
         let mut here = 0;
         for (i, scenario) in scenarios.iter().enumerate() {
             let differences = peaceful.outcomes[i].differences(&round.outcomes[i]);
@@ -75,11 +90,18 @@ pub async fn run(options: Options) -> Result<()> {
             println!("\nDIFFERENT: {} (- in peace, + killed)", scenario.name);
             differences.iter().for_each(|line| println!("{line}"));
         }
+        if let Lives::Kinds(_) = lives {
+            println!("\nlives ended by, of writes");
+            for (kind, seen) in &round.seen {
+                println!("{:>4} {:>6}  {kind}", seen.last, seen.passed);
+            }
+        }
         println!(
-            "a life of {writes} writes: {} writes, killed {} times, {:.0} s, {here} of {} scenarios end differently",
-            round.passed,
+            "{lives:?}: {} writes of {} kinds, killed {} times, {:.0} s, {here} of {} scenarios end differently",
+            round.passed(),
+            round.seen.len(),
             round.killed,
-            start.elapsed().as_secs_f64(),
+            round.took.as_secs_f64(),
             scenarios.len()
         );
         different += here;
@@ -97,13 +119,17 @@ fn endurable(options: &Options) -> Vec<Scenario> {
     scenarios
 }
 
-/// Plays them before a manager whose lives last so many writes.
-async fn round(options: &Options, writes: u64) -> Result<Round> {
+/// Plays them before a manager that has such lives.
+async fn round(options: &Options, lives: Lives) -> Result<Round> {
+    let start = Instant::now();
     let api = options.api.as_ref().unwrap_or(&options.bin);
-    let side = Side::start(api, &options.bin, Some(writes)).await?;
+    let side = Side::start(api, &options.bin, Some(lives)).await?;
     let gate = side.gate.clone().expect("it was asked for");
     let scenarios = endurable(options);
-    let quiet = Duration::from_millis(options.quiet);
+    let quiet = match lives {
+        Lives::Endless => QUIET,
+        _ => Duration::from_millis(options.quiet),
+    };
     let mut killed = 0;
     let playing = async {
         side.ready().await?;
@@ -136,6 +162,7 @@ async fn round(options: &Options, writes: u64) -> Result<Round> {
     Ok(Round {
         outcomes,
         killed,
-        passed: gate.passed(),
+        seen: gate.seen(),
+        took: start.elapsed(),
     })
 }

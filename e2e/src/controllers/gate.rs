@@ -1,8 +1,10 @@
-//! A proxy between a manager and its API server that lets so many writes through. After the
-//! last of them it answers nothing more: what was written is stored, and the manager does
+//! A proxy between a manager and its API server that lets writes through up to one that is the
+//! last of a life. That one it does not answer: what was written is stored, and the manager does
 //! not know. Then it is time to kill it.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 use bytes::Bytes;
@@ -20,30 +22,56 @@ use tokio_rustls::TlsAcceptor;
 
 use crate::stand::{Connection, Stand};
 
-/// What may still pass.
-#[derive(Debug, Default)]
+/// Which writes are the last of a manager's life.
+#[derive(Debug, Clone, Copy)]
+pub enum Lives {
+    /// None is.
+    Endless,
+    /// Every so-many-eth.
+    Writes(u64),
+    /// Of each kind of write the first, and then others in lives of some length until there were
+    /// so many: a manager that is killed all the time gets nothing done.
+    Kinds(u64),
+}
+
+/// How long a life lasts before a kind of write ends it that has ended one already.
+const LIFE: Duration = Duration::from_secs(6);
+
+/// What was seen of one kind of write.
+#[derive(Debug, Default, Clone, Copy)]
+pub struct Seen {
+    pub passed: u64,
+    pub last: u64,
+}
+
+#[derive(Debug)]
 struct Count {
-    left: u64,
+    born: Instant,
+    /// Writes of this life so far.
+    passed: u64,
+    /// Whether the last one of this life has been let through.
+    closed: bool,
     under_way: u64,
     /// Goes up when the gate is opened anew: what was held before stays held.
     epoch: u64,
-    passed: u64,
+    /// By who writes what how.
+    seen: BTreeMap<String, Seen>,
 }
 
 pub struct Gate {
     pub port: u16,
-    writes: u64,
+    lives: Lives,
     count: Mutex<Count>,
     spent: Notify,
 }
 
 impl Gate {
-    /// Listens, and lets `writes` pass.
+    /// Listens, and lets the writes of the first life pass.
     ///
     /// # Errors
     ///
     /// When it cannot listen.
-    pub async fn open(stand: &Stand, writes: u64) -> Result<Arc<Self>> {
+    pub async fn open(stand: &Stand, lives: Lives) -> Result<Arc<Self>> {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let pki = &stand.pki;
         let mut tls = rustls::ServerConfig::builder_with_provider(Arc::new(
@@ -59,10 +87,14 @@ impl Gate {
         let acceptor = TlsAcceptor::from(Arc::new(tls));
         let gate = Arc::new(Self {
             port: listener.local_addr()?.port(),
-            writes,
+            lives,
             count: Mutex::new(Count {
-                left: writes,
-                ..Count::default()
+                born: Instant::now(),
+                passed: 0,
+                closed: false,
+                under_way: 0,
+                epoch: 0,
+                seen: BTreeMap::new(),
             }),
             spent: Notify::new(),
         });
@@ -93,22 +125,31 @@ impl Gate {
         Ok(gate)
     }
 
-    /// Lets as many writes pass as at first.
+    /// A new life begins.
     pub fn reopen(&self) {
         let mut count = self.count.lock().expect("no panic under the lock");
-        count.left = self.writes;
+        count.born = Instant::now();
+        count.passed = 0;
+        count.closed = false;
         count.under_way = 0;
         count.epoch += 1;
     }
 
-    /// Waits until all have passed.
+    /// Waits for the end of a life.
     pub async fn spent(&self) {
         self.spent.notified().await;
     }
 
+    /// The kinds of writes that there were.
+    pub fn seen(&self) -> BTreeMap<String, Seen> {
+        let count = self.count.lock().expect("no panic under the lock");
+        count.seen.clone()
+    }
+
     /// How many have passed in all.
     pub fn passed(&self) -> u64 {
-        self.count.lock().expect("no panic under the lock").passed
+        let count = self.count.lock().expect("no panic under the lock");
+        count.seen.values().map(|seen| seen.passed).sum()
     }
 
     async fn pass(
@@ -117,7 +158,11 @@ impl Gate {
         request: Request<Incoming>,
     ) -> Result<Response<Incoming>> {
         let counted = is_counted(&request);
-        let epoch = if counted { self.enter().await } else { 0 };
+        let epoch = if counted {
+            self.enter(kind(&request)).await
+        } else {
+            0
+        };
         let (parts, body) = request.into_parts();
         let body = body.collect().await?.to_bytes();
         let path = parts.uri.path_and_query().context("a request has a path")?;
@@ -137,18 +182,11 @@ impl Gate {
         answer
     }
 
-    /// Waits for the right to write; for ever, when it is used up.
-    async fn enter(&self) -> u64 {
+    /// Waits for the right to write; for ever, after the last.
+    async fn enter(&self, kind: String) -> u64 {
         let entered = {
             let mut count = self.count.lock().expect("no panic under the lock");
-            if count.left == 0 {
-                None
-            } else {
-                count.left -= 1;
-                count.under_way += 1;
-                count.passed += 1;
-                Some(count.epoch)
-            }
+            count.enter(self.lives, kind).then_some(count.epoch)
         };
         match entered {
             Some(epoch) => epoch,
@@ -156,20 +194,67 @@ impl Gate {
         }
     }
 
-    /// Returns unless this was the last.
+    /// Returns unless this was the last, or under way with it.
     async fn leave(&self, epoch: u64) {
-        let last = {
+        let (over, all) = {
             let mut count = self.count.lock().expect("no panic under the lock");
             if count.epoch == epoch {
                 count.under_way -= 1;
             }
-            count.epoch == epoch && count.left == 0 && count.under_way == 0
+            let over = count.epoch != epoch || count.closed;
+            (over, count.epoch == epoch && count.under_way == 0)
         };
-        if last {
-            self.spent.notify_one();
+        if over {
+            if all {
+                self.spent.notify_one();
+            }
             std::future::pending::<()>().await;
         }
     }
+}
+
+impl Count {
+    /// False when the last one has been let through.
+    fn enter(&mut self, lives: Lives, kind: String) -> bool {
+        if self.closed {
+            return false;
+        }
+        self.under_way += 1;
+        self.passed += 1;
+        let seen = self.seen.entry(kind).or_default();
+        seen.passed += 1;
+        self.closed = match lives {
+            Lives::Endless => false,
+            Lives::Writes(writes) => self.passed == writes,
+            Lives::Kinds(each) => {
+                seen.last == 0 || (seen.last < each && self.born.elapsed() >= LIFE)
+            }
+        };
+        seen.last += u64::from(self.closed);
+        true
+    }
+}
+
+/// Who writes what how: the part of the manager, the method, and the resource.
+fn kind(request: &Request<Incoming>) -> String {
+    let agent = request.headers().get(header::USER_AGENT);
+    let agent = agent.and_then(|agent| agent.to_str().ok());
+    let part = agent.and_then(|agent| agent.rsplit('/').next());
+    let mut path = request.uri().path().split('/').skip(1);
+    // The version is behind the group, where there is one.
+    let before = usize::from(path.next() == Some("apis"));
+    path.nth(before);
+    let path: Vec<&str> = path.collect();
+    let (resource, sub) = match path[..] {
+        ["namespaces", _, sub @ ("status" | "finalize")] => ("namespaces", Some(sub)),
+        ["namespaces", _, resource, _, sub] => (resource, Some(sub)),
+        ["namespaces", _, resource, ..] => (resource, None),
+        [resource, _, sub] => (resource, Some(sub)),
+        _ => (path.first().copied().unwrap_or_default(), None),
+    };
+    let sub = sub.map(|sub| format!("/{sub}")).unwrap_or_default();
+    let part = part.unwrap_or_default();
+    format!("{part}: {} {resource}{sub}", request.method())
 }
 
 /// Writes of objects. Events and leases change nothing that a controller reads, and questions

@@ -10,7 +10,7 @@ use anyhow::{Context as _, Result};
 use http::Method;
 use serde_json::json;
 
-use super::gate::Gate;
+use super::gate::{Gate, Lives};
 use super::kubelet;
 use super::manager::Manager;
 use super::mirror::Mirror;
@@ -52,29 +52,29 @@ pub struct Side {
 }
 
 impl Side {
-    /// Starts everything; `api` and `bin` are directories of binaries. With `writes` the
-    /// manager is behind a gate that lets so many through.
+    /// Starts everything; `api` and `bin` are directories of binaries. With `lives` the
+    /// manager is behind a gate that ends them.
     ///
     /// # Errors
     ///
     /// When something does not come up.
-    pub async fn start(api: &Path, bin: &Path, writes: Option<u64>) -> Result<Arc<Self>> {
+    pub async fn start(api: &Path, bin: &Path, lives: Option<Lives>) -> Result<Arc<Self>> {
         let flags = [GATES, APIS].map(str::to_owned);
         let stand = Stand::start(api, 1, &["--unsafe-no-fsync"], &flags).await?;
         let connection = stand.endpoint.connect().await?;
         let mirror = Mirror::follow(&stand.endpoint).await?;
-        let gate = match writes {
-            Some(writes) => Some(Gate::open(&stand, writes).await?),
+        let gate = match lives {
+            Some(lives) => Some(Gate::open(&stand, lives).await?),
             None => None,
         };
         let port = gate.as_ref().map_or(stand.api.port, |gate| gate.port);
-        let manager = Manager::new(&stand, bin, port, writes.is_none())?;
+        let manager = Manager::new(&stand, bin, port, lives.is_none())?;
         let side = Arc::new(Self {
             stand,
             connection,
             mirror,
             manager: Mutex::new(manager),
-            scrutiny: if writes.is_some() {
+            scrutiny: if lives.is_some() {
                 Scrutiny::Objects
             } else {
                 Scrutiny::All

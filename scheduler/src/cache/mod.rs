@@ -219,7 +219,8 @@ impl Cache {
 
     fn place(&mut self, pod: Arc<PodInfo>, node: &str, assumed: bool) {
         if let Some(placed) = self.pods.get_mut(&pod.key) {
-            let alike = placed.pod.template.id == pod.template.id
+            let alike = placed.pod.uid == pod.uid
+                && placed.pod.template.id == pod.template.id
                 && placed.pod.deleting == pod.deleting
                 && placed.pod.start_time == pod.start_time
                 && &*placed.node == node;

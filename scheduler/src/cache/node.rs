@@ -46,6 +46,8 @@ pub struct NodeInfo {
     /// Ports that pods have taken for themselves; a port may be in here for two addresses.
     pub ports: Vec<HostPort>,
     pub pods: Vec<Arc<PodInfo>>,
+    /// How many volumes they have that may be attached to the node.
+    pub volumes: usize,
     /// The same pods by their kind: few, where there may be many pods.
     pub groups: Vec<Group>,
 }
@@ -84,6 +86,7 @@ impl NodeInfo {
             scored: Resources::default(),
             ports: Vec::new(),
             pods: Vec::new(),
+            volumes: 0,
             groups: Vec::new(),
         }
     }
@@ -101,6 +104,7 @@ impl NodeInfo {
         self.scored.add(&pod.scored_requests);
         self.ports.extend(pod.host_ports.iter().cloned());
         self.pods.push(Arc::clone(pod));
+        self.volumes += pod.attachable_volumes();
         let known = self
             .groups
             .iter()
@@ -123,6 +127,7 @@ impl NodeInfo {
             return;
         };
         let pod = self.pods.swap_remove(at);
+        self.volumes -= pod.attachable_volumes();
         self.requested.subtract(&pod.requests);
         self.scored.subtract(&pod.scored_requests);
         for port in &pod.host_ports {

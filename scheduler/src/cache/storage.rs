@@ -343,6 +343,39 @@ pub struct AttachmentSource {
     pub persistent_volume_name: Option<String>,
 }
 
+/// Volumes that are attached, by the nodes that they are attached to.
+#[derive(Debug, Default)]
+pub struct Attachments(HashMap<Box<str>, HashMap<Box<str>, Arc<Attachment>>>);
+
+impl Attachments {
+    pub fn put(&mut self, attachment: &Arc<Attachment>) {
+        let node = attachment.spec.node_name.as_str().into();
+        let name = attachment.metadata.name.clone();
+        let of_node = self.0.entry(node).or_default();
+        of_node.insert(name, Arc::clone(attachment));
+    }
+
+    pub fn remove(&mut self, attachment: &Attachment) {
+        let node = attachment.spec.node_name.as_str();
+        if let Some(of_node) = self.0.get_mut(node) {
+            of_node.remove(&attachment.metadata.name);
+            if of_node.is_empty() {
+                self.0.remove(node);
+            }
+        }
+    }
+
+    /// Those of a node.
+    pub fn of(&self, node: &str) -> impl Iterator<Item = &Arc<Attachment>> {
+        self.0.get(node).into_iter().flat_map(HashMap::values)
+    }
+
+    /// How many a node has.
+    pub fn count(&self, node: &str) -> usize {
+        self.0.get(node).map_or(0, HashMap::len)
+    }
+}
+
 /// Something has changed that pods with volumes may have waited for.
 #[derive(Debug, Clone)]
 pub enum StorageEvent {
@@ -392,7 +425,7 @@ pub struct Storage {
     pub csi_nodes: HashMap<ObjectKey, Arc<CsiNode>>,
     pub drivers: HashMap<ObjectKey, Arc<CsiDriver>>,
     pub capacities: HashMap<ObjectKey, Arc<Capacity>>,
-    pub attachments: HashMap<ObjectKey, Arc<Attachment>>,
+    pub attachments: Attachments,
     /// Volumes that have been promised to claims.
     promised: HashMap<ObjectKey, ObjectKey>,
     /// Nodes that have been chosen for volumes to be made.
@@ -535,6 +568,19 @@ impl Storage {
             return Err("pod has unbound immediate PersistentVolumeClaims".to_owned());
         }
         Ok(claims)
+    }
+
+    /// Whether the claims' volumes are there and can be reached from every node.
+    pub fn are_everywhere(&self, claims: &Claims) -> bool {
+        let is_everywhere = |claim: &Arc<Claim>| {
+            let volume = self.volumes.get(claim.spec.volume_name.as_str());
+            volume.is_some_and(|volume| {
+                let driven = volume.driven.as_ref();
+                volume.spec.node_affinity.is_none()
+                    && driven.is_none_or(|driven| driven.node_affinity.is_none())
+            })
+        };
+        claims.delayed.is_empty() && claims.bound.iter().all(is_everywhere)
     }
 
     /// What it takes to have the claims' volumes on a node; or why they cannot be there.

@@ -145,6 +145,12 @@ impl PodInfo {
     pub fn has_volumes(&self) -> bool {
         self.volumes.iter().any(concerns_scheduling)
     }
+
+    /// How many volumes it has that may be attached to its node; never too few.
+    pub fn attachable_volumes(&self) -> usize {
+        let volumes = self.volumes.iter();
+        volumes.filter(|v| concerns_scheduling(v)).count()
+    }
 }
 
 pub(super) fn claims(pod: &Pod) -> Vec<ClaimUse> {

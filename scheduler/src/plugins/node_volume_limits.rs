@@ -1,7 +1,7 @@
 //! NodeVolumeLimits: a node can have so many volumes of a driver attached, as its CSINode
 //! says.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use api::csi_translation;
@@ -61,11 +61,11 @@ fn handles<'a>(pod: &'a PodInfo, cluster: &'a Cache) -> impl Iterator<Item = Han
 /// Volumes that are attached to a node, by the API's word.
 fn attached<'a>(node: &'a NodeInfo, cluster: &'a Cache) -> impl Iterator<Item = Handle> + 'a {
     let storage = &cluster.storage;
-    let of_node = storage
-        .attachments
-        .values()
-        .filter(|a| *a.spec.node_name == *node.name && !a.spec.attacher.is_empty());
+    let of_node = storage.attachments.of(&node.name);
     of_node.filter_map(|attachment| {
+        if attachment.spec.attacher.is_empty() {
+            return None;
+        }
         let name = attachment.spec.source.persistent_volume_name.as_deref()?;
         let csi = storage.volumes.get(name)?.spec.csi.as_ref()?;
         Some((attachment.spec.attacher.clone(), csi.volume_handle.clone()))
@@ -76,16 +76,15 @@ fn judge(new: &BTreeSet<Handle>, node: &NodeInfo, cluster: &Cache) -> bool {
     let Some(csi_node) = cluster.storage.csi_nodes.get(&*node.name) else {
         return true;
     };
-    let limits: BTreeMap<&str, usize> = csi_node
-        .spec
-        .drivers
-        .iter()
-        .filter_map(|d| Some((d.name.as_str(), d.allocatable.as_ref()?.count?)))
-        .collect();
-    if !new
-        .iter()
-        .any(|(driver, _)| limits.contains_key(driver.as_str()))
-    {
+    let limits = csi_node.spec.drivers.iter().filter_map(|driver| {
+        let limit = driver.allocatable.as_ref()?.count?;
+        let wanted = new.iter().filter(|(d, _)| *d == driver.name).count();
+        (wanted > 0).then_some((driver.name.as_str(), limit))
+    });
+    let limits: Vec<(&str, usize)> = limits.collect();
+    // Whose volumes they are and whether they are the same does not matter where there are few.
+    let most = node.volumes + cluster.storage.attachments.count(&node.name) + new.len();
+    if limits.iter().all(|(_, limit)| most <= *limit) {
         return true;
     }
     let mut there: BTreeSet<Handle> = node.pods.iter().flat_map(|p| handles(p, cluster)).collect();

@@ -27,9 +27,7 @@ impl Plugin for VolumeBinding {
 
     fn filter(&self, pod: &Arc<PodInfo>, cluster: &Cache) -> Filter {
         let claims = match cluster.storage.claims(pod) {
-            Ok(claims) if claims.bound.is_empty() && claims.delayed.is_empty() => {
-                return Filter::Skip;
-            }
+            Ok(claims) if cluster.storage.are_everywhere(&claims) => return Filter::Skip,
             Ok(claims) => claims,
             Err(why) => return Filter::Reject(Rejection::unresolvable(why)),
         };
