@@ -303,6 +303,45 @@ fn a_node_has_so_many_volumes_of_a_driver() {
 }
 
 #[test]
+fn what_is_attached_to_a_node_counts_until_it_is_not() {
+    let mut stand = Stand::new();
+    stand.cluster.storage.csi_nodes.insert(
+        "n1".into(),
+        read(json!({
+            "metadata": {"name": "n1"},
+            "spec": {"drivers": [{"name": "csi.x", "allocatable": {"count": 1}}]},
+        })),
+    );
+    for name in ["a", "b"] {
+        stand.volume(name, "1Gi", "z1");
+        stand.claim(name, "local", name, "ReadWriteOnce");
+    }
+    let attachment = read(json!({
+        "metadata": {"name": "of-a"},
+        "spec": {"attacher": "csi.x", "nodeName": "n1", "source": {"persistentVolumeName": "a"}},
+    }));
+    stand.cluster.storage.attachments.put(&attachment);
+    assert!(stand.place("p", &["b"]).is_err(), "the pod of a has gone");
+    stand.cluster.storage.attachments.remove(&attachment);
+    assert_eq!(stand.place("p", &["b"]).unwrap().0, "n1");
+    stand.cluster.remove_pod(&ObjectKey::new("default", "p"));
+    assert_eq!(stand.place("q", &["a"]).unwrap().0, "n1");
+}
+
+#[test]
+fn a_volume_without_a_place_must_be_there() {
+    let mut stand = Stand::new();
+    let volume = json!({"metadata": {"name": "v"}, "spec": {"capacity": {"storage": "1Gi"}}});
+    let volumes = &mut stand.cluster.storage.volumes;
+    volumes.insert("v".into(), read(volume));
+    stand.claim("c", "local", "v", "ReadWriteOnce");
+    assert!(stand.place("p", &["c"]).is_ok());
+    stand.cluster.storage.volumes.clear();
+    let message = stand.place("q", &["c"]).unwrap_err();
+    assert!(message.contains("not found"), "{message}");
+}
+
+#[test]
 fn zones_of_volumes_are_heeded() {
     let mut stand = Stand::new();
     let volume = json!({
