@@ -181,6 +181,25 @@ async fn retry_after_is_obeyed() {
     );
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_part_waits_for_no_other() {
+    let server = Server::start().await;
+    let busy = server.client().with_rate_limit(0.1, 1);
+    let part = busy.for_part("leader-election");
+    for i in 1..=3 {
+        server.answer(Answer::Json(200, config_map("a", i)));
+    }
+    let get = async |client: &client::Client| {
+        let api: Api<ConfigMap> = Api::namespaced(client, "ns");
+        let start = tokio::time::Instant::now();
+        api.get("a").await.unwrap();
+        start.elapsed().as_secs()
+    };
+    get(&busy).await;
+    let (busy, part) = tokio::join!(get(&busy), get(&part));
+    assert!(busy >= 9 && part < 5, "{busy} s and {part} s");
+}
+
 #[tokio::test]
 async fn requests_are_counted() {
     let server = Server::start().await;

@@ -179,6 +179,13 @@ fn claims() {
             false,
             "lose ClaimLost",
         ),
+        // The volume was lost, and is there again.
+        (
+            json!({"spec": {"volumeName": "large"}, "metadata": {"annotations": done},
+                "status": {"phase": "Lost"}}),
+            false,
+            "bind large",
+        ),
         (
             json!({"spec": {"volumeName": "taken"}, "metadata": {"annotations": done}}),
             false,

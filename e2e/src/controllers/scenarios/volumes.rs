@@ -238,6 +238,9 @@ async fn lost(w: World) {
     .await;
     phase(&w, "c", "Lost").await;
     w.see("lost").await;
+    w.create(of(&w, "a", json!({}))).await;
+    phase(&w, "c", "Bound").await;
+    w.see("made anew").await;
 }
 
 async fn reference_removed(w: World) {
