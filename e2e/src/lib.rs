@@ -9,6 +9,7 @@ pub mod cluster;
 pub mod controllers;
 pub mod history;
 pub mod kubectl;
+pub mod kubelets;
 pub mod net;
 pub mod scheduling;
 pub mod stand;

@@ -16,7 +16,7 @@ pub mod devices;
 pub mod generate;
 pub mod groups;
 pub mod nodes;
-mod objects;
+pub(crate) mod objects;
 mod random;
 pub mod rollout;
 mod scheduler;

@@ -1,0 +1,19 @@
+//! Kubelets over a container runtime that runs nothing, in a network and among mounts of their
+//! own: what a kubelet itself costs, and how soon it tells what its runtime has done.
+//!
+//! Nothing here knows whose kubelet it is.
+
+mod agent;
+pub mod bench;
+mod groups;
+mod runtime;
+mod service;
+mod world;
+
+pub use world::enter;
+
+/// The container runtime interface (CRI v1).
+#[allow(clippy::all, clippy::pedantic, missing_docs, reason = "generated")]
+mod cri {
+    tonic::include_proto!("runtime.v1");
+}
