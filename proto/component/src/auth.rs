@@ -12,8 +12,10 @@ use client::{Api, Client};
 use http::HeaderMap;
 use k8s_openapi::api::authentication::v1::{TokenReview, TokenReviewSpec};
 use k8s_openapi::api::authorization::v1::{
-    NonResourceAttributes, ResourceAttributes, SubjectAccessReview, SubjectAccessReviewSpec,
+    NonResourceAttributes, SubjectAccessReview, SubjectAccessReviewSpec,
 };
+use meta::GroupResource;
+use meta::Status;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
@@ -33,40 +35,11 @@ pub struct User {
 const MASTERS: &str = "system:masters";
 const AUTHENTICATED: &str = "system:authenticated";
 
-/// What is asked for.
+/// What is asked for: a path that names no resource, such as `/metrics`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub enum Attributes {
-    /// A path that names no resource, such as `/metrics`.
-    Path { verb: String, path: String },
-    /// A resource of the API, such as a node's `proxy` (the kubelet's way).
-    Resource {
-        verb: String,
-        resource: String,
-        subresource: String,
-        name: String,
-    },
-}
-
-/// Why a request goes no further.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Refusal {
-    #[error("Unauthorized")]
-    Unauthenticated,
-    #[error("Forbidden: {0}")]
-    Forbidden(String),
-    /// The API server did not answer; nobody is let in meanwhile.
-    #[error("Internal Server Error: {0}")]
-    Unavailable(String),
-}
-
-impl Refusal {
-    pub fn status(&self) -> http::StatusCode {
-        match self {
-            Self::Unauthenticated => http::StatusCode::UNAUTHORIZED,
-            Self::Forbidden(_) => http::StatusCode::FORBIDDEN,
-            Self::Unavailable(_) => http::StatusCode::INTERNAL_SERVER_ERROR,
-        }
-    }
+pub struct Attributes {
+    pub verb: String,
+    pub path: String,
 }
 
 /// How long answers are kept.
@@ -81,7 +54,6 @@ pub struct CacheTimes {
 pub struct Delegated {
     tokens: Option<Api<TokenReview>>,
     access: Option<Api<SubjectAccessReview>>,
-    anonymous: bool,
     times: CacheTimes,
     keys: (RandomState, RandomState),
     users: Cache<Option<User>>,
@@ -90,16 +62,10 @@ pub struct Delegated {
 
 impl Delegated {
     /// Without a client for a question its answer is no.
-    pub fn new(
-        tokens: Option<&Client>,
-        access: Option<&Client>,
-        anonymous: bool,
-        times: CacheTimes,
-    ) -> Self {
+    pub fn new(tokens: Option<&Client>, access: Option<&Client>, times: CacheTimes) -> Self {
         Self {
             tokens: tokens.map(Api::all),
             access: access.map(Api::all),
-            anonymous,
             times,
             keys: Default::default(),
             users: Cache::default(),
@@ -126,11 +92,17 @@ impl Delegated {
             allowed: flags.authorization_webhook_cache_authorized_ttl.get(),
             denied: flags.authorization_webhook_cache_unauthorized_ttl.get(),
         };
-        Ok(Self::new(tokens.as_ref(), access.as_ref(), false, times))
+        Ok(Self::new(tokens.as_ref(), access.as_ref(), times))
     }
 
-    /// Who asks: by the client certificate that TLS has verified, or by bearer token.
-    pub async fn authenticate(&self, peer: &Peer, headers: &HeaderMap) -> Result<User, Refusal> {
+    /// Who asks: by the client certificate that TLS has verified, or by bearer token. Who has
+    /// neither is `system:anonymous`, who may do what the API server's authorizer says, which is
+    /// nothing unless somebody has allowed it.
+    ///
+    /// # Errors
+    ///
+    /// 401 for a token that is none.
+    pub async fn authenticate(&self, peer: &Peer, headers: &HeaderMap) -> Result<User, Status> {
         if let Some(user) = peer
             .certificates
             .first()
@@ -139,16 +111,14 @@ impl Delegated {
             return Ok(user);
         }
         if let Some(token) = bearer(headers) {
-            return self.review(token).await?.ok_or(Refusal::Unauthenticated);
+            let known = self.review(token).await?;
+            return known.ok_or_else(|| Status::unauthorized("Unauthorized"));
         }
-        if self.anonymous {
-            return Ok(User {
-                name: "system:anonymous".to_owned(),
-                groups: vec!["system:unauthenticated".to_owned()],
-                ..User::default()
-            });
-        }
-        Err(Refusal::Unauthenticated)
+        Ok(User {
+            name: "system:anonymous".to_owned(),
+            groups: vec!["system:unauthenticated".to_owned()],
+            ..User::default()
+        })
     }
 
     /// A cache must not be a list of tokens, so it is keyed by hashes; by secret ones, so that
@@ -157,7 +127,7 @@ impl Delegated {
         (self.keys.0.hash_one(value), self.keys.1.hash_one(value))
     }
 
-    async fn review(&self, token: &str) -> Result<Option<User>, Refusal> {
+    async fn review(&self, token: &str) -> Result<Option<User>, Status> {
         let Some(api) = &self.tokens else {
             return Ok(None);
         };
@@ -172,10 +142,7 @@ impl Delegated {
             },
             ..TokenReview::default()
         };
-        let review = api
-            .create(&review)
-            .await
-            .map_err(|error| Refusal::Unavailable(error.to_string()))?;
+        let review = api.create(&review).await.map_err(Status::internal)?;
         let status = review.status.unwrap_or_default();
         let user = status
             .user
@@ -191,7 +158,11 @@ impl Delegated {
     }
 
     /// May they?
-    pub async fn authorize(&self, user: &User, attributes: &Attributes) -> Result<(), Refusal> {
+    ///
+    /// # Errors
+    ///
+    /// 403 when not; 500 when the API server does not say.
+    pub async fn authorize(&self, user: &User, attributes: &Attributes) -> Result<(), Status> {
         if user.groups.iter().any(|group| group == MASTERS) {
             return Ok(());
         }
@@ -210,71 +181,37 @@ impl Delegated {
                 decision
             }
         };
-        decision.map_err(Refusal::Forbidden)
+        decision.map_err(|why| Status::forbidden(&GroupResource::default(), "", why))
     }
 
     async fn ask(
         &self,
         user: &User,
         attributes: &Attributes,
-    ) -> Result<Result<(), String>, Refusal> {
+    ) -> Result<Result<(), String>, Status> {
+        let Attributes { verb, path } = attributes;
+        let no = || format!("User {:?} cannot {verb} path {path:?}", user.name);
         let Some(api) = &self.access else {
-            return Ok(Err("no authorizer is configured".to_owned()));
+            return Ok(Err(no()));
         };
-        let mut spec = SubjectAccessReviewSpec {
+        let spec = SubjectAccessReviewSpec {
             user: Some(user.name.clone()),
             uid: Some(user.uid.clone()).filter(|uid| !uid.is_empty()),
             groups: Some(user.groups.clone()),
             extra: Some(user.extra.clone()).filter(|extra| !extra.is_empty()),
+            non_resource_attributes: Some(NonResourceAttributes {
+                verb: Some(verb.clone()),
+                path: Some(path.clone()),
+            }),
             ..SubjectAccessReviewSpec::default()
         };
-        match attributes {
-            Attributes::Path { verb, path } => {
-                spec.non_resource_attributes = Some(NonResourceAttributes {
-                    verb: Some(verb.clone()),
-                    path: Some(path.clone()),
-                });
-            }
-            Attributes::Resource {
-                verb,
-                resource,
-                subresource,
-                name,
-            } => {
-                spec.resource_attributes = Some(ResourceAttributes {
-                    verb: Some(verb.clone()),
-                    version: Some("v1".to_owned()),
-                    resource: Some(resource.clone()),
-                    subresource: Some(subresource.clone()),
-                    name: Some(name.clone()),
-                    ..ResourceAttributes::default()
-                });
-            }
-        }
         let review = SubjectAccessReview {
             spec,
             ..SubjectAccessReview::default()
         };
-        let review = api
-            .create(&review)
-            .await
-            .map_err(|error| Refusal::Unavailable(error.to_string()))?;
+        let review = api.create(&review).await.map_err(Status::internal)?;
         let status = review.status.unwrap_or_default();
-        if status.allowed {
-            return Ok(Ok(()));
-        }
-        let what = match attributes {
-            Attributes::Path { verb, path } => format!("{verb} path {path:?}"),
-            Attributes::Resource {
-                verb,
-                resource,
-                subresource,
-                ..
-            } => {
-                format!("{verb} resource \"{resource}/{subresource}\"")
-            }
-        };
-        Ok(Err(format!("user {:?} cannot {what}", user.name)))
+        Ok(if status.allowed { Ok(()) } else { Err(no()) })
     }
 }
 
@@ -342,12 +279,11 @@ mod tests {
 
     use super::*;
 
-    fn delegated(anonymous: bool) -> Delegated {
+    fn delegated() -> Delegated {
         let time = Duration::from_secs(10);
         Delegated::new(
             None,
             None,
-            anonymous,
             CacheTimes {
                 token: time,
                 allowed: time,
@@ -379,41 +315,39 @@ mod tests {
     #[tokio::test]
     async fn a_certificate_names_its_user() {
         let peer = peer(vec![certificate("alice", MASTERS)]);
-        let user = delegated(false)
+        let user = delegated()
             .authenticate(&peer, &HeaderMap::new())
             .await
             .unwrap();
         assert_eq!(user.name, "alice");
         assert_eq!(user.groups, [MASTERS, AUTHENTICATED]);
-        let path = Attributes::Path {
+        let path = Attributes {
             verb: "get".into(),
             path: "/metrics".into(),
         };
-        assert_eq!(delegated(false).authorize(&user, &path).await, Ok(()));
+        assert_eq!(delegated().authorize(&user, &path).await, Ok(()));
     }
 
     #[tokio::test]
     async fn nobody_else_gets_in_without_an_api_server() {
         let mut headers = HeaderMap::new();
-        let refused = delegated(false).authenticate(&peer(vec![]), &headers).await;
-        assert_eq!(refused, Err(Refusal::Unauthenticated));
         headers.insert("authorization", "Bearer x".parse().unwrap());
-        let refused = delegated(true).authenticate(&peer(vec![]), &headers).await;
-        assert_eq!(
-            refused,
-            Err(Refusal::Unauthenticated),
-            "a wrong token is not anonymous"
-        );
-        let anonymous = delegated(true)
+        let refused = delegated().authenticate(&peer(vec![]), &headers).await;
+        let refused = refused.unwrap_err();
+        assert_eq!(refused.code, 401, "a wrong token is not anonymous");
+        let anonymous = delegated()
             .authenticate(&peer(vec![]), &HeaderMap::new())
             .await
             .unwrap();
         assert_eq!(anonymous.name, "system:anonymous");
-        let path = Attributes::Path {
+        let path = Attributes {
             verb: "get".into(),
             path: "/metrics".into(),
         };
-        let refused = delegated(true).authorize(&anonymous, &path).await;
-        assert!(matches!(refused, Err(Refusal::Forbidden(_))));
+        let refused = delegated().authorize(&anonymous, &path).await;
+        assert_eq!(
+            refused.unwrap_err().message,
+            r#"forbidden: User "system:anonymous" cannot get path "/metrics""#
+        );
     }
 }

@@ -20,25 +20,46 @@ use format::{Json, Klog};
 #[group(skip)]
 pub struct Options {
     /// Number for the log level verbosity.
-    #[arg(long = "v", short = 'v', default_value_t = 0, value_name = "LEVEL")]
+    #[arg(
+        id = "v",
+        long = "v",
+        short = 'v',
+        default_value_t = 0,
+        value_name = "LEVEL"
+    )]
     pub verbosity: u8,
     /// Comma-separated list of pattern=N settings for file-filtered logging (text format only).
     #[arg(long = "vmodule", default_value = "", value_name = "PATTERN=N,...")]
     pub vmodule: String,
     /// Sets the log format: "text" or "json".
-    #[arg(long = "logging-format", default_value = "text", value_parser = ["text", "json"])]
+    #[arg(id = "logging-format", long = "logging-format", default_value = "text", value_parser = ["text", "json"])]
     pub format: String,
     /// Maximum number of seconds between log flushes. Lines are written at once.
-    #[arg(long = "log-flush-frequency", default_value = "5s", hide = true)]
+    #[arg(
+        id = "log-flush-frequency",
+        long = "log-flush-frequency",
+        default_value = "5s",
+        hide = true
+    )]
     pub flush_frequency: String,
     /// Accepted for compatibility: text goes to one stream.
-    #[arg(long = "log-text-split-stream", num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value_t = false, hide = true)]
+    #[arg(id = "log-text-split-stream", long = "log-text-split-stream", num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value_t = false, hide = true)]
     pub text_split_stream: bool,
-    #[arg(long = "log-text-info-buffer-size", default_value = "0", hide = true)]
+    #[arg(
+        id = "log-text-info-buffer-size",
+        long = "log-text-info-buffer-size",
+        default_value = "0",
+        hide = true
+    )]
     pub text_info_buffer: String,
-    #[arg(long = "log-json-split-stream", num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value_t = false, hide = true)]
+    #[arg(id = "log-json-split-stream", long = "log-json-split-stream", num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value_t = false, hide = true)]
     pub json_split_stream: bool,
-    #[arg(long = "log-json-info-buffer-size", default_value = "0", hide = true)]
+    #[arg(
+        id = "log-json-info-buffer-size",
+        long = "log-json-info-buffer-size",
+        default_value = "0",
+        hide = true
+    )]
     pub json_info_buffer: String,
 }
 

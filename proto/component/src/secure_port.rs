@@ -11,10 +11,11 @@ use client::{Api, Client, Config, Informer};
 use http::{HeaderValue, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use k8s_openapi::api::core::v1::ConfigMap;
+use meta::Status;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::auth::{Attributes, Delegated, Refusal};
+use crate::auth::{Attributes, Delegated};
 use crate::flags::common::{DelegatedAuthFlags, SecureServingFlags};
 use crate::health::Checks;
 use crate::metrics::{Registry, Slis};
@@ -191,7 +192,7 @@ impl Shared {
         if !self.is_open(path)
             && let Err(refusal) = self.admit(&request, &peer).await
         {
-            return text(refusal.status(), &format!("{refusal}\n"));
+            return refused(&refusal);
         }
         let query = request.uri().query().unwrap_or_default();
         let port = &self.port;
@@ -236,9 +237,9 @@ impl Shared {
         })
     }
 
-    async fn admit(&self, request: &Request<Incoming>, peer: &Peer) -> Result<(), Refusal> {
+    async fn admit(&self, request: &Request<Incoming>, peer: &Peer) -> Result<(), Status> {
         let user = self.delegated.authenticate(peer, request.headers()).await?;
-        let attributes = Attributes::Path {
+        let attributes = Attributes {
             verb: request.method().as_str().to_ascii_lowercase(),
             path: request.uri().path().to_owned(),
         };
@@ -259,6 +260,13 @@ fn json(value: &impl serde::Serialize) -> Response<Body> {
         Ok(bytes) => with_type(full(bytes), "application/json"),
         Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, &format!("{error}\n")),
     }
+}
+
+fn refused(status: &Status) -> Response<Body> {
+    let mut response = json(status);
+    let code = u16::try_from(status.code).unwrap_or_default();
+    *response.status_mut() = StatusCode::from_u16(code).unwrap_or(StatusCode::FORBIDDEN);
+    response
 }
 
 fn text(status: StatusCode, body: &str) -> Response<Body> {
