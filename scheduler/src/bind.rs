@@ -49,7 +49,9 @@ pub struct GroupCondition {
 /// For whom others have to leave.
 pub struct Preemptor {
     kind: &'static str,
-    reference: ObjectReference,
+    uid: Box<str>,
+    /// Upstream's events about pods do not refer to other pods, those about groups do.
+    related: Option<ObjectReference>,
     scheduler: Box<str>,
     /// Where the victims are.
     node: Box<str>,
@@ -59,7 +61,8 @@ impl Preemptor {
     pub fn pod(pod: &PodInfo, node: &str) -> Self {
         Self {
             kind: "pod",
-            reference: reference(pod),
+            uid: pod.uid.clone(),
+            related: None,
             scheduler: pod.scheduler_name.clone(),
             node: node.into(),
         }
@@ -69,7 +72,8 @@ impl Preemptor {
     pub fn group(group: &PodGroup, scheduler: &str) -> Self {
         Self {
             kind: "podgroup",
-            reference: ObjectReference {
+            uid: group.metadata.uid.clone(),
+            related: Some(ObjectReference {
                 api_version: Some(PodGroup::RESOURCE.api_version()),
                 kind: Some(PodGroup::RESOURCE.kind.to_string()),
                 name: Some(group.metadata.name.to_string()),
@@ -77,7 +81,7 @@ impl Preemptor {
                 uid: Some(group.metadata.uid.to_string()),
                 resource_version: Some(group.metadata.resource_version.to_string()),
                 ..ObjectReference::default()
-            },
+            }),
             scheduler: scheduler.into(),
             node: "cluster".into(),
         }
@@ -217,16 +221,16 @@ impl Binder {
     fn preempted(&self, victim: &PodInfo, preemptor: &Preemptor, how: &str) {
         let Preemptor {
             kind,
-            reference: whom,
+            uid,
+            related,
             scheduler,
             node,
         } = preemptor;
-        let uid = whom.uid.as_deref().unwrap_or_default();
         let note = format!("Preempted by {kind} {uid} on node {node}{how}");
         let recorder = self.recorder.controller(scheduler);
         recorder.event(
             &reference(victim),
-            Some(whom),
+            related.as_ref(),
             EventType::Normal,
             "Preempted",
             "Preempting",

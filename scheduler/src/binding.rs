@@ -101,7 +101,9 @@ impl Scheduler {
     /// Gives the node back, and the pod to the queue unless it is gone. `nominated`: its status
     /// says that it goes to the node.
     async fn not_bound(&self, taken: Taken, node: &str, nominated: bool, error: &BindError) {
-        let is_gone = matches!(error, BindError::Api(e) if e.is_not_found());
+        // Gone, on its way, or with somebody else's node by now: informers tell which. A second try
+        // after an answer that was lost finds its own.
+        let is_gone = matches!(error, BindError::Api(e) if e.is_not_found() || e.is_conflict());
         let Some(pod) = self.unassume(taken) else {
             return;
         };

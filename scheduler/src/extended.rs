@@ -1,7 +1,7 @@
 //! The scheduling cycle where extenders have a say: they are asked over HTTP while the
 //! cluster goes on, between finding nodes and choosing one.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use component::aside::aside;
@@ -169,10 +169,15 @@ impl Scheduler {
                 Err(error) => return Err(error.into()),
             }
         }
-        let mut left: Scored = named
+        let (mut left, out): (Scored, Scored) = named
             .into_iter()
-            .filter(|(name, _)| nodes.names.contains(name))
-            .collect();
+            .partition(|(name, _)| nodes.names.contains(name));
+        // An extender need not say why it leaves a node out.
+        let told: HashSet<Box<str>> = excluded.iter().map(|(name, _)| name.clone()).collect();
+        let untold = out
+            .into_iter()
+            .filter(|(name, _)| !told.contains(name.as_str()));
+        excluded.extend(untold.map(|(name, _)| (name.into(), Rejection::wordless())));
         if left.len() > 1 {
             for extender in interested.iter().filter(|e| e.prioritizes()) {
                 match extender.prioritize(&object, &nodes).await {

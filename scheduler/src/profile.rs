@@ -69,6 +69,26 @@ impl Rejectors {
     pub fn contains(self, place: usize) -> bool {
         self.0 & (1 << place.min(63)) != 0
     }
+
+    /// Whether some are among both.
+    pub fn meets(self, others: Self) -> bool {
+        self.0 & others.0 != 0
+    }
+
+    /// Those who are among either.
+    pub fn and(self, others: Self) -> Self {
+        Self(self.0 | others.0)
+    }
+
+    /// Those of all places, alone, of whom this holds.
+    pub fn of(mut holds: impl FnMut(Self) -> bool) -> Self {
+        let alone = (0..=EXTENDER).map(|place| Self(1 << place));
+        Self(
+            alone
+                .filter(|one| holds(*one))
+                .fold(0, |all, one| all | one.0),
+        )
+    }
 }
 
 impl Profile {

@@ -19,6 +19,7 @@ pub fn render(pods: &[Arc<Pod>]) -> String {
         let amounts = [
             ("cpu", requests.milli_cpu as f64 / 1000.0),
             ("memory", requests.memory as f64),
+            ("ephemeral-storage", requests.ephemeral_storage as f64),
         ];
         #[allow(clippy::cast_precision_loss, reason = "a metric's value")]
         let scalars = (requests.scalars.iter()).map(|(name, amount)| (&**name, *amount as f64));
@@ -63,7 +64,9 @@ mod tests {
         let pod = json!({
             "metadata": {"name": "p", "namespace": "n"},
             "spec": {"nodeName": "a", "schedulerName": "s", "priority": 5, "containers": [
-                {"resources": {"requests": {"cpu": "1500m", "example.com/gpu": "2"}}},
+                {"resources": {"requests": {
+                    "cpu": "1500m", "ephemeral-storage": "1Ki", "example.com/gpu": "2",
+                }}},
             ]},
         });
         let pod = Arc::new(serde_json::from_value::<Pod>(pod).unwrap());
@@ -73,10 +76,11 @@ mod tests {
                 "kube_pod_resource_request{{namespace=\"n\",node=\"a\",pod=\"p\",priority=\"5\",resource={resource:?},scheduler=\"s\",unit={unit:?}}} {amount}\n"
             )
         };
-        let (cpu, gpu) = (
+        let lines = [
             line("cpu", "cores", "1.5"),
+            line("ephemeral-storage", "bytes", "1024"),
             line("example.com/gpu", "", "2"),
-        );
-        assert_eq!(page, format!("{HEAD}{cpu}{gpu}"));
+        ];
+        assert_eq!(page, format!("{HEAD}{}", lines.concat()));
     }
 }

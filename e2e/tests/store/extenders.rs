@@ -84,6 +84,10 @@ impl Extender {
 
 /// Field names begin in lower case, as some extenders' do: upstream reads them too.
 fn filter(question: &Value) -> Value {
+    if question["Pod"]["metadata"]["name"] == "unwanted" {
+        // Without a word about any node.
+        return json!({"nodeNames": [], "nodes": {"items": []}});
+    }
     let failed = json!({FORBIDDEN: "the extender says no"});
     let is_left = |name: &Value| *name != FORBIDDEN;
     match question["NodeNames"].as_array() {
@@ -188,6 +192,16 @@ async fn an_extender_is_asked(cached: bool) {
         .await
         .unwrap();
     assert_eq!(status.as_u16(), 404);
+
+    create(&connection, PODS, &pod("unwanted", "")).await;
+    let said = until_async("something to be said of the unwanted", async || {
+        let pod = connection.json(&Ask::get(format!("{PODS}/unwanted"))).await;
+        let status = pod.map_err(|e| e.to_string())?["status"].take();
+        let message = status["conditions"][0]["message"].as_str();
+        message.map(str::to_owned).ok_or_else(|| status.to_string())
+    })
+    .await;
+    assert!(said.starts_with("0/3 nodes are available: "), "{said}");
     scheduler.check().unwrap();
 }
 

@@ -275,11 +275,42 @@ impl KubeSchedulerConfiguration {
             );
         }
         self.validate_extenders()?;
-        let lock = &self.leader_election.resource_lock;
-        if self.leader_election.leader_elect && lock != "leases" {
+        match self.leader_election.leader_elect {
+            true => self.validate_election(),
+            false => Ok(()),
+        }
+    }
+
+    fn validate_election(&self) -> anyhow::Result<()> {
+        let election = &self.leader_election;
+        for (field, time) in [
+            ("leaseDuration", &election.lease_duration),
+            ("renewDeadline", &election.renew_deadline),
+            ("retryPeriod", &election.retry_period),
+        ] {
+            if time.get().is_zero() {
+                bail!("leaderElection.{field}: Invalid value: 0s: must be greater than zero");
+            }
+        }
+        if election.lease_duration.get() <= election.renew_deadline.get() {
+            bail!(
+                "leaderElection.leaseDuration: Invalid value: {:?}: must be greater than `RenewDeadline`",
+                election.lease_duration.get()
+            );
+        }
+        let lock = &election.resource_lock;
+        if lock != "leases" {
             bail!(
                 "leaderElection.resourceLock: Invalid value: {lock:?}: resourceLock value must be \"leases\""
             );
+        }
+        for (field, name) in [
+            ("resourceNamespace", &election.resource_namespace),
+            ("resourceName", &election.resource_name),
+        ] {
+            if name.is_empty() {
+                bail!("leaderElection.{field}: Required value");
+            }
         }
         Ok(())
     }

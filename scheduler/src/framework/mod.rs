@@ -41,6 +41,15 @@ impl Rejection {
         }
     }
 
+    /// For no reason that is known.
+    pub fn wordless() -> Self {
+        Self {
+            reasons: Vec::new(),
+            unresolvable: true,
+            error: false,
+        }
+    }
+
     /// A plugin has failed, for this reason.
     pub fn error(reason: impl Into<Cow<'static, str>>) -> Self {
         Self {

@@ -94,6 +94,8 @@ struct Queued {
     held: bool,
     /// An event has helped meanwhile; one that helped after `entered` is noted by the group.
     helped: bool,
+    /// Of whom events during the present attempt would change the mind.
+    heard: Rejectors,
     /// The number of the last event before it came to its place.
     entered: u64,
     flushed: bool,
@@ -120,6 +122,8 @@ pub struct Queue {
     pods: HashMap<ObjectKey, Queued>,
     active: BTreeSet<ActiveOrder>,
     backing_off: BTreeSet<(Instant, ObjectKey)>,
+    /// Pods in flight: more than one, and while something happens, where others are asked.
+    flying: HashSet<ObjectKey>,
     groups: HashMap<Group, HashSet<ObjectKey>>,
     /// Those of unschedulable pods that are held, and the last event that helped them: there
     /// may be many of both.
@@ -137,6 +141,7 @@ impl Queue {
             pods: HashMap::new(),
             active: BTreeSet::new(),
             backing_off: BTreeSet::new(),
+            flying: HashSet::new(),
             groups: HashMap::new(),
             held: HashMap::new(),
             events: 0,
@@ -156,7 +161,7 @@ impl Queue {
         pod: Arc<PodInfo>,
         admitted: bool,
         now: Instant,
-        helps: impl FnOnce(&PodInfo, Rejectors) -> bool,
+        helps: impl Fn(&PodInfo, Rejectors) -> bool,
     ) {
         let key = pod.key.clone();
         let Some(queued) = self.pods.get_mut(&key) else {
@@ -188,6 +193,12 @@ impl Queue {
                     self.retry(&key, now, "UnschedulablePodUpdate");
                 }
             }
+            Place::InFlight => {
+                if let Some(queued) = self.pods.get_mut(&key) {
+                    let helped = Rejectors::of(|one| helps(&before, one));
+                    queued.heard = queued.heard.and(helped);
+                }
+            }
             _ => {}
         }
     }
@@ -208,6 +219,7 @@ impl Queue {
             place: Place::Gated,
             held: false,
             helped: false,
+            heard: Rejectors::default(),
             entered: 0,
             flushed: false,
         };
@@ -260,7 +272,10 @@ impl Queue {
                 let group = group(queued);
                 forget(&mut self.groups, group, key);
             }
-            Place::Gated | Place::InFlight => {}
+            Place::InFlight => {
+                self.flying.remove(key);
+            }
+            Place::Gated => {}
         }
     }
 
@@ -293,7 +308,10 @@ impl Queue {
                 };
                 keys.insert(key.clone());
             }
-            Place::Gated | Place::InFlight => {}
+            Place::InFlight => {
+                self.flying.insert(key.clone());
+            }
+            Place::Gated => {}
         }
     }
 
@@ -360,8 +378,9 @@ impl Queue {
 
     fn fly(&mut self, key: &ObjectKey) -> Option<Taken> {
         self.leave(key);
+        self.enter(key, Place::InFlight);
         let queued = self.pods.get_mut(key)?;
-        queued.place = Place::InFlight;
+        queued.heard = Rejectors::default();
         queued.attempts += 1;
         Some(Taken {
             pod: Arc::clone(&queued.pod),
@@ -411,8 +430,9 @@ impl Queue {
         queued.rejectors = rejectors;
         queued.error = false;
         queued.held = true;
-        queued.helped = false;
+        queued.helped = queued.heard.meets(rejectors);
         let is_member = queued.pod.group.is_some();
+        self.leave(key);
         self.enter(key, Place::Unschedulable { since: now });
         let place = if is_member {
             "backoff"
@@ -483,6 +503,7 @@ impl Queue {
         queued.rejectors = Rejectors::default();
         queued.held = true;
         queued.helped = true;
+        self.leave(key);
         self.enter(key, Place::Unschedulable { since: now });
     }
 
@@ -494,6 +515,12 @@ impl Queue {
         mut helps: impl FnMut(&PodInfo, Rejectors) -> bool,
     ) {
         self.events += 1;
+        for key in &self.flying {
+            if let Some(queued) = self.pods.get_mut(key) {
+                let helped = Rejectors::of(|one| helps(&queued.pod, one));
+                queued.heard = queued.heard.and(helped);
+            }
+        }
         let pods = &self.pods;
         let mut helps = |rejectors: Rejectors, keys: &HashSet<ObjectKey>| {
             let one = keys.iter().next().and_then(|key| pods.get(key));

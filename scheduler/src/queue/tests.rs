@@ -63,6 +63,34 @@ fn the_important_and_then_the_old_come_first() {
 }
 
 #[test]
+fn what_happens_during_an_attempt_is_not_forgotten() {
+    let (mut queue, start) = new();
+    let waiting = pod("a", json!({}));
+    put(&mut queue, &waiting, start);
+    let later = start + seconds(5);
+    // Something that plugin 3 calls helpful, while it has no verdict yet.
+    take(&mut queue, start).unwrap();
+    queue.happened("NodeAdd", start, |_, rejectors| rejectors == by(3));
+    reject(&mut queue, &waiting.key, by(2), start);
+    assert_eq!(take(&mut queue, later), None, "it was plugin 2");
+    queue.happened("NodeAdd", later, |_, _| true);
+    take(&mut queue, later).unwrap();
+    queue.happened("NodeAdd", later, |_, rejectors| rejectors == by(3));
+    reject(&mut queue, &waiting.key, by(3), later);
+    let later = later + seconds(10);
+    assert_eq!(take(&mut queue, later).as_deref(), Some("a"));
+    // The pod itself changes.
+    queue.put(Arc::clone(&waiting), true, later, |_, rejectors| {
+        rejectors == by(1)
+    });
+    reject(&mut queue, &waiting.key, by(1), later);
+    let later = later + seconds(10);
+    assert_eq!(take(&mut queue, later).as_deref(), Some("a"));
+    reject(&mut queue, &waiting.key, by(1), later);
+    assert_eq!(take(&mut queue, later + seconds(10)), None);
+}
+
+#[test]
 fn a_rejected_pod_waits_for_what_helps() {
     let (mut queue, start) = new();
     let waiting = pod("a", json!({}));
