@@ -258,9 +258,8 @@ fn take_group(resources: &mut Resources, group: Group, seen: &mut HashMap<(Strin
     for version in group.versions {
         if version.freshness == "Stale" {
             let gv = GroupVersion::new(name.as_str(), version.version.as_str());
-            resources
-                .failed
-                .insert(gv, "stale GroupVersion discovery".to_owned());
+            let message = format!("stale GroupVersion discovery: {gv}");
+            resources.failed.insert(gv, message);
         }
         for r in version.resources {
             let kind = r.response_kind.unwrap_or_default();
@@ -334,11 +333,10 @@ mod tests {
         assert!(found.namespaced && found.supports("delete") && !found.supports("watch"));
         assert!(resources.by_kind("apps/v1beta1", "Deployment").is_some());
         assert!(resources.by_kind("v1", "Deployment").is_none());
-        assert!(
-            resources
-                .failure()
-                .unwrap()
-                .starts_with("Discovery failed for some groups, 1 failing")
+        assert_eq!(
+            resources.failure().unwrap(),
+            "Discovery failed for some groups, 1 failing: unable to retrieve the complete list of \
+             server APIs: apps/v1beta1: stale GroupVersion discovery: apps/v1beta1"
         );
     }
 }

@@ -13,6 +13,8 @@ use component::health::Checks;
 use component::metrics::Registry;
 use component::secure_port::{PATHS, SecurePort};
 use component::zpages::ZPages;
+use rustls_pki_types::CertificateDer;
+use rustls_pki_types::pem::{self, PemObject as _};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -27,6 +29,9 @@ const DEFAULT_PORT: u16 = 10257;
 /// Runs until `stop`, or until another manager may lead.
 pub async fn run(options: Options, stop: CancellationToken) -> anyhow::Result<()> {
     options.validate()?;
+    if options.serving.secure_port != Some(0) {
+        check_request_header_ca(&options.auth.requestheader_client_ca_file)?;
+    }
     let options = Arc::new(options);
     let (qps, burst) = options.rate_limit();
     let config = options.client.config(NAME, qps, burst)?;
@@ -109,6 +114,26 @@ pub async fn run(options: Options, stop: CancellationToken) -> anyhow::Result<()
         Outcome::Stopped => Ok(()),
         Outcome::Lost => anyhow::bail!("leaderelection lost"),
     }
+}
+
+/// That the authority of front proxies can be read, since upstream does not start without it.
+fn check_request_header_ca(path: &str) -> anyhow::Result<()> {
+    const WHAT: &str = "unable to create request header authentication config";
+    if path.is_empty() {
+        return Ok(());
+    }
+    let mut found = CertificateDer::pem_file_iter(path).map_err(|error| match error {
+        pem::Error::Io(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            anyhow::anyhow!("{WHAT}: open {path}: no such file or directory")
+        }
+        error => anyhow::anyhow!("{WHAT}: {path}: {error}"),
+    })?;
+    anyhow::ensure!(
+        matches!(found.next(), Some(Ok(_))),
+        "{WHAT}: error loading CA bundle for \"request-header::{path}\": data does not contain any \
+         valid RSA or ECDSA certificates"
+    );
+    Ok(())
 }
 
 /// Sets the chosen controllers up, starts the caches they asked for, and runs them until the

@@ -3,6 +3,8 @@
 
 use clap::Args;
 
+use super::Count;
+
 #[derive(Args, Debug)]
 #[group(skip)]
 pub struct AbsentControllerFlags {
@@ -15,21 +17,7 @@ pub struct AbsentControllerFlags {
         default_value = "/usr/libexec/kubernetes/kubelet-plugins/volume/exec/"
     )]
     flex_volume_plugin_dir: String,
-    // Volumes that are to be recycled are not: they fail, as those do that upstream knows no
-    // recycler for.
-    #[arg(long, default_value_t = 30)]
-    pv_recycler_increment_timeout_nfs: i32,
-    #[arg(long, default_value_t = 60)]
-    pv_recycler_minimum_timeout_hostpath: i32,
-    #[arg(long, default_value_t = 300)]
-    pv_recycler_minimum_timeout_nfs: i32,
-    #[arg(long, default_value = "")]
-    pv_recycler_pod_template_filepath_hostpath: String,
-    #[arg(long, default_value = "")]
-    pv_recycler_pod_template_filepath_nfs: String,
-    #[arg(long, default_value_t = 30)]
-    pv_recycler_timeout_increment_hostpath: i32,
     /// Load balancers are the cloud controller manager's, in upstream's manager as well.
-    #[arg(long, default_value_t = 1)]
-    concurrent_service_syncs: usize,
+    #[arg(long, default_value_t = Count(1))]
+    concurrent_service_syncs: Count,
 }

@@ -1,7 +1,9 @@
 //! The flags: upstream's, one group per controller, checked once at start.
 
 mod absent;
+mod count;
 mod node_cidrs;
+mod validation;
 
 use clap::{ArgAction, Args};
 use component::features::FeatureGates;
@@ -15,7 +17,9 @@ use component::zpages::Flags;
 use crate::registry;
 
 pub use absent::AbsentControllerFlags;
+pub use count::Count;
 pub use node_cidrs::NodeCidrs;
+pub use validation::OptionsError;
 
 /// Requests per second and burst of each client, unless flags say otherwise.
 const DEFAULT_QPS: f32 = 20.0;
@@ -175,27 +179,27 @@ pub struct GenericFlags {
 #[group(skip)]
 pub struct DeploymentFlags {
     /// The number of deployment objects that are allowed to sync concurrently.
-    #[arg(long, default_value_t = 5)]
-    pub concurrent_deployment_syncs: usize,
+    #[arg(long, default_value_t = Count(5))]
+    pub concurrent_deployment_syncs: Count,
 }
 
 #[derive(Args, Debug)]
 #[group(skip)]
 pub struct ReplicaSetFlags {
     /// The number of replica sets that are allowed to sync concurrently.
-    #[arg(long, default_value_t = 5)]
-    pub concurrent_replicaset_syncs: usize,
+    #[arg(long, default_value_t = Count(5))]
+    pub concurrent_replicaset_syncs: Count,
     /// The number of replication controllers that are allowed to sync concurrently.
-    #[arg(long, default_value_t = 5)]
-    pub concurrent_rc_syncs: usize,
+    #[arg(long, default_value_t = Count(5))]
+    pub concurrent_rc_syncs: Count,
 }
 
 #[derive(Args, Debug)]
 #[group(skip)]
 pub struct EndpointsFlags {
     /// The number of endpoint syncing operations that will be done concurrently.
-    #[arg(long, default_value_t = 5)]
-    pub concurrent_endpoint_syncs: usize,
+    #[arg(long, default_value_t = Count(5))]
+    pub concurrent_endpoint_syncs: Count,
     /// How long pod changes are collected before Endpoints are updated.
     #[arg(long, default_value = "0s")]
     pub endpoint_updates_batch_period: GoDuration,
@@ -205,36 +209,36 @@ pub struct EndpointsFlags {
 #[group(skip)]
 pub struct EndpointSliceFlags {
     /// The number of service endpoint syncing operations that will be done concurrently.
-    #[arg(long, default_value_t = 5)]
-    pub concurrent_service_endpoint_syncs: usize,
+    #[arg(long, default_value_t = Count(5))]
+    pub concurrent_service_endpoint_syncs: Count,
     /// How long pod changes are collected before EndpointSlices are updated.
     #[arg(long, default_value = "0s")]
     pub endpointslice_updates_batch_period: GoDuration,
     /// The maximum number of endpoints that will be added to an EndpointSlice.
-    #[arg(long, default_value_t = 100)]
-    pub max_endpoints_per_slice: usize,
+    #[arg(long, default_value_t = Count(100))]
+    pub max_endpoints_per_slice: Count,
 }
 
 #[derive(Args, Debug)]
 #[group(skip)]
 pub struct EndpointSliceMirroringFlags {
     /// The number of service endpoint syncing operations that will be done concurrently by the endpointslice-mirroring-controller.
-    #[arg(long, default_value_t = 5)]
-    pub mirroring_concurrent_service_endpoint_syncs: usize,
+    #[arg(long, default_value_t = Count(5))]
+    pub mirroring_concurrent_service_endpoint_syncs: Count,
     /// How long changes of slices by others are collected before they are put right.
     #[arg(long, default_value = "0s")]
     pub mirroring_endpointslice_updates_batch_period: GoDuration,
     /// The maximum number of endpoints that will be added to an EndpointSlice by the endpointslice-mirroring-controller.
-    #[arg(long, default_value_t = 1000)]
-    pub mirroring_max_endpoints_per_subset: usize,
+    #[arg(long, default_value_t = Count(1000))]
+    pub mirroring_max_endpoints_per_subset: Count,
 }
 
 #[derive(Args, Debug)]
 #[group(skip)]
 pub struct GarbageCollectorFlags {
     /// The number of garbage collector workers that are allowed to sync concurrently.
-    #[arg(long, default_value_t = 20)]
-    pub concurrent_gc_syncs: usize,
+    #[arg(long, default_value_t = Count(20))]
+    pub concurrent_gc_syncs: Count,
     /// Enables the generic garbage collector. MUST be synced with the corresponding flag of the kube-apiserver.
     #[arg(long, default_value_t = true, action = ArgAction::Set)]
     pub enable_garbage_collector: bool,
@@ -244,8 +248,8 @@ pub struct GarbageCollectorFlags {
 #[group(skip)]
 pub struct NamespaceFlags {
     /// The number of namespace objects that are allowed to sync concurrently.
-    #[arg(long, default_value_t = 10)]
-    pub concurrent_namespace_syncs: usize,
+    #[arg(long, default_value_t = Count(10))]
+    pub concurrent_namespace_syncs: Count,
     /// The period for syncing namespace life-cycle updates; nothing waits for it here.
     #[arg(long, default_value = "5m0s")]
     pub namespace_sync_period: GoDuration,
@@ -284,8 +288,8 @@ pub struct NodeLifecycleFlags {
     #[arg(long, default_value_t = 0.01)]
     pub secondary_node_eviction_rate: f32,
     /// Number of nodes from which the cluster is large for the eviction logic's purposes.
-    #[arg(long, default_value_t = 50)]
-    pub large_cluster_size_threshold: usize,
+    #[arg(long, default_value_t = Count(50))]
+    pub large_cluster_size_threshold: Count,
     /// Fraction of Nodes in a zone which needs to be not Ready (minimum 3) for zone to be treated as unhealthy.
     #[arg(long, default_value_t = 0.55)]
     pub unhealthy_zone_threshold: f32,
@@ -300,8 +304,8 @@ pub struct ServiceAccountFlags {
     /// Signs legacy tokens in secrets.
     #[arg(long, default_value = "")]
     pub service_account_private_key_file: String,
-    #[arg(long, default_value_t = 5)]
-    pub concurrent_serviceaccount_token_syncs: usize,
+    #[arg(long, default_value_t = Count(5))]
+    pub concurrent_serviceaccount_token_syncs: Count,
     #[arg(long, default_value = "8760h0m0s")]
     pub legacy_service_account_token_clean_up_period: GoDuration,
 }
@@ -310,48 +314,48 @@ pub struct ServiceAccountFlags {
 #[group(skip)]
 pub struct DaemonSetFlags {
     /// The number of daemonset objects that are allowed to sync concurrently.
-    #[arg(long, default_value_t = 2)]
-    pub concurrent_daemonset_syncs: usize,
+    #[arg(long, default_value_t = Count(2))]
+    pub concurrent_daemonset_syncs: Count,
 }
 
 #[derive(Args, Debug)]
 #[group(skip)]
 pub struct StatefulSetFlags {
     /// The number of statefulset objects that are allowed to sync concurrently.
-    #[arg(long, default_value_t = 5)]
-    pub concurrent_statefulset_syncs: usize,
+    #[arg(long, default_value_t = Count(5))]
+    pub concurrent_statefulset_syncs: Count,
 }
 
 #[derive(Args, Debug)]
 #[group(skip)]
 pub struct JobFlags {
     /// The number of job objects that are allowed to sync concurrently.
-    #[arg(long, default_value_t = 5)]
-    pub concurrent_job_syncs: usize,
+    #[arg(long, default_value_t = Count(5))]
+    pub concurrent_job_syncs: Count,
 }
 
 #[derive(Args, Debug)]
 #[group(skip)]
 pub struct CronJobFlags {
     /// The number of cron job objects that are allowed to sync concurrently.
-    #[arg(long, default_value_t = 5)]
-    pub concurrent_cron_job_syncs: usize,
+    #[arg(long, default_value_t = Count(5))]
+    pub concurrent_cron_job_syncs: Count,
 }
 
 #[derive(Args, Debug)]
 #[group(skip)]
 pub struct EphemeralVolumeFlags {
     /// The number of ephemeral volume syncing operations that will be done concurrently.
-    #[arg(long, default_value_t = 5)]
-    pub concurrent_ephemeralvolume_syncs: usize,
+    #[arg(long, default_value_t = Count(5))]
+    pub concurrent_ephemeralvolume_syncs: Count,
 }
 
 #[derive(Args, Debug)]
 #[group(skip)]
 pub struct AutoscalerFlags {
     /// The number of horizontal pod autoscaler objects that are allowed to sync concurrently.
-    #[arg(long, default_value_t = 5)]
-    pub concurrent_horizontal_pod_autoscaler_syncs: usize,
+    #[arg(long, default_value_t = Count(5))]
+    pub concurrent_horizontal_pod_autoscaler_syncs: Count,
     /// The period after pod start when CPU samples might be skipped.
     #[arg(long, default_value = "5m0s")]
     pub horizontal_pod_autoscaler_cpu_initialization_period: GoDuration,
@@ -409,6 +413,32 @@ pub struct BinderFlags {
     /// The period for syncing persistent volumes and persistent volume claims.
     #[arg(long, default_value = "15s")]
     pub pvclaimbinder_sync_period: GoDuration,
+    #[command(flatten)]
+    pub recycler: RecyclerFlags,
+}
+
+/// The pods that clean volumes.
+#[derive(Args, Debug)]
+#[group(skip)]
+pub struct RecyclerFlags {
+    /// The minimum ActiveDeadlineSeconds to use for a HostPath Recycler pod. This is for development and testing only and will not work in a multi-node cluster.
+    #[arg(long, default_value_t = 60)]
+    pub pv_recycler_minimum_timeout_hostpath: i32,
+    /// The increment of time added per Gi to ActiveDeadlineSeconds for a HostPath scrubber pod.
+    #[arg(long, default_value_t = 30)]
+    pub pv_recycler_timeout_increment_hostpath: i32,
+    /// The minimum ActiveDeadlineSeconds to use for an NFS Recycler pod.
+    #[arg(long, default_value_t = 300)]
+    pub pv_recycler_minimum_timeout_nfs: i32,
+    /// The increment of time added per Gi to ActiveDeadlineSeconds for an NFS scrubber pod.
+    #[arg(long, default_value_t = 30)]
+    pub pv_recycler_increment_timeout_nfs: i32,
+    /// The file path to a pod definition used as a template for HostPath persistent volume recycling.
+    #[arg(long, default_value = "")]
+    pub pv_recycler_pod_template_filepath_hostpath: String,
+    /// The file path to a pod definition used as a template for NFS persistent volume recycling.
+    #[arg(long, default_value = "")]
+    pub pv_recycler_pod_template_filepath_nfs: String,
 }
 
 #[derive(Args, Debug)]
@@ -423,8 +453,8 @@ pub struct PodGcFlags {
 #[group(skip)]
 pub struct ResourceQuotaFlags {
     /// The number of resource quotas that are allowed to sync concurrently. Larger number = more responsive quota management, but more CPU (and network) load
-    #[arg(long, default_value_t = 5)]
-    pub concurrent_resource_quota_syncs: usize,
+    #[arg(long, default_value_t = Count(5))]
+    pub concurrent_resource_quota_syncs: Count,
     /// The period for syncing quota usage status in the system
     #[arg(long, default_value = "5m0s")]
     pub resource_quota_sync_period: GoDuration,
@@ -434,16 +464,16 @@ pub struct ResourceQuotaFlags {
 #[group(skip)]
 pub struct ResourceClaimFlags {
     /// The number of resource claim sync operations that may run concurrently. Larger number = faster resource claim operations, but more CPU (and network) load
-    #[arg(long, default_value_t = 50)]
-    pub concurrent_resourceclaim_syncs: usize,
+    #[arg(long, default_value_t = Count(50))]
+    pub concurrent_resourceclaim_syncs: Count,
 }
 
 #[derive(Args, Debug)]
 #[group(skip)]
 pub struct DeviceTaintEvictionFlags {
     /// Pods that may be evicted at the same time
-    #[arg(long, default_value_t = 8)]
-    pub concurrent_device_taint_eviction_syncs: usize,
+    #[arg(long, default_value_t = Count(8))]
+    pub concurrent_device_taint_eviction_syncs: Count,
 }
 
 #[derive(Args, Debug)]
@@ -464,86 +494,19 @@ pub struct AttachDetachFlags {
 #[group(skip)]
 pub struct TtlAfterFinishedFlags {
     /// The number of ttl-after-finished-controller workers that are allowed to sync concurrently.
-    #[arg(long, default_value_t = 5)]
-    pub concurrent_ttl_after_finished_syncs: usize,
+    #[arg(long, default_value_t = Count(5))]
+    pub concurrent_ttl_after_finished_syncs: Count,
 }
 
 #[derive(Args, Debug)]
 #[group(skip)]
 pub struct PolicyStatusFlags {
     /// The number of ValidatingAdmissionPolicyStatusController workers that are allowed to sync concurrently.
-    #[arg(long, default_value_t = 5)]
-    pub concurrent_validating_admission_policy_status_syncs: usize,
-}
-
-/// What is wrong with the flags.
-#[derive(Debug, thiserror::Error, PartialEq, Eq)]
-pub enum OptionsError {
-    #[error("{0:?} is not in the list of known controllers")]
-    UnknownController(String),
-    #[error("--cluster-cidr: {0:?} is not a CIDR")]
-    BadCidr(String),
-    #[error("--cidr-allocator-type is set to {0:?} but cloud provider is not configured")]
-    CloudAllocator(String),
-    #[error("expected IPv4 and IPv6 CIDRs in --cluster-cidr")]
-    NotDualStack,
-    #[error("--cluster-cidr is required by --allocate-node-cidrs")]
-    NoClusterCidr,
-    #[error("usage of --node-cidr-mask-size is not allowed with dual-stack clusters")]
-    MaskWithDualStack,
-    #[error(
-        "usage of --node-cidr-mask-size-ipv4 and --node-cidr-mask-size-ipv6 is not allowed if --node-cidr-mask-size is set"
-    )]
-    MaskTwice,
-    #[error(
-        "usage of --node-cidr-mask-size-{0} is not allowed for a single-stack cluster of the other family"
-    )]
-    MaskOfOtherFamily(&'static str),
-    #[error("--leader-elect-resource-lock: {0:?} is not supported, only \"leases\" is")]
-    ResourceLock(String),
-    #[error("--cloud-provider: only \"external\" is supported, not {0:?}")]
-    CloudProvider(String),
-    #[error("--enable-leader-migration is not supported yet")]
-    LeaderMigration,
-    #[error("--emulated-version: only 1.36 is supported, not {0:?}")]
-    EmulatedVersion(String),
-    #[error("--concurrent-validating-admission-policy-status-syncs: must be positive, got 0")]
-    NoPolicyWorkers,
+    #[arg(long, default_value_t = Count(5))]
+    pub concurrent_validating_admission_policy_status_syncs: Count,
 }
 
 impl Options {
-    /// Checks what the flags' own parsers cannot.
-    pub fn validate(&self) -> Result<(), OptionsError> {
-        let generic = &self.generic;
-        for name in &generic.controllers.0 {
-            let plain = name.strip_prefix('-').unwrap_or(name);
-            if name != "*" && registry::find(plain).is_none() {
-                return Err(OptionsError::UnknownController(plain.to_owned()));
-            }
-        }
-        let lock = &self.leader_election.leader_elect_resource_lock;
-        if lock != "leases" {
-            return Err(OptionsError::ResourceLock(lock.clone()));
-        }
-        if !matches!(generic.cloud_provider.as_str(), "" | "external") {
-            return Err(OptionsError::CloudProvider(generic.cloud_provider.clone()));
-        }
-        if generic.enable_leader_migration {
-            return Err(OptionsError::LeaderMigration);
-        }
-        for version in &generic.emulated_version.0 {
-            let version = version.strip_prefix("kube=").unwrap_or(version);
-            if !matches!(version, "" | "1.36") {
-                return Err(OptionsError::EmulatedVersion(version.to_owned()));
-            }
-        }
-        let workers = &self.policy_status;
-        if workers.concurrent_validating_admission_policy_status_syncs == 0 {
-            return Err(OptionsError::NoPolicyWorkers);
-        }
-        self.node_cidrs().map(drop)
-    }
-
     /// Whether a controller is to run, by its name: an entry of its own wins over `*`.
     pub fn is_enabled(&self, controller: &registry::Descriptor) -> bool {
         let names = [Some(controller.name), controller.alias];

@@ -26,8 +26,78 @@ fn controllers_are_chosen_as_upstream_does() {
     );
     let bad = parse(&["--controllers=*,-nope"]).validate();
     assert_eq!(bad, Err(OptionsError::UnknownController("nope".to_owned())));
-    let none = parse(&["--concurrent-validating-admission-policy-status-syncs=0"]).validate();
-    assert_eq!(none, Err(OptionsError::NoPolicyWorkers));
+}
+
+#[test]
+fn flags_are_refused_in_upstream_s_words() {
+    for (args, wanted) in [
+        (
+            vec!["--concurrent-job-syncs=0"],
+            "concurrent-job-syncs must be greater than 0, but got 0",
+        ),
+        (
+            vec!["--concurrent-cron-job-syncs=0"],
+            "concurrent-cron-job-syncs must be greater than 0, but got 0",
+        ),
+        (
+            vec!["--concurrent-horizontal-pod-autoscaler-syncs=-2"],
+            "concurrent-horizontal-pod-autoscaler-syncs must be greater than 0, but got -2",
+        ),
+        (
+            vec!["--concurrent-service-endpoint-syncs=0"],
+            "concurrent-service-endpoint-syncs must not be less than 1, but got 0",
+        ),
+        (
+            vec!["--concurrent-service-endpoint-syncs=51"],
+            "concurrent-service-endpoint-syncs must not be more than 50, but got 51",
+        ),
+        (
+            vec!["--max-endpoints-per-slice=0"],
+            "max-endpoints-per-slice must not be less than 1, but got 0",
+        ),
+        (
+            vec!["--max-endpoints-per-slice=1001"],
+            "max-endpoints-per-slice must not be more than 1000, but got 1001",
+        ),
+        (
+            vec!["--mirroring-max-endpoints-per-subset=0"],
+            "mirroring-max-endpoints-per-subset must not be less than 1, but got 0",
+        ),
+        (
+            vec!["--cidr-allocator-type=Foo"],
+            "built-in cloud providers are disabled. The ipam Foo is not available",
+        ),
+        (
+            vec!["--kube-api-burst=0"],
+            "burst is required to be greater than 0 when RateLimiter is not set and QPS is set to greater than 0",
+        ),
+        (
+            vec!["--attach-detach-reconcile-sync-period=10ms"],
+            "duration time must be greater than one second as set via command line option reconcile-sync-loop-period",
+        ),
+        (
+            vec!["--service-cluster-ip-range=10.0.0.0/16,10.1.0.0/16,10.2.0.0/16"],
+            "--service-cluster-ip-range can not contain more than two entries",
+        ),
+        (
+            vec![
+                "--concurrent-cron-job-syncs=0",
+                "--concurrent-statefulset-syncs=0",
+            ],
+            "[concurrent-statefulset-syncs must be greater than 0, but got 0, concurrent-cron-job-syncs must be greater than 0, but got 0]",
+        ),
+    ] {
+        let error = parse(&args).validate().unwrap_err();
+        assert_eq!(error.to_string(), wanted, "{args:?}");
+    }
+    // Nobody would expect these to be taken, but they are.
+    for arg in [
+        "--concurrent-deployment-syncs=-1",
+        "--large-cluster-size-threshold=-1",
+        "--concurrent-validating-admission-policy-status-syncs=0",
+    ] {
+        assert_eq!(parse(&[arg]).validate(), Ok(()), "{arg}");
+    }
 }
 
 #[test]

@@ -110,6 +110,12 @@ impl Config {
         if self.lease_duration < Duration::from_secs(1) {
             return Err("leaseDuration must be greater than zero".to_owned());
         }
+        if self.renew_deadline.is_zero() {
+            return Err("renewDeadline must be greater than zero".to_owned());
+        }
+        if self.retry_period.is_zero() {
+            return Err("retryPeriod must be greater than zero".to_owned());
+        }
         if self.identity.is_empty() {
             return Err("Lock identity is empty".to_owned());
         }

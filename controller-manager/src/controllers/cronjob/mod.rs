@@ -66,7 +66,7 @@ pub fn start(ctx: &Context) -> anyhow::Result<Option<Run>> {
             }
         }
     });
-    let workers = ctx.options.cronjob.concurrent_cron_job_syncs;
+    let workers = ctx.options.cronjob.concurrent_cron_job_syncs.get();
     let stop = ctx.stop.clone();
     Ok(Some(Box::pin(async move {
         crons.wait_synced().await;

@@ -82,7 +82,7 @@ pub fn start(ctx: &Context) -> anyhow::Result<Option<Run>> {
     nodes.add_handler(move |change| c.node_changed(change));
     let c = Arc::clone(&controller);
     revisions.add_handler(move |change| c.revision_changed(change));
-    let workers = ctx.options.daemonset.concurrent_daemonset_syncs;
+    let workers = ctx.options.daemonset.concurrent_daemonset_syncs.get();
     let stop = ctx.stop.clone();
     Ok(Some(Box::pin(async move {
         sets.wait_synced().await;

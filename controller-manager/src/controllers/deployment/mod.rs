@@ -71,7 +71,7 @@ pub fn start(ctx: &Context) -> anyhow::Result<Option<Run>> {
             c.pod_deleted(pod);
         }
     });
-    let workers = ctx.options.deployment.concurrent_deployment_syncs;
+    let workers = ctx.options.deployment.concurrent_deployment_syncs.get();
     let stop = ctx.stop.clone();
     Ok(Some(Box::pin(async move {
         deployments.wait_synced().await;

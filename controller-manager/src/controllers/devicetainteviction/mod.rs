@@ -99,7 +99,8 @@ pub fn start(ctx: &Context) -> anyhow::Result<Option<Run>> {
     let workers = ctx
         .options
         .device_taint_eviction
-        .concurrent_device_taint_eviction_syncs;
+        .concurrent_device_taint_eviction_syncs
+        .get();
     let stop = ctx.stop.clone();
     Ok(Some(Box::pin(async move {
         pods.wait_synced().await;

@@ -66,7 +66,7 @@ pub fn start(ctx: &Context) -> anyhow::Result<Option<Run>> {
             c.queue.add(change.key());
         }
     });
-    let workers = options.concurrent_endpoint_syncs;
+    let workers = options.concurrent_endpoint_syncs.get();
     let stop = ctx.stop.clone();
     Ok(Some(Box::pin(async move {
         services.wait_synced().await;

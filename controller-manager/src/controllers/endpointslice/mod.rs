@@ -89,7 +89,7 @@ pub fn start(ctx: &Context) -> anyhow::Result<Option<Run>> {
         api: Api::all(&client),
         events: ctx.recorder("endpoint-slice-controller"),
         memory: Mutex::default(),
-        max_per_slice: options.max_endpoints_per_slice,
+        max_per_slice: options.max_endpoints_per_slice.get(),
         queue: ctx.queue_with("endpoint_slice", backoff),
         zones: Queue::new(),
         batch: options.endpointslice_updates_batch_period.get(),
@@ -117,7 +117,7 @@ pub fn start(ctx: &Context) -> anyhow::Result<Option<Run>> {
             c.zones.add(());
         }
     });
-    let workers = options.concurrent_service_endpoint_syncs;
+    let workers = options.concurrent_service_endpoint_syncs.get();
     let stop = ctx.stop.clone();
     Ok(Some(Box::pin(async move {
         services.wait_synced().await;

@@ -55,7 +55,7 @@ pub fn start(ctx: &Context) -> anyhow::Result<Option<Run>> {
         api: Api::all(&client),
         events: ctx.recorder("endpoint-slice-mirroring-controller"),
         tracker: Mutex::default(),
-        max_per_subset: options.mirroring_max_endpoints_per_subset,
+        max_per_subset: options.mirroring_max_endpoints_per_subset.get(),
         queue: ctx.queue_with("endpoint_slice_mirroring", backoff),
         batch: options.mirroring_endpointslice_updates_batch_period.get(),
         metrics: Metrics::new(&ctx.meter)?,
@@ -79,7 +79,7 @@ pub fn start(ctx: &Context) -> anyhow::Result<Option<Run>> {
     });
     let c = Arc::clone(&controller);
     slices.add_handler(move |change| c.slice_changed(change));
-    let workers = options.mirroring_concurrent_service_endpoint_syncs;
+    let workers = options.mirroring_concurrent_service_endpoint_syncs.get();
     let stop = ctx.stop.clone();
     Ok(Some(Box::pin(async move {
         endpoints.wait_synced().await;

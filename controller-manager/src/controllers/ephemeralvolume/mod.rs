@@ -70,7 +70,8 @@ pub fn start(ctx: &Context) -> anyhow::Result<Option<Run>> {
     let workers = ctx
         .options
         .ephemeral_volume
-        .concurrent_ephemeralvolume_syncs;
+        .concurrent_ephemeralvolume_syncs
+        .get();
     let stop = ctx.stop.clone();
     Ok(Some(Box::pin(async move {
         pods.wait_synced().await;

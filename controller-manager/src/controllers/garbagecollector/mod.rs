@@ -80,7 +80,7 @@ pub fn start(ctx: &Context) -> anyhow::Result<Option<Run>> {
         "garbagecollector_controller_resources_sync_error_total",
         "How often it could not be learned what there is to collect.",
     )?;
-    let workers = options.concurrent_gc_syncs;
+    let workers = options.concurrent_gc_syncs.get();
     let ctx = ctx.clone();
     Ok(Some(Box::pin(async move {
         let mut monitors = monitors::Monitors::new(&ctx, Arc::clone(&controller), failures);

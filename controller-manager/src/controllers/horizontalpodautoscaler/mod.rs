@@ -102,7 +102,7 @@ pub fn start(ctx: &Context) -> anyhow::Result<Option<Run>> {
         // Not at once: metrics need time to show what the last change has done.
         c.queue.add_after(key, c.settings.period);
     });
-    let workers = flags.concurrent_horizontal_pod_autoscaler_syncs;
+    let workers = flags.concurrent_horizontal_pod_autoscaler_syncs.get();
     let stop = ctx.stop.clone();
     Ok(Some(Box::pin(async move {
         scalers.wait_synced().await;

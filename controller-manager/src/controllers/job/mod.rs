@@ -119,7 +119,7 @@ pub fn start(ctx: &Context) -> anyhow::Result<Option<Run>> {
     });
     let c = Arc::clone(&controller);
     pods.add_handler(move |change| c.pod_changed(change));
-    let workers = ctx.options.job.concurrent_job_syncs;
+    let workers = ctx.options.job.concurrent_job_syncs.get();
     let stop = ctx.stop.clone();
     Ok(Some(Box::pin(async move {
         jobs.wait_synced().await;

@@ -49,7 +49,7 @@ pub fn start(ctx: &Context) -> anyhow::Result<Option<Run>> {
             added.add_after(change.key(), GRACE_PERIOD);
         }
     });
-    let workers = ctx.options.namespace.concurrent_namespace_syncs;
+    let workers = ctx.options.namespace.concurrent_namespace_syncs.get();
     let stop = ctx.stop.clone();
     let controller = Arc::new(Controller {
         api: Api::all(&client),

@@ -125,7 +125,7 @@ pub fn start(ctx: &Context) -> anyhow::Result<Option<Run>> {
         rates: Rates {
             normal: options.node_eviction_rate,
             secondary: options.secondary_node_eviction_rate,
-            large_cluster: options.large_cluster_size_threshold,
+            large_cluster: options.large_cluster_size_threshold.get(),
             unhealthy_threshold: options.unhealthy_zone_threshold,
         },
         memory: Mutex::default(),

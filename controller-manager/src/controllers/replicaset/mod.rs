@@ -52,7 +52,7 @@ pub fn start(ctx: &Context) -> anyhow::Result<Option<Run>> {
         events: "replicaset-controller",
         queue: "replicaset",
     };
-    let workers = ctx.options.replicaset.concurrent_replicaset_syncs;
+    let workers = ctx.options.replicaset.concurrent_replicaset_syncs.get();
     start_for::<ReplicaSet>(ctx, &names, workers)
 }
 
@@ -63,7 +63,7 @@ pub fn start_replication_controllers(ctx: &Context) -> anyhow::Result<Option<Run
         events: "replication-controller",
         queue: "replicationmanager",
     };
-    let workers = ctx.options.replicaset.concurrent_rc_syncs;
+    let workers = ctx.options.replicaset.concurrent_rc_syncs.get();
     start_for::<ReplicationController>(ctx, &names, workers)
 }
 

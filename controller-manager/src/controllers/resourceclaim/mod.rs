@@ -106,7 +106,11 @@ pub fn start(ctx: &Context) -> anyhow::Result<Option<Run>> {
             }
         }
     });
-    let workers = ctx.options.resource_claim.concurrent_resourceclaim_syncs;
+    let workers = ctx
+        .options
+        .resource_claim
+        .concurrent_resourceclaim_syncs
+        .get();
     let stop = ctx.stop.clone();
     Ok(Some(Box::pin(async move {
         pods.wait_synced().await;

@@ -75,7 +75,7 @@ pub fn start(ctx: &Context) -> anyhow::Result<Option<Run>> {
     quotas.add_handler(move |event| seen.see(event));
 
     let flags = &ctx.options.resourcequota;
-    let workers = flags.concurrent_resource_quota_syncs;
+    let workers = flags.concurrent_resource_quota_syncs.get();
     let period = flags.resource_quota_sync_period.get();
     let stop = ctx.stop.clone();
     Ok(Some(Box::pin(async move {

@@ -146,7 +146,7 @@ pub fn start(ctx: &Context) -> anyhow::Result<Option<Run>> {
             }
         }
     });
-    let workers = flags.concurrent_serviceaccount_token_syncs;
+    let workers = flags.concurrent_serviceaccount_token_syncs.get();
     let stop = ctx.stop.clone();
     Ok(Some(Box::pin(async move {
         secrets.wait_synced().await;

@@ -77,7 +77,7 @@ pub fn start(ctx: &Context) -> anyhow::Result<Option<Run>> {
     enqueue_all(&sets, &controller.queue);
     let c = Arc::clone(&controller);
     pods.add_handler(move |change| c.pod_changed(change));
-    let workers = ctx.options.statefulset.concurrent_statefulset_syncs;
+    let workers = ctx.options.statefulset.concurrent_statefulset_syncs.get();
     let stop = ctx.stop.clone();
     Ok(Some(Box::pin(async move {
         sets.wait_synced().await;

@@ -20,7 +20,8 @@ pub fn start(ctx: &Context) -> anyhow::Result<Option<Run>> {
     let workers = ctx
         .options
         .ttl_after_finished
-        .concurrent_ttl_after_finished_syncs;
+        .concurrent_ttl_after_finished_syncs
+        .get();
     let late = ctx.meter.histogram(
         "ttl_after_finished_controller_job_deletion_duration_seconds",
         "From when a Job was due to its deletion.",

@@ -53,7 +53,9 @@ pub fn start(ctx: &Context) -> anyhow::Result<Option<Run>> {
         served: Served::new(&client),
     });
     let flags = &ctx.options.policy_status;
-    let workers = flags.concurrent_validating_admission_policy_status_syncs;
+    let workers = flags
+        .concurrent_validating_admission_policy_status_syncs
+        .get();
     let stop = ctx.stop.clone();
     Ok(Some(Box::pin(async move {
         policies.wait_synced().await;
