@@ -3,6 +3,8 @@
 
 mod matching;
 mod plan;
+mod reclaim;
+mod recycler;
 #[cfg(test)]
 mod tests;
 
@@ -17,6 +19,7 @@ use k8s_openapi::api::storage::v1::StorageClass;
 
 use self::matching::{claim_ref, claim_spec};
 use self::plan::{AroundClaim, ClaimAct, VolumeAct};
+use self::reclaim::Reclaimer;
 use crate::context::{Context, Run, enqueue_all, retry_conflicts};
 use crate::events::{Recorder, reference};
 use crate::kinds::Pod;
@@ -27,14 +30,16 @@ struct Controller {
     claims: Store<PersistentVolumeClaim>,
     volumes: Store<PersistentVolume>,
     classes: Store<StorageClass>,
+    pods: Store<Pod>,
     pods_by_claim: Index<Pod>,
     claim_api: Api<PersistentVolumeClaim>,
     volume_api: Api<PersistentVolume>,
     events: Recorder,
     written_claims: Written,
     written_volumes: Written,
+    reclaimer: Reclaimer,
     provisioning: bool,
-    /// Claims that wait are looked at so often.
+    /// Claims that wait, and volumes that could not be reclaimed, are looked at so often.
     period: Duration,
     claim_queue: Queue<ObjectKey>,
     volume_queue: Queue<ObjectKey>,
@@ -52,12 +57,14 @@ pub fn start(ctx: &Context) -> anyhow::Result<Option<Run>> {
         claims: claims.store().clone(),
         volumes: volumes.store().clone(),
         classes: classes.store().clone(),
+        pods: pods.store().clone(),
         pods_by_claim: index::pods_by_claim(&pods),
         claim_api: Api::all(&client),
         volume_api: Api::all(&client),
         events: ctx.recorder("persistentvolume-controller"),
         written_claims: Written::default(),
         written_volumes: Written::default(),
+        reclaimer: Reclaimer::new(ctx, &client)?,
         provisioning: flags.enable_dynamic_provisioning,
         period: flags.pvclaimbinder_sync_period.get(),
         claim_queue: ctx.queue("claims"),
@@ -77,6 +84,8 @@ pub fn start(ctx: &Context) -> anyhow::Result<Option<Run>> {
             c.claim_queue.add(change.key());
         }
     });
+    let c = Arc::clone(&controller);
+    pods.add_handler(move |change| c.pod_changed(change));
     let stop = ctx.stop.clone();
     Ok(Some(Box::pin(async move {
         claims.wait_synced().await;
@@ -113,6 +122,22 @@ impl Controller {
         }
         if change.current().is_none() {
             self.written_volumes.forget(&change.key());
+        }
+        if let (Some(old), Some(new)) = (change.previous(), change.current())
+            && claim_ref(old).is_some()
+            && claim_ref(new).is_none()
+        {
+            self.wake_waiting(new.name());
+        }
+    }
+
+    /// A volume waits for the end of the pod that cleans it, and for that of a pod which is in
+    /// the way.
+    fn pod_changed(&self, change: &Change<Pod>) {
+        let ended = change.current().is_none_or(|pod| pod.is_terminal());
+        let pod = change.current().or(change.previous());
+        if ended && let Some(volume) = pod.and_then(|pod| recycler::volume_of(pod.name())) {
+            self.volume_queue.add(ObjectKey::new("", volume));
         }
     }
 
@@ -263,6 +288,7 @@ impl Controller {
 
     async fn sync_volume(&self, key: &ObjectKey) -> Result<Requeue, Error> {
         let Some(volume) = self.volumes.get_key(key) else {
+            self.reclaimer.abandon(key.name()).await?;
             return Ok(Requeue::No);
         };
         if self.written_volumes.is_ahead_of(&*volume) {
@@ -274,19 +300,19 @@ impl Controller {
             return Ok(Requeue::No);
         }
         let claim = self.claim_of(&volume).await?;
-        match plan::volume(&volume, claim.as_deref()) {
+        let act = plan::volume(&volume, claim.as_deref());
+        if act != VolumeAct::Reclaim {
+            self.reclaimer.abandon(volume.name()).await?;
+        }
+        match act {
             VolumeAct::Phase(phase) => {
                 let changed = self.set_volume(&volume, phase, "").await?;
                 if changed.is_some() && phase == "Available" {
                     self.wake_waiting(volume.name());
                 }
             }
-            VolumeAct::Reclaim => self.reclaim(&volume).await?,
-            VolumeAct::Unbind => {
-                let stored = self.volume_api.replace(&plan::unbind(&volume)).await?;
-                self.written_volumes.note(&stored);
-                self.set_volume(&stored, "Available", "").await?;
-            }
+            VolumeAct::Reclaim => return self.reclaim(&volume).await,
+            VolumeAct::Unbind => self.unbind(&volume).await?,
             VolumeAct::LookAtClaim => {
                 if let Some(claim) = claim {
                     self.claim_queue.add(claim.key());
@@ -346,18 +372,10 @@ impl Controller {
         Ok(live.filter(|c| c.uid() == uid).map(Arc::new))
     }
 
-    async fn reclaim(&self, volume: &PersistentVolume) -> Result<(), Error> {
-        let mut volume = volume.clone();
-        if !matches!(plan::volume_phase(&volume), "Released" | "Failed")
-            && let Some(stored) = self.set_volume(&volume, "Released", "").await?
-        {
-            volume = stored;
-        }
-        if let Some(event) = plan::unreclaimable(&volume)
-            && let Some(stored) = self.set_volume(&volume, "Failed", &event.2).await?
-        {
-            self.tell_volume(&stored, &event);
-        }
+    async fn unbind(&self, volume: &PersistentVolume) -> Result<(), Error> {
+        let stored = self.volume_api.replace(&plan::unbind(volume)).await?;
+        self.written_volumes.note(&stored);
+        self.set_volume(&stored, "Available", "").await?;
         Ok(())
     }
 }

@@ -20,6 +20,8 @@ const PROVISIONED_BY: &str = "pv.kubernetes.io/provisioned-by";
 const MIGRATED_TO: &str = "pv.kubernetes.io/migrated-to";
 /// The finalizer of volumes that plugins of old delete.
 const KEPT_BY_PLUGIN: &str = "kubernetes.io/pv-controller";
+const HOST_PATH_PLUGIN: &str = "kubernetes.io/host-path";
+const NFS_PLUGIN: &str = "kubernetes.io/nfs";
 const PROVISIONER: &str = "volume.kubernetes.io/storage-provisioner";
 const OLD_PROVISIONER: &str = "volume.beta.kubernetes.io/storage-provisioner";
 /// A volume that is to grow once it is mounted has this size until then.
@@ -441,44 +443,101 @@ pub fn policy(volume: &PersistentVolume) -> &str {
     policy.unwrap_or("Retain")
 }
 
-/// Why a volume that nobody claims any more cannot be reclaimed, if so. All that can be is done
-/// by others: we have no volume plugins.
-pub fn unreclaimable(volume: &PersistentVolume) -> Option<Event> {
+/// What becomes of a volume that nobody claims any more.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Reclaiming {
+    /// It stays, or somebody else sees to it.
+    Leave,
+    /// A pod cleans it.
+    Recycle,
+    /// What is at this path of this very host is removed; or why not.
+    Remove(Result<String, String>),
+    /// Nobody knows how to.
+    Fail(Event),
+}
+
+/// What its policy says. Of the plugins that upstream has built in only those of hostPath and NFS
+/// do any of this; all else is done by drivers.
+pub fn reclaiming(volume: &PersistentVolume) -> Reclaiming {
     if has(&volume.metadata, MIGRATED_TO) {
-        return None;
+        return Reclaiming::Leave;
     }
-    let annotations = volume.metadata.annotations.as_ref();
-    let by = annotations
-        .and_then(|a| a.get(PROVISIONED_BY))
-        .map(String::as_str);
-    let is_csi = volume.spec.as_ref().is_some_and(|s| s.csi.is_some());
-    match (policy(volume), by) {
-        ("Retain", _) => None,
-        ("Recycle", _) => {
+    let spec = volume.spec.as_ref();
+    let is_host_path = spec.is_some_and(|s| s.host_path.is_some());
+    let is_nfs = spec.is_some_and(|s| s.nfs.is_some());
+    match policy(volume) {
+        "Retain" => Reclaiming::Leave,
+        "Recycle" if is_host_path || is_nfs => Reclaiming::Recycle,
+        "Recycle" => {
             let message = "No recycler plugin found for the volume!".to_owned();
-            Some((true, "VolumeFailedRecycle", message))
+            Reclaiming::Fail((true, "VolumeFailedRecycle", message))
         }
-        ("Delete", Some(by)) if !by.is_empty() => {
-            let inside = by.starts_with("kubernetes.io/") && driver_of(by).is_none();
-            inside.then(|| {
-                (
-                    true,
-                    "VolumeFailedDelete",
-                    "no volume plugin matched".to_owned(),
-                )
-            })
-        }
-        ("Delete", _) if is_csi => None,
-        ("Delete", _) => {
-            let message = format!(
-                "error getting deleter volume plugin for volume {:?}: no deletable volume plugin matched",
-                volume.name()
-            );
-            Some((true, "VolumeFailedDelete", message))
-        }
+        "Delete" => deleting(volume),
         _ => {
             let message = "Volume has unrecognized PersistentVolumeReclaimPolicy".to_owned();
-            Some((true, "VolumeUnknownReclaimPolicy", message))
+            Reclaiming::Fail((true, "VolumeUnknownReclaimPolicy", message))
         }
     }
+}
+
+/// Who deletes a volume: whoever has made it, if that is known.
+fn deleting(volume: &PersistentVolume) -> Reclaiming {
+    let fail = |message: String| Reclaiming::Fail((true, "VolumeFailedDelete", message));
+    let spec = volume.spec.as_ref();
+    let path = spec.and_then(|s| s.host_path.as_ref()).map(|h| &*h.path);
+    let annotations = volume.metadata.annotations.as_ref();
+    let by = annotations.and_then(|a| a.get(PROVISIONED_BY));
+    match by.map_or("", String::as_str) {
+        "" => {}
+        HOST_PATH_PLUGIN => {
+            let missing = || {
+                format!(
+                    "failed to create deleter for volume {:?}: spec.PersistentVolumeSource.HostPath is nil",
+                    volume.name()
+                )
+            };
+            return Reclaiming::Remove(path.ok_or_else(missing).and_then(removable));
+        }
+        NFS_PLUGIN => return fail("no deletable volume plugin matched".to_owned()),
+        by if by.starts_with("kubernetes.io/") && driver_of(by).is_none() => {
+            return fail(format!("no volume plugin matched name: {by}"));
+        }
+        _ => return Reclaiming::Leave,
+    }
+    if spec.is_some_and(|s| s.csi.is_some()) {
+        return Reclaiming::Leave;
+    }
+    if let Some(path) = path {
+        return Reclaiming::Remove(removable(path));
+    }
+    let why = if spec.is_some_and(|s| s.nfs.is_some()) {
+        "no deletable volume plugin matched"
+    } else {
+        "no volume plugin matched"
+    };
+    fail(format!(
+        "error getting deleter volume plugin for volume {:?}: {why}",
+        volume.name()
+    ))
+}
+
+/// The path, if it may be removed: as upstream's `/tmp/.+`, which is found anywhere in it.
+fn removable(path: &str) -> Result<String, String> {
+    let mut found = path.match_indices("/tmp/");
+    let any =
+        found.any(|(at, tmp)| !matches!(path[at + tmp.len()..].chars().next(), None | Some('\n')));
+    if any {
+        return Ok(path.to_owned());
+    }
+    Err(format!(
+        "host_path deleter only supports /tmp/.+ but received provided {path}"
+    ))
+}
+
+/// The volume without what keeps it until a plugin has deleted it; `None` if nothing does.
+pub fn unkept(volume: &PersistentVolume) -> Option<PersistentVolume> {
+    let mut changed = volume.clone();
+    let finalizers = changed.metadata.finalizers.as_mut()?;
+    finalizers.retain(|finalizer| finalizer != KEPT_BY_PLUGIN);
+    (changed != *volume).then_some(changed)
 }

@@ -7,8 +7,9 @@ use k8s_openapi::api::storage::v1::StorageClass;
 use serde_json::{Value, json};
 
 use super::plan::{
-    AroundClaim, ClaimAct, VolumeAct, bind_claim, bind_volume, claim as plan_claim, claim_in,
-    driven_claim, driven_volume, for_provisioner, unbind, unreclaimable, volume as plan_volume,
+    AroundClaim, ClaimAct, Reclaiming, VolumeAct, bind_claim, bind_volume, claim as plan_claim,
+    claim_in, driven_claim, driven_volume, for_provisioner, reclaiming, unbind,
+    volume as plan_volume,
 };
 use crate::events::reference;
 
@@ -314,26 +315,67 @@ fn policies() {
         json!({"metadata": {"annotations": {"pv.kubernetes.io/provisioned-by": name}},
         "spec": {"persistentVolumeReclaimPolicy": "Delete"}})
     };
+    let to = |policy: &str, source: &str, fields: Value| json!({"spec": {"persistentVolumeReclaimPolicy": policy, source: fields}});
+    let delete = json!({"spec": {"persistentVolumeReclaimPolicy": "Delete"}});
+    let path = |path: &str| json!({"path": path});
+    let nfs = json!({"server": "s", "path": "/"});
+    let mut made = by("kubernetes.io/host-path");
+    merge(&mut made, &to("Delete", "hostPath", path("/tmp/x")));
+    let plugin = "error getting deleter volume plugin for volume \"v\"";
     for (more, want) in [
-        (json!({}), None),
+        (json!({}), "leave".to_owned()),
+        (to("Retain", "hostPath", path("/tmp/x")), "leave".to_owned()),
+        (to("Recycle", "hostPath", path("/x")), "recycle".to_owned()),
+        (to("Recycle", "nfs", nfs.clone()), "recycle".to_owned()),
         (
-            json!({"spec": {"persistentVolumeReclaimPolicy": "Recycle"}}),
-            Some("VolumeFailedRecycle"),
+            to("Recycle", "csi", json!({"driver": "d", "volumeHandle": "h"})),
+            "VolumeFailedRecycle: No recycler plugin found for the volume!".to_owned(),
         ),
         (
-            json!({"spec": {"persistentVolumeReclaimPolicy": "Delete"}}),
-            Some("VolumeFailedDelete"),
+            delete,
+            format!("VolumeFailedDelete: {plugin}: no volume plugin matched"),
         ),
         (
-            json!({"spec": {"persistentVolumeReclaimPolicy": "Delete", "csi": {"driver": "d", "volumeHandle": "h"}}}),
-            None,
+            to("Delete", "nfs", nfs),
+            format!("VolumeFailedDelete: {plugin}: no deletable volume plugin matched"),
         ),
-        (by("x.com/p"), None),
-        (by("kubernetes.io/aws-ebs"), None),
-        (by("kubernetes.io/host-path"), Some("VolumeFailedDelete")),
+        (
+            to("Delete", "csi", json!({"driver": "d", "volumeHandle": "h"})),
+            "leave".to_owned(),
+        ),
+        (
+            to("Delete", "hostPath", path("/tmp/x/y")),
+            "remove /tmp/x/y".to_owned(),
+        ),
+        (made, "remove /tmp/x".to_owned()),
+        (
+            to("Delete", "hostPath", path("/tmp/")),
+            "host_path deleter only supports /tmp/.+ but received provided /tmp/".to_owned(),
+        ),
+        (
+            to("Delete", "hostPath", path("/home")),
+            "host_path deleter only supports /tmp/.+ but received provided /home".to_owned(),
+        ),
+        (by("x.com/p"), "leave".to_owned()),
+        (by("kubernetes.io/aws-ebs"), "leave".to_owned()),
+        (
+            by("kubernetes.io/host-path"),
+            "failed to create deleter for volume \"v\": spec.PersistentVolumeSource.HostPath is nil"
+                .to_owned(),
+        ),
+        (
+            by("kubernetes.io/nope"),
+            "VolumeFailedDelete: no volume plugin matched name: kubernetes.io/nope".to_owned(),
+        ),
     ] {
-        let got = unreclaimable(&volume("v", "1Gi", more.clone()));
-        assert_eq!(got.map(|e| e.1), want, "{more}");
+        let got = match reclaiming(&volume("v", "1Gi", more.clone())) {
+            Reclaiming::Leave => "leave".to_owned(),
+            Reclaiming::Recycle => "recycle".to_owned(),
+            Reclaiming::Remove(Ok(path)) => format!("remove {path}"),
+            Reclaiming::Remove(Err(why)) => why,
+            Reclaiming::Fail((_, reason, message)) => format!("{reason}: {message}"),
+        };
+        assert_eq!(got, want, "{more}");
     }
 }
 
