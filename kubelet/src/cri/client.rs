@@ -1,7 +1,7 @@
 //! Talking to the runtime: every call with its deadline, and its errors in one type. Knows CRI,
 //! not pods.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,6 +9,7 @@ use futures::{Stream, TryStreamExt};
 use grpc::cri::{
     self, image_service_client::ImageServiceClient, runtime_service_client::RuntimeServiceClient,
 };
+use parking_lot::Mutex;
 use thiserror::Error;
 use tonic::{Code, Request, Status};
 
@@ -54,6 +55,44 @@ pub struct CriClient {
     runtime: RuntimeServiceClient<Measured>,
     images: ImageServiceClient<Measured>,
     timeout: Duration,
+    creating: Creating,
+}
+
+/// In which sandboxes containers are being made, and how many.
+#[derive(Debug, Clone, Default)]
+struct Creating(Arc<Mutex<HashMap<String, usize>>>);
+
+impl Creating {
+    fn is_in(&self, sandbox_id: &str) -> bool {
+        self.0.lock().contains_key(sandbox_id)
+    }
+
+    fn begin(&self, sandbox_id: &str) -> Creation {
+        let id = sandbox_id.to_owned();
+        *self.0.lock().entry(id.clone()).or_default() += 1;
+        Creation {
+            all: self.clone(),
+            sandbox_id: id,
+        }
+    }
+}
+
+/// One container that is being made.
+struct Creation {
+    all: Creating,
+    sandbox_id: String,
+}
+
+impl Drop for Creation {
+    fn drop(&mut self) {
+        let mut all = self.all.0.lock();
+        if let Some(count) = all.get_mut(&self.sandbox_id) {
+            *count -= 1;
+            if *count == 0 {
+                all.remove(&self.sandbox_id);
+            }
+        }
+    }
 }
 
 /// Where the runtime keeps its files: paths of file systems, or in them.
@@ -105,6 +144,7 @@ impl CriClient {
             runtime: RuntimeServiceClient::new(channel).max_decoding_message_size(MAX_MESSAGE),
             images: ImageServiceClient::new(image_channel).max_decoding_message_size(MAX_MESSAGE),
             timeout,
+            creating: Creating::default(),
         })
     }
 
@@ -238,13 +278,19 @@ impl CriClient {
             config: Some(config),
             sandbox_config: Some(sandbox_config),
         });
-        Ok(self
-            .runtime
-            .clone()
-            .create_container(request)
-            .await?
-            .into_inner()
-            .container_id)
+        let (mut runtime, creation) = (self.runtime.clone(), self.creating.begin(sandbox_id));
+        // The runtime goes on with what it has begun, even when nobody waits for it any more.
+        let created = tokio::spawn(async move {
+            let _creation = creation;
+            runtime.create_container(request).await
+        });
+        let created = created.await.map_err(|e| Status::internal(e.to_string()))?;
+        Ok(created?.into_inner().container_id)
+    }
+
+    /// Whether a container is being made in a sandbox.
+    pub fn is_creating_in(&self, sandbox_id: &str) -> bool {
+        self.creating.is_in(sandbox_id)
     }
 
     pub async fn start_container(&self, id: &str) -> Result<()> {

@@ -132,6 +132,11 @@ impl Collector {
         let left = || containers.iter().filter(|c| !gone.contains(c.id.as_str()));
         let occupied: HashSet<&str> = left().map(|c| c.pod_sandbox_id.as_str()).collect();
         for id in idle.iter().filter(|id| !occupied.contains(id.as_str())) {
+            // The pod was told to go while it was started. containerd would keep a container that
+            // is made while its sandbox goes, and crash when that is to be removed.
+            if client.is_creating_in(id) {
+                continue;
+            }
             debug!(sandbox = id, "removing an idle sandbox");
             let removed = match client.stop_sandbox(id).await {
                 Ok(()) => client.remove_sandbox(id).await,
