@@ -334,7 +334,11 @@ impl Controller {
         let name = node.name().to_owned();
         {
             let mut memory = self.memory.lock();
-            memory.health.insert(name.clone(), verdict.health);
+            let is_new = memory.health.insert(name.clone(), verdict.health).is_none();
+            if is_new {
+                // The last leader may have ended before it had marked the pods of a dead node.
+                memory.retry.insert(name.clone());
+            }
             match &verdict.is {
                 Some(status) => memory.ready.insert(name.clone(), status.clone()),
                 None => memory.ready.remove(&name),
