@@ -45,8 +45,8 @@ impl Allocations {
     /// The pod with what it was granted instead of what it asks for; itself where that is the same
     /// or nothing has been granted yet.
     pub fn granted(&self, pod: &Arc<Pod>) -> Arc<Pod> {
-        let granted = self.granted.get(pod.uid());
-        match granted.and_then(|granted| resize::with(pod, &granted)) {
+        let other = self.granted.look(pod.uid(), |own| resize::with(pod, own));
+        match other.flatten() {
             Some(other) => Arc::new(other),
             None => pod.clone(),
         }
@@ -54,8 +54,10 @@ impl Allocations {
 
     /// Whether the pod asks for something else than it was granted.
     pub fn asks_for_other(&self, pod: &Pod) -> bool {
-        let granted = self.granted.get(pod.uid());
-        granted.is_some_and(|granted| resize::with(pod, &granted).is_some())
+        let differs = self
+            .granted
+            .look(pod.uid(), |own| resize::differs(pod, own));
+        differs == Some(true)
     }
 
     /// Grants what the pod asks for.

@@ -127,7 +127,12 @@ impl Record {
     }
 
     pub fn get(&self, uid: &str) -> Option<PodResources> {
-        self.inner.lock().pods.entries.get(uid).cloned()
+        self.look(uid, PodResources::clone)
+    }
+
+    /// Looks at what is known of a pod; `None` where that is nothing.
+    pub fn look<T>(&self, uid: &str, look: impl FnOnce(&PodResources) -> T) -> Option<T> {
+        self.inner.lock().pods.entries.get(uid).map(look)
     }
 
     /// # Errors

@@ -4,6 +4,7 @@ use std::cmp::Ordering;
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Container, Pod, ResourceRequirements};
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use serde::Serialize;
 
 use super::PodResources;
@@ -15,35 +16,50 @@ use crate::resources::requests::{Amounts, ResourceList, of, pod_requests};
 
 /// Whether two lists say the same, however they write it.
 fn same_list(a: Option<&ResourceList>, b: Option<&ResourceList>) -> bool {
-    let (a, b) = (a.into_iter().flatten(), b.into_iter().flatten());
-    let parsed = |(name, quantity): (&String, _)| {
-        let parsed = meta::Quantity::try_from(quantity).unwrap_or_default();
-        (name.clone(), parsed)
+    let parsed = |quantity: &Quantity| meta::Quantity::try_from(quantity).unwrap_or_default();
+    let same = |(a, b): ((&String, &Quantity), (&String, &Quantity))| {
+        a.0 == b.0 && (a.1 == b.1 || parsed(a.1) == parsed(b.1))
     };
-    a.map(parsed).eq(b.map(parsed))
+    let count = |list: Option<&ResourceList>| list.map_or(0, ResourceList::len);
+    count(a) == count(b)
+        && a.into_iter()
+            .flatten()
+            .zip(b.into_iter().flatten())
+            .all(same)
 }
 
 fn same(a: Option<&ResourceRequirements>, b: Option<&ResourceRequirements>) -> bool {
-    let requests = |r: Option<&'_ ResourceRequirements>| r.and_then(|r| r.requests.clone());
-    let limits = |r: Option<&'_ ResourceRequirements>| r.and_then(|r| r.limits.clone());
-    same_list(requests(a).as_ref(), requests(b).as_ref())
-        && same_list(limits(a).as_ref(), limits(b).as_ref())
+    same_list(
+        a.and_then(|r| r.requests.as_ref()),
+        b.and_then(|r| r.requests.as_ref()),
+    ) && same_list(
+        a.and_then(|r| r.limits.as_ref()),
+        b.and_then(|r| r.limits.as_ref()),
+    )
 }
 
-/// The pod with these resources in place of its own; `None` where they are the same.
-pub fn with(pod: &Pod, resources: &PodResources) -> Option<Pod> {
+fn pod_differs(pod: &Pod, resources: &PodResources) -> bool {
+    !same(pod.pod_spec().resources.as_ref(), resources.pod.as_ref())
+}
+
+/// Whether the pod's own resources are others than these.
+pub fn differs(pod: &Pod, resources: &PodResources) -> bool {
     let differs = |c: &Container| {
         let known = resources.containers.get(&c.name);
         known.is_some_and(|known| !same(Some(known), c.resources.as_ref()))
     };
-    let pod_differs = !same(pod.pod_spec().resources.as_ref(), resources.pod.as_ref());
-    let containers = pod.containers().iter().chain(pod.init_containers());
-    if !pod_differs && !containers.into_iter().any(differs) {
+    let mut containers = pod.containers().iter().chain(pod.init_containers());
+    pod_differs(pod, resources) || containers.any(differs)
+}
+
+/// The pod with these resources in place of its own; `None` where they are the same.
+pub fn with(pod: &Pod, resources: &PodResources) -> Option<Pod> {
+    if !differs(pod, resources) {
         return None;
     }
     let mut other = pod.clone();
     let spec = other.spec.get_or_insert_default();
-    if pod_differs {
+    if pod_differs(pod, resources) {
         spec.resources.clone_from(&resources.pod);
     }
     let init = spec.init_containers.iter_mut().flatten();

@@ -25,7 +25,7 @@ use crate::cri::runtime::{Prepared, Runtime, Synced};
 use crate::events::Kind;
 use crate::node_status::facts::NodeFacts;
 use crate::prober::Prober;
-use crate::resources::qos::qos_class;
+use crate::resources::qos::{QosClass, qos_class};
 use crate::status::conditions::RESTARTING_ALL;
 use crate::status::containers::{Context, StartFailures};
 use crate::status::generate::{Input, PAST_DEADLINE, generate};
@@ -108,7 +108,7 @@ impl Syncer {
             self.allocations.conditions.forget(pod.uid());
         }
         let runs = pod.phase() == "Running" && !terminal;
-        let group = self.runtime.cgroups.current(pod).ok().filter(|_| runs);
+        let group = runs.then(|| self.runtime.cgroups.current(pod).ok());
         let mut status = generate(
             pod,
             &Input {
@@ -123,7 +123,7 @@ impl Syncer {
                 readiness: &probes,
                 host_ips: &node.host_ips,
                 resize: &self.allocations.shown(pod.uid()),
-                group: group.as_ref(),
+                group: group.flatten().as_ref(),
                 past_deadline: deadline_left(pod, old) == Some(Duration::ZERO),
                 terminal,
             },
@@ -379,6 +379,8 @@ impl Syncer {
         let granted: Vec<_> = all
             .iter()
             .filter(|pod| !is_terminal_phase(pod.phase()))
+            // No resize changes the class.
+            .filter(|pod| qos_class(pod) == QosClass::Burstable)
             .map(|pod| self.allocations.granted(pod))
             .collect();
         let active = granted.iter().map(AsRef::as_ref);

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
@@ -114,6 +115,14 @@ fn points_below(table: &str, path: &Path) -> Vec<PathBuf> {
 /// Whether something is mounted right at `path`.
 pub fn is_mount_point(path: &Path) -> bool {
     below(path).is_ok_and(|points| points.iter().any(|point| point == path))
+}
+
+/// Whether a file system of its own begins at `path`: cheaper than the mount table, but blind for
+/// bind mounts, and it asks the file system, whose server must not be gone.
+pub fn begins_file_system(path: &Path) -> bool {
+    let device = |path: &Path| Ok::<_, io::Error>(fs::symlink_metadata(path)?.dev());
+    let parent = path.parent().unwrap_or(path);
+    device(path).is_ok_and(|own| device(parent).is_ok_and(|parent| own != parent))
 }
 
 /// The kernel writes blanks and backslashes as `\040` and the like.

@@ -31,7 +31,7 @@ pub fn set_up(path: &Path, medium: Medium) -> io::Result<bool> {
     fs::create_dir_all(path)?;
     let ready = match medium {
         Medium::Disk => existed,
-        Medium::Memory { .. } => existed && mount::is_mount_point(path),
+        Medium::Memory { .. } => existed && mount::begins_file_system(path),
     };
     if ready {
         return Ok(false);

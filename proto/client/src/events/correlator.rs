@@ -22,8 +22,6 @@ pub(super) struct Correlated {
     pub event: Event,
     /// Against the event that was stored before, if there is one.
     pub patch: Option<Value>,
-    /// What [`Correlator::stored`] wants to hear.
-    pub key: String,
 }
 
 #[derive(Default)]
@@ -38,7 +36,6 @@ struct Seen {
     count: i32,
     first: Option<Time>,
     name: String,
-    resource_version: Option<String>,
 }
 
 impl Correlator {
@@ -49,18 +46,17 @@ impl Correlator {
         if self.is_spam(&event, now) {
             return None;
         }
-        Some(Correlated { event, patch, key })
+        Some(Correlated { event, patch })
     }
 
-    /// Remembers what the server made of an event.
-    pub fn stored(&mut self, key: &str, event: &Event) {
+    /// Remembers an event that is about to be written.
+    fn remember(&mut self, key: &str, event: &Event) {
         self.seen.put(
             key,
             Seen {
                 count: event.count.unwrap_or(1),
                 first: event.first_timestamp.clone(),
                 name: event.metadata.name.clone().unwrap_or_default(),
-                resource_version: event.metadata.resource_version.clone(),
             },
         );
     }
@@ -95,19 +91,18 @@ impl Correlator {
 
     fn count(&mut self, mut event: Event, key: &str) -> (Event, Option<Value>) {
         let Some(seen) = self.seen.get(key).cloned() else {
-            self.stored(key, &event);
+            self.remember(key, &event);
             return (event, None);
         };
         event.count = Some(seen.count.saturating_add(1));
         event.first_timestamp = seen.first;
         event.metadata.name = Some(seen.name);
-        event.metadata.resource_version = seen.resource_version;
         let patch = json!({
             "count": event.count,
             "message": event.message,
             "lastTimestamp": event.last_timestamp,
         });
-        self.stored(key, &event);
+        self.remember(key, &event);
         (event, Some(patch))
     }
 

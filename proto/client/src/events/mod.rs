@@ -220,20 +220,13 @@ impl Writer {
         }
     }
 
-    async fn write(&mut self, correlated: Correlated) {
-        let Correlated {
-            mut event,
-            patch,
-            key,
-        } = correlated;
+    async fn write(&self, correlated: Correlated) {
+        let Correlated { event, patch } = correlated;
         let namespace = event.metadata.namespace.clone().unwrap_or_default();
         let api = self.api.within(&namespace);
         for attempt in 1..=ATTEMPTS {
-            match send(&api, &mut event, patch.as_ref()).await {
-                Ok(stored) => {
-                    self.correlator.stored(&key, &stored);
-                    return;
-                }
+            match send(&api, &event, patch.as_ref()).await {
+                Ok(()) => return,
                 // The namespace is going away, the event is malformed, it was written before:
                 // trying again does not help.
                 Err(err) if err.status().is_some() && !err.is_too_many_requests() => {
@@ -257,19 +250,19 @@ impl Writer {
 
 async fn send(
     api: &Api<Event>,
-    event: &mut Event,
+    event: &Event,
     patch: Option<&serde_json::Value>,
-) -> Result<Event, Error> {
+) -> Result<(), Error> {
     if let Some(patch) = patch {
         let name = event.metadata.name.clone().unwrap_or_default();
         let patch = Patch::Strategic(patch.clone());
         match api.patch(&name, &patch, &PatchOptions::default()).await {
             // It has expired meanwhile.
-            Err(err) if err.is_not_found() => event.metadata.resource_version = None,
-            other => return other,
+            Err(err) if err.is_not_found() => {}
+            other => return other.map(drop),
         }
     }
-    api.create(event).await
+    api.create_unread(event).await
 }
 
 #[cfg(test)]
