@@ -97,7 +97,7 @@ pub async fn run(options: Options) -> Result<()> {
             }
         }
         println!(
-            "{lives:?}: {} writes of {} kinds, killed {} times, {:.0} s, {here} of {} scenarios end differently",
+            "{lives}: {} writes of {} kinds, {} times in all, {:.0} s, {here} of {} scenarios end differently",
             round.passed(),
             round.seen.len(),
             round.killed,

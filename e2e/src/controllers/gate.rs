@@ -3,7 +3,8 @@
 //! not know. Then it is time to kill it.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex};
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
@@ -34,6 +35,16 @@ pub enum Lives {
     Kinds(u64),
 }
 
+impl fmt::Display for Lives {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Endless => f.write_str("never killed"),
+            Self::Writes(writes) => write!(f, "killed after every {writes} writes"),
+            Self::Kinds(each) => write!(f, "killed after {each} writes of each kind"),
+        }
+    }
+}
+
 /// How long a life lasts before a kind of write ends it that has ended one already.
 const LIFE: Duration = Duration::from_secs(6);
 
@@ -54,6 +65,8 @@ struct Count {
     under_way: u64,
     /// Goes up when the gate is opened anew: what was held before stays held.
     epoch: u64,
+    /// How many ask that no life ends.
+    sparing: u64,
     /// By who writes what how.
     seen: BTreeMap<String, Seen>,
 }
@@ -63,6 +76,15 @@ pub struct Gate {
     lives: Lives,
     count: Mutex<Count>,
     spent: Notify,
+}
+
+/// Somebody waits for what a longer life brings.
+pub struct Spared(Arc<Gate>);
+
+impl Drop for Spared {
+    fn drop(&mut self) {
+        self.0.count().sparing -= 1;
+    }
 }
 
 impl Gate {
@@ -94,6 +116,7 @@ impl Gate {
                 closed: false,
                 under_way: 0,
                 epoch: 0,
+                sparing: 0,
                 seen: BTreeMap::new(),
             }),
             spent: Notify::new(),
@@ -127,12 +150,23 @@ impl Gate {
 
     /// A new life begins.
     pub fn reopen(&self) {
-        let mut count = self.count.lock().expect("no panic under the lock");
+        let mut count = self.count();
         count.born = Instant::now();
         count.passed = 0;
         count.closed = false;
         count.under_way = 0;
         count.epoch += 1;
+    }
+
+    /// Lets no life end until this is dropped. A manager whose lives are all shorter than what
+    /// it counts never gets to it: that is no fault of it.
+    pub fn spare(self: &Arc<Self>) -> Spared {
+        self.count().sparing += 1;
+        Spared(Arc::clone(self))
+    }
+
+    fn count(&self) -> MutexGuard<'_, Count> {
+        self.count.lock().expect("no panic under the lock")
     }
 
     /// Waits for the end of a life.
@@ -142,13 +176,13 @@ impl Gate {
 
     /// The kinds of writes that there were.
     pub fn seen(&self) -> BTreeMap<String, Seen> {
-        let count = self.count.lock().expect("no panic under the lock");
+        let count = self.count();
         count.seen.clone()
     }
 
     /// How many have passed in all.
     pub fn passed(&self) -> u64 {
-        let count = self.count.lock().expect("no panic under the lock");
+        let count = self.count();
         count.seen.values().map(|seen| seen.passed).sum()
     }
 
@@ -185,7 +219,7 @@ impl Gate {
     /// Waits for the right to write; for ever, after the last.
     async fn enter(&self, kind: String) -> u64 {
         let entered = {
-            let mut count = self.count.lock().expect("no panic under the lock");
+            let mut count = self.count();
             count.enter(self.lives, kind).then_some(count.epoch)
         };
         match entered {
@@ -197,7 +231,7 @@ impl Gate {
     /// Returns unless this was the last, or under way with it.
     async fn leave(&self, epoch: u64) {
         let (over, all) = {
-            let mut count = self.count.lock().expect("no panic under the lock");
+            let mut count = self.count();
             if count.epoch == epoch {
                 count.under_way -= 1;
             }
@@ -224,8 +258,9 @@ impl Count {
         let seen = self.seen.entry(kind).or_default();
         seen.passed += 1;
         self.closed = match lives {
+            _ if self.sparing > 0 => false,
             Lives::Endless => false,
-            Lives::Writes(writes) => self.passed == writes,
+            Lives::Writes(writes) => self.passed >= writes,
             Lives::Kinds(each) => {
                 seen.last == 0 || (seen.last < each && self.born.elapsed() >= LIFE)
             }

@@ -3,9 +3,10 @@
 //!
 //! Nothing here fails: a refused request and a wait in vain are part of what came of it.
 
+use std::pin::pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use http::Method;
 use serde_json::{Value, json};
@@ -21,6 +22,8 @@ use crate::stand::http::{Ask, JSON, MERGE, STRATEGIC};
 /// How long a value is waited for, and how much longer when the manager is killed all the time.
 const PATIENCE: Duration = Duration::from_secs(40);
 const PATIENCE_WHEN_KILLED: u32 = 6;
+/// Who has waited for so long waits for something that takes a longer life.
+const MERCY: Duration = Duration::from_secs(30);
 
 /// One scenario's namespace of one side. Clones share it.
 #[derive(Clone)]
@@ -249,8 +252,23 @@ impl World {
                 }
             }
         };
-        if tokio::time::timeout(limit, waiting).await.is_err() {
+        if tokio::time::timeout(limit, self.with_mercy(waiting))
+            .await
+            .is_err()
+        {
             self.vain(what);
+        }
+    }
+
+    /// Waits for this; the manager's life is spared when it takes long.
+    async fn with_mercy(&self, waiting: impl Future<Output = ()>) {
+        let Some(gate) = &self.0.side.gate else {
+            return waiting.await;
+        };
+        let mut waiting = pin!(waiting);
+        if tokio::time::timeout(MERCY, &mut waiting).await.is_err() {
+            let _spared = gate.spare();
+            waiting.await;
         }
     }
 
@@ -300,19 +318,26 @@ impl World {
 
     /// Waits until nothing more happens.
     pub async fn rest(&self) {
-        let start = Instant::now();
-        // What was asked last is about to be seen.
-        tokio::time::sleep(self.0.quiet).await;
         let mirror = &self.0.side.mirror;
-        while start.elapsed() < self.patience() {
-            // A manager that has just begun has not had its say.
-            let quiet = mirror.quiet(self.scope()).min(self.0.side.lives_for());
-            if quiet >= self.0.quiet {
-                return;
+        let waiting = async {
+            // What was asked last is about to be seen.
+            tokio::time::sleep(self.0.quiet).await;
+            loop {
+                // A manager that has just begun has not had its say.
+                let quiet = mirror.quiet(self.scope()).min(self.0.side.lives_for());
+                if quiet >= self.0.quiet {
+                    return;
+                }
+                tokio::time::sleep(self.0.quiet - quiet).await;
             }
-            tokio::time::sleep(self.0.quiet - quiet).await;
+        };
+        let waiting = self.with_mercy(waiting);
+        if tokio::time::timeout(self.patience(), waiting)
+            .await
+            .is_err()
+        {
+            self.vain("rest");
         }
-        self.vain("rest");
     }
 
     /// Lets time pass that controllers count.
