@@ -13,13 +13,13 @@ pub mod compare;
 pub mod crash;
 mod gate;
 mod kinds;
-mod kubelet;
+pub(crate) mod kubelet;
 mod manager;
 mod mirror;
 mod names;
 mod outcome;
 pub mod scenarios;
-mod side;
+pub(crate) mod side;
 mod world;
 
 pub use world::World;

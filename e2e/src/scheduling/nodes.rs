@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use clap::Args;
 use futures::stream::{self, StreamExt as _, TryStreamExt as _};
 use http::Method;
@@ -13,7 +13,9 @@ use serde_json::{Value, json};
 
 use super::objects::{delete, patch_status, pod_path};
 use super::watch::Changes;
-use crate::stand::http::{Ask, JSON};
+use crate::controllers::kubelet::lease;
+use crate::controllers::side::LEASES;
+use crate::stand::http::{Ask, MERGE};
 use crate::stand::pki::Pki;
 use crate::stand::{Connection, Endpoint};
 
@@ -103,9 +105,10 @@ pub async fn run(options: Options) -> Result<()> {
     let renewing = {
         let connection = Arc::clone(&connection);
         async move {
+            let mut tick = tokio::time::interval(RENEW);
             loop {
+                tick.tick().await;
                 each(0..options.count, |i| renew(&connection, i)).await?;
-                tokio::time::sleep(RENEW).await;
             }
         }
     };
@@ -131,27 +134,21 @@ pub async fn run(options: Options) -> Result<()> {
     }
 }
 
+/// Renews a node's lease. The status of a node that is well is told every five minutes only,
+/// which is longer than any run.
 async fn renew(connection: &Connection, i: usize) -> Result<()> {
     let name = format!("sim-{i:05}");
-    let leases = "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases";
-    let now = std::time::SystemTime::now()
-        .duration_since(std::time::UNIX_EPOCH)
-        .context("the clock is before 1970")?;
-    let lease = json!({
-        "apiVersion": "coordination.k8s.io/v1", "kind": "Lease",
-        "metadata": {"name": name, "annotations": {"renewed": now.as_millis().to_string()}},
-        "spec": {"holderIdentity": name, "leaseDurationSeconds": 40},
-    });
-    let path = format!("{leases}/{name}");
-    let (status, _) = connection
-        .ask(&Ask::send(Method::PUT, path, JSON, lease.to_string()))
-        .await?;
+    let lease = lease(&name);
+    // Leases are not replaced without saying which.
+    let renewed = json!({"spec": lease["spec"]});
+    let path = format!("{LEASES}/{name}");
+    let ask = Ask::send(Method::PATCH, path, MERGE, renewed.to_string());
+    let (status, _) = connection.ask(&ask).await?;
     if status == http::StatusCode::NOT_FOUND {
-        connection.ask(&Ask::post(leases, &lease)).await?;
+        connection.success(&Ask::post(LEASES, &lease)).await?;
+    } else {
+        anyhow::ensure!(status.is_success(), "the lease of {name}: {status}");
     }
-    let path = format!("/api/v1/nodes/{name}");
-    let status = json!({"conditions": [ready()]});
-    connection.ask(&patch_status(&path, &status)).await?;
     Ok(())
 }
 
