@@ -700,7 +700,7 @@ async fn serve(
         })
         .collect::<anyhow::Result<_>>()?;
     let tls = ServingCertificate::load(TlsOptions {
-        default: Some(default),
+        default: Some(default.into()),
         by_name,
         client_ca: authentication
             .client_ca_file

@@ -765,7 +765,7 @@ async fn serve(
     let client_ca =
         Some(&config.authentication.x509.client_ca_file).filter(|path| !path.is_empty());
     let certificate = ServingCertificate::load(TlsOptions {
-        default: Some(files),
+        default: Some(files.into()),
         client_ca: client_ca.map(PathBuf::from).into_iter().collect(),
         policy: TlsPolicy::parse(
             &config.tls_min_version,

@@ -11,7 +11,7 @@ use clap::Args;
 use futures::stream::{self, StreamExt as _, TryStreamExt as _};
 use serde_json::{Value, json};
 
-use super::agent::Agent;
+use super::kubelet::Kubelet;
 use super::runtime::Runtime;
 use super::service;
 use crate::scheduling::objects::delete;
@@ -159,15 +159,15 @@ async fn turn(
     let socket = home.path().join("runtime.sock");
     let runtime = Arc::new(Runtime::new(home.path()));
     let serving = service::serve(&runtime, &socket)?;
-    let mut agent = Agent::start(stand, bin, node, home.path(), &socket, options.pods)?;
-    let work = measure(stand, connection, &agent, &runtime, node, options);
+    let mut kubelet = Kubelet::start(stand, bin, node, home.path(), &socket, options.pods)?;
+    let work = measure(stand, connection, &kubelet, &runtime, node, options);
     let sample = tokio::time::timeout(PATIENCE, work).await;
     if let Some(logs) = &options.logs {
         std::fs::create_dir_all(logs)?;
-        std::fs::copy(&agent.log, logs.join(format!("{node}.log")))?;
+        std::fs::copy(&kubelet.log, logs.join(format!("{node}.log")))?;
     }
-    agent.process.check()?;
-    drop(agent);
+    kubelet.process.check()?;
+    drop(kubelet);
     serving.abort();
     let deleting = stream::iter(0..options.pods).map(|i| {
         let path = format!("{PODS}/{node}-{i:04}");
@@ -184,7 +184,7 @@ async fn turn(
 async fn measure(
     stand: &Stand,
     connection: &Arc<Connection>,
-    agent: &Agent,
+    kubelet: &Kubelet,
     runtime: &Runtime,
     node: &str,
     options: &Options,
@@ -198,7 +198,7 @@ async fn measure(
     }
     let mut changes = Changes::follow(&stand.endpoint, PODS).await?;
     let mut sample = Sample::default();
-    let process = &agent.process;
+    let process = &kubelet.process;
     let (before, start) = (process.cpu()?, Instant::now());
     let creating = stream::iter(0..options.pods).map(|i| {
         let ask = Ask::post(PODS, &pod(node, i));

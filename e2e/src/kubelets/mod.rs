@@ -3,9 +3,9 @@
 //!
 //! Nothing here knows whose kubelet it is.
 
-mod agent;
 pub mod bench;
 mod groups;
+mod kubelet;
 mod runtime;
 mod service;
 mod world;

@@ -20,7 +20,7 @@ use crate::flags::common::{DelegatedAuthFlags, SecureServingFlags};
 use crate::health::Checks;
 use crate::metrics::{Registry, Slis};
 use crate::serving::{
-    Body, Bound, Limits, Peer, ServingCertificate, TlsFiles, TlsOptions, full, handler,
+    Body, Bound, Identity, Limits, Peer, ServingCertificate, TlsFiles, TlsOptions, full, handler,
 };
 use crate::version;
 use crate::zpages::ZPages;
@@ -94,25 +94,23 @@ impl SecurePort {
     ) -> anyhow::Result<TlsOptions> {
         let given = !serving.tls_cert_file.is_empty();
         let default = if given {
-            TlsFiles {
+            Identity::from(TlsFiles {
                 certificate: PathBuf::from(&serving.tls_cert_file),
                 key: PathBuf::from(&serving.tls_private_key_file),
-            }
+            })
         } else {
-            // Without a directory upstream keeps such a certificate in memory; a private
-            // one under the run directory is as short-lived.
-            let directory = if serving.cert_dir.is_empty() {
-                std::env::temp_dir().join(format!("{}-{}", self.name, std::process::id()))
-            } else {
-                PathBuf::from(&serving.cert_dir)
-            };
             let host = client::leader_election::hostname();
             let names = [
                 host,
                 "localhost".to_owned(),
                 serving.bind_address.to_string(),
             ];
-            TlsFiles::self_signed(&directory, self.name, &names)?
+            if serving.cert_dir.is_empty() {
+                Identity::self_signed(&names)?
+            } else {
+                let directory = Path::new(&serving.cert_dir);
+                TlsFiles::self_signed(directory, self.name, &names)?.into()
+            }
         };
         let client_ca = Some(Path::new(&auth.client_ca_file)).filter(|p| !p.as_os_str().is_empty());
         Ok(TlsOptions {

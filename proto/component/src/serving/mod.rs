@@ -38,7 +38,7 @@ pub use client_cert::verifier_of;
 use connection::Server;
 use gathered::{Corked, Gathered};
 pub use policy::{PolicyError, TlsPolicy};
-pub use tls::{ServingCertificate, TlsError, TlsFiles, TlsOptions};
+pub use tls::{Identity, ServingCertificate, TlsError, TlsFiles, TlsOptions};
 
 /// A response's body.
 pub type Body = UnsyncBoxBody<Bytes, BoxError>;

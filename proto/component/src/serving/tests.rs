@@ -71,7 +71,7 @@ async fn a_self_signed_server_answers_and_stops() {
     let again = TlsFiles::self_signed(directory.path(), "server", &names).unwrap();
     assert_eq!(files, again);
     let options = TlsOptions {
-        default: Some(files.clone()),
+        default: Some(files.clone().into()),
         ..TlsOptions::default()
     };
     let tls = ServingCertificate::load(options).unwrap();
@@ -104,7 +104,7 @@ async fn a_missing_certificate_is_named() {
         key: "/nowhere/a.key".into(),
     };
     let options = TlsOptions {
-        default: Some(files),
+        default: Some(files.into()),
         ..TlsOptions::default()
     };
     let Err(error) = ServingCertificate::load(options) else {
@@ -120,7 +120,7 @@ async fn published_authorities_are_taken_up() {
     let user = TlsFiles::self_signed(directory.path(), "user", &["user".into()]).unwrap();
     let (publish, published_ca) = tokio::sync::watch::channel(Vec::new());
     let options = TlsOptions {
-        default: Some(server.clone()),
+        default: Some(server.clone().into()),
         published_ca: Some(published_ca),
         ..TlsOptions::default()
     };
@@ -162,7 +162,7 @@ async fn certificates_of_version_1_are_passed_on() {
     let handler =
         handler(|_, peer| async move { Response::new(full(peer.certificates.len().to_string())) });
     let options = TlsOptions {
-        default: Some(server.clone()),
+        default: Some(server.clone().into()),
         client_ca: vec![testdata.join("ca.crt")],
         verifies_later: true,
         ..TlsOptions::default()
@@ -239,7 +239,7 @@ async fn the_last_answer_over_http2_ends_the_connection() {
     let files = TlsFiles::self_signed(directory.path(), "server", &["localhost".into()]).unwrap();
     let ca = files.certificate.clone();
     let options = TlsOptions {
-        default: Some(files),
+        default: Some(files.into()),
         ..TlsOptions::default()
     };
     let tls = ServingCertificate::load(options).unwrap();

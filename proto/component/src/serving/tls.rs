@@ -12,7 +12,7 @@ use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use rustls::{CipherSuite, RootCertStore, ServerConfig};
 use rustls_pki_types::pem::PemObject as _;
-use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
@@ -72,6 +72,46 @@ impl TlsFiles {
     }
 }
 
+/// A certificate and its key that a server shows.
+#[derive(Debug, Clone)]
+pub enum Identity {
+    Files(TlsFiles),
+    /// Nowhere but in memory.
+    Made(Arc<CertifiedKey>),
+}
+
+impl From<TlsFiles> for Identity {
+    fn from(files: TlsFiles) -> Self {
+        Self::Files(files)
+    }
+}
+
+impl Identity {
+    /// Makes one that nobody has signed for `names`, and that ends with the process.
+    pub fn self_signed(names: &[String]) -> Result<Self, TlsError> {
+        let failed = |error: &dyn std::fmt::Display| TlsError::SelfSigned(error.to_string());
+        let made = rcgen::generate_simple_self_signed(names).map_err(|e| failed(&e))?;
+        let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(made.signing_key.serialize_der()));
+        let chain = vec![made.cert.der().clone()];
+        let made = CertifiedKey::from_der(chain, key, &provider()).map_err(|e| failed(&e))?;
+        Ok(Self::Made(Arc::new(made)))
+    }
+
+    fn files(&self) -> Option<&TlsFiles> {
+        match self {
+            Self::Files(files) => Some(files),
+            Self::Made(_) => None,
+        }
+    }
+
+    fn certified(&self) -> Result<Arc<CertifiedKey>, TlsError> {
+        match self {
+            Self::Files(files) => certified(files),
+            Self::Made(made) => Ok(Arc::clone(made)),
+        }
+    }
+}
+
 /// Writes a file that only its owner reads.
 fn write_private(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
     use std::io::Write as _;
@@ -90,7 +130,7 @@ fn write_private(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
 #[derive(Debug, Clone, Default)]
 pub struct TlsOptions {
     /// The certificate for clients that name no host, or one that no other fits.
-    pub default: Option<TlsFiles>,
+    pub default: Option<Identity>,
     /// `--tls-sni-cert-key`: certificates for the host names that they name.
     pub by_name: Vec<TlsFiles>,
     /// Bundles of authorities for client certificates (`--client-ca-file`,
@@ -108,8 +148,9 @@ pub struct TlsOptions {
 
 impl TlsOptions {
     fn files(&self) -> impl Iterator<Item = &Path> {
-        self.default
-            .iter()
+        let default = self.default.as_ref().and_then(Identity::files);
+        default
+            .into_iter()
             .chain(&self.by_name)
             .flat_map(|f| [f.certificate.as_path(), f.key.as_path()])
             .chain(self.client_ca.iter().map(PathBuf::as_path))
@@ -238,7 +279,11 @@ fn build(options: &TlsOptions) -> Result<ServerConfig, TlsError> {
         builder.with_client_cert_verifier(verifier)
     };
     let resolver = Resolver {
-        default: options.default.as_ref().map(certified).transpose()?,
+        default: options
+            .default
+            .as_ref()
+            .map(Identity::certified)
+            .transpose()?,
         by_name: by_name(&options.by_name)?,
     };
     let mut config = builder.with_cert_resolver(Arc::new(resolver));

@@ -10,13 +10,13 @@ use super::world::ADDRESS;
 use crate::stand::process::Process;
 use crate::stand::{Stand, free_ports};
 
-pub struct Agent {
+pub struct Kubelet {
     pub process: Process,
     pub log: PathBuf,
     _groups: Groups,
 }
 
-impl Agent {
+impl Kubelet {
     /// Starts the kubelet of a directory of binaries as a node of this name; `home` is where it
     /// and its runtime, which listens on `socket`, keep everything.
     ///
