@@ -65,8 +65,8 @@ struct Count {
     under_way: u64,
     /// Goes up when the gate is opened anew: what was held before stays held.
     epoch: u64,
-    /// How many ask that no life ends.
-    sparing: u64,
+    /// How many ask for a life that lasts so long.
+    asked: BTreeMap<Duration, u64>,
     /// By who writes what how.
     seen: BTreeMap<String, Seen>,
 }
@@ -79,11 +79,18 @@ pub struct Gate {
 }
 
 /// Somebody waits for what a longer life brings.
-pub struct Spared(Arc<Gate>);
+pub struct Spared {
+    gate: Arc<Gate>,
+    life: Duration,
+}
 
 impl Drop for Spared {
     fn drop(&mut self) {
-        self.0.count().sparing -= 1;
+        let mut count = self.gate.count();
+        if let Some(asked) = count.asked.get_mut(&self.life) {
+            *asked -= 1;
+        }
+        count.asked.retain(|_, asked| *asked > 0);
     }
 }
 
@@ -116,7 +123,7 @@ impl Gate {
                 closed: false,
                 under_way: 0,
                 epoch: 0,
-                sparing: 0,
+                asked: BTreeMap::new(),
                 seen: BTreeMap::new(),
             }),
             spent: Notify::new(),
@@ -158,11 +165,14 @@ impl Gate {
         count.epoch += 1;
     }
 
-    /// Lets no life end until this is dropped. A manager whose lives are all shorter than what
-    /// it counts never gets to it: that is no fault of it.
-    pub fn spare(self: &Arc<Self>) -> Spared {
-        self.count().sparing += 1;
-        Spared(Arc::clone(self))
+    /// Lets no life end earlier until this is dropped. A manager whose lives are all shorter
+    /// than what it counts never gets to it: that is no fault of it.
+    pub fn spare(self: &Arc<Self>, life: Duration) -> Spared {
+        *self.count().asked.entry(life).or_default() += 1;
+        Spared {
+            gate: Arc::clone(self),
+            life,
+        }
     }
 
     fn count(&self) -> MutexGuard<'_, Count> {
@@ -257,8 +267,9 @@ impl Count {
         self.passed += 1;
         let seen = self.seen.entry(kind).or_default();
         seen.passed += 1;
+        let life = self.asked.keys().next_back().copied().unwrap_or_default();
         self.closed = match lives {
-            _ if self.sparing > 0 => false,
+            _ if self.born.elapsed() < life => false,
             Lives::Endless => false,
             Lives::Writes(writes) => self.passed >= writes,
             Lives::Kinds(each) => {

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use http::Method;
 use serde_json::{Value, json};
+use tokio::time::{Instant, timeout_at};
 
 use super::kinds::Kind;
 use super::kubelet::{self, End};
@@ -22,8 +23,12 @@ use crate::stand::http::{Ask, JSON, MERGE, STRATEGIC};
 /// How long a value is waited for, and how much longer when the manager is killed all the time.
 const PATIENCE: Duration = Duration::from_secs(40);
 const PATIENCE_WHEN_KILLED: u32 = 6;
-/// Who has waited for so long waits for something that takes a longer life.
-const MERCY: Duration = Duration::from_secs(30);
+/// Who has waited for so long is given lives of some length: first to see the end of what a
+/// manager does when it starts, then of what it counts for minutes.
+const MERCY: [(Duration, Duration); 2] = [
+    (Duration::from_secs(20), Duration::from_secs(20)),
+    (Duration::from_secs(90), Duration::MAX),
+];
 
 /// One scenario's namespace of one side. Clones share it.
 #[derive(Clone)]
@@ -265,11 +270,15 @@ impl World {
         let Some(gate) = &self.0.side.gate else {
             return waiting.await;
         };
-        let mut waiting = pin!(waiting);
-        if tokio::time::timeout(MERCY, &mut waiting).await.is_err() {
-            let _spared = gate.spare();
-            waiting.await;
+        let (start, mut waiting) = (Instant::now(), pin!(waiting));
+        let mut spared = Vec::new();
+        for (waited, life) in MERCY {
+            if timeout_at(start + waited, &mut waiting).await.is_ok() {
+                return;
+            }
+            spared.push(gate.spare(life));
         }
+        waiting.await;
     }
 
     /// Waits until a field is this; no field is null, 0 or "".
