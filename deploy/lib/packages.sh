@@ -101,7 +101,7 @@ get_packages() {
     if [[ $OLD_KUBECTL ]]; then
       install -D -m 755 "$STATE/pkg/$own/usr/bin/kubectl" "$BIN/kubectl-$("$STATE/pkg/$own/usr/bin/kubectl" version --client --short | grep -oE '1\.[0-9]+')"
     fi
-    install -D -m 755 -t "$BIN" "$STATE/pkg/$NEWER"/usr/bin/{kubectl,etcd,etcdctl}
+    install -D -m 755 -t "$BIN" "$STATE/pkg/$NEWER"/usr/bin/{kubectl,etcd,etcdctl,ctr}
     echo "$want" >"$STATE/pkg/unpacked"
   fi
   use_packages

@@ -282,6 +282,12 @@ impl Following {
         }
     }
 
+    /// All lines that have come, without waiting.
+    pub fn so_far(&mut self) -> &[String] {
+        self.seen.extend(self.lines.try_iter());
+        &self.seen
+    }
+
     /// Waits for the end of the command and returns the lines not yet read.
     pub fn rest(mut self) -> Vec<String> {
         let rest = self.lines.iter().collect();

@@ -53,8 +53,9 @@ use crate::images::{GcPolicy, ImageGc, Images};
 use crate::metrics::Metrics;
 use crate::node_status::facts::{Facts, NodeFacts};
 use crate::node_status::register::{Registration, register};
+use crate::node_status::runtime_state::RuntimeState;
 use crate::node_status::setters::{self, NodeSettings};
-use crate::node_status::{declared, lease, runtime_state, updater::Updater};
+use crate::node_status::{declared, lease, updater::Updater};
 use crate::options::Options;
 use crate::pleg::Pleg;
 use crate::plugins::{Handler, Handlers, Registry};
@@ -127,11 +128,11 @@ pub async fn run(options: Options, stop: CancellationToken) -> anyhow::Result<()
         allocatable: allocatable.clone(),
         runtime_name: runtime_name.clone(),
         runtime_version,
-        runtime_error: Some("container runtime status check may not have completed yet".into()),
         network_error: Some("network state unknown".into()),
         ..Facts::default()
     }));
-    runtime_state::look(&runtime, &facts).await;
+    let mut runtime_state = RuntimeState::default();
+    runtime_state.look(&runtime, None, &facts).await;
 
     let cgroups = pod_cgroups(config, hierarchy.clone());
     cgroups
@@ -347,8 +348,9 @@ pub async fn run(options: Options, stop: CancellationToken) -> anyhow::Result<()
             stop.clone(),
         ));
     }
-    tokio::spawn(runtime_state::run(
+    tokio::spawn(runtime_state.run(
         runtime.clone(),
+        pleg.clone(),
         facts,
         told.clone(),
         stop.clone(),

@@ -1,9 +1,9 @@
 //! `e2e/kubelets`.
 
 use clap::{Parser, Subcommand};
-use e2e::kubelets::{self, bench};
+use e2e::kubelets::{self, bench, restarts};
 
-/// Kubelets over a container runtime that runs nothing.
+/// What kubelets cost, and what pods notice of their deaths.
 #[derive(Debug, Parser)]
 #[command(name = "e2e/kubelets")]
 struct Options {
@@ -14,10 +14,14 @@ struct Options {
 #[derive(Debug, Subcommand)]
 enum Command {
     Bench(bench::Options),
+    Restarts(restarts::Options),
 }
 
 fn main() -> anyhow::Result<()> {
-    let Command::Bench(options) = Options::parse().command;
+    let options = match Options::parse().command {
+        Command::Bench(options) => options,
+        Command::Restarts(options) => return restarts::run(&options),
+    };
     bench::check(&options)?;
     // Before there are threads, which would stay outside.
     kubelets::enter()?;

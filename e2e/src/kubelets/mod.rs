@@ -1,11 +1,13 @@
-//! Kubelets over a container runtime that runs nothing, in a network and among mounts of their
-//! own: what a kubelet itself costs, and how soon it tells what its runtime has done.
+//! What a kubelet itself costs, and how soon it tells what its runtime has done: over a runtime
+//! that runs nothing, in a network and among mounts of their own. And what pods notice of its
+//! death, and its runtime's: on a cluster.
 //!
 //! Nothing here knows whose kubelet it is.
 
 pub mod bench;
 mod groups;
 mod kubelet;
+pub mod restarts;
 mod runtime;
 mod service;
 mod world;

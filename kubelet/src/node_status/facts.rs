@@ -22,8 +22,8 @@ pub struct Facts {
     pub features: Option<NodeFeatures>,
     /// The default runtime handler can make mounts read-only to the bottom.
     pub recursive_read_only: bool,
-    /// Why the runtime, or pods' network, is not ready. Both are before the first look.
-    pub runtime_error: Option<String>,
+    /// Why the runtime, or pods' network, is not ready.
+    pub runtime_errors: Vec<String>,
     pub network_error: Option<String>,
     /// What the node is short of.
     pub pressure: Pressure,

@@ -251,11 +251,8 @@ fn images(images: &[cri::Image], max: i32) -> Option<Vec<ContainerImage>> {
 
 fn conditions(status: &mut NodeStatus, facts: &Facts, now: Timestamp) {
     let pressure = facts.pressure;
-    let mut errors: Vec<String> = [&facts.runtime_error, &facts.network_error]
-        .into_iter()
-        .flatten()
-        .cloned()
-        .collect();
+    let mut errors = facts.runtime_errors.clone();
+    errors.extend(facts.network_error.clone());
     let missing: Vec<_> = ["cpu", "memory", "pods", "ephemeral-storage"]
         .into_iter()
         .filter(|name| !facts.capacity.contains_key(*name))
