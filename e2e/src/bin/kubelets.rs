@@ -1,7 +1,7 @@
 //! `e2e/kubelets`.
 
 use clap::{Parser, Subcommand};
-use e2e::kubelets::{self, bench, restarts};
+use e2e::kubelets::{self, bench, racer, restarts};
 
 /// What kubelets cost, and what pods notice of their deaths.
 #[derive(Debug, Parser)]
@@ -15,12 +15,14 @@ struct Options {
 enum Command {
     Bench(bench::Options),
     Restarts(restarts::Options),
+    Racer(racer::Options),
 }
 
 fn main() -> anyhow::Result<()> {
     let options = match Options::parse().command {
         Command::Bench(options) => options,
         Command::Restarts(options) => return restarts::run(&options),
+        Command::Racer(options) => return racer::run(&options),
     };
     bench::check(&options)?;
     // Before there are threads, which would stay outside.

@@ -5,6 +5,7 @@
 //! On a cluster that `deploy/up` made, of anybody's binaries.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 use clap::Args;
@@ -12,6 +13,7 @@ use serde_json::{Value, json};
 
 use crate::cluster::DEMO;
 use crate::kubectl::Following;
+use crate::wait::LIMIT;
 use crate::{Cluster, Namespace, until};
 
 /// Kills a node's daemons under pods that must not notice.
@@ -373,14 +375,20 @@ impl Scene {
             &["cat", "/proc/self/mountinfo"],
             &["find", "/sys/fs/cgroup", "-type", "d", "-name", "pod*"],
         ];
-        let mut left = Vec::new();
-        for (i, look) in looks.into_iter().enumerate() {
-            let seen = cluster.in_node(&node, look);
-            let of_ours =
-                |line: &&str| i == 0 || uids.iter().any(|uid| line.contains(uid.as_str()));
-            left.extend(seen.lines().filter(of_ours).map(str::to_owned));
+        let left = || -> Vec<String> {
+            let of = |(i, look): (usize, &&[&str])| -> Vec<String> {
+                let seen = cluster.in_node(&node, look);
+                let ours = |line: &&str| i == 0 || uids.iter().any(|uid| line.contains(uid));
+                seen.lines().filter(ours).map(str::to_owned).collect()
+            };
+            looks.iter().enumerate().flat_map(of).collect()
+        };
+        // What has ended is collected once a minute.
+        let start = Instant::now();
+        while !left().is_empty() && start.elapsed() < LIMIT {
+            std::thread::sleep(Duration::from_secs(1));
         }
-        left
+        left()
     }
 }
 
