@@ -33,6 +33,9 @@ pub enum Scrutiny {
     Objects,
 }
 
+/// Taken from when a manager, which may have died since, saw the pods and Services before.
+const LAST_CHANGE: &str = "endpoints.kubernetes.io/last-change-trigger-time";
+
 /// What of an object says nothing about it.
 const PASSED_OVER: [&str; 5] = [
     "uid",
@@ -68,6 +71,9 @@ pub fn see(mirror: &Mirror, scope: &str, label: &str, scrutiny: Scrutiny) -> Sig
             fields.retain(|field, _| !PASSED_OVER.contains(&field.as_str()));
         }
         flatten(&copy, String::new(), &mut lines);
+        if scrutiny == Scrutiny::Objects {
+            lines.retain(|line| !line.contains(LAST_CHANGE));
+        }
         lines.sort();
         objects.entry(title).or_default().push(lines);
     }
