@@ -16,7 +16,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 pub struct Changes(mpsc::UnboundedReceiver<(String, Value)>);
 
 impl Changes {
-    /// Follows a collection from now on.
+    /// Follows a collection, or with a query those of it that are selected, from now on.
     ///
     /// # Errors
     ///
@@ -35,11 +35,13 @@ impl Changes {
         let mut list = connection.json(&Ask::get(path)).await?;
         let mut revision = resource_version(&list);
         let path = path.to_owned();
+        let and = if path.contains('?') { '&' } else { '?' };
         let (sender, receiver) = mpsc::unbounded_channel();
         tokio::spawn(async move {
             // A server may end a watch whose reader is slow. The last one ends with the stand.
             while !sender.is_closed() {
-                let ask = format!("{path}?watch=1&resourceVersion={revision}&timeoutSeconds=86400");
+                let ask =
+                    format!("{path}{and}watch=1&resourceVersion={revision}&timeoutSeconds=86400");
                 let mut rest: Vec<u8> = Vec::new();
                 let told = |chunk: &[u8]| {
                     rest.extend_from_slice(chunk);

@@ -15,10 +15,12 @@ mod status;
 mod watch;
 
 use std::future::Future;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use grpc::etcd::etcdserverpb as pb;
 use grpc::etcd::mvccpb;
@@ -96,7 +98,9 @@ impl Etcd {
         let mut tried = 0;
         loop {
             let member = self.members.current();
-            let call = self.metrics.calls.unary(method, send(member.clone()));
+            // Pinned here: what wraps it moves a pointer.
+            let call = pin!(send(member.clone()));
+            let call = self.metrics.calls.unary(method, call);
             let answer = tokio::time::timeout(ATTEMPT_TIMEOUT, call).await;
             let status = match answer {
                 Ok(Ok(answer)) => return Ok(answer.into_inner()),
@@ -248,21 +252,21 @@ impl Etcd {
     }
 
     /// Measures a request under upstream's operation names.
-    async fn timed<T>(
-        &self,
+    fn timed<'a, T>(
+        &'a self,
         operation: &'static str,
-        key: &str,
-        request: impl Future<Output = Result<T>>,
-    ) -> Result<T> {
+        key: &'a str,
+        request: impl Future<Output = Result<T>> + 'a,
+    ) -> impl Future<Output = Result<T>> + 'a {
         let start = Instant::now();
-        let outcome = request.await;
-        self.metrics.request(
-            operation,
-            key,
-            start.elapsed(),
-            outcome.as_ref().err().is_some_and(is_failure),
-        );
-        outcome
+        request.inspect(move |outcome| {
+            self.metrics.request(
+                operation,
+                key,
+                start.elapsed(),
+                outcome.as_ref().err().is_some_and(is_failure),
+            );
+        })
     }
 }
 
