@@ -52,9 +52,7 @@ impl Spoken {
 
     fn resource(&self, api_version: &str) -> Option<&'static Resource> {
         let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
-        schema::resources()
-            .iter()
-            .find(|r| r.group == group && r.version == version && r.plural == self.plural)
+        RESOURCES.get(&(group, version, self.plural)).copied()
     }
 }
 
@@ -138,6 +136,12 @@ fn special_resets(group: &str, plural: &str, subresource: &str) -> Option<Set> {
     };
     Some(Set::of(paths))
 }
+
+/// By group, version and plural.
+static RESOURCES: LazyLock<HashMap<(&str, &str, &str), &Resource>> = LazyLock::new(|| {
+    let key = |r: &&'static Resource| (r.group, r.version, r.plural);
+    schema::resources().iter().map(|r| (key(&r), r)).collect()
+});
 
 /// Every resource's sets, made once: by group, plural and subresource.
 static RESETS: LazyLock<HashMap<(&str, &str, &str), Set>> = LazyLock::new(|| {

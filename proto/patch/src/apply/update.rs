@@ -2,6 +2,7 @@
 //! object (KEP-555).
 
 use std::collections::HashMap;
+use std::sync::LazyLock;
 
 use schema::Message;
 use serde_json::Value;
@@ -63,7 +64,7 @@ pub enum Error {
 }
 
 /// What nobody owns.
-fn nobodys() -> Set {
+static NOBODYS: LazyLock<Set> = LazyLock::new(|| {
     Set::of(&[
         &["apiVersion"],
         &["kind"],
@@ -78,7 +79,7 @@ fn nobodys() -> Set {
         &["metadata", "managedFields"],
         &["metadata", "resourceVersion"],
     ])
-}
+});
 
 /// The fields that have another owner and another value, by manager.
 type Conflicts = Vec<(Identity, Set)>;
@@ -117,7 +118,7 @@ impl Request<'_> {
         take_over(managed, &conflicts);
         let mut set = changes.modified.union(changes.added);
         set.subtract_recursively(self.reset);
-        set.subtract(&nobodys());
+        set.subtract(&NOBODYS);
         if !set.is_empty() {
             let id = self.id(manager, Operation::Update);
             let set = match managed.take(&id) {
@@ -287,7 +288,7 @@ impl Request<'_> {
         take_over(&mut books, &conflicts);
         let changed = !equal(live, &object);
         if let Some(mut entry) = books.take(&id) {
-            entry.set_mut().subtract(&nobodys());
+            entry.set_mut().subtract(&NOBODYS);
             if changed {
                 entry.time = Some(self.now.to_owned());
             }
