@@ -1,7 +1,7 @@
 //! `e2e/kubelets`.
 
 use clap::{Parser, Subcommand};
-use e2e::kubelets::{self, bench, racer, restarts};
+use e2e::kubelets::{self, bench, pressure, racer, restarts};
 
 /// What kubelets cost, and what pods notice of their deaths.
 #[derive(Debug, Parser)]
@@ -16,6 +16,7 @@ enum Command {
     Bench(bench::Options),
     Restarts(restarts::Options),
     Racer(racer::Options),
+    Pressure(pressure::Options),
 }
 
 fn main() -> anyhow::Result<()> {
@@ -23,6 +24,7 @@ fn main() -> anyhow::Result<()> {
         Command::Bench(options) => options,
         Command::Restarts(options) => return restarts::run(&options),
         Command::Racer(options) => return racer::run(&options),
+        Command::Pressure(options) => return pressure::run(&options),
     };
     bench::check(&options)?;
     // Before there are threads, which would stay outside.

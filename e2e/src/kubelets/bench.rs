@@ -79,8 +79,7 @@ pub async fn run(options: Options) -> Result<()> {
     let api = options.api.as_ref().unwrap_or(&options.ours);
     let flags = ["--disable-admission-plugins=TaintNodesByCondition".to_owned()];
     let stand = Stand::start(api, 1, &["--unsafe-no-fsync"], &flags).await?;
-    let connection = Arc::new(stand.endpoint.connect().await?);
-    prepare(&stand, &connection).await?;
+    prepare(&stand, &stand.endpoint.connect().await?).await?;
     let sides = [
         Some(("ours", &options.ours)),
         options.theirs.as_ref().map(|t| ("theirs", t)),
@@ -89,7 +88,7 @@ pub async fn run(options: Options) -> Result<()> {
     for pair in 0..options.pairs {
         for (side, bin) in sides.iter().flatten() {
             let node = format!("{side}-{pair}");
-            let sample = turn(&stand, &connection, bin, &node, &options).await;
+            let sample = turn(&stand, bin, &node, &options).await;
             let sample = sample.with_context(|| node.clone())?;
             println!("{node}: {}", line(&sample));
             samples.entry(side).or_default().push(sample);
@@ -148,19 +147,13 @@ fn is_ready(object: &Value) -> bool {
     })
 }
 
-async fn turn(
-    stand: &Stand,
-    connection: &Arc<Connection>,
-    bin: &Path,
-    node: &str,
-    options: &Options,
-) -> Result<Sample> {
+async fn turn(stand: &Stand, bin: &Path, node: &str, options: &Options) -> Result<Sample> {
     let home = tempfile::tempdir()?;
     let socket = home.path().join("runtime.sock");
     let runtime = Arc::new(Runtime::new(home.path()));
     let serving = service::serve(&runtime, &socket)?;
     let mut kubelet = Kubelet::start(stand, bin, node, home.path(), &socket, options.pods)?;
-    let work = measure(stand, connection, &kubelet, &runtime, node, options);
+    let work = measure(stand, &kubelet, &runtime, node, options);
     let sample = tokio::time::timeout(PATIENCE, work).await;
     if let Some(logs) = &options.logs {
         std::fs::create_dir_all(logs)?;
@@ -169,9 +162,11 @@ async fn turn(
     kubelet.process.check()?;
     drop(kubelet);
     serving.abort();
+    // A server closes a connection that asked nothing while the pods only ran.
+    let connection = Arc::new(stand.endpoint.connect().await?);
     let deleting = stream::iter(0..options.pods).map(|i| {
         let path = format!("{PODS}/{node}-{i:04}");
-        let connection = Arc::clone(connection);
+        let connection = Arc::clone(&connection);
         async move { connection.ask(&delete(&path)).await.map(drop) }
     });
     deleting.buffer_unordered(16).try_collect::<()>().await?;
@@ -183,7 +178,6 @@ async fn turn(
 
 async fn measure(
     stand: &Stand,
-    connection: &Arc<Connection>,
     kubelet: &Kubelet,
     runtime: &Runtime,
     node: &str,
@@ -197,12 +191,13 @@ async fn measure(
         }
     }
     let mut changes = Changes::follow(&stand.endpoint, PODS).await?;
+    let connection = Arc::new(stand.endpoint.connect().await?);
     let mut sample = Sample::default();
     let process = &kubelet.process;
     let (before, start) = (process.cpu()?, Instant::now());
     let creating = stream::iter(0..options.pods).map(|i| {
         let ask = Ask::post(PODS, &pod(node, i));
-        let connection = Arc::clone(connection);
+        let connection = Arc::clone(&connection);
         async move { connection.success(&ask).await.map(drop) }
     });
     let creating = creating.buffer_unordered(16).try_collect::<()>();

@@ -7,6 +7,7 @@
 pub mod bench;
 mod groups;
 mod kubelet;
+pub mod pressure;
 pub mod racer;
 pub mod restarts;
 mod runtime;

@@ -16,7 +16,7 @@ use super::objects::{delete, flags, pod_path, prepare};
 use super::scheduler::Scheduler;
 use super::watch::Changes;
 use super::workloads::{CHURNED, NAMESPACE, Workload, ZONES, churned};
-use crate::stand::http::Ask;
+use crate::stand::http::{Ask, PROTOBUF};
 use crate::stand::{Connection, Stand};
 
 /// Measures the schedulers of one or two directories of binaries.
@@ -161,11 +161,13 @@ async fn turn(
     warm_up(stand, connection).await?;
     let pods = workload.pods(pods, nodes);
     // Whoever looks on shall not be what is measured: of most pods it is enough that they are bound.
-    let seen = match workload {
-        Workload::Unschedulable => "/api/v1/pods",
-        _ => "/api/v1/pods?fieldSelector=spec.nodeName!%3D",
+    let mut changes = match workload {
+        Workload::Unschedulable => Changes::follow(&stand.endpoint, PODS).await?,
+        _ => {
+            let bound = format!("{PODS}?fieldSelector=spec.nodeName!%3D");
+            Changes::follow_metadata(&stand.endpoint, &bound).await?
+        }
     };
-    let mut changes = Changes::follow(&stand.endpoint, seen).await?;
     forget_events(connection).await?;
     let cpu = scheduler.process.cpu()?;
     let began = Instant::now();
@@ -220,15 +222,11 @@ async fn settle(changes: &mut Changes, workload: Workload, pods: usize) -> Resul
         else {
             continue;
         };
-        let bound = pod["spec"]["nodeName"].is_string();
         let refused = pod["status"]["conditions"]
             .as_array()
             .is_some_and(|c| c.iter().any(|c| c["reason"] == "Unschedulable"));
-        let done = if workload == Workload::Unschedulable {
-            refused
-        } else {
-            bound
-        };
+        // Of all other workloads only those that are bound are seen.
+        let done = workload != Workload::Unschedulable || refused;
         if done && !std::mem::replace(&mut settled[i], true) {
             left -= 1;
         }
@@ -251,6 +249,7 @@ async fn until_quiet(scheduler: &Scheduler) -> Result<Duration> {
     }
 }
 
+const PODS: &str = "/api/v1/pods";
 const EVENTS: &str = "/apis/events.k8s.io/v1/namespaces/bench/events";
 
 async fn forget_events(connection: &Connection) -> Result<()> {
@@ -265,7 +264,7 @@ async fn count_events(connection: &Connection) -> Result<usize> {
 
 async fn create(connection: &Arc<Connection>, pods: Vec<Value>) -> Result<()> {
     each(pods, |pod| {
-        let ask = Ask::post(format!("/api/v1/namespaces/{NAMESPACE}/pods"), &pod);
+        let ask = Ask::post(format!("/api/v1/namespaces/{NAMESPACE}/pods"), &pod).accept(PROTOBUF);
         let connection = Arc::clone(connection);
         async move { connection.success(&ask).await.map(drop) }
     })
@@ -311,7 +310,7 @@ async fn clear(connection: &Connection) -> Result<()> {
 
 /// Waits until the scheduler schedules.
 async fn warm_up(stand: &Stand, connection: &Arc<Connection>) -> Result<()> {
-    let mut changes = Changes::follow(&stand.endpoint, "/api/v1/pods").await?;
+    let mut changes = Changes::follow(&stand.endpoint, PODS).await?;
     let pod = json!({
         "apiVersion": "v1", "kind": "Pod",
         "metadata": {"name": "warm", "namespace": NAMESPACE},

@@ -25,6 +25,10 @@ pub const PROTOBUF: &str = "application/vnd.kubernetes.protobuf";
 pub const JSON: &str = "application/json";
 /// What kubectl shows: rows with the cells of columns, as JSON.
 pub const TABLE: &str = "application/json;as=Table;v=v1;g=meta.k8s.io";
+/// What all objects have, as JSON.
+pub const METADATA: &str = "application/json;as=PartialObjectMetadata;v=v1;g=meta.k8s.io";
+/// The same of a list.
+pub const METADATA_LIST: &str = "application/json;as=PartialObjectMetadataList;v=v1;g=meta.k8s.io";
 /// A strategic merge patch.
 pub const STRATEGIC: &str = "application/strategic-merge-patch+json";
 /// A merge patch.

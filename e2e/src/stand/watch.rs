@@ -7,7 +7,7 @@ use serde_json::Value;
 use tokio::sync::mpsc;
 
 use super::Endpoint;
-use super::http::Ask;
+use super::http::{Ask, JSON, METADATA, METADATA_LIST};
 
 /// Bounds what hangs.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -25,14 +25,33 @@ impl Changes {
         Ok(Self::list_and_follow(endpoint, path).await?.1)
     }
 
+    /// The same of objects' metadata only, which costs the server and this side less.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be listed.
+    pub async fn follow_metadata(endpoint: &Endpoint, path: &str) -> Result<Self> {
+        let (_, changes) = Self::begin(endpoint, path, METADATA_LIST, METADATA).await?;
+        Ok(changes)
+    }
+
     /// What is in a collection now, and what changes from then on.
     ///
     /// # Errors
     ///
     /// When it cannot be listed.
     pub async fn list_and_follow(endpoint: &Endpoint, path: &str) -> Result<(Vec<Value>, Self)> {
+        Self::begin(endpoint, path, JSON, JSON).await
+    }
+
+    async fn begin(
+        endpoint: &Endpoint,
+        path: &str,
+        list_as: &'static str,
+        watch_as: &'static str,
+    ) -> Result<(Vec<Value>, Self)> {
         let connection = endpoint.connect().await?;
-        let mut list = connection.json(&Ask::get(path)).await?;
+        let mut list = connection.json(&Ask::get(path).accept(list_as)).await?;
         let mut revision = resource_version(&list);
         let path = path.to_owned();
         let and = if path.contains('?') { '&' } else { '?' };
@@ -62,7 +81,8 @@ impl Changes {
                     rest.drain(..read);
                     Ok(())
                 };
-                if connection.stream(&Ask::get(ask), told).await.is_err() {
+                let ask = Ask::get(ask).accept(watch_as);
+                if connection.stream(&ask, told).await.is_err() {
                     return;
                 }
             }
