@@ -21,7 +21,10 @@ impl Store {
         dry_run: bool,
         change: &(dyn Fn(&mut Value) -> Result<(), Status> + Send + Sync),
     ) -> Result<Value, Status> {
-        let change = |object: &mut Value, _: &Value| change(object);
+        let change = |mut object: Value| {
+            change(&mut object)?;
+            Ok(object)
+        };
         self.change(namespace, name, dry_run, &change).await
     }
 
@@ -35,21 +38,21 @@ impl Store {
         change: &(dyn Fn(&mut Value) -> Result<(), Status> + Send + Sync),
     ) -> Result<Value, Status> {
         let now = (self.env.now)();
-        let change = |object: &mut Value, before: &Value| {
-            change(object)?;
-            manager.note(Some(before), object, now);
-            Ok(())
+        let change = |before: Value| {
+            let mut object = before.clone();
+            change(&mut object)?;
+            manager.note(Some(&before), &mut object, now);
+            Ok(object)
         };
         self.change(namespace, name, dry_run, &change).await
     }
 
-    /// `change` is given the object twice, the second time to compare with.
     async fn change(
         &self,
         namespace: &str,
         name: &str,
         dry_run: bool,
-        change: &(dyn Fn(&mut Value, &Value) -> Result<(), Status> + Send + Sync),
+        change: &(dyn Fn(Value) -> Result<Value, Status> + Send + Sync),
     ) -> Result<Value, Status> {
         let failed = |e| errors::status(e, &self.group_resource(), name, During::Update);
         // Nothing else would notice that a dry run began with an old state.
@@ -62,16 +65,15 @@ impl Store {
                 fresh = true;
                 continue;
             };
-            let mut object = current.object.clone();
-            match change(&mut object, &current.object) {
-                Ok(()) => {}
+            let mut object = match change(current.object) {
+                Ok(object) => object,
                 Err(e) if fresh => return Err(e),
                 // It may look different by now.
                 Err(_) => {
                     fresh = true;
                     continue;
                 }
-            }
+            };
             if dry_run {
                 return Ok(object);
             }
