@@ -120,7 +120,7 @@ impl Resource {
         } = part;
         let take = match self {
             Resource::Memory | Resource::Disk => {
-                format!("head -c {takes}M /dev/zero > /data/file")
+                format!("head -c {} /dev/zero > /data/file", takes << 20)
             }
             Resource::Pids => format!("for i in $(seq {takes}); do sleep 100000 & done"),
         };
@@ -282,15 +282,12 @@ impl Drop for Node {
     }
 }
 
-fn is_in(condition: &str, line: &str) -> bool {
-    line.contains(&format!("{condition}=True"))
-}
-
-/// Follows what a node says of itself.
-fn conditions(cluster: &Cluster, node: &str) -> Following {
-    let each = r#"{range .status.conditions[*]}{.type}={.status} {end}{"\n"}"#;
+/// Follows whether a node is in a condition: `True` and `False`, as they come.
+fn follow(cluster: &Cluster, node: &str, condition: &str) -> Following {
+    // A `range` would print once only.
+    let path = format!(r#"{{.status.conditions[?(@.type=="{condition}")].status}}{{"\n"}}"#);
     let get = cluster.kubectl("get node").args([node]);
-    get.args(["--watch", "-o", &format!("jsonpath={each}")])
+    get.args(["--watch", "-o", &format!("jsonpath={path}")])
         .follow()
 }
 
@@ -327,7 +324,7 @@ fn press(cluster: &'static Cluster, of: Resource) -> Result<Vec<String>> {
     let namespace = Namespace::new("pressure");
     let node = Node::new(cluster, of)?;
     let condition = of.condition();
-    let mut said = conditions(cluster, &node.name);
+    let mut said = follow(cluster, &node.name, condition);
     let parts = of.parts();
     let pods: Vec<Value> = parts.iter().map(|part| of.pod(part, &node.name)).collect();
     namespace.apply(&json!({"apiVersion": "v1", "kind": "List", "items": pods}).to_string());
@@ -342,7 +339,7 @@ fn press(cluster: &'static Cluster, of: Resource) -> Result<Vec<String>> {
     }
     let start = Instant::now();
     node.sign("last");
-    said.line(|line| is_in(condition, line));
+    said.line(|line| line == "True");
     println!("{condition} after {:.1} s", start.elapsed().as_secs_f64());
     // What asks for nothing is not let in while memory is short, nor anything where others are.
     let late = json!({
@@ -383,14 +380,11 @@ fn press(cluster: &'static Cluster, of: Resource) -> Result<Vec<String>> {
         wrong.push(format!("{order:?} went, and not {expected:?}"));
     }
     let start = Instant::now();
-    let still = said
-        .so_far()
-        .last()
-        .is_some_and(|line| is_in(condition, line));
+    let still = said.so_far().last().is_some_and(|line| line == "True");
     if !still {
         wrong.push(format!("{condition} went at once"));
     }
-    said.line(|line| !is_in(condition, line));
+    said.line(|line| line == "False");
     println!(
         "{condition} went {:.1} s after that",
         start.elapsed().as_secs_f64()

@@ -11,7 +11,7 @@ use anyhow::{Result, bail};
 use clap::Args;
 use serde_json::{Value, json};
 
-use super::nodes::{each, node};
+use super::nodes::{each, each_of, node};
 use super::objects::{delete, flags, pod_path, prepare};
 use super::scheduler::Scheduler;
 use super::watch::Changes;
@@ -39,7 +39,14 @@ pub struct Options {
     /// How often each side is measured; the median counts.
     #[arg(long, default_value_t = 3)]
     pub pairs: usize,
+    /// The pods are there before the scheduler is, which is measured from the first pod on that it
+    /// has dealt with: what making them costs is no part of it.
+    #[arg(long)]
+    pub waiting: bool,
 }
+
+/// Pods that are being made at the same time: enough that a scheduler never waits for them.
+const MAKING: usize = 256;
 
 /// Between the comings and goings of [`Workload::Churn`].
 const CHURN: Duration = Duration::from_secs(1);
@@ -103,8 +110,13 @@ pub async fn run(options: Options) -> Result<()> {
             let mut samples: BTreeMap<usize, Vec<Sample>> = BTreeMap::new();
             for _ in 0..options.pairs {
                 for (side, bin) in sides.iter().enumerate() {
-                    let sample =
-                        turn(&stand, &connection, bin, *workload, *nodes, options.pods).await?;
+                    let turn = Turn {
+                        stand: &stand,
+                        connection: &connection,
+                        workload: *workload,
+                        nodes: *nodes,
+                    };
+                    let sample = turn.run(bin, &options).await?;
                     samples.entry(side).or_default().push(sample);
                 }
             }
@@ -147,91 +159,164 @@ fn row(workload: Workload, nodes: usize, pods: usize, samples: &BTreeMap<usize, 
     );
 }
 
-async fn turn(
-    stand: &Stand,
-    connection: &Arc<Connection>,
-    bin: &Path,
+/// What is measured, and where.
+struct Turn<'a> {
+    stand: &'a Stand,
+    connection: &'a Arc<Connection>,
     workload: Workload,
     nodes: usize,
-    pods: usize,
-) -> Result<Sample> {
-    let before = workload.before(nodes);
-    create(connection, before.clone()).await?;
-    let mut scheduler = Scheduler::start(stand, bin, "default-scheduler", 0)?;
-    warm_up(stand, connection).await?;
-    let pods = workload.pods(pods, nodes);
-    // Whoever looks on shall not be what is measured: of most pods it is enough that they are bound.
-    let mut changes = match workload {
-        Workload::Unschedulable => Changes::follow(&stand.endpoint, PODS).await?,
-        _ => {
-            let bound = format!("{PODS}?fieldSelector=spec.nodeName!%3D");
-            Changes::follow_metadata(&stand.endpoint, &bound).await?
-        }
-    };
-    forget_events(connection).await?;
-    let cpu = scheduler.process.cpu()?;
-    let began = Instant::now();
-    let made = (0..pods).map(|i| workload.pod(i, nodes)).collect();
-    let creating = {
-        let connection = Arc::clone(connection);
-        tokio::spawn(async move { create(&connection, made).await })
-    };
-    let settled = settle(&mut changes, workload, pods);
-    if workload == Workload::Churn {
-        tokio::select! {
-            done = settled => done?,
-            broken = churn(connection) => broken?,
-        }
-        clear(connection).await?;
-    } else {
-        settled.await?;
-    }
-    let took = began.elapsed();
-    creating.await??;
-    let used = until_quiet(&scheduler).await?.saturating_sub(cpu);
-    let memory = scheduler.process.peak()?;
-    scheduler.process.stop()?;
-    let events = count_events(connection).await?;
-    let names = (0..pods).map(|i| format!("p-{i:06}"));
-    let old = (0..before.len()).map(|i| format!("old-{i:06}"));
-    each(names.chain(old).chain(["warm".to_owned()]), |name| {
-        let ask = delete(&pod_path(NAMESPACE, &name));
-        let connection = Arc::clone(connection);
-        async move { connection.ask(&ask).await.map(drop) }
-    })
-    .await?;
-    #[allow(clippy::cast_precision_loss, reason = "shown to people")]
-    Ok(Sample {
-        cpu: used / u32::try_from(pods.max(1))?,
-        per_second: pods as f64 / took.as_secs_f64(),
-        memory,
-        events: events as f64 / pods.max(1) as f64,
-    })
 }
 
-/// Waits until each pod that is measured is bound, or refused where none fits.
-async fn settle(changes: &mut Changes, workload: Workload, pods: usize) -> Result<()> {
-    let mut settled = vec![false; pods];
-    let mut left = pods;
-    while left > 0 {
-        let (_, pod) = changes.next().await?;
-        let name = pod["metadata"]["name"].as_str().unwrap_or_default();
-        let Some(i) = name
-            .strip_prefix("p-")
-            .and_then(|n| n.parse::<usize>().ok())
-        else {
-            continue;
+impl Turn<'_> {
+    async fn run(&self, bin: &Path, options: &Options) -> Result<Sample> {
+        let &Turn {
+            stand,
+            connection,
+            workload,
+            nodes,
+        } = self;
+        let before = workload.before(nodes);
+        create(connection, before.clone()).await?;
+        let pods = workload.pods(options.pods, nodes);
+        let made: Vec<Value> = (0..pods).map(|i| workload.pod(i, nodes)).collect();
+        let mut settling = Settling::begin(stand, workload, pods).await?;
+        let sample = match options.waiting {
+            true => self.waiting(bin, made, &mut settling).await?,
+            false => self.coming(bin, made, &mut settling).await?,
         };
-        let refused = pod["status"]["conditions"]
-            .as_array()
-            .is_some_and(|c| c.iter().any(|c| c["reason"] == "Unschedulable"));
-        // Of all other workloads only those that are bound are seen.
-        let done = workload != Workload::Unschedulable || refused;
-        if done && !std::mem::replace(&mut settled[i], true) {
-            left -= 1;
-        }
+        let names = (0..pods).map(|i| format!("p-{i:06}"));
+        let old = (0..before.len()).map(|i| format!("old-{i:06}"));
+        each(names.chain(old).chain(["warm".to_owned()]), |name| {
+            let ask = delete(&pod_path(NAMESPACE, &name));
+            let connection = Arc::clone(connection);
+            async move { connection.ask(&ask).await.map(drop) }
+        })
+        .await?;
+        Ok(sample)
     }
-    Ok(())
+
+    /// The pods come while the scheduler runs.
+    async fn coming(
+        &self,
+        bin: &Path,
+        made: Vec<Value>,
+        settling: &mut Settling,
+    ) -> Result<Sample> {
+        let mut scheduler = Scheduler::start(self.stand, bin, "default-scheduler", 0)?;
+        warm_up(self.stand, self.connection).await?;
+        forget_events(self.connection).await?;
+        let pods = made.len();
+        let (cpu, began) = (scheduler.process.cpu()?, Instant::now());
+        let creating = {
+            let connection = Arc::clone(self.connection);
+            tokio::spawn(async move { create(&connection, made).await })
+        };
+        self.settle(settling, pods).await?;
+        let took = began.elapsed();
+        creating.await??;
+        self.sample(&mut scheduler, cpu, took, pods).await
+    }
+
+    /// The pods wait for the scheduler.
+    async fn waiting(
+        &self,
+        bin: &Path,
+        made: Vec<Value>,
+        settling: &mut Settling,
+    ) -> Result<Sample> {
+        let pods = made.len();
+        create(self.connection, made).await?;
+        forget_events(self.connection).await?;
+        let mut scheduler = Scheduler::start(self.stand, bin, "default-scheduler", 0)?;
+        settling.until(1).await?;
+        let (cpu, began) = (scheduler.process.cpu()?, Instant::now());
+        self.settle(settling, pods).await?;
+        let took = began.elapsed();
+        self.sample(&mut scheduler, cpu, took, pods).await
+    }
+
+    async fn settle(&self, settling: &mut Settling, pods: usize) -> Result<()> {
+        if self.workload != Workload::Churn {
+            return settling.until(pods).await;
+        }
+        tokio::select! {
+            done = settling.until(pods) => done?,
+            broken = churn(self.connection) => broken?,
+        }
+        clear(self.connection).await
+    }
+
+    /// What a scheduler used for so many pods.
+    async fn sample(
+        &self,
+        scheduler: &mut Scheduler,
+        cpu: Duration,
+        took: Duration,
+        pods: usize,
+    ) -> Result<Sample> {
+        let used = until_quiet(scheduler).await?.saturating_sub(cpu);
+        let memory = scheduler.process.peak()?;
+        scheduler.process.stop()?;
+        let events = count_events(self.connection).await?;
+        #[allow(clippy::cast_precision_loss, reason = "shown to people")]
+        Ok(Sample {
+            cpu: used / u32::try_from(pods.max(1))?,
+            per_second: pods as f64 / took.as_secs_f64(),
+            memory,
+            events: events as f64 / pods.max(1) as f64,
+        })
+    }
+}
+
+/// Pods that are measured, and which of them are bound, or refused where none fits.
+struct Settling {
+    changes: Changes,
+    workload: Workload,
+    settled: Vec<bool>,
+    count: usize,
+}
+
+impl Settling {
+    async fn begin(stand: &Stand, workload: Workload, pods: usize) -> Result<Self> {
+        // Whoever looks on shall not be what is measured: of most pods it is enough that they are
+        // bound.
+        let changes = match workload {
+            Workload::Unschedulable => Changes::follow(&stand.endpoint, PODS).await?,
+            _ => {
+                let bound = format!("{PODS}?fieldSelector=spec.nodeName!%3D");
+                Changes::follow_metadata(&stand.endpoint, &bound).await?
+            }
+        };
+        Ok(Self {
+            changes,
+            workload,
+            settled: vec![false; pods],
+            count: 0,
+        })
+    }
+
+    /// Waits until so many are.
+    async fn until(&mut self, wanted: usize) -> Result<()> {
+        while self.count < wanted {
+            let (_, pod) = self.changes.next().await?;
+            let name = pod["metadata"]["name"].as_str().unwrap_or_default();
+            let Some(i) = name
+                .strip_prefix("p-")
+                .and_then(|n| n.parse::<usize>().ok())
+            else {
+                continue;
+            };
+            let refused = pod["status"]["conditions"]
+                .as_array()
+                .is_some_and(|c| c.iter().any(|c| c["reason"] == "Unschedulable"));
+            // Of all other workloads only those that are bound are seen.
+            let done = self.workload != Workload::Unschedulable || refused;
+            if done && !std::mem::replace(&mut self.settled[i], true) {
+                self.count += 1;
+            }
+        }
+        Ok(())
+    }
 }
 
 /// The CPU time that a scheduler has used when nothing is left to do: events go out later
@@ -263,7 +348,7 @@ async fn count_events(connection: &Connection) -> Result<usize> {
 }
 
 async fn create(connection: &Arc<Connection>, pods: Vec<Value>) -> Result<()> {
-    each(pods, |pod| {
+    each_of(MAKING, pods, |pod| {
         let ask = Ask::post(format!("/api/v1/namespaces/{NAMESPACE}/pods"), &pod).accept(PROTOBUF);
         let connection = Arc::clone(connection);
         async move { connection.success(&ask).await.map(drop) }

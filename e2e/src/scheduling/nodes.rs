@@ -73,14 +73,23 @@ fn ready() -> Value {
     json!({"type": "Ready", "status": "True", "reason": "KubeletReady", "message": "played"})
 }
 
-/// Does something for each of a number of things, so many at once.
+/// Does something for each of a number of things, [`IN_FLIGHT`] at once.
 pub async fn each<T, F: Future<Output = Result<()>>>(
+    of: impl IntoIterator<Item = T>,
+    work: impl Fn(T) -> F,
+) -> Result<()> {
+    each_of(IN_FLIGHT, of, work).await
+}
+
+/// [`each`], so many at once.
+pub async fn each_of<T, F: Future<Output = Result<()>>>(
+    at_once: usize,
     of: impl IntoIterator<Item = T>,
     work: impl Fn(T) -> F,
 ) -> Result<()> {
     stream::iter(of)
         .map(|one| Ok(work(one)))
-        .try_buffer_unordered(IN_FLIGHT)
+        .try_buffer_unordered(at_once)
         .try_collect()
         .await
 }
