@@ -256,8 +256,8 @@ impl Node {
         self.cluster.kill(&format!("kubelet@{}", self.name));
         until("the kubelet to serve", || {
             let path = format!("/api/v1/nodes/{}/proxy/configz", self.name);
-            let config = self.ask(&path).map_err(|error| error.to_string());
-            config.map(drop)
+            let get = self.cluster.kubectl("get --raw").args([path]);
+            get.run().success().map(drop)
         });
     }
 
