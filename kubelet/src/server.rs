@@ -69,7 +69,7 @@ use crate::pods::sync::Syncer;
 use crate::pods::worker::Times;
 use crate::pods::{source_file, source_http};
 use crate::prober::Prober;
-use crate::resources::requests::{ResourceList, of, value};
+use crate::resources::requests::{ResourceList, amounts, of, value};
 use crate::status::StatusManager;
 use crate::sync_loop::{self, SyncLoop};
 use crate::sys;
@@ -122,6 +122,15 @@ pub async fn run(options: Options, stop: CancellationToken) -> anyhow::Result<()
 
     let root_fs = sys::fs::usage(root.path()).unwrap_or_default();
     let (capacity, allocatable) = setters::resources(&machine, root_fs.capacity, &node);
+    for (name, has) in amounts(Some(&capacity)) {
+        let of_list = |list| of(Some(list), &name);
+        let reserved = of_list(&node.system_reserved) + of_list(&node.kube_reserved);
+        anyhow::ensure!(
+            reserved <= has,
+            "invalid Node Allocatable configuration. Resource {name:?} has a reservation of \
+             {reserved} but capacity of {has}. Expected capacity >= reservation."
+        );
+    }
     let facts = Arc::new(NodeFacts::new(Facts {
         host_ips: setters::host_ips(&node),
         capacity: capacity.clone(),
@@ -135,9 +144,7 @@ pub async fn run(options: Options, stop: CancellationToken) -> anyhow::Result<()
     runtime_state.look(&runtime, None, &facts).await;
 
     let cgroups = pod_cgroups(config, hierarchy.clone());
-    cgroups
-        .start(&all_pods_limits(config, &capacity, &node))
-        .context("cannot make the pods' cgroups")?;
+    cgroups.start().context("cannot make the pods' cgroups")?;
 
     // The loop's events, and everyone who tells of something.
     let (told, heard) = mpsc::unbounded_channel();
@@ -385,10 +392,11 @@ pub async fn run(options: Options, stop: CancellationToken) -> anyhow::Result<()
         stop.clone(),
     ));
     events.node(Kind::Normal, "Starting", "Starting kubelet.");
-    if limits_all_pods(config) {
-        let message = "Updated Node Allocatable limit across pods";
-        events.node(Kind::Normal, "NodeAllocatableEnforced", message);
-    }
+    tokio::spawn({
+        let limits = all_pods_limits(config, &capacity, &node);
+        let limiting = limit_all_pods(pod_cgroups(config, hierarchy), limits, events.clone());
+        stop.clone().run_until_cancelled_owned(limiting)
+    });
 
     let settings = sync_loop::Settings {
         node_name: node.name.clone(),
@@ -584,6 +592,20 @@ fn limits_all_pods(config: &KubeletConfiguration) -> bool {
     levels.iter().any(|level| level == "pods")
 }
 
+/// Limits all pods together; again and again where they have more than that when the kubelet starts,
+/// until enough of them are evicted.
+async fn limit_all_pods(cgroups: PodCgroups, limits: cgroups::Limits, events: Arc<Events>) {
+    const RETRY: Duration = Duration::from_secs(60);
+    while let Err(error) = cgroups.limit_all(&limits) {
+        let group = cgroups.names.all();
+        let message = format!("Failed to update Node Allocatable Limits {group:?}: {error}");
+        events.node(Kind::Warning, "FailedNodeAllocatableEnforcement", &message);
+        tokio::time::sleep(RETRY).await;
+    }
+    let message = "Updated Node Allocatable limit across pods";
+    events.node(Kind::Normal, "NodeAllocatableEnforced", message);
+}
+
 /// All pods together may use what is not reserved, if that is to be enforced.
 fn all_pods_limits(
     config: &KubeletConfiguration,
@@ -636,7 +658,7 @@ fn runtime_settings(
             cfs_period: i64::try_from(config.cpu_cfs_quota_period.get().as_micros())
                 .unwrap_or(100_000),
             node_memory: i64::try_from(machine.memory).unwrap_or(i64::MAX),
-            oom_kills_group: hierarchy.is_v2() && config.single_process_oom_kill == Some(false),
+            oom_kills_group: hierarchy.is_v2() && config.single_process_oom_kill != Some(true),
             hugepage_sizes: machine
                 .hugepage_sizes
                 .iter()

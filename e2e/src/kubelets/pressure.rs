@@ -195,7 +195,7 @@ impl Node {
         if of == Resource::Disk {
             node.run(&format!(
                 "mkdir -p {SMALL} && mount -t tmpfs -o size={ROOM}m small {SMALL} && \
-                 cp -a {KUBELET}/. {SMALL} && mount --bind {SMALL} {KUBELET} && \
+                 cp -ax {KUBELET}/. {SMALL} && mount --bind {SMALL} {KUBELET} && \
                  mount --make-rshared {KUBELET}"
             ));
             node.is_small = true;
@@ -389,6 +389,8 @@ fn press(cluster: &'static Cluster, of: Resource) -> Result<Vec<String>> {
         "{condition} went {:.1} s after that",
         start.elapsed().as_secs_f64()
     );
+    // Nothing of them is left for who comes next.
+    namespace.kubectl("delete pods --all").ok();
     Ok(wrong)
 }
 

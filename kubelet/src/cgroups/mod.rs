@@ -29,6 +29,17 @@ pub struct CgroupError {
     source: io::Error,
 }
 
+impl CgroupError {
+    /// A limit of memory (bytes) that is less than what is used.
+    fn in_use(group: &str, limit: i64, used: u64) -> Self {
+        let why = format!("unable to set memory limit to {limit} (current usage: {used})");
+        Self {
+            path: group.into(),
+            source: io::Error::other(why),
+        }
+    }
+}
+
 /// Why the mounted cgroups cannot be used.
 #[derive(Debug, Error)]
 pub enum MountError {
@@ -280,14 +291,6 @@ impl Hierarchy {
         (meminfo.total > 0).then_some((meminfo.total, used))
     }
 
-    /// Processes and threads in the group and below it.
-    pub fn tasks(&self, group: &str) -> u64 {
-        let counted = self.directory("pids", group);
-        let counted = counted.and_then(|path| read(&path.join("pids.current")).ok());
-        let counted = counted.and_then(|text| text.trim().parse().ok());
-        counted.unwrap_or_else(|| self.processes(group).len() as u64)
-    }
-
     /// Processes in the group and below it.
     pub fn processes(&self, group: &str) -> Vec<i32> {
         let mut pids = BTreeSet::new();
@@ -471,10 +474,7 @@ cgroup /elsewhere/memory cgroup rw,memory 0 0
         file("memory.max", "8000\n").unwrap();
         assert_eq!(hierarchy.memory_limit("/a"), Some(8000));
         assert_eq!(hierarchy.working_set("/a"), Some(4000));
-        // Threads count where they are counted.
-        assert_eq!(hierarchy.tasks("/a"), 2);
-        file("pids.current", "7\n").unwrap();
-        assert_eq!(hierarchy.tasks("/a"), 7);
+        assert_eq!(hierarchy.processes("/a"), [1, 2]);
         let (total, used) = hierarchy.node_memory().unwrap();
         assert!(used > 0 && used < total);
     }

@@ -73,15 +73,16 @@ pub struct PodCgroups {
 }
 
 impl PodCgroups {
-    /// Makes the tree above pods. `all` limits all pods together to what the node can give.
+    /// Makes the tree above pods.
     ///
     /// # Errors
     /// When a group cannot be made.
-    pub fn start(&self, all: &Limits) -> Result<(), CgroupError> {
+    pub fn start(&self) -> Result<(), CgroupError> {
         if !self.per_qos {
             return Ok(());
         }
-        self.hierarchy.ensure(self.names.all(), all)?;
+        self.hierarchy
+            .ensure(self.names.all(), &Limits::default())?;
         let least = Limits {
             cpu_shares: Some(cpu_shares(0)),
             ..Limits::default()
@@ -90,6 +91,25 @@ impl PodCgroups {
             .ensure(&self.names.class(QosClass::BestEffort), &least)?;
         self.hierarchy
             .ensure(&self.names.class(QosClass::Burstable), &Limits::default())
+    }
+
+    /// Limits all pods together to what the node can give.
+    ///
+    /// # Errors
+    /// When the kernel refuses it, as it does while they have more memory than that.
+    pub fn limit_all(&self, limits: &Limits) -> Result<(), CgroupError> {
+        if !self.per_qos {
+            return Ok(());
+        }
+        let group = self.names.all();
+        let used = self.hierarchy.memory_usage(group);
+        if let Some((limit, used)) = limits.memory.zip(used)
+            && u64::try_from(limit).is_ok_and(|limit| limit < used)
+        {
+            // Version 2 of cgroups would take it, and kill.
+            return Err(CgroupError::in_use(group, limit, used));
+        }
+        self.hierarchy.update(group, limits)
     }
 
     /// Weighs the burstable class by what its pods request together.
@@ -189,10 +209,10 @@ impl PodCgroups {
             .then(|| self.hierarchy.working_set(&self.parent(pod)))?
     }
 
-    /// Processes and threads of a pod; none where pods have no groups.
-    pub fn tasks(&self, pod: &Pod) -> u64 {
+    /// Processes of a pod; none where pods have no groups.
+    pub fn processes(&self, pod: &Pod) -> usize {
         match self.per_qos {
-            true => self.hierarchy.tasks(&self.parent(pod)),
+            true => self.hierarchy.processes(&self.parent(pod)).len(),
             false => 0,
         }
     }

@@ -97,11 +97,9 @@ pub fn hosts_file(ips: &[String], hostname: &str, domain: &str, aliases: &[HostA
 }
 
 /// `/etc/hosts` of a pod on the node's network: the node's own, and the pod's aliases.
-pub fn host_network_file(node_file: &str, aliases: &[HostAlias]) -> String {
-    format!(
-        "# Kubernetes-managed hosts file (host network).\n{node_file}{}",
-        alias_lines(aliases)
-    )
+pub fn host_network_file(node_file: &[u8], aliases: &[HostAlias]) -> Vec<u8> {
+    let head = "# Kubernetes-managed hosts file (host network).\n";
+    [head.as_bytes(), node_file, alias_lines(aliases).as_bytes()].concat()
 }
 
 fn alias_lines(aliases: &[HostAlias]) -> String {

@@ -9,6 +9,7 @@ use super::client::{CriClient, CriError, Of};
 use super::labels::ContainerAnnotations;
 use super::logs;
 use super::observed::{self, MAX_TERMINATION_MESSAGE, PodStatus};
+use crate::sys;
 
 const MAX_TERMINATION_LINES: usize = 80;
 const MAX_LOG_FALLBACK: usize = 2048;
@@ -95,7 +96,8 @@ fn termination_message(status: &cri::ContainerStatus) -> Option<String> {
 
 /// At most the last `limit` bytes of a file.
 fn read_end(path: &str, limit: usize) -> std::io::Result<Vec<u8>> {
-    let mut file = std::fs::File::open(path)?;
+    // What a container left may be anything: its volume may lie below the path.
+    let mut file = sys::fs::open_regular(path.as_ref())?;
     let length = file.metadata()?.len();
     file.seek(SeekFrom::Start(length.saturating_sub(limit as u64)))?;
     let mut data = Vec::new();

@@ -254,7 +254,7 @@ fn complete(usage: &mut PodUsage, pod: &Pod, sources: &Sources) {
     let cgroups = &sources.cgroups;
     let sum = usage.containers.iter().filter_map(|c| c.memory).sum();
     usage.memory = Some(cgroups.working_set(pod).map_or(sum, signed));
-    usage.processes = signed(cgroups.tasks(pod));
+    usage.processes = i64::try_from(cgroups.processes(pod)).unwrap_or(i64::MAX);
     let logs = PathBuf::from(logs::pod_directory(&sources.logs_root, pod));
     for container in &mut usage.containers {
         container.logs = files_in(&logs.join(&container.name));

@@ -20,22 +20,21 @@ struct Entry {
     username: String,
     password: String,
     auth: String,
-    identitytoken: String,
-    registrytoken: String,
 }
 
 /// Credentials that fit a repository (`host/path`), the most specific first.
 pub fn for_repository(secrets: &[impl AsRef<Secret>], repository: &str) -> Vec<AuthConfig> {
-    let mut matching: Vec<(usize, AuthConfig)> = Vec::new();
+    let mut matching: Vec<(String, AuthConfig)> = Vec::new();
     for secret in secrets {
         for (server, entry) in entries(secret.as_ref()) {
             let pattern = pattern(&server);
             if matches(&pattern, repository) {
-                matching.push((pattern.len(), auth(server, entry)));
+                matching.push((pattern, auth(entry)));
             }
         }
     }
-    matching.sort_by_key(|(specificity, _)| std::cmp::Reverse(*specificity));
+    // Upstream's order: what goes on where another ends comes before it.
+    matching.sort_by(|(one, _), (other, _)| other.cmp(one));
     matching.into_iter().map(|(_, auth)| auth).collect()
 }
 
@@ -90,15 +89,14 @@ fn matches(pattern: &str, repository: &str) -> bool {
         }
         None => pattern == part,
     };
-    let path_fits = pattern_path.is_empty()
-        || path == pattern_path
-        || path
-            .strip_prefix(&pattern_path)
-            .is_some_and(|rest| rest.starts_with('/'));
-    pattern_parts.len() == parts.len() && pattern_parts.iter().zip(&parts).all(part) && path_fits
+    pattern_parts.len() == parts.len()
+        && pattern_parts.iter().zip(&parts).all(part)
+        && path.starts_with(&pattern_path)
 }
 
-fn auth(server: String, entry: Entry) -> AuthConfig {
+/// What the runtime is told. It is not told for which server: the runtime would hold that against
+/// the one that it asks, whose name may be spelled otherwise, or be a mirror's.
+fn auth(entry: Entry) -> AuthConfig {
     let decoded = STANDARD
         .decode(&entry.auth)
         .ok()
@@ -113,10 +111,7 @@ fn auth(server: String, entry: Entry) -> AuthConfig {
     AuthConfig {
         username,
         password,
-        server_address: server,
-        identity_token: entry.identitytoken,
-        registry_token: entry.registrytoken,
-        auth: String::new(),
+        ..AuthConfig::default()
     }
 }
 
@@ -153,7 +148,7 @@ mod tests {
         };
         assert_eq!(of("docker.io/library/nginx"), ["u"]);
         assert_eq!(of("a.example.com/team/app"), ["team", "wild"]);
-        assert_eq!(of("a.example.com/teamwork"), ["wild"]);
+        assert_eq!(of("a.example.com/teamwork"), ["team", "wild"]);
         assert!(of("b.c.example.com/x").is_empty());
     }
 }

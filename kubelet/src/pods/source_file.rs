@@ -25,9 +25,13 @@ fn read(path: &Path, terms: &Terms) -> Result<Pod, ManifestError> {
     terms.pod(&body, Origin::File(path))
 }
 
+/// The pods of manifests, by their files.
+type Pods = BTreeMap<PathBuf, Pod>;
+
 /// All manifests at a path: a directory's files (not hidden ones, not those of directories below),
-/// or the file itself. What is wrong is logged and left out.
-fn read_all(path: &Path, terms: &Terms) -> Vec<Pod> {
+/// or the file itself. What is wrong is logged and left out, unless it is among those `kept`: then it
+/// is what it was.
+fn read_all(path: &Path, terms: &Terms, kept: &Pods) -> Pods {
     let files: Vec<PathBuf> = if path.is_dir() {
         let entries = fs::read_dir(path).into_iter().flatten().flatten();
         let mut files: Vec<_> = entries
@@ -43,20 +47,32 @@ fn read_all(path: &Path, terms: &Terms) -> Vec<Pod> {
             .into_iter()
             .collect()
     };
-    let mut pods: BTreeMap<String, Pod> = BTreeMap::new();
+    let mut pods = Pods::new();
     for file in files {
         match read(&file, terms) {
             Ok(pod) => {
-                if let Some(other) = pods.insert(pod.full_name(), pod) {
-                    warn!(pod = %other.full_name(), file = %file.display(), "another manifest has the same pod: this one counts");
-                }
+                pods.insert(file, pod);
             }
             Err(error) => {
-                error!(file = %file.display(), %error, "ignoring a static pod's manifest")
+                error!(file = %file.display(), %error, "ignoring a static pod's manifest");
+                if let Some(pod) = kept.get(&file) {
+                    pods.insert(file, pod.clone());
+                }
             }
         }
     }
-    pods.into_values().collect()
+    pods
+}
+
+/// One pod of each name.
+fn once(pods: &Pods) -> Vec<Pod> {
+    let mut named: BTreeMap<String, &Pod> = BTreeMap::new();
+    for (file, pod) in pods {
+        if let Some(other) = named.insert(pod.full_name(), pod) {
+            warn!(pod = %other.full_name(), file = %file.display(), "another manifest has the same pod: this one counts");
+        }
+    }
+    named.into_values().cloned().collect()
 }
 
 /// Tells of static pods until `stop`: at once, and when the files change.
@@ -72,16 +88,20 @@ pub async fn run(
     let mut known = Known::new(Source::File, told);
     // Part of the pods' uids, so as upstream spells it.
     let path: PathBuf = path.components().collect();
+    let mut kept = Pods::new();
     loop {
-        known.replace(read_all(&path, &terms));
+        let pods = read_all(&path, &terms, &kept);
+        known.replace(once(&pods));
         tokio::select! {
             () = stop.cancelled() => return,
             _ = changes.recv() => {
                 // Editors write in several steps: one reading for all of them.
                 tokio::time::sleep(Duration::from_millis(100)).await;
                 while changes.try_recv().is_ok() {}
+                // What is being written is no manifest for a while: its pod runs on meanwhile.
+                kept = pods;
             }
-            () = tokio::time::sleep(check_every) => {}
+            () = tokio::time::sleep(check_every) => kept.clear(),
         }
         // The directory may have been made or replaced since.
         if watcher.is_none() {
@@ -116,6 +136,29 @@ spec:
   - {name: c, image: 'nginx:1'}
 ";
 
+    /// How many pods are left of one whose manifest is half written: at the period's listing, and
+    /// when the file has just changed.
+    fn kept(file: &Path) -> (usize, usize) {
+        let terms = Terms {
+            node_name: "n".into(),
+            may_refer: false,
+        };
+        let before = read_all(file, &terms, &Pods::new());
+        assert_eq!(before.len(), 1);
+        let half = file.with_extension("half");
+        fs::write(&half, "apiVersion: v1\nkind: P").unwrap();
+        let before = before
+            .into_values()
+            .map(|pod| (half.clone(), pod))
+            .collect();
+        let left = (
+            read_all(&half, &terms, &Pods::new()).len(),
+            read_all(&half, &terms, &before).len(),
+        );
+        fs::remove_file(half).unwrap();
+        left
+    }
+
     #[tokio::test]
     async fn changes_are_told() {
         let dir = tempfile::tempdir().unwrap();
@@ -139,6 +182,7 @@ spec:
         let Some(Event::PodSet(Source::File, pod)) = heard.recv().await else {
             panic!("no pod")
         };
+        assert_eq!(kept(&dir.path().join("web.yaml")), (0, 1));
         fs::remove_file(dir.path().join("web.yaml")).unwrap();
         let Some(Event::PodGone(Source::File, gone)) = heard.recv().await else {
             panic!("not gone")

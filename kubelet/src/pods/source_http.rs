@@ -27,6 +27,8 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 const MAX_REDIRECTS: usize = 10;
 /// Failures in a row that are logged; the rest would say the same.
 const LOGGED_FAILURES: u32 = 3;
+/// Headers that are not for other servers.
+const SECRETS: [&str; 4] = ["authorization", "cookie", "cookie2", "www-authenticate"];
 /// Where distributions keep the authorities that they trust; the first that is there counts.
 const AUTHORITIES: [&str; 4] = [
     "/etc/ssl/certs/ca-certificates.crt",
@@ -80,12 +82,13 @@ impl Server {
     /// The body of its answer.
     async fn get(&self) -> anyhow::Result<Bytes> {
         let mut uri = self.uri.clone();
+        let mut headers = self.headers.clone();
         for _ in 0..=MAX_REDIRECTS {
             let mut request = Request::builder()
                 .method(Method::GET)
                 .uri(&uri)
                 .body(Empty::new())?;
-            *request.headers_mut() = self.headers.clone();
+            request.headers_mut().clone_from(&headers);
             let response = self.client.request(request).await?;
             let status = response.status();
             let location = response
@@ -94,6 +97,12 @@ impl Server {
                 .filter(|_| status.is_redirection());
             if let Some(location) = location {
                 uri = redirected(&uri, location.to_str()?)?;
+                // What tells who asks is for the server that was meant.
+                if !is_of(&self.uri, &uri) {
+                    for secret in SECRETS {
+                        headers.remove(secret);
+                    }
+                }
                 continue;
             }
             if status != http::StatusCode::OK {
@@ -108,14 +117,31 @@ impl Server {
     }
 }
 
-/// Where `location` leads from `uri`.
+/// Where `location` leads from `uri` (RFC 3986, section 5.2, but for dots).
 fn redirected(uri: &Uri, location: &str) -> anyhow::Result<Uri> {
-    let mut parts = location.parse::<Uri>()?.into_parts();
-    if parts.scheme.is_none() {
-        parts.scheme = uri.scheme().cloned();
-        parts.authority = parts.authority.or_else(|| uri.authority().cloned());
-    }
-    Ok(Uri::from_parts(parts)?)
+    let scheme = uri.scheme_str().unwrap_or("http");
+    let authority = uri.authority().map_or("", |authority| authority.as_str());
+    let (directory, _) = uri.path().rsplit_once('/').unwrap_or_default();
+    let whole = if location.contains("://") {
+        location.to_owned()
+    } else if location.starts_with("//") {
+        format!("{scheme}:{location}")
+    } else if location.starts_with('/') {
+        format!("{scheme}://{authority}{location}")
+    } else if location.starts_with('?') {
+        format!("{scheme}://{authority}{}{location}", uri.path())
+    } else {
+        format!("{scheme}://{authority}{directory}/{location}")
+    };
+    Ok(whole.parse()?)
+}
+
+/// Whether a server is the one of `first`, or of a domain below it.
+fn is_of(first: &Uri, other: &Uri) -> bool {
+    let host = |uri: &Uri| uri.host().unwrap_or_default().to_ascii_lowercase();
+    let (first, other) = (host(first), host(other));
+    let below = other.strip_suffix(&first);
+    other == first || below.is_some_and(|below| below.ends_with('.'))
 }
 
 /// Tells of the server's pods until `stop`. What it had counts for as long as it cannot be asked.

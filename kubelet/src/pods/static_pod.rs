@@ -103,6 +103,11 @@ impl Terms {
         api::defaults::apply(message, &mut value);
         let node = &self.node_name;
         let uid = match text(&value, "uid") {
+            Some(uid) if !names_a_directory(&uid) => {
+                return Err(invalid(&format_args!(
+                    "metadata.uid: Invalid value: {uid:?}"
+                )));
+            }
             Some(uid) => uid,
             None => {
                 let origin = match origin {
@@ -144,6 +149,13 @@ impl Terms {
         });
         Ok(pod)
     }
+}
+
+/// Whether directories and control groups can be called by a uid. Whoever may write manifests may
+/// choose it, and shall not so reach beyond the pod's own.
+fn names_a_directory(uid: &str) -> bool {
+    let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.');
+    uid.bytes().all(plain) && uid.len() <= 253 && !matches!(uid, "." | "..")
 }
 
 fn syntax(error: impl std::fmt::Display) -> ManifestError {

@@ -73,13 +73,14 @@ fn compute(pod: &Pod) -> QosClass {
 
 const GUARANTEED_OOM_SCORE: i64 = -997;
 const BEST_EFFORT_OOM_SCORE: i64 = 1000;
-const NODE_CRITICAL_PRIORITY: i32 = 2_000_001_000;
+const NODE_CRITICAL: &str = "system-node-critical";
 
 /// `oom_score_adj` of a container's processes: the smaller its request beside the node's memory
 /// (in bytes), the sooner it goes.
 pub fn oom_score_adj(pod: &Pod, container: &Container, node_memory: i64) -> i64 {
     let spec = pod.pod_spec();
-    let critical = pod.is_critical() && spec.priority.is_some_and(|p| p >= NODE_CRITICAL_PRIORITY);
+    // By the class: nobody looks up the priority of a static pod's.
+    let critical = pod.is_critical() && spec.priority_class_name.as_deref() == Some(NODE_CRITICAL);
     match qos_class(pod) {
         _ if critical => return GUARANTEED_OOM_SCORE,
         QosClass::Guaranteed => return GUARANTEED_OOM_SCORE,

@@ -12,6 +12,23 @@ use nix::sys::stat::{Mode, mkdirat};
 use nix::sys::statvfs::statvfs;
 use nix::unistd::{Gid, Uid, chown};
 
+/// Opens a file to be read that others have made: what is no regular file, which might never answer
+/// (a pipe) or do something (a device), is refused, and so is a symbolic link.
+///
+/// # Errors
+/// When it is not there, or is something else.
+pub fn open_regular(path: &Path) -> io::Result<File> {
+    let flags = OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    let file = File::from(open(path, flags, Mode::empty())?);
+    if !file.metadata()?.is_file() {
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            "not a regular file",
+        ));
+    }
+    Ok(file)
+}
+
 /// A file system's room, in bytes and files.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct FsUsage {

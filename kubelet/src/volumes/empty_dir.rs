@@ -46,11 +46,13 @@ pub fn set_up(path: &Path, medium: Medium) -> io::Result<bool> {
 /// How large a volume in memory may grow: what the pod may use, or the volume's own smaller limit.
 /// `allocatable` is the node's memory for pods, in bytes.
 pub fn memory_size(pod: &Pod, source: &EmptyDirVolumeSource, allocatable: i64) -> Option<u64> {
-    let limited = pod
-        .containers()
-        .iter()
-        .chain(pod.init_containers())
-        .all(|c| of(container_limits(c), "memory") > 0);
+    let own = pod.pod_spec().resources.as_ref();
+    let limited = of(own.and_then(|own| own.limits.as_ref()), "memory") > 0
+        || pod
+            .containers()
+            .iter()
+            .chain(pod.init_containers())
+            .all(|c| of(container_limits(c), "memory") > 0);
     let pod_limit = limited
         .then(|| pod_limits(pod, true).get("memory").copied())
         .flatten();

@@ -239,9 +239,10 @@ fn hosts_mount(pod: &Pod, input: &MountInput<'_>) -> Result<cri::Mount, MountErr
     };
     let aliases = pod.pod_spec().host_aliases.as_deref().unwrap_or_default();
     let text = if pod.host_network() {
-        hosts::host_network_file(&fs::read_to_string(HOSTS).map_err(io)?, aliases)
+        // In whatever encoding the node has it.
+        hosts::host_network_file(&fs::read(HOSTS).map_err(io)?, aliases)
     } else {
-        hosts::hosts_file(input.pod_ips, input.hostname, input.domain, aliases)
+        hosts::hosts_file(input.pod_ips, input.hostname, input.domain, aliases).into_bytes()
     };
     let path = input.dir.hosts();
     // Running containers have this very file mounted: it is written over, not replaced.
