@@ -79,6 +79,9 @@ use crate::volumes::csi::{self, Csi};
 use crate::volumes::disks::Disks;
 use crate::volumes::{Objects, Tokens, Volumes};
 
+/// How long a container must run until its crashes are forgotten.
+const FORGET_CRASHES: Duration = Duration::from_secs(600);
+
 /// Runs the kubelet until `stop`.
 ///
 /// # Errors
@@ -229,12 +232,13 @@ pub async fn run(options: Options, stop: CancellationToken) -> anyhow::Result<()
             settings: runtime_settings(config, &root, &machine, &node, &hierarchy),
             objects: objects.clone(),
             api: api.clone(),
-            backoff: Backoff::new(
+            backoff: Backoff::forgetting(
                 Duration::from_secs(10),
                 config
                     .crash_loop_back_off
                     .max_container_restart_period
                     .get(),
+                FORGET_CRASHES,
             )
             .into(),
             metrics: metrics.clone(),

@@ -11,19 +11,26 @@ struct Entry {
     updated: Timestamp,
 }
 
-/// Delays that double with every step, and are forgotten after twice the longest.
+/// Delays that double with every step, and are forgotten after a while without one.
 #[derive(Debug)]
 pub struct Backoff {
     initial: Duration,
     max: Duration,
+    forget: Duration,
     entries: HashMap<String, Entry>,
 }
 
 impl Backoff {
+    /// Forgets after twice the longest delay.
     pub fn new(initial: Duration, max: Duration) -> Self {
+        Self::forgetting(initial, max, max * 2)
+    }
+
+    pub fn forgetting(initial: Duration, max: Duration, forget: Duration) -> Self {
         Self {
             initial,
             max,
+            forget,
             entries: HashMap::new(),
         }
     }
@@ -66,13 +73,13 @@ impl Backoff {
 
     /// Forgets keys that have been quiet for long.
     pub fn collect(&mut self, now: Timestamp) {
-        let horizon = self.max * 2;
+        let horizon = self.forget;
         self.entries
             .retain(|_, entry| elapsed(entry.updated, now) <= horizon);
     }
 
     fn expired(&self, entry: &Entry, event: Timestamp) -> bool {
-        elapsed(entry.updated, event) > self.max * 2
+        elapsed(entry.updated, event) > self.forget
     }
 }
 

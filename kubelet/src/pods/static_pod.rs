@@ -36,6 +36,10 @@ pub enum ManifestError {
     Invalid(String),
     #[error("static pods may not reference {0}")]
     Reference(&'static str),
+    #[error("static pods may not use ResourceClaims")]
+    ResourceClaims,
+    #[error("static pods may not use ClusterTrustBundle projected volume sources")]
+    TrustBundles,
 }
 
 /// Where a manifest is from.
@@ -132,8 +136,12 @@ impl Terms {
             return Err(invalid(&errors));
         }
         let mut pod: Pod = serde_json::from_value(value).map_err(|e| invalid(&e))?;
-        if let Some(what) = reference(&pod).filter(|_| !self.may_refer) {
-            return Err(ManifestError::Reference(what));
+        match reference(&pod) {
+            Some(what) if !self.may_refer => return Err(ManifestError::Reference(what)),
+            // These have never been possible.
+            Some("resourceclaims") => return Err(ManifestError::ResourceClaims),
+            _ if uses_trust_bundles(&pod) => return Err(ManifestError::TrustBundles),
+            _ => {}
         }
         let from_file = matches!(origin, Origin::File(_));
         let annotations = pod.metadata.annotations.get_or_insert_default();
@@ -200,6 +208,13 @@ fn tolerate_all(pod: &mut Pod) {
         Some(own) => *own = all,
         None => own.push(all),
     }
+}
+
+fn uses_trust_bundles(pod: &Pod) -> bool {
+    let volumes = pod.pod_spec().volumes.iter().flatten();
+    let projected = volumes.filter_map(|volume| volume.projected.as_ref());
+    let mut sources = projected.flat_map(|projected| projected.sources.iter().flatten());
+    sources.any(|source| source.cluster_trust_bundle.is_some())
 }
 
 /// The kind of object of the API that the pod refers to, if any. A static pod runs where there is

@@ -159,6 +159,19 @@ mod tests {
     use super::*;
 
     #[test]
+    fn only_files_are_opened() {
+        let root = tempfile::tempdir().unwrap();
+        let at = |name: &str| root.path().join(name);
+        std::fs::write(at("file"), "x").unwrap();
+        std::os::unix::fs::symlink(at("file"), at("link")).unwrap();
+        nix::unistd::mkfifo(&at("pipe"), Mode::S_IRWXU).unwrap();
+        assert!(open_regular(&at("file")).is_ok());
+        for other in ["link", "pipe", "none", "."] {
+            assert!(open_regular(&at(other)).is_err(), "{other}");
+        }
+    }
+
+    #[test]
     fn what_a_tree_takes() {
         let root = tempfile::tempdir().unwrap();
         let blocks = |path: &Path| path.symlink_metadata().unwrap().blocks() * 512;

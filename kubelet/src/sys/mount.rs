@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 
-/// Mounts a tmpfs of at most `size` bytes.
+/// Mounts a tmpfs of at most `size` bytes, which is not swapped out where the kernel (6.4) can
+/// promise that: there may be secrets in it.
 ///
 /// # Errors
 /// As `mount(2)`.
@@ -15,14 +16,23 @@ pub fn tmpfs(target: &Path, size: Option<u64>, mode: Option<u32>) -> io::Result<
     let mut options: Vec<String> = Vec::new();
     options.extend(size.map(|size| format!("size={size}")));
     options.extend(mode.map(|mode| format!("mode={mode:o}")));
-    let options = options.join(",");
-    Ok(mount(
-        Some("tmpfs"),
-        target,
-        Some("tmpfs"),
-        MsFlags::empty(),
-        Some(options.as_str()),
-    )?)
+    let mounted = |options: &[String]| {
+        let options = options.join(",");
+        let tmpfs = Some("tmpfs");
+        mount(
+            tmpfs,
+            target,
+            tmpfs,
+            MsFlags::empty(),
+            Some(options.as_str()),
+        )
+    };
+    options.push("noswap".into());
+    if mounted(&options).is_ok() {
+        return Ok(());
+    }
+    options.pop();
+    Ok(mounted(&options)?)
 }
 
 /// Shows `source` at `target`.

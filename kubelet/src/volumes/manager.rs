@@ -141,7 +141,7 @@ pub enum Want {
 pub struct Volumes {
     pub objects: Arc<Objects>,
     tokens: Arc<Tokens>,
-    root: Root,
+    pub(super) root: Root,
     pub(super) api: Option<Client>,
     pub csi: Arc<Csi>,
     disks: Arc<Disks>,

@@ -1,11 +1,11 @@
-//! How much room there is in the volumes that others provide, asked when somebody wants to know,
+//! How much room there is in volumes, and how much of it is taken, asked when somebody wants to know,
 //! and not more often than once a minute.
 
 use std::collections::HashMap;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Pod, Volume};
 use parking_lot::Mutex;
 
 use super::claims::claim_of;
@@ -23,6 +23,12 @@ pub struct VolumeStats {
     pub usage: Usage,
 }
 
+/// Volumes that are file systems of their own.
+const FILE_SYSTEMS: [&str; 3] = [
+    "kubernetes.io~local-volume",
+    "kubernetes.io~nfs",
+    "kubernetes.io~iscsi",
+];
 /// Upstream's `volumeStatsAggPeriod`.
 const FRESH: Duration = Duration::from_secs(60);
 
@@ -36,10 +42,36 @@ impl Told {
     }
 }
 
-/// Of a file system that the node itself has mounted.
+fn number(amount: u64) -> i64 {
+    i64::try_from(amount).unwrap_or(i64::MAX)
+}
+
+/// Of a volume's directory on a file system that it shares with others: all that is below it is
+/// looked at, which may take its time.
+fn of_directory(path: &Path) -> Option<Usage> {
+    let (used, inodes_used) = sys::fs::taken(path).ok()?;
+    Some(Usage {
+        used: number(used),
+        inodes_used: number(inodes_used),
+        ..of_file_system(path)?
+    })
+}
+
+/// As which the kubelet itself makes a volume's directory.
+fn own_plugin(volume: &Volume) -> Option<&'static str> {
+    match volume {
+        v if v.empty_dir.is_some() => Some("empty-dir"),
+        v if v.config_map.is_some() => Some("configmap"),
+        v if v.secret.is_some() => Some("secret"),
+        v if v.projected.is_some() => Some("projected"),
+        v if v.downward_api.is_some() => Some("downward-api"),
+        _ => None,
+    }
+}
+
+/// Of a file system of its own.
 fn of_file_system(path: &Path) -> Option<Usage> {
     let usage = sys::fs::usage(path).ok()?;
-    let number = |amount: u64| i64::try_from(amount).unwrap_or(i64::MAX);
     Some(Usage {
         available: number(usage.available),
         capacity: number(usage.capacity),
@@ -61,6 +93,17 @@ impl Volumes {
         }
         let mut stats = Vec::new();
         for volume in pod.pod_spec().volumes.iter().flatten() {
+            if let Some(plugin) = own_plugin(volume) {
+                let path = self.root.pod(uid).volume(plugin, &volume.name);
+                // One that no container mounts is not there.
+                let usage = tokio::task::spawn_blocking(move || of_directory(&path)).await;
+                stats.extend(usage.ok().flatten().map(|usage| VolumeStats {
+                    name: volume.name.clone(),
+                    claim: None,
+                    usage,
+                }));
+                continue;
+            }
             let Some(Mounted::Path { path, .. }) = self.provided_path(uid, &volume.name) else {
                 continue;
             };
@@ -69,7 +112,7 @@ impl Volumes {
             let usage = if kind(dir, "kubernetes.io~csi") {
                 let name = dir.file_name().unwrap_or_default().to_string_lossy();
                 self.csi.usage(uid, &name).await
-            } else if kind(&path, "kubernetes.io~local-volume") {
+            } else if FILE_SYSTEMS.iter().any(|plugin| kind(&path, plugin)) {
                 of_file_system(&path)
             } else {
                 None

@@ -138,6 +138,8 @@ fn nonsense_is_refused() {
         assert!(matches!(parse(&other), Err(ManifestError::Kind)));
     }
     for invalid in [
+        POD.replace("name: web", "name: web, uid: ../../tmp"),
+        POD.replace("name: web", "name: web, uid: .."),
         POD.replace("name: web", "name: ''"),
         POD.replace("name: c", "name: C_"),
     ] {
@@ -177,6 +179,30 @@ fn objects_of_the_api_are_out_of_reach() {
         };
         assert!(may_refer.pod(manifest.as_bytes(), Origin::Url("u")).is_ok());
     }
+}
+
+#[test]
+fn some_references_have_never_been_possible() {
+    let may_refer = Terms {
+        may_refer: true,
+        ..terms()
+    };
+    let of = |spec: &str| {
+        let manifest = POD.replace("containers", &format!("{spec}, containers"));
+        may_refer.pod(manifest.as_bytes(), Origin::Url("u"))
+    };
+    let claims = of("resourceClaims: [{name: r, resourceClaimName: c}]");
+    assert!(
+        matches!(claims, Err(ManifestError::ResourceClaims)),
+        "{claims:?}"
+    );
+    let bundles = of(
+        "volumes: [{name: v, projected: {sources: [{clusterTrustBundle: {name: b, path: p}}]}}]",
+    );
+    assert!(
+        matches!(bundles, Err(ManifestError::TrustBundles)),
+        "{bundles:?}"
+    );
 }
 
 #[test]
