@@ -28,7 +28,7 @@ pub use api::{
     WatchStream, WriteOptions,
 };
 pub use client::{Client, Request};
-pub use config::{Config, ConfigError};
+pub use config::{Config, ConfigError, RenewedCertificate};
 pub use credentials::{ServiceAccountTokens, TokenSource};
 pub use error::{Error, Result, optional};
 pub use expectations::Expectations;

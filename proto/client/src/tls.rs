@@ -32,11 +32,20 @@ impl Material {
                 .as_ref()
                 .map(Pem::read)
                 .transpose()?,
-            identity: match &config.client_certificate {
-                Some((cert, key)) => Some((cert.read()?, key.read()?)),
-                None => None,
+            identity: match (&config.renewed_certificate, &config.client_certificate) {
+                (Some(renewed), _) => renewed.get().map(|shown| (*shown).clone()),
+                (None, Some((cert, key))) => Some((cert.read()?, key.read()?)),
+                (None, None) => None,
             },
         })
+    }
+
+    /// Whether the certificate that the program renews is another one by now. Reads no file.
+    pub fn is_outdated(&self, config: &Config) -> bool {
+        let Some(renewed) = &config.renewed_certificate else {
+            return false;
+        };
+        renewed.get().as_deref() != self.identity.as_ref()
     }
 
     /// Without ALPN: the connector sets it.

@@ -118,13 +118,14 @@ impl Transport {
 
     fn reload(&self) {
         let mut checked = self.checked.lock();
-        if checked.elapsed() < RELOAD_INTERVAL {
+        let current = self.current.load();
+        if checked.elapsed() < RELOAD_INTERVAL && !current.material.is_outdated(&self.config) {
             return;
         }
         *checked = Instant::now();
         // Half-written files are no reason to give up what works.
         let fresh = Material::read(&self.config).and_then(|material| {
-            if material == self.current.load().material {
+            if material == current.material {
                 return Ok(None);
             }
             Connections::new(&self.config, material).map(Some)

@@ -10,7 +10,10 @@ mod tests;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
+
+use arc_swap::ArcSwapOption;
 
 pub use kubeconfig::{
     AuthInfo, Cluster, Context, Kubeconfig, Named, NamedAuthInfo, NamedCluster, NamedContext,
@@ -68,6 +71,32 @@ impl fmt::Debug for Pem {
             Self::Data(_) => f.write_str("Data(…)"),
             Self::File(path) => write!(f, "File({})", path.display()),
         }
+    }
+}
+
+/// PEM text of a certificate chain and of its key.
+type Shown = (Vec<u8>, Vec<u8>);
+
+/// A client certificate that the program itself renews while it is in use. Until there is one,
+/// connections show none.
+#[derive(Clone, Default)]
+pub struct RenewedCertificate(Arc<ArcSwapOption<Shown>>);
+
+impl RenewedCertificate {
+    /// What is shown from the next request on: PEM text of the chain and of its key.
+    pub fn set(&self, certificate: Option<(Vec<u8>, Vec<u8>)>) {
+        self.0.store(certificate.map(Arc::new));
+    }
+
+    pub(crate) fn get(&self) -> Option<Arc<Shown>> {
+        self.0.load_full()
+    }
+}
+
+impl fmt::Debug for RenewedCertificate {
+    /// Never shows key material.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("RenewedCertificate(…)")
     }
 }
 
@@ -129,6 +158,8 @@ pub struct Config {
     pub certificate_authority: Option<Pem>,
     /// Certificate chain and key to identify with.
     pub client_certificate: Option<(Pem, Pem)>,
+    /// Identifies with this instead of [`Config::client_certificate`].
+    pub renewed_certificate: Option<RenewedCertificate>,
     pub auth: Auth,
     pub impersonate: Option<Impersonation>,
     /// The kubeconfig context's namespace.
@@ -153,6 +184,7 @@ impl Config {
             insecure_skip_tls_verify: false,
             certificate_authority: None,
             client_certificate: None,
+            renewed_certificate: None,
             auth: Auth::None,
             impersonate: None,
             namespace: "default".to_owned(),
@@ -229,6 +261,7 @@ impl Config {
     #[must_use]
     pub fn anonymous(mut self) -> Self {
         self.client_certificate = None;
+        self.renewed_certificate = None;
         self.auth = Auth::None;
         self.impersonate = None;
         self

@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime};
 use arc_swap::ArcSwap;
 use rustls::crypto::CryptoProvider;
 use rustls::server::{ClientHello, ResolvesServerCert};
-use rustls::sign::CertifiedKey;
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{CipherSuite, RootCertStore, ServerConfig};
 use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
@@ -78,6 +78,8 @@ pub enum Identity {
     Files(TlsFiles),
     /// Nowhere but in memory.
     Made(Arc<CertifiedKey>),
+    /// As it is told for each handshake, which fails where there is none.
+    Resolved(Arc<dyn ResolvesServerCert>),
 }
 
 impl From<TlsFiles> for Identity {
@@ -100,14 +102,16 @@ impl Identity {
     fn files(&self) -> Option<&TlsFiles> {
         match self {
             Self::Files(files) => Some(files),
-            Self::Made(_) => None,
+            Self::Made(_) | Self::Resolved(_) => None,
         }
     }
 
-    fn certified(&self) -> Result<Arc<CertifiedKey>, TlsError> {
+    fn resolver(&self) -> Result<Arc<dyn ResolvesServerCert>, TlsError> {
+        let always = |key: &Arc<CertifiedKey>| SingleCertAndKey::from(CertifiedKey::clone(key));
         match self {
-            Self::Files(files) => certified(files),
-            Self::Made(made) => Ok(Arc::clone(made)),
+            Self::Files(files) => Ok(Arc::new(always(&certified(files)?))),
+            Self::Made(made) => Ok(Arc::new(always(made))),
+            Self::Resolved(resolver) => Ok(Arc::clone(resolver)),
         }
     }
 }
@@ -282,7 +286,7 @@ fn build(options: &TlsOptions) -> Result<ServerConfig, TlsError> {
         default: options
             .default
             .as_ref()
-            .map(Identity::certified)
+            .map(Identity::resolver)
             .transpose()?,
         by_name: by_name(&options.by_name)?,
     };
@@ -356,7 +360,7 @@ fn dns_names(certificate: &CertificateDer<'_>) -> Vec<String> {
 
 #[derive(Debug)]
 struct Resolver {
-    default: Option<Arc<CertifiedKey>>,
+    default: Option<Arc<dyn ResolvesServerCert>>,
     by_name: HashMap<String, Arc<CertifiedKey>>,
 }
 
@@ -368,6 +372,9 @@ impl ResolvesServerCert for Resolver {
                 .get(name)
                 .or_else(|| self.by_name.get(&wildcard?))
         });
-        named.or(self.default.as_ref()).cloned()
+        match named {
+            Some(named) => Some(Arc::clone(named)),
+            None => self.default.as_ref()?.resolve(hello),
+        }
     }
 }
