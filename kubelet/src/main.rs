@@ -2,6 +2,7 @@
 //! put together in `server.rs`, the loop that drives it all in `sync_loop.rs`.
 
 mod allocation;
+mod certificate;
 mod cgroups;
 mod checkpoint;
 mod config;

@@ -10,19 +10,18 @@ mod streaming;
 
 use std::collections::HashSet;
 use std::net::{IpAddr, SocketAddr};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
 use client::events::{EventType, Recorder};
 use client::informer::{Event as Change, Selection};
-use client::metrics::ClientMetrics;
 use client::{Api, Client, Informer};
 use component::features::FeatureGates;
 use component::health::Checks;
 use component::serving::{
-    Bound, Limits, ServingCertificate, TlsFiles, TlsOptions, TlsPolicy, full, handler,
+    Bound, Identity, Limits, ServingCertificate, TlsFiles, TlsOptions, TlsPolicy, full, handler,
 };
 use k8s_openapi::api::core::v1::{Node, Pod, Service};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
@@ -34,6 +33,8 @@ use self::api::NodeApi;
 use self::auth::{Auth, AuthSettings};
 use self::stats::Stats;
 use crate::allocation::{self, Allocations};
+use crate::certificate::connect::connect;
+use crate::certificate::serving;
 use crate::cgroups::{self, CgroupName, Hierarchy, PodCgroups};
 use crate::config::KubeletConfiguration;
 use crate::cpus::CpuSet;
@@ -107,7 +108,7 @@ pub async fn run(options: Options, stop: CancellationToken) -> anyhow::Result<()
     info!(node = node.name, addresses = ?setters::host_ips(&node), cgroup_v2 = hierarchy.is_v2(), "starting");
     let metrics = Arc::new(Metrics::new(&node.name, hierarchy.is_v2())?);
     let api = match &options.kubeconfig {
-        Some(path) => Some(connect(path, &options, &metrics).await?),
+        Some(path) => Some(connect(path, &options, &node.name, &metrics, &stop).await?),
         None => None,
     };
     let recorder = api
@@ -288,8 +289,26 @@ pub async fn run(options: Options, stop: CancellationToken) -> anyhow::Result<()
     }
     let pleg = Pleg::new(runtime.clone(), told.clone(), metrics.clone());
     let checks = health_checks(&pleg, &device_plugins);
+    let identity = if config.server_tls_bootstrap && gates.enabled("RotateKubeletServerCertificate")
+    {
+        let about = serving::Node {
+            name: node.name.clone(),
+            facts: facts.clone(),
+            dns_only: gates.enabled("AllowDNSOnlyNodeCSR"),
+        };
+        Identity::Resolved(serving::start(
+            &options,
+            about,
+            api.as_ref(),
+            &metrics,
+            &stop,
+        )?)
+    } else {
+        files(&options, &node)?.into()
+    };
     let servers = serve(
         &options,
+        identity,
         &node,
         &api,
         &runtime,
@@ -525,25 +544,6 @@ fn node_settings(options: &Options, machine: &Machine, gates: &FeatureGates) -> 
     }
 }
 
-/// The client; with `--bootstrap-kubeconfig` the certificate is asked for first.
-async fn connect(path: &Path, options: &Options, metrics: &Metrics) -> anyhow::Result<Client> {
-    if !path.exists() && options.bootstrap_kubeconfig.is_some() {
-        anyhow::bail!(
-            "{} does not exist, and asking for a certificate with --bootstrap-kubeconfig is not implemented: make the \
-             node's kubeconfig first",
-            path.display()
-        );
-    }
-    let config = client::Config::from_kubeconfig(path)
-        .with_context(|| format!("cannot use {}", path.display()))?;
-    let config = config.user_agent("kubelet").rate_limit(
-        options.config.kube_api_qps as f32,
-        u32::try_from(options.config.kube_api_burst).unwrap_or(100),
-    );
-    let requests = ClientMetrics::register(metrics.registry.inner())?;
-    Ok(Client::new(config)?.with_metrics(&requests))
-}
-
 fn sink(recorder: Recorder) -> crate::events::Sink {
     Box::new(move |about, kind, reason, message, annotations| {
         let kind = match kind {
@@ -700,9 +700,25 @@ fn health_checks(pleg: &Arc<Pleg>, devices: &Arc<Devices>) -> Checks {
     checks
 }
 
+/// The certificate that is given, or one that nobody has signed.
+fn files(options: &Options, node: &NodeSettings) -> anyhow::Result<TlsFiles> {
+    let config = &options.config;
+    if config.tls_cert_file.is_empty() {
+        let names: Vec<String> = std::iter::once(node.hostname.clone())
+            .chain(setters::host_ips(node))
+            .collect();
+        return Ok(TlsFiles::self_signed(&options.cert_dir, "kubelet", &names)?);
+    }
+    Ok(TlsFiles {
+        certificate: config.tls_cert_file.clone().into(),
+        key: config.tls_private_key_file.clone().into(),
+    })
+}
+
 #[allow(clippy::too_many_arguments)]
 async fn serve(
     options: &Options,
+    identity: Identity,
     node: &NodeSettings,
     api: &Option<Client>,
     runtime: &CriClient,
@@ -779,21 +795,10 @@ async fn serve(
         translates: FeatureGates::from_pairs(&config.feature_gates)?.enabled(declared::WEBSOCKETS),
         config: config.clone(),
     });
-    let files = if config.tls_cert_file.is_empty() {
-        let names: Vec<String> = std::iter::once(node.hostname.clone())
-            .chain(setters::host_ips(node))
-            .collect();
-        TlsFiles::self_signed(&options.cert_dir, "kubelet", &names)?
-    } else {
-        TlsFiles {
-            certificate: config.tls_cert_file.clone().into(),
-            key: config.tls_private_key_file.clone().into(),
-        }
-    };
     let client_ca =
         Some(&config.authentication.x509.client_ca_file).filter(|path| !path.is_empty());
     let certificate = ServingCertificate::load(TlsOptions {
-        default: Some(files.into()),
+        default: Some(identity),
         client_ca: client_ca.map(PathBuf::from).into_iter().collect(),
         policy: TlsPolicy::parse(
             &config.tls_min_version,
