@@ -2,38 +2,46 @@
 //! that are an older way to write a field of the configuration file. The latter are one table: a
 //! flag, the field it sets, and how its text reads.
 
-mod validation;
+mod cadvisor;
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches};
-use component::flags::{Exit, is_set, parse_bool};
+use component::flags::{Exit, GoDuration, is_set, parse_bool};
+use component::serving::{PolicyError, TlsPolicy};
+use meta::gofmt::Quoted;
+use meta::validation::{label_value, qualified_name};
 use serde_json::{Value, json};
 use thiserror::Error;
 
-use crate::config::KubeletConfiguration;
+use crate::cgroups::Hierarchy;
+use crate::config::file::{self, FileError};
+use crate::config::{KubeletConfiguration, decode, unheeded, validation};
 use crate::eviction;
 
 /// Why the kubelet cannot start with these options.
 #[derive(Debug, Error)]
 pub enum OptionsError {
-    #[error("cannot read {path}: {source}")]
-    Read {
-        path: PathBuf,
-        source: std::io::Error,
-    },
-    #[error("{path} is no KubeletConfiguration of kubelet.config.k8s.io/v1beta1: {why}")]
-    Config { path: PathBuf, why: String },
-    #[error("invalid argument {value:?} for --{flag}: {why}")]
+    #[error("failed to validate kubelet flags: {0}")]
+    Labels(String),
+    #[error(transparent)]
+    File(#[from] FileError),
+    #[error("failed to parse kubelet flag: invalid argument {} for \"--{flag}\" flag: {why}", Quoted(.value))]
     Flag {
         flag: &'static str,
         value: String,
         why: String,
     },
-    #[error("invalid configuration: {0}")]
-    Invalid(String),
+    #[error("initialize logging: {0}")]
+    Logging(String),
+    #[error("failed to validate kubelet configuration, error: {0}")]
+    Configuration(String),
+    #[error("failed to construct kubelet dependencies: {0}")]
+    Tls(#[from] PolicyError),
+    #[error("failed to run Kubelet: {0}")]
+    Run(String),
 }
 
 /// What the kubelet runs with: validated once, here.
@@ -53,7 +61,14 @@ pub struct Options {
     pub max_dead_containers: Option<usize>,
     pub logs: component::logs::Options,
     pub config: KubeletConfiguration,
+    pub tls: TlsPolicy,
     pub eviction: eviction::Policy,
+    /// The file that is locked as long as the kubelet runs, and whether it ends when another wants
+    /// that lock.
+    pub lock_file: Option<PathBuf>,
+    pub exit_on_lock_contention: bool,
+    /// What was asked for and is not done, or is not as it should be: to be told at start.
+    pub warnings: Vec<String>,
 }
 
 /// How a flag's text becomes a field's value.
@@ -62,6 +77,7 @@ enum Kind {
     Bool,
     Int,
     Text,
+    Duration,
     List,
     /// `a=b,c=d`
     Map,
@@ -83,9 +99,9 @@ const CONFIG_FLAGS: &[(&str, &str, Kind)] = &[
     ("fail-swap-on", "failSwapOn", Kind::Bool),
     ("fail-cgroupv1", "failCgroupV1", Kind::Bool),
     ("pod-manifest-path", "staticPodPath", Kind::Text),
-    ("sync-frequency", "syncFrequency", Kind::Text),
-    ("file-check-frequency", "fileCheckFrequency", Kind::Text),
-    ("http-check-frequency", "httpCheckFrequency", Kind::Text),
+    ("sync-frequency", "syncFrequency", Kind::Duration),
+    ("file-check-frequency", "fileCheckFrequency", Kind::Duration),
+    ("http-check-frequency", "httpCheckFrequency", Kind::Duration),
     ("manifest-url", "staticPodURL", Kind::Text),
     ("manifest-url-header", "staticPodURLHeader", Kind::Multimap),
     ("address", "address", Kind::Text),
@@ -110,7 +126,7 @@ const CONFIG_FLAGS: &[(&str, &str, Kind)] = &[
     (
         "authentication-token-webhook-cache-ttl",
         "authentication.webhook.cacheTTL",
-        Kind::Text,
+        Kind::Duration,
     ),
     (
         "client-ca-file",
@@ -121,12 +137,12 @@ const CONFIG_FLAGS: &[(&str, &str, Kind)] = &[
     (
         "authorization-webhook-cache-authorized-ttl",
         "authorization.webhook.cacheAuthorizedTTL",
-        Kind::Text,
+        Kind::Duration,
     ),
     (
         "authorization-webhook-cache-unauthorized-ttl",
         "authorization.webhook.cacheUnauthorizedTTL",
-        Kind::Text,
+        Kind::Duration,
     ),
     ("tls-cert-file", "tlsCertFile", Kind::Text),
     ("tls-private-key-file", "tlsPrivateKeyFile", Kind::Text),
@@ -156,17 +172,17 @@ const CONFIG_FLAGS: &[(&str, &str, Kind)] = &[
     (
         "streaming-connection-idle-timeout",
         "streamingConnectionIdleTimeout",
-        Kind::Text,
+        Kind::Duration,
     ),
     (
         "node-status-update-frequency",
         "nodeStatusUpdateFrequency",
-        Kind::Text,
+        Kind::Duration,
     ),
     (
         "minimum-image-ttl-duration",
         "imageMinimumGCAge",
-        Kind::Text,
+        Kind::Duration,
     ),
     (
         "image-gc-high-threshold",
@@ -181,7 +197,7 @@ const CONFIG_FLAGS: &[(&str, &str, Kind)] = &[
     (
         "volume-stats-agg-period",
         "volumeStatsAggPeriod",
-        Kind::Text,
+        Kind::Duration,
     ),
     ("feature-gates", "featureGates", Kind::Gates),
     ("provider-id", "providerID", Kind::Text),
@@ -197,7 +213,7 @@ const CONFIG_FLAGS: &[(&str, &str, Kind)] = &[
     (
         "cpu-manager-reconcile-period",
         "cpuManagerReconcilePeriod",
-        Kind::Text,
+        Kind::Duration,
     ),
     (
         "topology-manager-policy",
@@ -214,7 +230,7 @@ const CONFIG_FLAGS: &[(&str, &str, Kind)] = &[
     (
         "runtime-request-timeout",
         "runtimeRequestTimeout",
-        Kind::Text,
+        Kind::Duration,
     ),
     ("hairpin-mode", "hairpinMode", Kind::Text),
     ("max-pods", "maxPods", Kind::Int),
@@ -223,7 +239,7 @@ const CONFIG_FLAGS: &[(&str, &str, Kind)] = &[
     ("pod-max-pids", "podPidsLimit", Kind::Int),
     ("resolv-conf", "resolvConf", Kind::Text),
     ("cpu-cfs-quota", "cpuCFSQuota", Kind::Bool),
-    ("cpu-cfs-quota-period", "cpuCFSQuotaPeriod", Kind::Text),
+    ("cpu-cfs-quota-period", "cpuCFSQuotaPeriod", Kind::Duration),
     (
         "enable-controller-attach-detach",
         "enableControllerAttachDetach",
@@ -252,7 +268,7 @@ const CONFIG_FLAGS: &[(&str, &str, Kind)] = &[
     (
         "eviction-pressure-transition-period",
         "evictionPressureTransitionPeriod",
-        Kind::Text,
+        Kind::Duration,
     ),
     ("eviction-soft", "evictionSoft", Kind::Thresholds),
     (
@@ -289,6 +305,17 @@ const CONFIG_FLAGS: &[(&str, &str, Kind)] = &[
         "enforceNodeAllocatable",
         Kind::List,
     ),
+    ("system-reserved-cgroup", "systemReservedCgroup", Kind::Text),
+    ("kube-reserved-cgroup", "kubeReservedCgroup", Kind::Text),
+    ("qos-reserved", "qosReserved", Kind::Map),
+    ("kubelet-cgroups", "kubeletCgroups", Kind::Text),
+    ("system-cgroups", "systemCgroups", Kind::Text),
+    ("runonce", "runOnce", Kind::Bool),
+    (
+        "contention-profiling",
+        "enableContentionProfiling",
+        Kind::Bool,
+    ),
     ("register-node", "registerNode", Kind::Bool),
     ("register-with-taints", "registerWithTaints", Kind::Taints),
     ("seccomp-default", "seccompDefault", Kind::Bool),
@@ -297,6 +324,7 @@ const CONFIG_FLAGS: &[(&str, &str, Kind)] = &[
 /// Flags that exist only as flags: name and default.
 const OWN_FLAGS: &[(&str, &str)] = &[
     ("config", ""),
+    ("config-dir", ""),
     ("kubeconfig", ""),
     ("bootstrap-kubeconfig", ""),
     ("hostname-override", ""),
@@ -310,7 +338,25 @@ const OWN_FLAGS: &[(&str, &str)] = &[
     ("minimum-container-ttl-duration", "0s"),
     ("experimental-allocatable-ignore-eviction", "false"),
     ("runtime-cgroups", ""),
-    ("kubelet-cgroups", ""),
+    ("experimental-mounter-path", ""),
+    ("lock-file", ""),
+    ("exit-on-lock-contention", "false"),
+];
+
+/// Flags that are taken and do nothing, and what is done instead.
+const UNHEEDED: &[(&str, &str)] = &[
+    (
+        "minimum-container-ttl-duration",
+        "ended containers are kept by their number alone",
+    ),
+    (
+        "runtime-cgroups",
+        "the runtime stays in the cgroups that it was started in",
+    ),
+    (
+        "experimental-mounter-path",
+        "mounts are made by the kubelet",
+    ),
 ];
 
 fn command() -> Command {
@@ -326,6 +372,16 @@ fn command() -> Command {
             _ => arg,
         };
         command = command.arg(arg.action(ArgAction::Set));
+    }
+    for (name, default) in cadvisor::FLAGS {
+        let arg = Arg::new(*name).long(*name).hide(true);
+        command = command.arg(match *default {
+            "true" | "false" => arg
+                .num_args(0..=1)
+                .require_equals(true)
+                .default_missing_value("true"),
+            _ => arg.allow_hyphen_values(true),
+        });
     }
     for (name, path, kind) in CONFIG_FLAGS {
         let arg = Arg::new(*name)
@@ -351,76 +407,78 @@ impl Options {
     /// For flags that do not exist, and where a value or the file does not make sense; and to end
     /// the process after `--help` and `--version`.
     pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Self, Exit> {
-        let matches = component::flags::matches(command(), args)?;
-        Self::from_matches(&matches).map_err(Exit::error)
+        let cgroup_v1 = matches!(Hierarchy::detect(), Ok(Hierarchy::V1 { .. }));
+        Self::parse_on(args, !cgroup_v1)
     }
 
-    fn from_matches(matches: &ArgMatches) -> Result<Self, OptionsError> {
+    /// As [`Options::parse`], on a machine of this version of cgroups.
+    fn parse_on(args: impl IntoIterator<Item = OsString>, cgroup_v2: bool) -> Result<Self, Exit> {
+        let matches = component::flags::matches(command(), args)?;
+        Self::from_matches(&matches, cgroup_v2).map_err(Exit::error)
+    }
+
+    fn from_matches(matches: &ArgMatches, cgroup_v2: bool) -> Result<Self, OptionsError> {
         let text = |name: &str| matches.get_one::<String>(name).cloned().unwrap_or_default();
         let path = |name: &str| {
             Some(text(name))
                 .filter(|text| !text.is_empty())
                 .map(PathBuf::from)
         };
+        let wrong = |flag: &'static str, why: String| OptionsError::Flag {
+            flag,
+            value: text(flag),
+            why,
+        };
         let number = |flag: &'static str| {
-            let value = text(flag);
-            value.parse::<i64>().map_err(|error| OptionsError::Flag {
-                flag,
-                value,
-                why: error.to_string(),
-            })
+            let parsed = text(flag).parse::<i64>();
+            parsed.map_err(|error| wrong(flag, error.to_string()))
+        };
+        let switch = |flag: &'static str| {
+            let parsed = parse_bool(&text(flag));
+            parsed.ok_or_else(|| wrong(flag, not_bool(&text(flag))))
         };
         let node_ip = text("node-ip");
-        let node_ips = node_ip
-            .split(',')
-            .filter(|ip| !ip.is_empty())
-            .map(str::parse)
-            .collect::<Result<_, _>>();
-        let node_ips = node_ips.map_err(|error: std::net::AddrParseError| OptionsError::Flag {
-            flag: "node-ip",
-            value: node_ip,
-            why: error.to_string(),
-        })?;
+        let node_ips = node_ip.split(',').filter(|ip| !ip.is_empty());
+        let node_ips = node_ips.map(str::parse).collect::<Result<_, _>>();
+        let node_ips = node_ips
+            .map_err(|error: std::net::AddrParseError| wrong("node-ip", error.to_string()))?;
+        let node_labels = pairs("node-labels", &text("node-labels"), '=')?;
+        let node_labels: BTreeMap<_, _> = node_labels.into_iter().collect();
+        check_labels(&node_labels).map_err(OptionsError::Labels)?;
         let cloud_provider = text("cloud-provider");
         if !matches!(cloud_provider.as_str(), "" | "external") {
-            return Err(OptionsError::Invalid(format!(
+            return Err(OptionsError::Run(format!(
                 "unknown cloud provider {cloud_provider:?}: in-tree providers are gone, use \"external\" or none"
             )));
         }
 
-        let (config_path, mut config) = match path("config") {
-            Some(path) => {
-                let file = read_config(&path)?;
-                (path, file)
-            }
-            None => (PathBuf::from("the command line"), json!({})),
-        };
-        overlay(matches, &mut config)?;
-        let config: KubeletConfiguration =
-            serde_json::from_value(config).map_err(|error| OptionsError::Config {
-                path: config_path,
-                why: error.to_string(),
-            })?;
-
-        // The flag says it all; only what the file says is merged with defaults.
-        let flagged = is_set(matches, "eviction-hard").then(|| config.eviction_hard.clone());
-        let mut config = config.complete();
-        if let Some(flagged) = flagged {
-            config.eviction_hard = flagged;
-        }
+        let (config, mut warnings) = configuration(matches, path("config"), path("config-dir"))?;
+        validation::logging(&config).map_err(OptionsError::Logging)?;
+        let valid = validation::validate(&config, cgroup_v2);
+        valid.map_err(OptionsError::Configuration)?;
+        let tls = tls_policy(&config)?;
+        judge(&config).map_err(OptionsError::Run)?;
         let eviction = eviction::Policy::new(&config);
-        let mut eviction = eviction.map_err(|error| OptionsError::Invalid(error.to_string()))?;
-        let flag = "experimental-allocatable-ignore-eviction";
-        let ignored = parse_bool(&text(flag)).ok_or_else(|| OptionsError::Flag {
-            flag,
-            value: text(flag),
-            why: "not a boolean".into(),
-        })?;
-        if ignored {
+        let mut eviction = eviction.map_err(|error| OptionsError::Run(error.to_string()))?;
+        if switch("experimental-allocatable-ignore-eviction")? {
             eviction.leave_allocatable();
         }
-        let options = Self {
+        warnings.extend(unheeded(&config));
+        let flags = UNHEEDED.iter().filter(|(flag, _)| is_set(matches, flag));
+        warnings.extend(flags.map(|(flag, instead)| format!("--{flag} has no effect: {instead}")));
+        warnings.extend(cadvisor::unheeded(|flag| is_set(matches, flag)));
+        let (lock_file, exit_on_lock_contention) =
+            (path("lock-file"), switch("exit-on-lock-contention")?);
+        if exit_on_lock_contention && lock_file.is_none() {
+            return Err(OptionsError::Run(
+                "cannot exit on lock file contention: no lock file specified".into(),
+            ));
+        }
+        Ok(Self {
+            tls,
             eviction,
+            lock_file,
+            exit_on_lock_contention,
             kubeconfig: path("kubeconfig"),
             bootstrap_kubeconfig: path("bootstrap-kubeconfig"),
             hostname_override: text("hostname-override"),
@@ -428,74 +486,248 @@ impl Options {
             cert_dir: PathBuf::from(text("cert-dir")),
             external_cloud_provider: cloud_provider == "external",
             root_dir: PathBuf::from(text("root-dir")),
-            node_labels: pairs("node-labels", &text("node-labels"), '=')?
-                .into_iter()
-                .collect(),
+            node_labels,
             max_dead_containers_per_container: number("maximum-dead-containers-per-container")?
                 .try_into()
                 .unwrap_or(0),
             max_dead_containers: number("maximum-dead-containers")?.try_into().ok(),
-            logs: component::logs::Options::from_arg_matches(matches)
-                .map_err(|e| OptionsError::Invalid(e.to_string()))?,
+            logs: logs(&config),
             config,
-        };
-        options.validate()?;
-        Ok(options)
-    }
-
-    fn validate(&self) -> Result<(), OptionsError> {
-        let c = &self.config;
-        let invalid = |why: String| Err(OptionsError::Invalid(why));
-        if c.cgroup_driver != "cgroupfs" {
-            return invalid(format!(
-                "cgroupDriver {:?} is not implemented: set cgroupDriver to cgroupfs, and SystemdCgroup to false in \
-                 the runtime's configuration",
-                c.cgroup_driver
-            ));
-        }
-        if !matches!(c.authorization.mode.as_str(), "AlwaysAllow" | "Webhook") {
-            return invalid(format!(
-                "authorization.mode is AlwaysAllow or Webhook, not {:?}",
-                c.authorization.mode
-            ));
-        }
-        validation::resources(c).map_err(OptionsError::Invalid)?;
-        if c.tls_cert_file.is_empty() != c.tls_private_key_file.is_empty() {
-            return invalid("tlsCertFile and tlsPrivateKeyFile go together".into());
-        }
-        Ok(())
+            warnings,
+        })
     }
 }
 
-fn read_config(path: &PathBuf) -> Result<Value, OptionsError> {
-    let text = std::fs::read_to_string(path).map_err(|source| OptionsError::Read {
-        path: path.clone(),
-        source,
-    })?;
-    let wrong = |why: String| OptionsError::Config {
-        path: path.clone(),
-        why,
-    };
-    let mut value: Value =
-        serde_saphyr::from_str(&text).map_err(|error| wrong(error.to_string()))?;
-    let (version, kind) = (value["apiVersion"].as_str(), value["kind"].as_str());
-    if (version, kind)
-        != (
-            Some("kubelet.config.k8s.io/v1beta1"),
-            Some("KubeletConfiguration"),
-        )
+/// The files with their defaults, and what the flags say over them.
+fn configuration(
+    matches: &ArgMatches,
+    file: Option<PathBuf>,
+    directory: Option<PathBuf>,
+) -> Result<(KubeletConfiguration, Vec<String>), OptionsError> {
+    let (mut config, mut warnings) = (KubeletConfiguration::default().complete(), Vec::new());
+    if let Some(path) = file {
+        let loaded = file::load(&path)?;
+        (config, warnings) = (loaded.config, loaded.warnings);
+    }
+    if let Some(path) = directory {
+        let merged = file::merge(&config, &path)?;
+        config = merged.config;
+        warnings.extend(merged.warnings);
+    }
+    let mut tree = json!(config);
+    overlay(matches, &mut tree)?;
+    overlay_logging(matches, &mut tree["logging"])?;
+    let decoded = decode(&tree).map_err(|error| OptionsError::Configuration(error.to_string()));
+    Ok((decoded?.0, warnings))
+}
+
+/// The flags of logs are older than their fields.
+fn overlay_logging(matches: &ArgMatches, logging: &mut Value) -> Result<(), OptionsError> {
+    let flags = component::logs::Options::from_arg_matches(matches);
+    let flags = flags.map_err(|error| OptionsError::Logging(error.to_string()))?;
+    let options = &mut logging["options"];
+    for (flag, field, value) in [
+        (
+            "log-text-split-stream",
+            "text",
+            json!({"splitStream": flags.text_split_stream}),
+        ),
+        (
+            "log-text-info-buffer-size",
+            "text",
+            json!({"infoBufferSize": flags.text_info_buffer}),
+        ),
+        (
+            "log-json-split-stream",
+            "json",
+            json!({"splitStream": flags.json_split_stream}),
+        ),
+        (
+            "log-json-info-buffer-size",
+            "json",
+            json!({"infoBufferSize": flags.json_info_buffer}),
+        ),
+    ] {
+        if let (true, Value::Object(option)) = (is_set(matches, flag), value) {
+            for (name, value) in option {
+                options[field][name] = value;
+            }
+        }
+    }
+    if is_set(matches, "v") {
+        logging["verbosity"] = json!(flags.verbosity);
+    }
+    if is_set(matches, "logging-format") {
+        logging["format"] = json!(flags.format);
+    }
+    if is_set(matches, "log-flush-frequency") {
+        logging["flushFrequency"] = duration("log-flush-frequency", &flags.flush_frequency)?;
+    }
+    if is_set(matches, "vmodule") {
+        let modules = pairs("vmodule", &flags.vmodule, '=')?.into_iter();
+        let modules = modules.map(|(pattern, level)| match level.parse::<u32>() {
+            Ok(level) => Ok(json!({"filePattern": pattern, "verbosity": level})),
+            Err(error) => Err(OptionsError::Flag {
+                flag: "vmodule",
+                value: flags.vmodule.clone(),
+                why: error.to_string(),
+            }),
+        });
+        logging["vmodule"] = Value::Array(modules.collect::<Result<_, _>>()?);
+    }
+    Ok(())
+}
+
+fn logs(config: &KubeletConfiguration) -> component::logs::Options {
+    let logging = &config.logging;
+    component::logs::Options {
+        verbosity: u8::try_from(logging.verbosity).unwrap_or(u8::MAX),
+        vmodule: logging.vmodule_text(),
+        format: logging.format.clone(),
+        ..component::logs::Options::default()
+    }
+}
+
+fn tls_policy(config: &KubeletConfiguration) -> Result<TlsPolicy, PolicyError> {
+    let curves = config.tls_curve_preferences.iter();
+    let curves: Vec<String> = curves.map(ToString::to_string).collect();
+    TlsPolicy::parse(
+        &config.tls_min_version,
+        &config.tls_cipher_suites,
+        &curves,
+        false,
+    )
+}
+
+/// What upstream finds out while it starts.
+fn judge(c: &KubeletConfiguration) -> Result<(), String> {
+    if c.cgroup_driver != "cgroupfs" {
+        return Err(format!(
+            "cgroupDriver {:?} is not implemented: set cgroupDriver to cgroupfs, and SystemdCgroup to false in the \
+             runtime's configuration",
+            c.cgroup_driver
+        ));
+    }
+    let mode = c.authorization.mode.as_str();
+    if !matches!(mode, "AlwaysAllow" | "Webhook") {
+        return Err(format!("unknown authorization mode {mode}"));
+    }
+    let strategy = c.config_map_and_secret_change_detection_strategy.as_str();
+    if !matches!(strategy, "Watch" | "Cache" | "Get") {
+        return Err(format!(
+            "unknown configmap and secret manager mode: {strategy}"
+        ));
+    }
+    let ca = &c.authentication.x509.client_ca_file;
+    if !ca.is_empty()
+        && let Err(error) = std::fs::File::open(ca)
     {
-        return Err(wrong(format!("it is {kind:?} of {version:?}")));
+        return Err(format!("unable to load client CA file {ca}: {error}"));
     }
-    strip_nulls(&mut value);
-    Ok(value)
+    for (flag, reserved) in [
+        ("kube-reserved", &c.kube_reserved),
+        ("system-reserved", &c.system_reserved),
+    ] {
+        let judged = validation::resource_list(reserved);
+        judged.map_err(|why| format!("--{flag} value failed to parse: {why}"))?;
+    }
+    let size = c.container_log_max_size.parse::<meta::Quantity>();
+    let size = size.map_err(|error| {
+        let size = Quoted(&c.container_log_max_size);
+        format!("failed to parse container log max size {size}: {error}")
+    })?;
+    if size.value() < 0 {
+        return Err(format!(
+            "invalid negative container log max size {}",
+            size.value()
+        ));
+    }
+    if c.tls_cert_file.is_empty() != c.tls_private_key_file.is_empty() {
+        return Err("tlsCertFile and tlsPrivateKeyFile go together".into());
+    }
+    for (field, address) in [
+        ("address", &c.address),
+        ("healthzBindAddress", &c.healthz_bind_address),
+    ] {
+        if address.parse::<std::net::IpAddr>().is_err() {
+            return Err(format!("{field} {address:?} is no IP address to serve on"));
+        }
+    }
+    Ok(())
 }
 
-/// `field:` without a value is as if it were not written.
-fn strip_nulls(value: &mut Value) {
-    if let Value::Object(map) = value {
-        map.retain(|_, value| !value.is_null());
-        map.values_mut().for_each(strip_nulls);
+/// Labels in Kubernetes' namespaces that a kubelet may give its node (KEP-279).
+const OWN_LABELS: [&str; 11] = [
+    "beta.kubernetes.io/arch",
+    "beta.kubernetes.io/instance-type",
+    "beta.kubernetes.io/os",
+    "failure-domain.beta.kubernetes.io/region",
+    "failure-domain.beta.kubernetes.io/zone",
+    "kubernetes.io/arch",
+    "kubernetes.io/hostname",
+    "kubernetes.io/os",
+    "node.kubernetes.io/instance-type",
+    "topology.kubernetes.io/region",
+    "topology.kubernetes.io/zone",
+];
+const OWN_NAMESPACES: [&str; 2] = ["kubelet.kubernetes.io", "node.kubernetes.io"];
+
+fn check_labels(labels: &BTreeMap<String, String>) -> Result<(), String> {
+    let within = |namespace: &str, of: &str| {
+        let rest = namespace.strip_suffix(of);
+        rest.is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
+    };
+    let is_foreign = |key: &&str| {
+        let namespace = key.split_once('/').map_or("", |(namespace, _)| namespace);
+        ["kubernetes.io", "k8s.io"]
+            .iter()
+            .any(|of| within(namespace, of))
+            && !OWN_LABELS.contains(key)
+            && !OWN_NAMESPACES.iter().any(|of| within(namespace, of))
+    };
+    let unknown: Vec<&str> = labels
+        .keys()
+        .map(String::as_str)
+        .filter(is_foreign)
+        .collect();
+    if !unknown.is_empty() {
+        return Err(format!(
+            "unknown 'kubernetes.io' or 'k8s.io' labels specified with --node-labels: [{}]\n--node-labels in the \
+             'kubernetes.io' namespace must begin with an allowed prefix ({}) or be in the specifically allowed set ({})",
+            unknown.join(" "),
+            OWN_NAMESPACES.join(", "),
+            OWN_LABELS.join(", ")
+        ));
+    }
+    let judged = labels
+        .iter()
+        .flat_map(|(key, value)| [(key, qualified_name(key)), (value, label_value(value))]);
+    let invalid: Vec<String> = judged
+        .filter(|(_, problems)| !problems.is_empty())
+        .map(|(text, problems)| format!("'{text}' - {}", problems.join(", ")))
+        .collect();
+    match invalid[..] {
+        [] => Ok(()),
+        _ => Err(format!("invalid node labels: {}", invalid.join("; "))),
+    }
+}
+
+/// In Go's words.
+fn not_bool(text: &str) -> String {
+    format!(
+        "strconv.ParseBool: parsing {}: invalid syntax",
+        Quoted(text)
+    )
+}
+
+fn duration(flag: &'static str, text: &str) -> Result<Value, OptionsError> {
+    match text.parse::<GoDuration>() {
+        Ok(duration) => Ok(json!(duration)),
+        Err(error) => Err(OptionsError::Flag {
+            flag,
+            value: text.to_owned(),
+            why: error.to_string(),
+        }),
     }
 }
 
@@ -517,9 +749,13 @@ fn overlay(matches: &ArgMatches, config: &mut Value) -> Result<(), OptionsError>
             why: why.to_owned(),
         };
         let value = match kind {
-            Kind::Bool => json!(parse_bool(last).ok_or_else(|| wrong("not a boolean"))?),
-            Kind::Int => json!(last.parse::<i64>().map_err(|_| wrong("not a number"))?),
+            Kind::Bool => json!(parse_bool(last).ok_or_else(|| wrong(&not_bool(last)))?),
+            Kind::Int => json!(last.parse::<i64>().map_err(|_| {
+                let last = Quoted(last);
+                wrong(&format!("strconv.ParseInt: parsing {last}: invalid syntax"))
+            })?),
             Kind::Text => json!(last),
+            Kind::Duration => duration(flag, last)?,
             Kind::List => json!(
                 given
                     .iter()
@@ -539,12 +775,14 @@ fn overlay(matches: &ArgMatches, config: &mut Value) -> Result<(), OptionsError>
             }
             Kind::Thresholds => object(given.iter().map(|t| pairs(flag, t, '<')))?,
             Kind::Gates => {
-                let mut gates = serde_json::Map::new();
+                // Gates of the file that no flag names stay as they are.
+                let mut gates = config["featureGates"]
+                    .as_object()
+                    .cloned()
+                    .unwrap_or_default();
                 for (name, value) in pairs(flag, &given.join(","), '=')? {
-                    gates.insert(
-                        name,
-                        json!(parse_bool(&value).ok_or_else(|| wrong("not a boolean"))?),
-                    );
+                    let on = parse_bool(&value).ok_or_else(|| wrong(&not_bool(&value)))?;
+                    gates.insert(name, json!(on));
                 }
                 Value::Object(gates)
             }
@@ -616,7 +854,7 @@ mod tests {
 
     fn parse(args: &[&str]) -> Result<Options, Exit> {
         let words = std::iter::once(&"kubelet").chain(args).map(OsString::from);
-        Options::parse(words)
+        Options::parse_on(words, true)
     }
 
     #[test]
@@ -637,7 +875,7 @@ mod tests {
             "--eviction-max-pod-grace-period=-1",
             "--fail-swap-on=false",
             "--cloud-provider=external",
-            "--feature-gates=A=true",
+            "--feature-gates=NodeLogQuery=true",
             "--cpu-manager-policy=static",
             "--cpu-manager-policy-options=full-pcpus-only=true",
             "--topology-manager-policy-options=prefer-closest-numa-nodes=true",
@@ -665,6 +903,98 @@ mod tests {
         let nodes: Vec<u32> = c.reserved_memory.iter().map(|r| r.numa_node).collect();
         assert_eq!(nodes, [0, 1, 0]);
         assert!(options.kubeconfig.is_none());
+    }
+
+    #[test]
+    fn flags_are_more_than_defaults() {
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        write!(
+            file,
+            "apiVersion: kubelet.config.k8s.io/v1beta1\nkind: KubeletConfiguration\n\
+             featureGates: {{CRIListStreaming: true}}\nlogging: {{format: json, verbosity: 3}}\ntracing: {{}}\n"
+        )
+        .unwrap();
+        let config = format!("--config={}", file.path().display());
+        let options = parse(&[
+            &config,
+            "--feature-gates=CSIVolumeHealth=true",
+            "--max-pods=0",
+            "--v=4",
+            "--logging-format=text",
+            "--vmodule=sync_loop=6",
+            "--runtime-cgroups=/system",
+            "--housekeeping-interval=1s",
+            "--system-reserved-cgroup=/system",
+            "--enforce-node-allocatable=pods,system-reserved",
+        ])
+        .unwrap();
+        let c = &options.config;
+        assert_eq!((c.max_pods, c.feature_gates.len()), (0, 2));
+        assert_eq!(
+            (options.logs.format.as_str(), options.logs.verbosity),
+            ("text", 4)
+        );
+        assert_eq!(c.logging.vmodule[0].verbosity, 6);
+        assert_eq!(c.enforce_node_allocatable.len(), 2);
+        let told: Vec<&str> = options
+            .warnings
+            .iter()
+            .map(|w| w.split(' ').next().unwrap())
+            .collect();
+        assert_eq!(
+            told,
+            ["tracing", "--runtime-cgroups", "--housekeeping-interval"]
+        );
+    }
+
+    #[test]
+    fn refusals() {
+        for (args, message) in [
+            (
+                &["--max-pods=many"][..],
+                "failed to parse kubelet flag: invalid argument \"many\" for \"--max-pods\" flag: strconv.ParseInt: \
+                 parsing \"many\": invalid syntax",
+            ),
+            (
+                &["--sync-frequency=x"],
+                "invalid argument \"x\" for \"--sync-frequency\" flag: time: invalid duration",
+            ),
+            (
+                &["--node-labels=kubernetes.io/role=x,a.node.kubernetes.io/b=c"],
+                "unknown 'kubernetes.io' or 'k8s.io' labels specified with --node-labels: [kubernetes.io/role]",
+            ),
+            (
+                &["--node-labels=a=b c"],
+                "invalid node labels: 'b c' - a valid label must be",
+            ),
+            (
+                &["--exit-on-lock-contention"],
+                "cannot exit on lock file contention: no lock file specified",
+            ),
+            (
+                &["--tls-cipher-suites=FOO"],
+                "failed to construct kubelet dependencies: Cipher suite FOO not supported or doesn't exist",
+            ),
+            (
+                &["--authorization-mode=Foo"],
+                "failed to run Kubelet: unknown authorization mode Foo",
+            ),
+            (
+                &["--client-ca-file=/no/such"],
+                "failed to run Kubelet: unable to load client CA file /no/such",
+            ),
+            (
+                &["--system-reserved=foo=1"],
+                "failed to run Kubelet: --system-reserved value failed to parse: cannot reserve \"foo\" resource",
+            ),
+            (
+                &["--port=0", "--runonce"],
+                "failed to validate kubelet configuration, error: [invalid configuration: port (--port) 0 must be",
+            ),
+        ] {
+            let refused = format!("{:?}", parse(args).unwrap_err());
+            assert!(refused.replace("\\\"", "\"").contains(message), "{refused}");
+        }
     }
 
     #[test]

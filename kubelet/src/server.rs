@@ -10,7 +10,7 @@ mod streaming;
 
 use std::collections::HashSet;
 use std::net::{IpAddr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,9 +19,10 @@ use client::events::{EventType, Recorder};
 use client::informer::{Event as Change, Selection};
 use client::{Api, Client, Informer};
 use component::features::FeatureGates;
+use component::flags::GoDuration;
 use component::health::Checks;
 use component::serving::{
-    Bound, Identity, Limits, ServingCertificate, TlsFiles, TlsOptions, TlsPolicy, full, handler,
+    Bound, Identity, Limits, ServingCertificate, TlsFiles, TlsOptions, full, handler,
 };
 use k8s_openapi::api::core::v1::{Node, Pod, Service};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
@@ -50,7 +51,7 @@ use crate::devices::{self, Devices};
 use crate::event::{Event, Source};
 use crate::events::{Events, Kind};
 use crate::eviction;
-use crate::images::{GcPolicy, ImageGc, Images};
+use crate::images::{GcPolicy, ImageGc, Images, PullLimits};
 use crate::metrics::Metrics;
 use crate::node_status::facts::{Facts, NodeFacts};
 use crate::node_status::register::{Registration, register};
@@ -75,6 +76,7 @@ use crate::status::StatusManager;
 use crate::sync_loop::{self, SyncLoop};
 use crate::sys;
 use crate::sys::host::Host;
+use crate::sys::lock::Lock;
 use crate::sys::node::Machine;
 use crate::volumes::csi::{self, Csi};
 use crate::volumes::disks::Disks;
@@ -89,16 +91,15 @@ const FORGET_CRASHES: Duration = Duration::from_secs(600);
 /// When it cannot start; once it runs, it goes on.
 pub async fn run(options: Options, stop: CancellationToken) -> anyhow::Result<()> {
     let config = &options.config;
+    for warning in &options.warnings {
+        warn!("{warning}");
+    }
+    let _lock = lock(&options, &stop).await?;
     let machine = Machine::read();
     tune_process(config);
+    check_kernel(config)?;
     check_swap(config, &machine)?;
     let hierarchy = Hierarchy::detect()?;
-    if !hierarchy.is_v2() && config.fail_cgroup_v1 {
-        anyhow::bail!(
-            "kubelet is configured to not run on a host using cgroup v1. cgroup v1 support is in maintenance mode: set \
-             failCgroupV1 to false to run on it"
-        );
-    }
     let root = Root::new(&options.root_dir);
     make_root(&root, config)?;
 
@@ -111,9 +112,12 @@ pub async fn run(options: Options, stop: CancellationToken) -> anyhow::Result<()
         Some(path) => Some(connect(path, &options, &node.name, &metrics, &stop).await?),
         None => None,
     };
-    let recorder = api
-        .as_ref()
-        .map(|client| Recorder::start(client, "kubelet", &node.name, &stop));
+    let recorder = api.as_ref().map(|client| {
+        // Events have a rate of their own; zero is none.
+        let burst = u32::try_from(config.event_burst).unwrap_or_default();
+        let client = client.with_rate_limit(config.event_record_qps as f32, burst);
+        Recorder::start(&client, "kubelet", &node.name, &stop)
+    });
     let events = Arc::new(Events::new(recorder.map(sink), &node.name));
 
     let runtime = CriClient::new(
@@ -149,6 +153,8 @@ pub async fn run(options: Options, stop: CancellationToken) -> anyhow::Result<()
 
     let cgroups = pod_cgroups(config, hierarchy.clone());
     cgroups.start().context("cannot make the pods' cgroups")?;
+
+    enforce_reserved(config, &hierarchy, &node, &events)?;
 
     // The loop's events, and everyone who tells of something.
     let (told, heard) = mpsc::unbounded_channel();
@@ -220,25 +226,18 @@ pub async fn run(options: Options, stop: CancellationToken) -> anyhow::Result<()
     })
     .await?;
     let (device_plugins, cpus) = (topology.devices.clone(), topology.cpus.clone());
-    let parallel = match config.serialize_image_pulls {
-        Some(false) => config.max_parallel_image_pulls.unwrap_or(usize::MAX),
-        _ => 1,
-    };
     let syncer = Arc::new(Syncer {
         runtime: Runtime {
             client: runtime.clone(),
             events: events.clone(),
-            images: Images::new(runtime.clone(), events.clone(), parallel),
+            images: Images::new(runtime.clone(), events.clone(), pull_limits(config)),
             cgroups,
             settings: runtime_settings(config, &root, &machine, &node, &hierarchy),
             objects: objects.clone(),
             api: api.clone(),
             backoff: Backoff::forgetting(
                 Duration::from_secs(10),
-                config
-                    .crash_loop_back_off
-                    .max_container_restart_period
-                    .get(),
+                longest_backoff(config),
                 FORGET_CRASHES,
             )
             .into(),
@@ -395,9 +394,6 @@ pub async fn run(options: Options, stop: CancellationToken) -> anyhow::Result<()
     let every = config.container_log_monitor_interval.get();
     let images = Arc::new(image_gc(config, &runtime, &events, &metrics));
     tokio::spawn(images.clone().run(stop.clone()));
-    if config.kernel_memcg_notification {
-        warn!("kernelMemcgNotification is not implemented: memory is looked at every ten seconds");
-    }
     let evictions = eviction::Manager {
         syncer: syncer.clone(),
         policy: options.eviction.clone(),
@@ -448,6 +444,18 @@ pub async fn run(options: Options, stop: CancellationToken) -> anyhow::Result<()
     Ok(())
 }
 
+fn pull_limits(config: &KubeletConfiguration) -> PullLimits {
+    let parallel = match config.serialize_image_pulls {
+        Some(false) => config.max_parallel_image_pulls,
+        _ => Some(1),
+    };
+    PullLimits {
+        parallel: parallel.map_or(usize::MAX, |pulls| usize::try_from(pulls).unwrap_or(1)),
+        per_second: config.registry_pull_qps,
+        burst: u32::try_from(config.registry_burst).unwrap_or_default(),
+    }
+}
+
 fn image_gc(
     config: &KubeletConfiguration,
     runtime: &CriClient,
@@ -469,9 +477,111 @@ fn tune_process(config: &KubeletConfiguration) {
     if let Err(error) = sys::process::set_oom_score_adj(config.oom_score_adj) {
         warn!(%error, score = config.oom_score_adj, "cannot set the kubelet's oom_score_adj");
     }
-    if let Err(error) = sys::process::set_max_open_files(config.max_open_files) {
-        warn!(%error, files = config.max_open_files, "cannot raise the number of files the kubelet may open");
+    let files = u64::try_from(config.max_open_files).unwrap_or_default();
+    if let Err(error) = sys::process::set_max_open_files(files) {
+        warn!(%error, files, "cannot raise the number of files the kubelet may open");
     }
+}
+
+/// A number that the configuration's validation has found to be a port's.
+fn port(number: i32) -> u16 {
+    u16::try_from(number).unwrap_or_default()
+}
+
+/// The longest that a container which crashes waits for its next start.
+fn longest_backoff(config: &KubeletConfiguration) -> Duration {
+    let period = config.crash_loop_back_off.max_container_restart_period;
+    period.map_or(Duration::from_secs(300), GoDuration::get)
+}
+
+/// The lock of `--lock-file`, once it is free. Another that wants it then may stop the kubelet.
+async fn lock(options: &Options, stop: &CancellationToken) -> anyhow::Result<Option<Lock>> {
+    let Some(path) = options.lock_file.clone() else {
+        return Ok(None);
+    };
+    info!(path = %path.display(), "acquiring the file's lock");
+    let file = path.clone();
+    let acquired = tokio::task::spawn_blocking(move || sys::lock::acquire(&file));
+    let acquired = tokio::select! {
+        acquired = acquired => acquired?,
+        () = stop.cancelled() => anyhow::bail!("stopped while waiting for the lock file"),
+    };
+    let shown = path.display();
+    let lock = acquired.with_context(|| format!("unable to acquire file lock on {shown}"))?;
+    if options.exit_on_lock_contention {
+        let (watcher, wanted) = sys::lock::watch(&path)
+            .with_context(|| format!("unable to watch the lock file {shown}"))?;
+        let stop = stop.clone();
+        tokio::spawn(async move {
+            let _watcher = watcher;
+            wanted.notified().await;
+            info!("another wants the lock file: stopping");
+            stop.cancel();
+        });
+    }
+    Ok(Some(lock))
+}
+
+/// The kernel's settings are the administrator's; `protectKernelDefaults` insists on upstream's.
+fn check_kernel(config: &KubeletConfiguration) -> anyhow::Result<()> {
+    let differing = sys::tunables::differing(Path::new("/proc/sys"));
+    if config.protect_kernel_defaults && !differing.is_empty() {
+        anyhow::bail!(
+            "Failed to start ContainerManager: [{}]",
+            differing.join(", ")
+        );
+    }
+    for flag in differing {
+        info!("{flag}");
+    }
+    Ok(())
+}
+
+/// Has the system's and Kubernetes' own groups keep to what is reserved for them.
+fn enforce_reserved(
+    config: &KubeletConfiguration,
+    hierarchy: &Hierarchy,
+    node: &NodeSettings,
+    events: &Events,
+) -> anyhow::Result<()> {
+    for (level, shown, kind, group, amounts) in [
+        (
+            "system-reserved",
+            "System Reserved",
+            "system reserved",
+            &config.system_reserved_cgroup,
+            &node.system_reserved,
+        ),
+        (
+            "kube-reserved",
+            "Kube Reserved",
+            "kube reserved",
+            &config.kube_reserved_cgroup,
+            &node.kube_reserved,
+        ),
+    ] {
+        let levels = &config.enforce_node_allocatable;
+        let has = |level: &str| levels.iter().any(|l| l == level);
+        let compressible = has(&format!("{level}-compressible"));
+        if !compressible && !has(level) {
+            continue;
+        }
+        let reserved = cgroups::Reserved {
+            group,
+            amounts,
+            compressible,
+        };
+        if let Err(error) = reserved.enforce(hierarchy) {
+            let part = if compressible { " Compressible" } else { "" };
+            let message =
+                format!("Failed to enforce {shown}{part} Cgroup Limits on {group:?}: {error}");
+            events.node(Kind::Warning, "FailedNodeAllocatableEnforcement", &message);
+            anyhow::bail!("Failed to start ContainerManager: {message}");
+        }
+        let message = format!("Updated limits on {kind} cgroup {group}");
+        events.node(Kind::Normal, "NodeAllocatableEnforced", &message);
+    }
+    Ok(())
 }
 
 fn check_swap(config: &KubeletConfiguration, machine: &Machine) -> anyhow::Result<()> {
@@ -533,9 +643,9 @@ fn node_settings(options: &Options, machine: &Machine, gates: &FeatureGates) -> 
         node_ips: options.node_ips.clone(),
         default_ips,
         external_cloud_provider: options.external_cloud_provider,
-        port: config.port,
-        max_pods: config.max_pods,
-        pods_per_core: config.pods_per_core,
+        port: port(config.port),
+        max_pods: config.max_pods.into(),
+        pods_per_core: config.pods_per_core.into(),
         max_images: config.node_status_max_images,
         system_reserved,
         kube_reserved,
@@ -733,12 +843,10 @@ async fn serve(
 ) -> anyhow::Result<Vec<tokio::task::JoinHandle<()>>> {
     let config = &options.config;
     let mut tasks = Vec::new();
-    let address = |ip: &str, port: u16| -> anyhow::Result<SocketAddr> {
-        Ok(SocketAddr::new(
-            ip.parse()
-                .with_context(|| format!("{ip:?} is no address to serve on"))?,
-            port,
-        ))
+    let address = |ip: &str, port: i32| -> anyhow::Result<SocketAddr> {
+        let parsed = ip.parse();
+        let parsed = parsed.with_context(|| format!("{ip:?} is no address to serve on"))?;
+        Ok(SocketAddr::new(parsed, self::port(port)))
     };
     let limits = Limits {
         drain_timeout: Duration::from_secs(1),
@@ -800,12 +908,7 @@ async fn serve(
     let certificate = ServingCertificate::load(TlsOptions {
         default: Some(identity),
         client_ca: client_ca.map(PathBuf::from).into_iter().collect(),
-        policy: TlsPolicy::parse(
-            &config.tls_min_version,
-            &config.tls_cipher_suites,
-            &[],
-            false,
-        )?,
+        policy: options.tls.clone(),
         ..TlsOptions::default()
     })?;
     let bound = Bound::new(address(&config.address, config.port)?)

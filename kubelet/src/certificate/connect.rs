@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
-use client::config::Pem;
+use client::config::{ContentType, Pem};
 use client::metrics::ClientMetrics;
 use client::{Client, Config, RenewedCertificate};
 use jiff::Timestamp;
@@ -101,10 +101,13 @@ impl Asks {
 }
 
 fn finish(config: Config, options: &Options, metrics: &Metrics) -> anyhow::Result<Client> {
-    let config = config.rate_limit(
+    let mut config = config.rate_limit(
         options.config.kube_api_qps as f32,
         u32::try_from(options.config.kube_api_burst).unwrap_or(100),
     );
+    if options.config.content_type == "application/json" {
+        config.content_type = ContentType::Json;
+    }
     let requests = ClientMetrics::register(metrics.registry.inner())?;
     Ok(Client::new(config)?.with_metrics(&requests))
 }

@@ -17,9 +17,11 @@ mod memory;
 mod names;
 mod pids;
 mod pods;
+mod reserved;
 
 pub use names::CgroupName;
 pub use pods::{PodCgroups, PodLimits};
+pub use reserved::Reserved;
 
 /// A file of a control group that could not be read or written.
 #[derive(Debug, Error)]

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use client::rate_limit::TokenBucket;
 use component::flags::GoDuration;
 use grpc::cri;
 use jiff::Timestamp;
@@ -40,6 +41,26 @@ pub struct PullRequest<'a> {
     pub sandbox: &'a cri::PodSandboxConfig,
 }
 
+/// How many pulls there may be.
+#[derive(Debug, Clone, Copy)]
+pub struct PullLimits {
+    /// At once.
+    pub parallel: usize,
+    /// On average (`registryPullQPS`); zero is no limit.
+    pub per_second: i32,
+    /// At first, and after a rest.
+    pub burst: u32,
+}
+
+/// Why an image is not pulled.
+#[derive(Debug, thiserror::Error)]
+enum PullError {
+    #[error("pull QPS exceeded")]
+    TooMany,
+    #[error(transparent)]
+    Runtime(#[from] CriError),
+}
+
 struct Failures {
     backoff: Backoff,
     /// The last error by key, for the message of a pull that is held back.
@@ -53,11 +74,12 @@ pub struct Images {
     failures: Mutex<Failures>,
     /// One pull at a time, or as many as configured.
     pulls: Semaphore,
+    /// Pulls beyond the rate fail, and are tried again as any that failed.
+    rate: Option<TokenBucket>,
 }
 
 impl Images {
-    /// `parallel` is how many pulls may run at once.
-    pub fn new(client: CriClient, events: Arc<Events>, parallel: usize) -> Self {
+    pub fn new(client: CriClient, events: Arc<Events>, limits: PullLimits) -> Self {
         let backoff = Backoff::new(Duration::from_secs(10), Duration::from_secs(300));
         Self {
             client,
@@ -66,7 +88,9 @@ impl Images {
                 backoff,
                 messages: HashMap::new(),
             }),
-            pulls: Semaphore::new(parallel.clamp(1, Semaphore::MAX_PERMITS)),
+            pulls: Semaphore::new(limits.parallel.clamp(1, Semaphore::MAX_PERMITS)),
+            rate: (limits.per_second > 0)
+                .then(|| TokenBucket::new(limits.per_second.into(), limits.burst)),
         }
     }
 
@@ -210,7 +234,10 @@ impl Images {
         &self,
         request: &PullRequest<'_>,
         spec: &cri::ImageSpec,
-    ) -> Result<String, CriError> {
+    ) -> Result<String, PullError> {
+        if self.rate.as_ref().is_some_and(|rate| !rate.try_take()) {
+            return Err(PullError::TooMany);
+        }
         let repository = Reference::parse(&spec.image)
             .map(|r| r.repository)
             .unwrap_or_default();
@@ -232,10 +259,11 @@ impl Images {
                 Err(error) => last = Some(error),
             }
         }
-        Err(last.unwrap_or(CriError {
+        let last = last.unwrap_or(CriError {
             code: tonic::Code::Internal,
             message: "no pull was tried".into(),
-        }))
+        });
+        Err(last.into())
     }
 
     fn event(&self, request: &PullRequest<'_>, kind: Kind, reason: &'static str, message: &str) {
@@ -249,7 +277,10 @@ impl Images {
     }
 }
 
-fn classify(image: &str, error: &CriError) -> (&'static str, String) {
+fn classify(image: &str, error: &PullError) -> (&'static str, String) {
+    let PullError::Runtime(error) = error else {
+        return ("ErrImagePull", error.to_string());
+    };
     for (prefix, reason, why) in [
         (
             "RegistryUnavailable",

@@ -6,4 +6,5 @@ mod manager;
 mod reference;
 
 pub use gc::{ImageGc, Policy as GcPolicy};
-pub use manager::{ImageError, Images, PullRequest};
+pub use manager::{ImageError, Images, PullLimits, PullRequest};
+pub use reference::Reference;

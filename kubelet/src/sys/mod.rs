@@ -3,7 +3,9 @@
 
 pub mod fs;
 pub mod host;
+pub mod lock;
 pub mod mount;
 pub mod node;
 pub mod numa;
 pub mod process;
+pub mod tunables;

@@ -36,15 +36,31 @@ impl TokenBucket {
 
     /// Takes a token and returns how long to wait until it is there.
     pub fn reserve(&self) -> Duration {
-        let now = Instant::now();
         let mut s = self.state.lock();
-        let gained = now.saturating_duration_since(s.at).as_secs_f64() * self.per_second;
-        s.tokens = (s.tokens + gained).min(self.burst) - 1.0;
-        s.at = now;
+        self.gain(&mut s);
+        s.tokens -= 1.0;
         if s.tokens >= 0.0 {
             return Duration::ZERO;
         }
         Duration::from_secs_f64(-s.tokens / self.per_second)
+    }
+
+    /// Takes a token, if there is one.
+    pub fn try_take(&self) -> bool {
+        let mut s = self.state.lock();
+        self.gain(&mut s);
+        let there = s.tokens >= 1.0;
+        if there {
+            s.tokens -= 1.0;
+        }
+        there
+    }
+
+    fn gain(&self, s: &mut State) {
+        let now = Instant::now();
+        let gained = now.saturating_duration_since(s.at).as_secs_f64() * self.per_second;
+        s.tokens = (s.tokens + gained).min(self.burst);
+        s.at = now;
     }
 
     /// Waits until a token is there, and takes it.
@@ -83,5 +99,14 @@ mod tests {
         );
         tokio::time::advance(Duration::from_secs(60)).await;
         assert_eq!(bucket.reserve(), Duration::ZERO);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn takes_what_is_there() {
+        let bucket = TokenBucket::new(10.0, 2);
+        let taken = [(); 3].map(|()| bucket.try_take());
+        assert_eq!(taken, [true, true, false]);
+        tokio::time::advance(Duration::from_millis(100)).await;
+        assert!(bucket.try_take() && !bucket.try_take());
     }
 }
