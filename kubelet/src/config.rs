@@ -365,6 +365,15 @@ pub struct UserNamespaces {
 }
 
 impl KubeletConfiguration {
+    /// As it may be logged: what is sent with requests for static pods is nobody's business.
+    pub fn loggable(&self) -> String {
+        let mut shown = self.clone();
+        for values in shown.static_pod_url_header.values_mut() {
+            *values = vec!["<masked>".into()];
+        }
+        serde_json::to_string(&shown).unwrap_or_default()
+    }
+
     /// The images' endpoint: the runtime's own unless it is told apart.
     pub fn image_endpoint(&self) -> &str {
         if self.image_service_endpoint.is_empty() {

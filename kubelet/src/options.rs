@@ -464,6 +464,12 @@ impl Options {
             eviction.leave_allocatable();
         }
         warnings.extend(unheeded(&config));
+        let (own, kube) = (&config.kubelet_cgroups, &config.kube_reserved_cgroup);
+        if !own.is_empty() && !kube.is_empty() && !own.starts_with(kube.as_str()) {
+            warnings.push(
+                "unsupported configuration:KubeletCgroups is not within KubeReservedCgroup".into(),
+            );
+        }
         let flags = UNHEEDED.iter().filter(|(flag, _)| is_set(matches, flag));
         warnings.extend(flags.map(|(flag, instead)| format!("--{flag} has no effect: {instead}")));
         warnings.extend(cadvisor::unheeded(|flag| is_set(matches, flag)));

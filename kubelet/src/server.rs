@@ -28,7 +28,7 @@ use k8s_openapi::api::core::v1::{Node, Pod, Service};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use tokio::sync::{Notify, mpsc};
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use self::api::NodeApi;
 use self::auth::{Auth, AuthSettings};
@@ -94,6 +94,10 @@ pub async fn run(options: Options, stop: CancellationToken) -> anyhow::Result<()
     for warning in &options.warnings {
         warn!("{warning}");
     }
+    debug!(
+        configuration = config.loggable(),
+        "the effective configuration"
+    );
     let _lock = lock(&options, &stop).await?;
     let machine = Machine::read();
     tune_process(config);
@@ -606,7 +610,7 @@ fn make_root(root: &Root, config: &KubeletConfiguration) -> anyhow::Result<()> {
     }
     // What is mounted into a pod later must reach its containers.
     if let Err(error) = sys::mount::make_shared(root.path()) {
-        tracing::debug!(%error, "the root directory is no mount point of its own");
+        debug!(%error, "the root directory is no mount point of its own");
     }
     Ok(())
 }

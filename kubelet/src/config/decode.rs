@@ -85,12 +85,6 @@ impl<'a> Node<'a> {
             self.path
         ))
     }
-
-    fn object(&self) -> Result<&'a Map<String, Value>, DecodeError> {
-        self.value
-            .as_object()
-            .ok_or_else(|| self.mismatch("struct"))
-    }
 }
 
 macro_rules! numbers {
@@ -157,7 +151,9 @@ impl<'de> Deserializer<'de> for Node<'de> {
     }
 
     fn deserialize_map<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, DecodeError> {
-        visitor.visit_map(Fields::new(&self, self.object()?))
+        let object = self.value.as_object();
+        let object = object.ok_or_else(|| self.mismatch("map[string]string"))?;
+        visitor.visit_map(Fields::new(&self, object))
     }
 
     fn deserialize_struct<V: Visitor<'de>>(
@@ -166,7 +162,8 @@ impl<'de> Deserializer<'de> for Node<'de> {
         fields: &'static [&'static str],
         visitor: V,
     ) -> Result<V::Value, DecodeError> {
-        let object = self.object()?;
+        let object = self.value.as_object();
+        let object = object.ok_or_else(|| self.mismatch("struct"))?;
         for name in object
             .keys()
             .filter(|name| !fields.contains(&name.as_str()))
@@ -302,6 +299,10 @@ mod tests {
             (
                 json!({"failSwapOn": "maybe"}),
                 "cannot unmarshal string into Go struct field KubeletConfiguration.failSwapOn of type bool",
+            ),
+            (
+                json!({"evictionHard": "foo"}),
+                "cannot unmarshal string into Go struct field KubeletConfiguration.evictionHard of type map[string]string",
             ),
             (json!({"syncFrequency": "x"}), "invalid duration"),
         ] {

@@ -9,7 +9,8 @@ use serde_json::{Value, json};
 use serde_saphyr::DuplicateKeyPolicy;
 use thiserror::Error;
 
-use super::{API_VERSION, KIND, KubeletConfiguration, decode};
+use super::decode::{DecodeError, decode};
+use super::{API_VERSION, KIND, KubeletConfiguration};
 
 /// Why the files cannot be used.
 #[derive(Debug, Error)]
@@ -17,34 +18,33 @@ pub enum FileError {
     #[error(
         "failed to load kubelet config file, path: {path}, error: failed to load Kubelet config file {path}, error {why}"
     )]
-    Config { path: String, why: Why },
-    #[error(
-        "failed to merge kubelet configs: failed to walk through kubelet dropin directory {}: {source}",
-        Quoted(.directory)
-    )]
+    Config { path: String, why: String },
+    #[error("{MERGING} {}: {source}", Quoted(.directory))]
     Walk {
         directory: String,
         source: std::io::Error,
     },
     #[error(
-        "failed to merge kubelet configs: failed to walk through kubelet dropin directory {}: failed to load kubelet \
-         dropin file, path: {path}, {why}",
+        "{MERGING} {}: failed to load kubelet dropin file, path: {path}, {why}",
         Quoted(.directory)
     )]
     DropIn {
         directory: String,
         path: String,
-        why: Why,
+        why: String,
     },
     #[error(
         "failed to merge kubelet configs: failed to unmarshal merged JSON into kubelet configuration: {0}"
     )]
-    Merged(String),
+    Merged(DecodeError),
 }
 
-/// What is wrong with one file.
+const MERGING: &str =
+    "failed to merge kubelet configs: failed to walk through kubelet dropin directory";
+
+/// Why a file is no tree.
 #[derive(Debug, Error)]
-pub enum Why {
+enum ReadError {
     #[error("failed to read kubelet config file {}, error: {source}", Quoted(.path))]
     Read {
         path: String,
@@ -53,17 +53,13 @@ pub enum Why {
     #[error("kubelet config file {} was empty", Quoted(.0))]
     Empty(String),
     #[error("failed to decode: {0}")]
-    Decode(String),
-    #[error("failed to decode: Object 'Kind' is missing")]
-    NoKind,
-    #[error("failed to decode: no kind {} is registered for version {}", Quoted(.kind), Quoted(.version))]
-    Kind { kind: String, version: String },
-    #[error("error: {0}")]
-    Strict(String),
-    #[error("no apiVersion/kind")]
-    Untyped,
-    #[error("unknown apiVersion/kind: {version}, Kind={kind}")]
-    Other { version: String, kind: String },
+    Yaml(Box<serde_saphyr::Error>),
+}
+
+/// What a file says it is.
+fn type_of(tree: &Value) -> (&str, &str) {
+    let text = |field: &str| tree[field].as_str().unwrap_or_default();
+    (text("apiVersion"), text("kind"))
 }
 
 /// A configuration as its files have it, defaults filled in, and what an operator should be told.
@@ -85,17 +81,20 @@ pub fn load(path: &Path) -> Result<Loaded, FileError> {
         path: shown.clone(),
         why,
     };
-    let (tree, twice) = read(&path).map_err(wrong)?;
-    let head = |field: &str| tree[field].as_str().unwrap_or_default().to_owned();
-    let (version, kind) = (head("apiVersion"), head("kind"));
-    if kind.is_empty() {
-        return Err(wrong(Why::NoKind));
-    }
-    if (version.as_str(), kind.as_str()) != (API_VERSION, KIND) {
-        return Err(wrong(Why::Kind { kind, version }));
+    let (tree, twice) = read(&path).map_err(|error| wrong(error.to_string()))?;
+    match type_of(&tree) {
+        (API_VERSION, KIND) => {}
+        (_, "") => return Err(wrong("failed to decode: Object 'Kind' is missing".into())),
+        (version, kind) => {
+            return Err(wrong(format!(
+                "failed to decode: no kind {} is registered for version {}",
+                Quoted(kind),
+                Quoted(version)
+            )));
+        }
     }
     let decoded = decode::<KubeletConfiguration>(&tree);
-    let (config, unknown) = decoded.map_err(|error| wrong(Why::Decode(error.to_string())))?;
+    let (config, unknown) = decoded.map_err(|error| wrong(format!("failed to decode: {error}")))?;
     let mut config = config.complete();
     if let Some(folder) = path.parent() {
         resolve_paths(&mut config, folder);
@@ -131,19 +130,20 @@ pub fn merge(config: &KubeletConfiguration, directory: &Path) -> Result<Loaded, 
             path: path.display().to_string(),
             why,
         };
-        let (tree, twice) = read(&path).map_err(wrong)?;
+        let (tree, twice) = read(&path).map_err(|error| wrong(format!("error: {error}")))?;
         if let Some(twice) = twice {
-            return Err(wrong(Why::Strict(format!(
-                "strict decoding error: {twice}"
-            ))));
+            return Err(wrong(format!("error: strict decoding error: {twice}")));
         }
-        let head = |field: &str| tree[field].as_str().unwrap_or_default().to_owned();
-        let (version, kind) = (head("apiVersion"), head("kind"));
-        if version.is_empty() || kind.is_empty() {
-            return Err(wrong(Why::Untyped));
-        }
-        if (version.as_str(), kind.as_str()) != (API_VERSION, KIND) {
-            return Err(wrong(Why::Other { version, kind }));
+        match type_of(&tree) {
+            (API_VERSION, KIND) => {}
+            (_, "") => return Err(wrong("error: Object 'Kind' is missing".into())),
+            (version, kind) => {
+                // The core group has no name.
+                let slash = if version.contains('/') { "" } else { "/" };
+                return Err(wrong(format!(
+                    "unknown apiVersion/kind: {slash}{version}, Kind={kind}"
+                )));
+            }
         }
         // What else does not fit is an error of all files together.
         if let Ok((_, unknown)) = decode::<KubeletConfiguration>(&tree)
@@ -154,7 +154,7 @@ pub fn merge(config: &KubeletConfiguration, directory: &Path) -> Result<Loaded, 
         patch(&mut merged, tree);
     }
     let decoded = decode::<KubeletConfiguration>(&merged);
-    let (config, _) = decoded.map_err(|error| FileError::Merged(error.to_string()))?;
+    let (config, _) = decoded.map_err(FileError::Merged)?;
     Ok(Loaded {
         config: config.complete(),
         warnings,
@@ -177,22 +177,21 @@ fn walk(directory: &Path, files: &mut Vec<PathBuf>) -> std::io::Result<()> {
 }
 
 /// A file as a tree, and the first key that is written twice; the later one counts.
-fn read(path: &Path) -> Result<(Value, Option<String>), Why> {
+fn read(path: &Path) -> Result<(Value, Option<String>), ReadError> {
     let shown = path.display().to_string();
-    let text = std::fs::read_to_string(path).map_err(|source| Why::Read {
+    let text = std::fs::read_to_string(path).map_err(|source| ReadError::Read {
         path: shown.clone(),
         source,
     })?;
     if text.is_empty() {
-        return Err(Why::Empty(shown));
+        return Err(ReadError::Empty(shown));
     }
-    let wrong = |error: &serde_saphyr::Error| Why::Decode(error.to_string());
     let error = match serde_saphyr::from_str::<Value>(&text) {
         Ok(tree) => return Ok((tree, None)),
         Err(error) => error,
     };
     let serde_saphyr::Error::DuplicateMappingKey { key, location } = error.without_snippet() else {
-        return Err(wrong(&error));
+        return Err(ReadError::Yaml(error.into()));
     };
     let key = key.as_deref().unwrap_or_default();
     let twice = format!(
@@ -202,7 +201,8 @@ fn read(path: &Path) -> Result<(Value, Option<String>), Why> {
     );
     let lenient = serde_saphyr::options! { duplicate_keys: DuplicateKeyPolicy::LastWins };
     let tree = serde_saphyr::from_str_with_options::<Value>(&text, lenient);
-    Ok((tree.map_err(|error| wrong(&error))?, Some(twice)))
+    let tree = tree.map_err(|error| ReadError::Yaml(error.into()))?;
+    Ok((tree, Some(twice)))
 }
 
 /// RFC 7396.
@@ -354,10 +354,10 @@ mod tests {
     fn drop_ins_that_do_not_fit() {
         let base = KubeletConfiguration::default().complete();
         for (text, message) in [
-            ("maxPods: 1\n", "no apiVersion/kind"),
+            ("maxPods: 1\n", "a.conf, error: Object 'Kind' is missing"),
             (
                 "apiVersion: v1\nkind: Pod\n",
-                "unknown apiVersion/kind: v1, Kind=Pod",
+                "a.conf, unknown apiVersion/kind: /v1, Kind=Pod",
             ),
             (&typed("maxPods: x\n"), "failed to unmarshal merged JSON"),
             (&typed("maxPods: 1\nmaxPods: 2\n"), "already set in map"),
