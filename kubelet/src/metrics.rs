@@ -518,7 +518,7 @@ fn path_label(path: &str) -> &str {
         "metrics/resource",
         "stats/summary",
     ];
-    const ONE: [&str; 12] = [
+    const ONE: [&str; 16] = [
         "pods",
         "runningpods",
         "healthz",
@@ -531,6 +531,10 @@ fn path_label(path: &str) -> &str {
         "run",
         "logs",
         "stats",
+        "checkpoint",
+        "debug",
+        "flagz",
+        "statusz",
     ];
     let path = path.trim_start_matches('/');
     if let Some(known) = TWO

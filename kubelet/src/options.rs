@@ -11,6 +11,7 @@ use std::path::PathBuf;
 use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches};
 use component::flags::{Exit, GoDuration, is_set, parse_bool};
 use component::serving::{PolicyError, TlsPolicy};
+use component::zpages::Flags;
 use meta::gofmt::Quoted;
 use meta::validation::{label_value, qualified_name};
 use serde_json::{Value, json};
@@ -60,6 +61,8 @@ pub struct Options {
     /// `None`: as many as there are.
     pub max_dead_containers: Option<usize>,
     pub logs: component::logs::Options,
+    /// All of them as they are, for `/flagz`.
+    pub flags: Flags,
     pub config: KubeletConfiguration,
     pub tls: TlsPolicy,
     pub eviction: eviction::Policy,
@@ -497,6 +500,7 @@ impl Options {
                 .try_into()
                 .unwrap_or(0),
             max_dead_containers: number("maximum-dead-containers")?.try_into().ok(),
+            flags: Flags::from_arg_matches(matches).unwrap_or_default(),
             logs: logs(&config),
             config,
             warnings,

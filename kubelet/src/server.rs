@@ -1,10 +1,19 @@
 //! Puts the kubelet together: the only place that knows all rooms. Below it, in `server/`, the
 //! node's HTTP API.
 
+mod answer;
 mod api;
 mod auth;
+mod checkpoint;
+mod client_ca;
+mod commands;
+mod debug;
+mod files;
 mod logs;
+mod node_log_query;
+mod node_logs;
 mod resources;
+mod routes;
 mod stats;
 mod streaming;
 
@@ -21,9 +30,11 @@ use client::{Api, Client, Informer};
 use component::features::FeatureGates;
 use component::flags::GoDuration;
 use component::health::Checks;
+use component::metrics::Slis;
 use component::serving::{
     Bound, Identity, Limits, ServingCertificate, TlsFiles, TlsOptions, full, handler,
 };
+use component::zpages::ZPages;
 use k8s_openapi::api::core::v1::{Node, Pod, Service};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use tokio::sync::{Notify, mpsc};
@@ -32,6 +43,8 @@ use tracing::{debug, info, warn};
 
 use self::api::NodeApi;
 use self::auth::{Auth, AuthSettings};
+use self::client_ca::ClientCa;
+use self::routes::Served;
 use self::stats::Stats;
 use crate::allocation::{self, Allocations};
 use crate::certificate::connect::connect;
@@ -805,12 +818,14 @@ fn slim_service(service: &mut Service) {
 
 fn health_checks(pleg: &Arc<Pleg>, devices: &Arc<Devices>) -> Checks {
     let checks = Checks::new();
+    // Upstream's checks that its log is still written; ours has nobody who could stop doing so.
+    checks.add("log", || Ok(()));
+    let pleg = pleg.clone();
+    checks.add("syncloop", move || pleg.unhealthy().map_or(Ok(()), Err));
     let devices = devices.clone();
     checks.add("device-plugin", move || {
         devices.failure().map_or(Ok(()), Err)
     });
-    let pleg = pleg.clone();
-    checks.add("syncloop", move || pleg.unhealthy().map_or(Ok(()), Err));
     checks
 }
 
@@ -827,6 +842,19 @@ fn files(options: &Options, node: &NodeSettings) -> anyhow::Result<TlsFiles> {
         certificate: config.tls_cert_file.clone().into(),
         key: config.tls_private_key_file.clone().into(),
     })
+}
+
+fn served(config: &KubeletConfiguration, gates: &FeatureGates, checks: &Checks) -> Served {
+    Served {
+        debugging: config.enable_debugging_handlers,
+        system_logs: config.enable_system_log_handler,
+        profiling: config.enable_profiling_handler,
+        debug_flags: config.enable_debug_flags_handler,
+        checkpoint: gates.enabled("ContainerCheckpoint"),
+        flagz: gates.enabled("ComponentFlagz"),
+        statusz: gates.enabled("ComponentStatusz"),
+        checks: checks.names(),
+    }
 }
 
 #[allow(clippy::too_many_arguments)]
@@ -888,8 +916,21 @@ async fn serve(
         allowed_ttl: config.authorization.webhook.cache_authorized_ttl.get(),
         denied_ttl: config.authorization.webhook.cache_unauthorized_ttl.get(),
     };
+    let gates = FeatureGates::from_pairs(&config.feature_gates)?;
+    let client_ca =
+        Some(&config.authentication.x509.client_ca_file).filter(|path| !path.is_empty());
+    let authority = client_ca
+        .map(|path| ClientCa::load(Path::new(path)))
+        .transpose()?;
+    let slis = Slis::new().context("metrics of health checks")?;
+    checks.report(&slis);
+    let served = served(config, &gates, checks);
+    let paths = served.exact_paths();
+    let paths: Vec<&str> = paths.iter().map(String::as_str).collect();
     let node_api = Arc::new(NodeApi {
-        auth: Auth::new(settings, api.clone()),
+        auth: Auth::new(settings, api.clone(), authority),
+        served_to_anyone: served.read_only(),
+        served,
         runtime: runtime.clone(),
         pleg: pleg.clone(),
         index: index.clone(),
@@ -903,15 +944,19 @@ async fn serve(
             options.root_dir.clone(),
         ),
         checks: checks.clone(),
+        slis,
         metrics,
-        translates: FeatureGates::from_pairs(&config.feature_gates)?.enabled(declared::WEBSOCKETS),
+        zpages: ZPages::new("kubelet", &gates, &options.flags, &paths),
+        root: Root::new(&options.root_dir),
+        translates: gates.enabled(declared::WEBSOCKETS),
+        splits_logs: gates.enabled("PodLogsQuerySplitStreams"),
+        queries_node_logs: config.enable_system_log_query && gates.enabled("NodeLogQuery"),
         config: config.clone(),
     });
-    let client_ca =
-        Some(&config.authentication.x509.client_ca_file).filter(|path| !path.is_empty());
     let certificate = ServingCertificate::load(TlsOptions {
         default: Some(identity),
         client_ca: client_ca.map(PathBuf::from).into_iter().collect(),
+        verifies_later: true,
         policy: options.tls.clone(),
         ..TlsOptions::default()
     })?;

@@ -481,6 +481,17 @@ impl CriClient {
             .url)
     }
 
+    /// Has a container's state written into a file. It takes as long as the runtime may have for any
+    /// call, or longer if `request` says so.
+    pub async fn checkpoint(&self, mut request: cri::CheckpointContainerRequest) -> Result<()> {
+        let usual = i64::try_from(self.timeout.as_secs()).unwrap_or(i64::MAX);
+        request.timeout = request.timeout.max(usual);
+        let timeout = u64::try_from(request.timeout).map_or(self.timeout, Duration::from_secs);
+        let request = Self::timed(request, timeout.max(self.timeout));
+        self.runtime.clone().checkpoint_container(request).await?;
+        Ok(())
+    }
+
     // Usage.
 
     /// `None`: it is gone, or has no numbers.

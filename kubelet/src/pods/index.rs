@@ -95,21 +95,6 @@ impl PodIndex {
             .filter(|pod| pod.is_static())
     }
 
-    /// The uid that the node knows a pod by, given the one that the API knows.
-    pub fn translate(&self, uid: &str) -> String {
-        let mirror = self
-            .0
-            .read()
-            .mirrors
-            .values()
-            .find(|mirror| mirror.uid() == uid)
-            .cloned();
-        let own = mirror
-            .and_then(|mirror| self.static_of(&mirror))
-            .map(|pod| pod.uid().to_owned());
-        own.unwrap_or_else(|| uid.to_owned())
-    }
-
     pub fn set_may_run(&self, uid: &PodUid, may_run: bool) {
         let mut inner = self.0.write();
         if may_run {
@@ -160,7 +145,6 @@ mod tests {
         index.set(mirror.clone());
         assert_eq!(index.mirror_of(&own).unwrap().uid(), "api");
         assert_eq!(index.static_of(&mirror).unwrap().uid(), "hash");
-        assert_eq!(index.translate("api"), "hash");
         assert_eq!(index.by_name("n", "p").unwrap().uid(), "hash");
         index.remove(&pod("older", "kubernetes.io/config.mirror", "hash"));
         assert!(

@@ -30,7 +30,7 @@ const LOGGED_FAILURES: u32 = 3;
 /// Headers that are not for other servers.
 const SECRETS: [&str; 4] = ["authorization", "cookie", "cookie2", "www-authenticate"];
 /// Where distributions keep the authorities that they trust; the first that is there counts.
-const AUTHORITIES: [&str; 4] = [
+pub const AUTHORITIES: [&str; 4] = [
     "/etc/ssl/certs/ca-certificates.crt",
     "/etc/pki/tls/certs/ca-bundle.crt",
     "/etc/ssl/ca-bundle.pem",

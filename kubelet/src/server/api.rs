@@ -1,36 +1,42 @@
-//! The node's API: what answers which path. Each answer is in a file of its own, or is a few lines
-//! here.
+//! The node's API: who asks for what, and which room answers. Each answer is in a file of its own,
+//! or is a few lines here.
 
 use std::collections::BTreeMap;
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
-use ::streaming::websocket;
-use bytes::Bytes;
 use component::health::Checks;
+use component::metrics::Slis;
 use component::serving::{Body, Peer, full};
+use component::zpages::ZPages;
 use futures::StreamExt;
 use grpc::cri::ContainerState as RuntimeState;
-use http::header::CONTENT_TYPE;
-use http::{Method, Request, Response, StatusCode};
+use http::header::{self, HeaderValue};
+use http::{HeaderMap, Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, StreamBody};
-use hyper::body::{Frame, Incoming};
+use hyper::body::{Body as _, Frame, Incoming};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Pod, PodStatus};
 use percent_encoding::percent_decode_str;
 use serde_json::{Value, json};
 use tokio_stream::wrappers::ReceiverStream;
 
+use super::answer::{
+    Answer, Refusal, answer, as_json, error_line, page_not_found, redirect, refused,
+};
 use super::auth::Auth;
 use super::logs::{self, LogOptions};
+use super::node_log_query::NodeLogQuery;
+use super::routes::{Found, Route, Served, Target, route};
 use super::stats::Stats;
-use super::streaming::{self, Streams};
+use super::{debug, node_logs};
 use crate::config::KubeletConfiguration;
 use crate::cri::client::{CriClient, CriError, Of};
 use crate::cri::labels;
 use crate::metrics::Metrics;
 use crate::pleg::Pleg;
+use crate::pods::dirs::Root;
 use crate::pods::index::PodIndex;
 use crate::pods::pod::PodExt;
 use crate::status::StatusManager;
@@ -39,46 +45,30 @@ use crate::volumes::csi::Usage;
 /// What the node's API shows.
 pub struct NodeApi {
     pub auth: Arc<Auth>,
+    /// On the port with authentication, and on the one without.
+    pub served: Served,
+    pub served_to_anyone: Served,
     pub runtime: CriClient,
     pub pleg: Arc<Pleg>,
     pub index: Arc<PodIndex>,
     pub status: Arc<StatusManager>,
     pub stats: Stats,
     pub checks: Checks,
+    pub slis: Slis,
     pub metrics: Arc<Metrics>,
+    pub zpages: ZPages,
+    pub root: Root,
     /// WebSocket protocols that runtimes do not know are translated for them.
     pub translates: bool,
+    /// One stream of a log can be asked for alone (`PodLogsQuerySplitStreams`).
+    pub splits_logs: bool,
+    pub queries_node_logs: bool,
     pub config: KubeletConfiguration,
 }
 
-type Answer = Result<Response<Body>, (StatusCode, String)>;
-type Query = Vec<(String, String)>;
+pub type Query = Vec<(String, String)>;
 
-/// Where the machine's own logs lie, for `/logs/`.
-const LOG_ROOT: &str = "/var/log";
-
-fn answer(
-    status: StatusCode,
-    content_type: &'static str,
-    body: impl Into<Bytes>,
-) -> Response<Body> {
-    let mut response = Response::new(full(body));
-    *response.status_mut() = status;
-    response
-        .headers_mut()
-        .insert(CONTENT_TYPE, http::HeaderValue::from_static(content_type));
-    response
-}
-
-fn text(body: impl Into<Bytes>) -> Response<Body> {
-    answer(StatusCode::OK, "text/plain; charset=utf-8", body)
-}
-
-fn as_json(value: &Value) -> Response<Body> {
-    answer(StatusCode::OK, "application/json", value.to_string())
-}
-
-fn runtime_failed(error: CriError) -> (StatusCode, String) {
+pub fn runtime_failed(error: CriError) -> Refusal {
     (StatusCode::INTERNAL_SERVER_ERROR, error.to_string())
 }
 
@@ -101,124 +91,121 @@ fn parse_query(query: Option<&str>) -> Query {
 impl NodeApi {
     /// Answers a request of someone who may ask for it.
     pub async fn handle(self: Arc<Self>, request: Request<Incoming>, peer: Peer) -> Response<Body> {
-        let begun = Instant::now();
-        let (method, path) = (request.method().clone(), request.uri().path().to_owned());
-        let refused = self
-            .auth
-            .check(
-                request.method(),
-                request.uri().path(),
-                request.headers(),
-                &peer,
-            )
-            .await;
-        let answered = match refused {
-            Ok(()) => self.route(request).await,
-            Err(refusal) => Err(refusal),
-        };
-        let took = begun.elapsed();
-        self.metrics.requested(&method, &path, "readwrite", took);
-        answered.unwrap_or_else(|(status, body)| answer(status, "text/plain; charset=utf-8", body))
+        self.measured(request, Some(&peer)).await
     }
 
     /// Answers on the port without authentication: no more than what reveals nothing.
     pub async fn handle_read_only(self: Arc<Self>, request: Request<Incoming>) -> Response<Body> {
-        let begun = Instant::now();
-        let (method, path) = (request.method().clone(), request.uri().path().to_owned());
-        let top = path.split('/').nth(1).unwrap_or_default();
-        let answered = match top {
-            "pods" | "stats" | "metrics" | "healthz" => self.route(request).await,
-            _ => Err((StatusCode::NOT_FOUND, "404 page not found\n".into())),
-        };
-        let took = begun.elapsed();
-        self.metrics.requested(&method, &path, "readonly", took);
-        answered.unwrap_or_else(|(status, body)| answer(status, "text/plain; charset=utf-8", body))
+        self.measured(request, None).await
     }
 
-    async fn route(&self, request: Request<Incoming>) -> Answer {
-        let path = percent_decode_str(request.uri().path())
-            .decode_utf8_lossy()
-            .into_owned();
+    async fn measured(&self, request: Request<Incoming>, peer: Option<&Peer>) -> Response<Body> {
+        let begun = Instant::now();
+        let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+        let answered = self.answered(request, peer).await;
+        let port = if peer.is_some() {
+            "readwrite"
+        } else {
+            "readonly"
+        };
+        self.metrics
+            .requested(&method, &path, port, begun.elapsed());
+        let answered = answered.unwrap_or_else(refused);
+        if method == Method::HEAD {
+            return without_body(answered);
+        }
+        answered
+    }
+
+    async fn answered(&self, mut request: Request<Incoming>, peer: Option<&Peer>) -> Answer {
+        let served = match peer {
+            Some(_) => &self.served,
+            None => &self.served_to_anyone,
+        };
+        let area = match served.find(request.uri().path()) {
+            Found::At(area) => area,
+            Found::Nothing => return Ok(page_not_found()),
+            Found::Elsewhere(path) => return Ok(elsewhere(&request, &path)),
+        };
+        let path = percent_decode_str(request.uri().path()).decode_utf8_lossy();
+        let path = path.into_owned();
+        if let Some(peer) = peer {
+            let method = request.method().clone();
+            let headers = request.headers_mut();
+            self.auth.check(&method, &path, headers, peer).await?;
+        }
+        let route = route(area, request.method(), &path, request.headers());
+        self.route(route, &path, request).await
+    }
+
+    async fn route(&self, route: Route, path: &str, request: Request<Incoming>) -> Answer {
         let query = parse_query(request.uri().query());
-        let parts: Vec<&str> = path.trim_matches('/').split('/').collect();
-        let read = matches!(*request.method(), Method::GET | Method::HEAD);
-        let debugging = self.config.enable_debugging_handlers;
-        match parts[..] {
-            ["healthz", ..] if read => Ok(self.healthz(&path, request.uri().query())),
-            ["pods"] if read => Ok(as_json(&self.pods())),
-            ["runningpods"] if read && debugging => self.running_pods().await,
-            ["configz"] if read => Ok(as_json(&json!({"kubeletconfig": self.config}))),
-            ["metrics"] if read => {
+        match route {
+            Route::Healthz => {
+                let query = request.uri().query().unwrap_or_default();
+                Ok(self.checks.respond("healthz", path, query).map(full))
+            }
+            Route::Pods => Ok(as_json(&self.pods())),
+            Route::RunningPods => self.running_pods().await,
+            Route::Configz => Ok(as_json(&json!({"kubeletconfig": self.config}))),
+            Route::Metrics => {
                 self.take_stock().await;
                 let (body, content_type) = self.metrics.registry.render();
                 Ok(answer(StatusCode::OK, content_type, body))
             }
-            ["metrics", "resource"] if read => self
-                .stats
-                .resource_metrics()
-                .await
-                .map(text)
-                .map_err(runtime_failed),
-            ["metrics", "cadvisor"] if read => self
-                .stats
-                .cadvisor_metrics()
-                .await
-                .map(text)
-                .map_err(runtime_failed),
-            ["metrics", "probes"] if read => Ok(answer(
-                StatusCode::OK,
-                prometheus::TEXT_FORMAT,
-                prometheus::TextEncoder::new()
-                    .encode_to_string(&self.metrics.probe_registry.gather())
-                    .unwrap_or_default(),
-            )),
-            ["stats", "summary"] => {
-                let only = query
-                    .iter()
-                    .any(|(key, value)| key == "only_cpu_and_memory" && value == "true");
-                self.stats
-                    .summary(only)
-                    .await
-                    .map(|summary| as_json(&summary))
+            Route::Slis => {
+                let (body, content_type) = self.slis.render();
+                Ok(answer(StatusCode::OK, content_type, body))
+            }
+            Route::Resource => {
+                let told = self.stats.resource_metrics().await;
+                told.map(metrics_text).map_err(runtime_failed)
+            }
+            Route::Cadvisor => {
+                let told = self.stats.cadvisor_metrics().await;
+                told.map(metrics_text).map_err(runtime_failed)
+            }
+            Route::Probes => {
+                let families = self.metrics.probe_registry.gather();
+                let encoded = prometheus::TextEncoder::new().encode_to_string(&families);
+                Ok(metrics_text(encoded.unwrap_or_default()))
+            }
+            Route::Summary => {
+                let mut only = query.iter().filter(|(key, _)| key == "only_cpu_and_memory");
+                let only =
+                    only.next().is_some_and(|(_, value)| value == "true") && only.next().is_none();
+                let told = self.stats.summary(only).await;
+                told.map(|summary| as_json(&summary))
                     .map_err(runtime_failed)
             }
-            ["containerLogs", namespace, pod, container] if read && debugging => {
-                self.container_logs(namespace, pod, container, &query).await
+            Route::ContainerLogs(target) => self.container_logs(&target, &query).await,
+            Route::Exec(target) => self.exec(request, &target, &query).await,
+            Route::Attach(target) => self.attach(request, &target, &query).await,
+            Route::PortForward(target) => self.port_forward(request, &target, &query).await,
+            Route::Run(target) => self.run(&target, &query).await,
+            Route::Checkpoint(target) => self.checkpoint(&target, &query).await,
+            Route::NodeLogs => self.node_logs(path, &query, &request).await,
+            Route::Verbosity => Ok(debug::verbosity(request).await),
+            Route::Profile(name) => Ok(debug::profile(&name)),
+            Route::Statusz => {
+                let accept = accept(request.headers());
+                Ok(self.zpages.statusz(accept, Timestamp::now()).map(full))
             }
-            ["exec", namespace, pod, container] | ["exec", namespace, pod, _, container]
-                if debugging =>
-            {
-                let (pod, uid) = (pod.to_owned(), uid_of(&parts, 5));
-                self.exec(request, namespace, &pod, uid, container, &query)
-                    .await
+            Route::Flagz => Ok(self.zpages.flagz(accept(request.headers())).map(full)),
+            Route::Closed(why) => Ok(error_line(StatusCode::METHOD_NOT_ALLOWED, why)),
+            Route::NotFound => Err((StatusCode::NOT_FOUND, "404: Page Not Found".into())),
+            Route::NotAllowed(allowed) => {
+                let status = StatusCode::METHOD_NOT_ALLOWED;
+                let mut response = refused((status, "405: Method Not Allowed".into()));
+                let allowed = HeaderValue::from_static(allowed);
+                response.headers_mut().insert(header::ALLOW, allowed);
+                Ok(response)
             }
-            ["attach", namespace, pod, container] | ["attach", namespace, pod, _, container]
-                if debugging =>
-            {
-                let (pod, uid) = (pod.to_owned(), uid_of(&parts, 5));
-                self.attach(request, namespace, &pod, uid, container, &query)
-                    .await
+            Route::NotAcceptable => {
+                let why = "406: Not Acceptable\n\nAvailable representations: application/json";
+                Err((StatusCode::NOT_ACCEPTABLE, why.into()))
             }
-            ["portForward", namespace, pod] | ["portForward", namespace, pod, _] if debugging => {
-                let uid = uid_of(&parts, 4);
-                self.port_forward(request, namespace, pod, uid, &query)
-                    .await
-            }
-            ["run", namespace, pod, container] | ["run", namespace, pod, _, container]
-                if debugging && request.method() == Method::POST =>
-            {
-                let uid = uid_of(&parts, 5);
-                self.run(namespace, pod, uid, container, &query).await
-            }
-            ["logs", ..] if read && self.config.enable_system_log_handler => node_log(&parts[1..]),
-            _ => Err((StatusCode::NOT_FOUND, "404 page not found\n".into())),
         }
-    }
-
-    fn healthz(&self, path: &str, query: Option<&str>) -> Response<Body> {
-        self.checks
-            .respond("healthz", path, query.unwrap_or_default())
-            .map(full)
     }
 
     /// Counts what there is: pods wanted, and what of them the runtime has.
@@ -333,304 +320,150 @@ impl NodeApi {
         ))
     }
 
-    fn pod(&self, namespace: &str, name: &str) -> Result<Arc<Pod>, (StatusCode, String)> {
-        let found = self.index.by_name(namespace, name);
-        found.ok_or_else(|| {
-            (
-                StatusCode::NOT_FOUND,
-                format!("pod {name:?} does not exist"),
-            )
-        })
+    /// The pod of this name, in the words of what shows logs.
+    pub fn pod(&self, target: &Target) -> Option<Arc<Pod>> {
+        self.index.by_name(&target.namespace, &target.pod)
     }
 
-    async fn container_logs(
-        &self,
-        namespace: &str,
-        name: &str,
-        container: &str,
-        query: &Query,
-    ) -> Answer {
-        let options = LogOptions::parse(query, Timestamp::now()).map_err(|(code, text)| {
-            (
-                StatusCode::from_u16(code).unwrap_or(StatusCode::BAD_REQUEST),
-                text,
-            )
+    async fn container_logs(&self, target: &Target, query: &Query) -> Answer {
+        let Target {
+            pod: name,
+            container,
+            ..
+        } = target;
+        let options = LogOptions::parse(query, Timestamp::now(), self.splits_logs);
+        let options = options.map_err(|(code, text)| {
+            let status = StatusCode::from_u16(code).unwrap_or(StatusCode::BAD_REQUEST);
+            (status, text)
         })?;
-        let pod = self.pod(namespace, name)?;
+        let missing = |what: String| (StatusCode::NOT_FOUND, what);
+        let pod = self
+            .pod(target)
+            .ok_or_else(|| missing(format!("pod {name:?} does not exist")))?;
         if pod.container_spec(container).is_none() {
-            return Err((
-                StatusCode::NOT_FOUND,
-                format!("container {container:?} not found in pod {name:?}"),
-            ));
+            let what = format!("container {container:?} not found in pod {name:?}");
+            return Err(missing(what));
         }
-        let status = self
-            .status
-            .get(pod.uid())
-            .map(|status| PodStatus::clone(&status));
+        if let Some(stream) = &options.refused_stream {
+            let why = format!(
+                "unable to return the given log stream: {stream:?}. Please enable PodLogsQuerySplitStreams feature gate in kubelet"
+            );
+            return Err((StatusCode::BAD_REQUEST, why));
+        }
+        let (path, ended) = match self.log_of(&pod, container, &options).await {
+            Ok(found) => found,
+            // What follows here is a log and has no type, its errors among it.
+            Err(why) => {
+                let mut response = refused((StatusCode::BAD_REQUEST, why));
+                response.headers_mut().remove(header::CONTENT_TYPE);
+                return Ok(response);
+            }
+        };
+        let (send, receive) = tokio::sync::mpsc::channel(4);
+        tokio::spawn(logs::stream(path, options, ended, send));
+        let frames =
+            ReceiverStream::new(receive).map(|piece| piece.map(Frame::data).map_err(Into::into));
+        Ok(Response::new(StreamBody::new(frames).boxed_unsync()))
+    }
+
+    /// Where a container's log is, and when there will be no more of it, if it is followed.
+    async fn log_of(
+        &self,
+        pod: &Pod,
+        container: &str,
+        options: &LogOptions,
+    ) -> Result<(PathBuf, Option<impl Future<Output = ()> + use<>>), String> {
+        let status = self.status.get(pod.uid());
+        let status = status.map(|status| PodStatus::clone(&status));
         let status = status.unwrap_or_else(|| pod.status_or_default());
-        let bad = |text: String| (StatusCode::BAD_REQUEST, text);
-        let id =
-            logs::container_with_logs(&status, container, name, options.previous).map_err(bad)?;
+        let id = logs::container_with_logs(&status, container, pod.name(), options.previous)?;
         let changes = self.pleg.follow(pod.uid().into());
         let known = self.runtime.container_status(&id).await.ok().flatten();
-        let known =
-            known.ok_or_else(|| bad(format!("unable to retrieve container logs for {id}")))?;
+        let known = known.ok_or_else(|| format!("unable to retrieve container logs for {id}"))?;
         // Only a running container has more to come.
         let running = known.state() == RuntimeState::ContainerRunning;
         let ended =
             (options.follow && running).then(|| logs::ended(self.runtime.clone(), id, changes));
         let path = PathBuf::from(known.log_path);
-        if !path.exists() {
-            return Err(bad(format!(
-                "failed to try resolving symlinks in path {path:?}: no such file or directory"
-            )));
-        }
-        let (send, receive) = tokio::sync::mpsc::channel(4);
-        tokio::spawn(logs::stream(path, options, ended, send));
-        let frames =
-            ReceiverStream::new(receive).map(|piece| piece.map(Frame::data).map_err(Into::into));
-        let mut response = Response::new(StreamBody::new(frames).boxed_unsync());
-        response
-            .headers_mut()
-            .insert(CONTENT_TYPE, http::HeaderValue::from_static("text/plain"));
-        Ok(response)
+        logs::can_be_read(path.clone()).await?;
+        Ok((path, ended))
     }
 
-    /// The running container of a pod, or of one of a given uid, by name.
-    async fn running_container(
-        &self,
-        namespace: &str,
-        name: &str,
-        uid: Option<String>,
-        container: &str,
-    ) -> Result<String, (StatusCode, String)> {
-        let pod = self.pod(namespace, name)?;
-        let uid = uid.map_or_else(|| pod.uid().to_owned(), |uid| self.index.translate(&uid));
-        let of = Of {
-            pod_uid: Some(&uid),
-            running: true,
-        };
-        let containers = self
-            .runtime
-            .list_containers(of)
-            .await
-            .map_err(runtime_failed)?;
-        let found = containers.into_iter().find(|c| {
-            c.labels
-                .get(labels::CONTAINER_NAME)
-                .is_some_and(|n| n == container)
+    async fn node_logs(&self, path: &str, query: &Query, request: &Request<Incoming>) -> Answer {
+        // Upstream takes the prefix off both forms of the path.
+        if !request.uri().path().starts_with("/logs/") {
+            return Ok(page_not_found());
+        }
+        let mut path = path.trim_start_matches("/logs/").to_owned();
+        if self.queries_node_logs {
+            match NodeLogQuery::parse(query, Path::new(node_logs::ROOT)) {
+                Err((status, why)) => return Ok(error_line(status, &why)),
+                Ok(NodeLogQuery::Path(None)) => {}
+                Ok(NodeLogQuery::Path(Some(file))) => path = file,
+                Ok(NodeLogQuery::Services(wanted)) => {
+                    let gzip = request.headers().get(header::ACCEPT_ENCODING);
+                    let gzip = gzip.is_some_and(|encoding| encoding == "gzip");
+                    return Ok(wanted.serve(node_logs::ROOT.into(), gzip));
+                }
+            }
+        }
+        let headers = request.headers().clone();
+        let query = request.uri().query().map(str::to_owned);
+        let served = tokio::task::spawn_blocking(move || {
+            node_logs::serve(
+                Path::new(node_logs::ROOT),
+                &path,
+                query.as_deref(),
+                &headers,
+            )
         });
-        found.map(|container| container.id).ok_or_else(|| {
-            (
-                StatusCode::INTERNAL_SERVER_ERROR,
-                format!("container not found ({container:?})"),
-            )
-        })
+        let failed = |error| (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}"));
+        served.await.map_err(failed)
     }
+}
 
-    async fn exec(
-        &self,
-        request: Request<Incoming>,
-        namespace: &str,
-        pod: &str,
-        uid: Option<String>,
-        container: &str,
-        query: &Query,
-    ) -> Answer {
-        let streams = Streams::parse(query).map_err(|text| (StatusCode::BAD_REQUEST, text))?;
-        let id = self
-            .running_container(namespace, pod, uid, container)
-            .await?;
-        let command = query
-            .iter()
-            .filter(|(key, _)| key == "command")
-            .map(|(_, word)| word.clone())
-            .collect();
-        let url = self
-            .runtime
-            .exec_url(streams.exec(id, command))
-            .await
-            .map_err(runtime_failed)?;
-        self.command("exec", request, &url, streams).await
-    }
+fn accept(headers: &HeaderMap) -> &str {
+    let accept = headers.get(header::ACCEPT).and_then(|v| v.to_str().ok());
+    accept.unwrap_or_default()
+}
 
-    async fn attach(
-        &self,
-        request: Request<Incoming>,
-        namespace: &str,
-        pod: &str,
-        uid: Option<String>,
-        container: &str,
-        query: &Query,
-    ) -> Answer {
-        let streams = Streams::parse(query).map_err(|text| (StatusCode::BAD_REQUEST, text))?;
-        let id = self
-            .running_container(namespace, pod, uid, container)
-            .await?;
-        let tty = self
-            .pod(namespace, pod)?
-            .container_spec(container)
-            .is_some_and(|c| c.tty == Some(true));
-        let streams = Streams {
-            tty,
-            stderr: streams.stderr && !tty,
-            ..streams
-        };
-        let url = self
-            .runtime
-            .attach_url(streams.attach(id))
-            .await
-            .map_err(runtime_failed)?;
-        self.command("attach", request, &url, streams).await
-    }
+/// What `/metrics` has is told in the same form elsewhere.
+fn metrics_text(body: String) -> Response<Body> {
+    answer(StatusCode::OK, prometheus::TEXT_FORMAT, body)
+}
 
-    /// A remote command at the runtime's `url`.
-    async fn command(
-        &self,
-        name: &str,
-        request: Request<Incoming>,
-        url: &str,
-        streams: Streams,
-    ) -> Answer {
-        if self.translates && websocket::wants_stream_close(request.headers()) {
-            self.metrics.websocket(name);
-            return streaming::translate(request, url, streams);
+/// The path that was meant, with the query that came.
+fn elsewhere(request: &Request<Incoming>, path: &str) -> Response<Body> {
+    let query = request.uri().query();
+    let query = query.map(|query| format!("?{query}")).unwrap_or_default();
+    let to = format!("{path}{query}");
+    let body = match *request.method() {
+        Method::GET | Method::HEAD => {
+            let to = super::answer::escaped(&to);
+            format!("<a href=\"{to}\">Temporary Redirect</a>.\n\n")
         }
-        streaming::join(request, url).await
-    }
+        _ => String::new(),
+    };
+    redirect(StatusCode::TEMPORARY_REDIRECT, &to, body)
+}
 
-    async fn port_forward(
-        &self,
-        request: Request<Incoming>,
-        namespace: &str,
-        name: &str,
-        uid: Option<String>,
-        query: &Query,
-    ) -> Answer {
-        let pod = self.pod(namespace, name)?;
-        let uid = uid.map_or_else(|| pod.uid().to_owned(), |uid| self.index.translate(&uid));
-        let of = Of {
-            pod_uid: Some(&uid),
-            running: true,
-        };
-        let sandboxes = self
-            .runtime
-            .list_sandboxes(of)
-            .await
-            .map_err(runtime_failed)?;
-        let sandbox = sandboxes.first().ok_or_else(|| {
-            (
-                StatusCode::INTERNAL_SERVER_ERROR,
-                format!("failed to find sandboxID for pod {}", pod.description()),
-            )
-        })?;
-        let ports = query
-            .iter()
-            .filter(|(key, _)| key == "port" || key == "ports");
-        let ports = ports
-            .flat_map(|(_, list)| list.split(',').filter_map(|port| port.parse().ok()))
-            .collect();
-        let url = self
-            .runtime
-            .port_forward_url(&sandbox.id, ports)
-            .await
-            .map_err(runtime_failed)?;
-        if self.translates && !websocket::tunnelled(request.headers()).is_empty() {
-            self.metrics.websocket("portforward");
-            return streaming::tunnel(request, &url).await;
-        }
-        streaming::join(request, &url).await
+/// The head alone, as to a HEAD: over HTTP/2 nobody else takes the body off.
+fn without_body(response: Response<Body>) -> Response<Body> {
+    let (mut head, body) = response.into_parts();
+    if let Some(length) = body.size_hint().exact() {
+        let length = HeaderValue::from(length);
+        head.headers.entry(header::CONTENT_LENGTH).or_insert(length);
     }
-
-    async fn run(
-        &self,
-        namespace: &str,
-        pod: &str,
-        uid: Option<String>,
-        container: &str,
-        query: &Query,
-    ) -> Answer {
-        let id = self
-            .running_container(namespace, pod, uid, container)
-            .await?;
-        let command = query
-            .iter()
-            .find(|(key, _)| key == "cmd")
-            .map(|(_, command)| command.as_str())
-            .unwrap_or_default();
-        let words: Vec<String> = command.split_whitespace().map(str::to_owned).collect();
-        let done = self
-            .runtime
-            .exec_sync(&id, &words, None)
-            .await
-            .map_err(runtime_failed)?;
-        let mut output = done.stdout;
-        output.extend_from_slice(&done.stderr);
-        if done.exit_code == 0 {
-            Ok(text(output))
-        } else {
-            let output = String::from_utf8_lossy(&output);
-            Err((
-                StatusCode::INTERNAL_SERVER_ERROR,
-                format!(
-                    "command terminated with exit code {}: {output}",
-                    done.exit_code
-                ),
-            ))
-        }
-    }
+    Response::from_parts(head, full(bytes::Bytes::new()))
 }
 
 fn count<T>(items: impl Iterator<Item = T>) -> i64 {
     i64::try_from(items.count()).unwrap_or(i64::MAX)
 }
 
-/// The uid in paths that have one, which are one part longer.
-fn uid_of(parts: &[&str], length: usize) -> Option<String> {
-    (parts.len() == length).then(|| parts[3].to_owned())
-}
-
-/// A file of the machine's log directory, or the list of its files.
-fn node_log(parts: &[&str]) -> Answer {
-    let relative: PathBuf = parts.iter().collect();
-    let inside = relative
-        .components()
-        .all(|part| matches!(part, Component::Normal(_)));
-    if !inside {
-        return Err((StatusCode::NOT_FOUND, "404 page not found\n".into()));
-    }
-    let path = Path::new(LOG_ROOT).join(relative);
-    let missing = |_| (StatusCode::NOT_FOUND, "404 page not found\n".to_owned());
-    // Links may lead to logs of pods, and nowhere else.
-    let real = path.canonicalize().map_err(missing)?;
-    if !real.starts_with(LOG_ROOT) {
-        return Err((StatusCode::NOT_FOUND, "404 page not found\n".into()));
-    }
-    if real.is_dir() {
-        let mut names: Vec<String> = std::fs::read_dir(&real)
-            .map_err(missing)?
-            .flatten()
-            .map(|entry| {
-                let slash = if entry.path().is_dir() { "/" } else { "" };
-                format!("{}{slash}", entry.file_name().to_string_lossy())
-            })
-            .collect();
-        names.sort();
-        let links: String = names
-            .iter()
-            .map(|name| format!("<a href=\"{name}\">{name}</a>\n"))
-            .collect();
-        return Ok(answer(
-            StatusCode::OK,
-            "text/html; charset=utf-8",
-            format!("<pre>\n{links}</pre>\n"),
-        ));
-    }
-    std::fs::read(&real).map(text).map_err(missing)
-}
-
 #[cfg(test)]
 mod tests {
+    use super::super::answer::text;
     use super::*;
 
     #[test]
@@ -647,10 +480,9 @@ mod tests {
     }
 
     #[test]
-    fn node_logs_stay_in_their_directory() {
-        assert_eq!(
-            node_log(&["..", "passwd"]).unwrap_err().0,
-            StatusCode::NOT_FOUND
-        );
+    fn a_head_has_no_body_and_its_length() {
+        let head = without_body(text("12345"));
+        assert_eq!(head.headers()[header::CONTENT_LENGTH], "5");
+        assert_eq!(head.body().size_hint().exact(), Some(0));
     }
 }

@@ -1,22 +1,28 @@
-//! Who may use the node's API: client certificates and tokens that the API server vouches for;
-//! and what they may do, which the API server decides as for `nodes/<subresource>`.
+//! Who may use the node's API: client certificates of the cluster's authority, and tokens that the
+//! API server vouches for; and what they may do, which it decides as for `nodes/<subresource>`.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use base64::Engine as _;
+use base64::prelude::BASE64_URL_SAFE_NO_PAD as URL_SAFE_NO_PAD;
 use client::{Api, Client};
 use component::serving::Peer;
-use http::header::AUTHORIZATION;
-use http::{HeaderMap, Method};
+use http::header::{AUTHORIZATION, HeaderValue, SEC_WEBSOCKET_PROTOCOL, UPGRADE};
+use http::{HeaderMap, Method, StatusCode};
 use k8s_openapi::api::authentication::v1::{TokenReview, TokenReviewSpec};
 use k8s_openapi::api::authorization::v1::{
     ResourceAttributes, SubjectAccessReview, SubjectAccessReviewSpec,
 };
 use parking_lot::Mutex;
+use rustls_pki_types::CertificateDer;
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 use tracing::warn;
+
+use super::answer::Refusal;
+use super::client_ca::ClientCa;
 
 /// Someone who asks.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
@@ -80,34 +86,42 @@ type Question = (User, String, &'static str);
 pub struct Auth {
     settings: AuthSettings,
     client: Option<Client>,
+    authority: Option<ClientCa>,
+    certificates: Cache<TokenDigest, bool>,
     tokens: Cache<TokenDigest, Option<User>>,
     decisions: Cache<Question, bool>,
 }
 
-/// Why a request is refused: status and text.
-pub type Refusal = (http::StatusCode, String);
-
 impl Auth {
     /// Without a client nobody but holders of certificates is known, and nothing is decided.
-    pub fn new(settings: AuthSettings, client: Option<Client>) -> Arc<Self> {
+    pub fn new(
+        settings: AuthSettings,
+        client: Option<Client>,
+        authority: Option<ClientCa>,
+    ) -> Arc<Self> {
         Arc::new(Self {
             settings,
             client,
+            authority,
+            certificates: Cache::new(),
             tokens: Cache::new(),
             decisions: Cache::new(),
         })
     }
 
+    /// `path` is decoded: what is asked for is what would answer. A token that came as a subprotocol
+    /// is taken out of the headers, so that nobody else sees it.
+    ///
     /// # Errors
     /// 401 for someone unknown, 403 for someone who may not.
     pub async fn check(
         &self,
         method: &Method,
         path: &str,
-        headers: &HeaderMap,
+        headers: &mut HeaderMap,
         peer: &Peer,
     ) -> Result<(), Refusal> {
-        let unauthorized = || (http::StatusCode::UNAUTHORIZED, "Unauthorized".to_owned());
+        let unauthorized = || (StatusCode::UNAUTHORIZED, "Unauthorized".to_owned());
         let user = self
             .authenticate(headers, peer)
             .await
@@ -115,7 +129,7 @@ impl Auth {
         if !self.settings.authorize {
             return Ok(());
         }
-        let verb = verb(method);
+        let verb = verb(method, path);
         let subresources = subresources(path);
         for subresource in &subresources {
             match self.decide(&user, verb, subresource).await {
@@ -127,39 +141,65 @@ impl Auth {
                         user.name
                     );
                     warn!(%error, "{text}");
-                    return Err((http::StatusCode::INTERNAL_SERVER_ERROR, text));
+                    return Err((StatusCode::INTERNAL_SERVER_ERROR, text));
                 }
             }
         }
         let text = format!(
-            "Forbidden (user={}, verb={verb}, resource=nodes, subresource(s)=[{}])",
+            "Forbidden (user={}, verb={verb}, resource=nodes, subresource(s)=[{}])\n",
             user.name,
             subresources.join(" ")
         );
-        Err((http::StatusCode::FORBIDDEN, text))
+        Err((StatusCode::FORBIDDEN, text))
     }
 
-    async fn authenticate(&self, headers: &HeaderMap, peer: &Peer) -> Option<User> {
-        // TLS has verified the chain.
-        if let Some(user) = peer
-            .certificates
-            .first()
-            .and_then(|leaf| certificate_user(leaf))
+    async fn authenticate(&self, headers: &mut HeaderMap, peer: &Peer) -> Option<User> {
+        let shown = !peer.certificates.is_empty() && self.authority.is_some();
+        if shown
+            && self.vouched_for(&peer.certificates)
+            && let Some(user) = certificate_user(&peer.certificates[0])
         {
             return Some(authenticated(user));
         }
-        let bearer = headers
-            .get(AUTHORIZATION)
-            .and_then(|value| value.to_str().ok()?.strip_prefix("Bearer "));
-        match bearer.map(str::trim).filter(|token| !token.is_empty()) {
-            Some(token) => self.token_user(token).await,
-            None if self.settings.anonymous => Some(User {
-                name: "system:anonymous".into(),
-                groups: vec!["system:unauthenticated".into()],
-                ..User::default()
-            }),
-            None => None,
+        if self.settings.token_webhook && self.client.is_some() {
+            let (bearer, protocol) = (bearer(headers), protocol_token(headers));
+            let has_none = bearer.is_none() && protocol == Token::None;
+            if let Some(token) = bearer
+                && let Some(user) = self.token_user(&token).await
+            {
+                return Some(user);
+            }
+            if let Token::Some(token) = protocol {
+                return self.token_user(&token).await;
+            }
+            if !has_none {
+                return None;
+            }
         }
+        // Who has shown something that is no good is not taken for somebody who has not.
+        (self.settings.anonymous && !shown).then(|| User {
+            name: "system:anonymous".into(),
+            groups: vec!["system:unauthenticated".into()],
+            ..User::default()
+        })
+    }
+
+    /// Whether the authority has issued the certificate. TLS has only seen that it is the client's.
+    fn vouched_for(&self, chain: &[CertificateDer<'static>]) -> bool {
+        /// A chain may take milliseconds to look at, and a connection has many requests.
+        const REMEMBERED: Duration = Duration::from_secs(10);
+        let mut digest = Sha256::new();
+        for certificate in chain {
+            digest.update((certificate.len() as u64).to_be_bytes());
+            digest.update(certificate);
+        }
+        let key: TokenDigest = digest.finalize().into();
+        if let Some(known) = self.certificates.get(&key) {
+            return known;
+        }
+        let verdict = self.authority.as_ref().is_some_and(|ca| ca.verifies(chain));
+        self.certificates.put(key, verdict, REMEMBERED);
+        verdict
     }
 
     async fn token_user(&self, token: &str) -> Option<User> {
@@ -270,7 +310,69 @@ fn certificate_user(der: &[u8]) -> Option<User> {
     })
 }
 
-fn verb(method: &Method) -> &'static str {
+/// What a WebSocket's protocols say of who opens it.
+#[derive(Debug, PartialEq, Eq)]
+enum Token {
+    None,
+    /// One that cannot be a token.
+    Bad,
+    Some(String),
+}
+
+/// A browser cannot set headers on a WebSocket: its token comes as a subprotocol.
+const WEBSOCKET_TOKEN: &str = "base64url.bearer.authorization.k8s.io.";
+
+fn bearer(headers: &HeaderMap) -> Option<String> {
+    let header = headers.get(AUTHORIZATION)?.to_str().ok()?;
+    let mut parts = header.trim().splitn(3, ' ');
+    let is_bearer = parts.next()?.eq_ignore_ascii_case("bearer");
+    let token = parts.next().filter(|token| is_bearer && !token.is_empty());
+    token.map(str::to_owned)
+}
+
+fn protocol_token(headers: &mut HeaderMap) -> Token {
+    let upgrade = headers.get(UPGRADE).map(HeaderValue::as_bytes);
+    if !upgrade.is_some_and(|to| to.eq_ignore_ascii_case(b"websocket")) {
+        return Token::None;
+    }
+    let protocols = headers.get_all(SEC_WEBSOCKET_PROTOCOL).iter();
+    let protocols = protocols.filter_map(|value| value.to_str().ok());
+    let protocols = protocols.flat_map(|value| value.split(',').map(str::trim));
+    let (tokens, others): (Vec<_>, Vec<_>) =
+        protocols.partition(|protocol| protocol.starts_with(WEBSOCKET_TOKEN));
+    let [token] = tokens[..] else {
+        return if tokens.is_empty() {
+            Token::None
+        } else {
+            Token::Bad
+        };
+    };
+    let token = URL_SAFE_NO_PAD.decode(&token[WEBSOCKET_TOKEN.len()..]).ok();
+    let Some(token) = token.and_then(|token| String::from_utf8(token).ok()) else {
+        return Token::Bad;
+    };
+    if token.is_empty() {
+        return Token::None;
+    }
+    // There must be a protocol to answer with that is not the token.
+    let Some(others) = (!others.is_empty())
+        .then(|| HeaderValue::from_str(&others.join(",")).ok())
+        .flatten()
+    else {
+        return Token::Bad;
+    };
+    headers.insert(SEC_WEBSOCKET_PROTOCOL, others);
+    Token::Some(token)
+}
+
+/// What a method does, in an authorizer's words. To run something in a pod is `create` whatever the
+/// method: 1.36.2 takes the GET that begins a WebSocket for `get`, so that who may look at a node's
+/// proxy may run commands in its pods.
+fn verb(method: &Method, path: &str) -> &'static str {
+    let runs = ["/exec", "/attach", "/portForward", "/run"];
+    if runs.into_iter().any(|top| is_below(path, top)) {
+        return "create";
+    }
     match *method {
         Method::POST => "create",
         Method::GET => "get",
@@ -281,14 +383,14 @@ fn verb(method: &Method) -> &'static str {
     }
 }
 
+fn is_below(path: &str, top: &str) -> bool {
+    let rest = path.strip_prefix(top);
+    rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}
+
 /// The subresources of `nodes` that stand for a path; any one that is allowed will do.
 fn subresources(path: &str) -> Vec<&'static str> {
-    let below = |top: &str| {
-        path == top
-            || path
-                .strip_prefix(top)
-                .is_some_and(|rest| rest.starts_with('/'))
-    };
+    let below = |top: &str| is_below(path, top);
     let own = [
         ("/stats", "stats"),
         ("/metrics", "metrics"),
@@ -335,6 +437,60 @@ mod tests {
         }
     }
 
+    #[test]
+    fn to_run_something_is_to_create() {
+        for (method, path, want) in [
+            (Method::GET, "/pods", "get"),
+            (Method::GET, "/exec/a/b/c", "create"),
+            (Method::GET, "/portForward/a/b", "create"),
+            (Method::GET, "/execx", "get"),
+            (Method::POST, "/run/a/b/c", "create"),
+            (Method::PUT, "/debug/flags/v", "update"),
+        ] {
+            assert_eq!(verb(&method, path), want, "{method} {path}");
+        }
+    }
+
+    #[test]
+    fn tokens() {
+        let headers = |pairs: &[(&str, &str)]| {
+            let mut headers = HeaderMap::new();
+            for (name, value) in pairs {
+                let name: http::HeaderName = name.parse().unwrap();
+                headers.append(name, value.parse().unwrap());
+            }
+            headers
+        };
+        for (header, want) in [
+            ("Bearer abc", Some("abc")),
+            ("bearer abc", Some("abc")),
+            ("Bearer  abc", None),
+            ("Basic abc", None),
+            ("Bearer", None),
+        ] {
+            let headers = headers(&[("authorization", header)]);
+            assert_eq!(bearer(&headers).as_deref(), want, "{header}");
+        }
+        let some = |text: &str| Token::Some(text.to_owned());
+        let socket = |protocols: &str| {
+            let pairs = [
+                ("upgrade", "websocket"),
+                ("sec-websocket-protocol", protocols),
+            ];
+            let mut headers = headers(&pairs);
+            let token = protocol_token(&mut headers);
+            let left = headers.get(SEC_WEBSOCKET_PROTOCOL);
+            let left = left.map_or("", |v| v.to_str().unwrap()).to_owned();
+            (token, left)
+        };
+        let own = "base64url.bearer.authorization.k8s.io.YWJj";
+        let (token, left) = socket(&format!("v5.channel.k8s.io, {own}"));
+        assert_eq!((token, left.as_str()), (some("abc"), "v5.channel.k8s.io"));
+        assert_eq!(socket(own).0, Token::Bad);
+        assert_eq!(socket(&format!("a, {own}, {own}")).0, Token::Bad);
+        assert_eq!(socket("v5.channel.k8s.io").0, Token::None);
+    }
+
     #[tokio::test]
     async fn strangers_are_refused() {
         let settings = |anonymous, authorize| AuthSettings {
@@ -351,12 +507,21 @@ mod tests {
             certificates: Arc::from([]),
         };
         let ask = async |auth: Arc<Auth>| {
-            auth.check(&Method::GET, "/pods", &HeaderMap::new(), &peer)
+            auth.check(&Method::GET, "/pods", &mut HeaderMap::new(), &peer)
                 .await
                 .map_err(|(code, _)| code.as_u16())
         };
-        assert_eq!(ask(Auth::new(settings(false, true), None)).await, Err(401));
-        assert_eq!(ask(Auth::new(settings(true, false), None)).await, Ok(()));
-        assert_eq!(ask(Auth::new(settings(true, true), None)).await, Err(500));
+        assert_eq!(
+            ask(Auth::new(settings(false, true), None, None)).await,
+            Err(401)
+        );
+        assert_eq!(
+            ask(Auth::new(settings(true, false), None, None)).await,
+            Ok(())
+        );
+        assert_eq!(
+            ask(Auth::new(settings(true, true), None, None)).await,
+            Err(500)
+        );
     }
 }

@@ -18,6 +18,7 @@ use crate::cri::client::CriClient;
 use crate::cri::logs::Line;
 use crate::pleg::PodChanges;
 use crate::status::containers::runtime_id;
+use crate::sys::fs::open_regular;
 
 /// Between two questions to a runtime that does not answer.
 const RUNTIME_RETRY: Duration = Duration::from_secs(1);
@@ -33,14 +34,21 @@ pub struct LogOptions {
     pub since: Option<Timestamp>,
     pub stdout: bool,
     pub stderr: bool,
+    /// A stream alone was asked for, and the feature gate does not let it be had.
+    pub refused_stream: Option<String>,
 }
 
 impl LogOptions {
-    /// Reads a query. Times count back from `now`.
+    /// Reads a query. Times count back from `now`. `split` is whether one of the streams alone can
+    /// be asked for (`PodLogsQuerySplitStreams`).
     ///
     /// # Errors
     /// Status and text for a query that makes no sense.
-    pub fn parse(query: &[(String, String)], now: Timestamp) -> Result<Self, (u16, String)> {
+    pub fn parse(
+        query: &[(String, String)],
+        now: Timestamp,
+        split: bool,
+    ) -> Result<Self, (u16, String)> {
         let get = |name: &str| {
             query
                 .iter()
@@ -48,57 +56,66 @@ impl LogOptions {
                 .map(|(_, value)| value.as_str())
         };
         let undecodable = || (400, r#"{"message": "Unable to decode query."}"#.to_owned());
-        let flag = |name: &str| match get(name) {
-            None | Some("" | "false" | "0") => Ok(false),
-            Some("true" | "1") => Ok(true),
-            Some(_) => Err(undecodable()),
+        // To be named is enough.
+        let flag = |name: &str| {
+            let value = get(name).map(str::to_ascii_lowercase);
+            value.is_some_and(|value| value != "false" && value != "0")
         };
-        let number = |name: &str| {
-            let text = get(name).filter(|text| !text.is_empty());
-            text.map(|text| text.parse::<i64>().map_err(|_| undecodable()))
-                .transpose()
-        };
+        let parse = |text: &str| text.parse::<i64>().map_err(|_| undecodable());
+        let number = |name: &str| get(name).map(parse).transpose();
         let invalid = || (422, r#"{"message": "Invalid request."}"#.to_owned());
         let positive = |value: Option<i64>, least: i64| match value {
             Some(value) if value < least => Err(invalid()),
             value => Ok(value.and_then(|value| usize::try_from(value).ok())),
         };
         let since_seconds = number("sinceSeconds")?;
-        let since_time = get("sinceTime").filter(|text| !text.is_empty());
-        let since_time = since_time
-            .map(|text| text.parse::<Timestamp>().map_err(|_| undecodable()))
-            .transpose()?;
+        let since_time = get("sinceTime").map(|text| match text {
+            // Clients of old write a time that is not there so.
+            "" | "null" => Ok(Timestamp::MIN),
+            text => text.parse::<Timestamp>().map_err(|_| undecodable()),
+        });
+        let since_time = since_time.transpose()?;
+        // An older name of tailLines.
+        let tail = match get("tail").filter(|text| !text.is_empty()) {
+            Some("all") => None,
+            Some(text) => Some(parse(text)?),
+            None => number("tailLines")?,
+        };
+        let limit_bytes = number("limitBytes")?;
+        let stream = get("stream");
         if since_seconds.is_some() && since_time.is_some()
             || since_seconds.is_some_and(|seconds| seconds < 1)
         {
             return Err(invalid());
         }
+        let (stdout, stderr) = match stream {
+            None | Some("All") => (true, true),
+            Some("Stdout") => (true, false),
+            Some("Stderr") => (false, true),
+            Some(_) => return Err(invalid()),
+        };
+        let is_one = !(stdout && stderr);
+        if is_one && tail.is_some() {
+            return Err(invalid());
+        }
+        let tail_lines = positive(tail, 0)?;
+        let limit_bytes = positive(limit_bytes, 1)?;
         let since = match since_seconds {
             Some(seconds) => now
                 .checked_sub(jiff::SignedDuration::from_secs(seconds))
                 .ok(),
             None => since_time,
         };
-        let tail = match get("tail") {
-            Some("all") => None,
-            Some(text) => Some(text.parse::<i64>().map_err(|_| undecodable())?),
-            None => number("tailLines")?,
-        };
-        let (stdout, stderr) = match get("stream") {
-            None | Some("" | "All") => (true, true),
-            Some("Stdout") => (true, false),
-            Some("Stderr") => (false, true),
-            Some(_) => return Err(undecodable()),
-        };
         Ok(Self {
-            follow: flag("follow")?,
-            previous: flag("previous")?,
-            timestamps: flag("timestamps")?,
-            tail_lines: positive(tail, 0)?,
-            limit_bytes: positive(number("limitBytes")?, 1)?,
+            follow: flag("follow"),
+            previous: flag("previous"),
+            timestamps: flag("timestamps"),
+            tail_lines,
+            limit_bytes,
             since,
             stdout,
             stderr,
+            refused_stream: stream.filter(|_| is_one && !split).map(str::to_owned),
         })
     }
 }
@@ -208,7 +225,7 @@ impl Formatter {
         }
         let start = out.len();
         if self.options.timestamps && !self.continues {
-            out.extend_from_slice(line.timestamp.as_bytes());
+            write_time(line.timestamp, out);
             out.push(b' ');
         }
         out.extend_from_slice(line.text);
@@ -222,6 +239,17 @@ impl Formatter {
             *left -= take;
         }
     }
+}
+
+/// A record's time with nine digits after the point, however many the runtime has written.
+fn write_time(timestamp: &str, out: &mut Vec<u8>) {
+    let zone = timestamp.find(['Z', '+']).or_else(|| {
+        let time = timestamp.find('T')?;
+        Some(time + timestamp[time..].find('-')?)
+    });
+    let (clock, zone) = timestamp.split_at(zone.unwrap_or(timestamp.len()));
+    let (seconds, digits) = clock.split_once('.').unwrap_or((clock, ""));
+    out.extend_from_slice(format!("{seconds}.{digits:0<9}{zone}").as_bytes());
 }
 
 /// Where the last `lines` records begin.
@@ -268,6 +296,22 @@ pub async fn ended(runtime: CriClient, container_id: String, mut changes: PodCha
     }
 }
 
+/// Whether there is a log to be read, before an answer begins.
+///
+/// # Errors
+/// Why not.
+pub async fn can_be_read(path: PathBuf) -> Result<(), String> {
+    let shown = path.display().to_string();
+    let opened = blocking(move || open_regular(&path).map(drop)).await;
+    let opened = opened.and_then(|opened| opened);
+    opened.map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound => format!(
+            "failed to try resolving symlinks in path {shown:?}: lstat {shown}: no such file or directory"
+        ),
+        _ => format!("failed to open log file {shown:?}: {error}"),
+    })
+}
+
 /// Reads a log and sends it on, to its end or, if it is followed, until nothing more can come.
 pub async fn stream(
     path: PathBuf,
@@ -295,20 +339,9 @@ async fn copy(
         Some(_) => Some(watch(path, written.clone()).map_err(io::Error::other)?),
         None => None,
     };
-    let mut file = File::open(path)?;
-    let start = match options.tail_lines {
-        Some(lines) => start_of_tail(&mut file, lines)?,
-        None => 0,
-    };
-    file.seek(SeekFrom::Start(start))?;
-    let mut reader = BufReader::new(file);
-    let mut record = Vec::new();
-    let mut formatter = Formatter::new(options);
-    let mut drain = async |reader: &mut BufReader<File>| {
-        while read_some(reader, &mut record, &mut formatter, out).await? {}
-        io::Result::Ok(formatter.is_done())
-    };
-    if drain(&mut reader).await? {
+    let opened = path.to_owned();
+    let mut reading = blocking(move || Reading::start(&opened, options)).await??;
+    if drain(&mut reading, out).await? {
         return Ok(());
     }
     let Some(ended) = followed_until else {
@@ -323,13 +356,13 @@ async fn copy(
         }
         // Once there is a new log, or the container has ended, nothing more is written to this one:
         // that is found out first, and the rest read then.
-        let next = successor(path, reader.get_ref())?;
-        if drain(&mut reader).await? {
+        let next = successor(path, reading.file()?)?;
+        if drain(&mut reading, out).await? {
             return Ok(());
         }
         if let Some(next) = next {
-            reader = BufReader::new(next);
-            if drain(&mut reader).await? {
+            reading.go_on_with(next);
+            if drain(&mut reading, out).await? {
                 return Ok(());
             }
         }
@@ -337,42 +370,112 @@ async fn copy(
     Ok(())
 }
 
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> io::Result<T> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.map_err(io::Error::other)
+}
+
+/// A log that is being read, off the workers: a disk may take its time.
+struct Reading(Option<Box<Reader>>);
+
+struct Reader {
+    file: BufReader<File>,
+    record: Vec<u8>,
+    formatter: Formatter,
+}
+
+impl Reading {
+    fn start(path: &Path, options: LogOptions) -> io::Result<Self> {
+        let mut file = open_regular(path)?;
+        let start = match options.tail_lines {
+            Some(lines) => start_of_tail(&mut file, lines)?,
+            None => 0,
+        };
+        file.seek(SeekFrom::Start(start))?;
+        Ok(Self(Some(Box::new(Reader {
+            file: BufReader::new(file),
+            record: Vec::new(),
+            formatter: Formatter::new(options),
+        }))))
+    }
+
+    fn reader(&mut self) -> io::Result<Box<Reader>> {
+        self.0
+            .take()
+            .ok_or_else(|| io::Error::other("reading has failed before"))
+    }
+
+    fn file(&self) -> io::Result<&File> {
+        let reader = self.0.as_ref();
+        let reader = reader.ok_or_else(|| io::Error::other("reading has failed before"))?;
+        Ok(reader.file.get_ref())
+    }
+
+    fn go_on_with(&mut self, file: File) {
+        if let Some(reader) = &mut self.0 {
+            reader.file = BufReader::new(file);
+        }
+    }
+
+    /// The next piece, and whether there may be more.
+    async fn piece(&mut self) -> io::Result<(Vec<u8>, bool)> {
+        let mut reader = self.reader()?;
+        let read = blocking(move || {
+            let piece = reader.piece();
+            (reader, piece)
+        });
+        let (reader, piece) = read.await?;
+        self.0 = Some(reader);
+        piece
+    }
+}
+
+impl Reader {
+    /// About as much as goes into one piece. False at the end of what there is.
+    fn piece(&mut self) -> io::Result<(Vec<u8>, bool)> {
+        const PIECE: usize = 32 * 1024;
+        /// What is read at once for a piece, though none of it may be wanted.
+        const LOOKED_AT: usize = 1024 * 1024;
+        let (mut piece, mut looked_at, mut more) = (Vec::new(), 0, true);
+        while piece.len() < PIECE && looked_at < LOOKED_AT && !self.formatter.is_done() {
+            // A record that is still being written is kept until its end is there.
+            let read = self.file.read_until(b'\n', &mut self.record)?;
+            looked_at += read;
+            if self.record.last() != Some(&b'\n') {
+                more = read > 0;
+                break;
+            }
+            self.record.pop();
+            self.formatter.push(&self.record, &mut piece);
+            self.record.clear();
+        }
+        Ok((piece, more && !self.formatter.is_done()))
+    }
+}
+
+/// Sends what there is. True when nothing more is wanted.
+async fn drain(reading: &mut Reading, out: &mpsc::Sender<io::Result<Bytes>>) -> io::Result<bool> {
+    loop {
+        let (piece, more) = reading.piece().await?;
+        if !piece.is_empty() && out.send(Ok(piece.into())).await.is_err() {
+            return Ok(true);
+        }
+        if !more {
+            let reader = reading.0.as_ref();
+            return Ok(reader.is_none_or(|reader| reader.formatter.is_done()));
+        }
+    }
+}
+
 /// The log that was begun when `current` was put aside, if it was.
 fn successor(path: &Path, current: &File) -> io::Result<Option<File>> {
     use std::os::unix::fs::MetadataExt;
     // Between the two steps of a rotation there is none at the path.
-    match File::open(path) {
+    match open_regular(path) {
         Ok(file) if file.metadata()?.ino() != current.metadata()?.ino() => Ok(Some(file)),
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => Ok(None),
     }
-}
-
-/// Reads about as much as goes into one piece. False at the end of what there is.
-async fn read_some(
-    reader: &mut BufReader<File>,
-    record: &mut Vec<u8>,
-    formatter: &mut Formatter,
-    out: &mpsc::Sender<io::Result<Bytes>>,
-) -> io::Result<bool> {
-    const PIECE: usize = 32 * 1024;
-    let mut piece = Vec::new();
-    let mut more = true;
-    while piece.len() < PIECE && !formatter.is_done() {
-        // A record that is still being written is kept until its end is there.
-        let read = reader.read_until(b'\n', record)?;
-        if record.last() != Some(&b'\n') {
-            more = read > 0;
-            break;
-        }
-        record.pop();
-        formatter.push(record, &mut piece);
-        record.clear();
-    }
-    if !piece.is_empty() && out.send(Ok(piece.into())).await.is_err() {
-        return Ok(false);
-    }
-    Ok(more && !formatter.is_done())
 }
 
 /// Tells of everything that is done to the file at this path, whichever file that is.
@@ -405,7 +508,7 @@ mod tests {
             .iter()
             .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
             .collect();
-        LogOptions::parse(&query, Timestamp::from_second(1000).unwrap())
+        LogOptions::parse(&query, Timestamp::from_second(1000).unwrap(), true)
     }
 
     #[test]
@@ -422,6 +525,19 @@ mod tests {
         assert_eq!(options(&[("limitBytes", "0")]).unwrap_err().0, 422);
         assert_eq!(options(&[("tailLines", "x")]).unwrap_err().0, 400);
         assert!(!options(&[("stream", "Stderr")]).unwrap().stdout);
+        for name in ["", "1", "x"] {
+            assert!(options(&[("previous", name)]).unwrap().previous, "{name}");
+        }
+        assert!(!options(&[("previous", "False")]).unwrap().previous);
+        assert_eq!(options(&[("tailLines", "")]).unwrap_err().0, 400);
+        assert_eq!(options(&[("tail", "")]).unwrap().tail_lines, None);
+        assert_eq!(options(&[("stream", "Foo")]).unwrap_err().0, 422);
+        let both = options(&[("stream", "Stdout"), ("tail", "1")]);
+        assert_eq!(both.unwrap_err().0, 422);
+        let now = Timestamp::UNIX_EPOCH;
+        let alone = [("stream".to_owned(), "Stdout".to_owned())];
+        let refused = LogOptions::parse(&alone, now, false).unwrap();
+        assert_eq!(refused.refused_stream.as_deref(), Some("Stdout"));
     }
 
     #[tokio::test]
@@ -505,6 +621,42 @@ mod tests {
     }
 
     #[test]
+    fn times_have_nine_digits() {
+        for (time, want) in [
+            (
+                "2026-11-24T02:56:28.78982627Z",
+                "2026-11-24T02:56:28.789826270Z",
+            ),
+            ("2026-11-24T02:56:28Z", "2026-11-24T02:56:28.000000000Z"),
+            (
+                "2026-11-24T02:56:28.5+01:00",
+                "2026-11-24T02:56:28.500000000+01:00",
+            ),
+            (
+                "2026-11-24T02:56:28.5-01:00",
+                "2026-11-24T02:56:28.500000000-01:00",
+            ),
+        ] {
+            let mut out = Vec::new();
+            write_time(time, &mut out);
+            assert_eq!(String::from_utf8(out).unwrap(), want);
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_no_file_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("0.log");
+        let mode = nix::sys::stat::Mode::from_bits_truncate(0o600);
+        nix::unistd::mkfifo(&path, mode).unwrap();
+        let (send, mut receive) = mpsc::channel(4);
+        let options = options(&[]).unwrap();
+        stream(path, options, None::<std::future::Pending<()>>, send).await;
+        let error = receive.recv().await.unwrap().unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::InvalidInput);
+    }
+
+    #[test]
     fn tails() {
         let mut file = tempfile::tempfile().unwrap();
         file.write_all(b"one\ntwo\nthree\n").unwrap();
@@ -530,7 +682,7 @@ mod tests {
         assert_eq!(format(&[]), "ab\nc\n");
         assert_eq!(
             format(&[("timestamps", "true")]),
-            "2026-01-01T00:00:01Z ab\n2026-01-01T00:00:02Z c\n"
+            "2026-01-01T00:00:01.000000000Z ab\n2026-01-01T00:00:02.000000000Z c\n"
         );
         assert_eq!(format(&[("limitBytes", "4")]), "ab\nc");
         assert_eq!(format(&[("stream", "Stdout")]), "ab\n");

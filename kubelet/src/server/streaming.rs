@@ -2,20 +2,31 @@
 //! streaming server, byte for byte, where both know the protocol. What comes over a WebSocket
 //! that runtimes do not know is translated.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use component::serving::{Body, full};
 use grpc::cri;
 use http::header::{CONNECTION, HOST, UPGRADE};
+use http::uri::Scheme;
 use http::{HeaderMap, Method, Request, Response, StatusCode, Uri};
 use http_body_util::{BodyExt, Empty};
 use hyper::body::Incoming;
 use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
 use meta::Status;
+use rustls_pki_types::pem::PemObject as _;
+use rustls_pki_types::{CertificateDer, ServerName};
 use streaming::websocket::{self, Handshake};
 use streaming::{REMOTE_COMMAND_V4, REMOTE_COMMAND_V5, translate, tunnel};
 use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+use tokio_util::either::Either;
 use tracing::debug;
+
+use super::answer::Refusal;
+use crate::pods::source_http::AUTHORITIES;
 
 /// The streams that the caller asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,9 +42,8 @@ impl Streams {
     /// A text where none is asked for.
     pub fn parse(query: &[(String, String)]) -> Result<Self, String> {
         let on = |name: &str| {
-            query
-                .iter()
-                .any(|(key, value)| key == name && (value == "1" || value == "true"))
+            let first = query.iter().find(|(key, _)| key == name);
+            first.is_some_and(|(_, value)| value == "1")
         };
         let tty = on("tty");
         // A terminal has one output.
@@ -71,13 +81,44 @@ impl Streams {
     }
 }
 
-type Refusal = (StatusCode, String);
+/// Upstream's status for it.
+fn not_dialled(error: impl std::fmt::Display) -> Refusal {
+    let why = format!("error dialing backend: {error}\n");
+    (StatusCode::INTERNAL_SERVER_ERROR, why)
+}
 
-fn bad_gateway(error: impl std::fmt::Display) -> Refusal {
-    (
-        StatusCode::BAD_GATEWAY,
-        format!("error dialing backend: {error}"),
-    )
+/// To the runtime's streaming server, which may have TLS: then a certificate that this machine
+/// trusts is asked of it, as of any other server.
+async fn connect(url: &Uri) -> Result<Either<TcpStream, TlsStream<TcpStream>>, Refusal> {
+    let host = url
+        .host()
+        .ok_or_else(|| not_dialled("the URL has no host"))?;
+    let host = host.trim_matches(['[', ']']);
+    let is_tls = url.scheme() == Some(&Scheme::HTTPS);
+    let port = url.port_u16().unwrap_or(if is_tls { 443 } else { 80 });
+    let stream = TcpStream::connect((host, port))
+        .await
+        .map_err(not_dialled)?;
+    // Terminals send single keys.
+    let _ = stream.set_nodelay(true);
+    if !is_tls {
+        return Ok(Either::Left(stream));
+    }
+    let name = ServerName::try_from(host.to_owned()).map_err(not_dialled)?;
+    let tls = TlsConnector::from(Arc::new(tls().map_err(not_dialled)?));
+    let stream = tls.connect(name, stream).await.map_err(not_dialled)?;
+    Ok(Either::Right(stream))
+}
+
+fn tls() -> Result<rustls::ClientConfig, rustls::Error> {
+    let mut roots = rustls::RootCertStore::empty();
+    let bundle = AUTHORITIES.iter().find_map(|path| std::fs::read(path).ok());
+    let certificates = CertificateDer::pem_slice_iter(bundle.as_deref().unwrap_or_default());
+    roots.add_parsable_certificates(certificates.flatten());
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let builder = rustls::ClientConfig::builder_with_provider(provider);
+    let builder = builder.with_safe_default_protocol_versions()?;
+    Ok(builder.with_root_certificates(roots).with_no_client_auth())
 }
 
 /// Sends a request to the runtime's `url` over a connection of its own.
@@ -86,32 +127,28 @@ async fn send(
     url: &str,
     mut headers: HeaderMap,
 ) -> Result<Response<Incoming>, Refusal> {
-    let url: Uri = url.parse().map_err(bad_gateway)?;
+    let url: Uri = url.parse().map_err(not_dialled)?;
     let authority = url
         .authority()
-        .ok_or_else(|| bad_gateway("the runtime's URL has no host"))?;
-    let stream = TcpStream::connect((authority.host(), authority.port_u16().unwrap_or(80)))
-        .await
-        .map_err(bad_gateway)?;
-    // Terminals send single keys.
-    let _ = stream.set_nodelay(true);
+        .ok_or_else(|| not_dialled("the runtime's URL has no host"))?;
+    let stream = connect(&url).await?;
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
         .await
-        .map_err(bad_gateway)?;
+        .map_err(not_dialled)?;
     tokio::spawn(async move {
         if let Err(error) = connection.with_upgrades().await {
             debug!(%error, "the connection to the runtime's streaming server");
         }
     });
     headers.remove(http::header::AUTHORIZATION);
-    headers.insert(HOST, authority.as_str().parse().map_err(bad_gateway)?);
+    headers.insert(HOST, authority.as_str().parse().map_err(not_dialled)?);
     headers.insert(CONNECTION, http::HeaderValue::from_static("Upgrade"));
     let path = url.path_and_query().map_or("/", |path| path.as_str());
     let mut onward = Request::new(Empty::<Bytes>::new());
     *onward.method_mut() = method;
-    *onward.uri_mut() = path.parse().map_err(bad_gateway)?;
+    *onward.uri_mut() = path.parse().map_err(not_dialled)?;
     *onward.headers_mut() = headers;
-    sender.send_request(onward).await.map_err(bad_gateway)
+    sender.send_request(onward).await.map_err(not_dialled)
 }
 
 /// The runtime's answer as the caller's.
@@ -125,7 +162,8 @@ fn passed_on(answer: Response<Incoming>) -> Response<Body> {
 /// Status and text where the runtime does not play along.
 pub async fn join(mut request: Request<Incoming>, url: &str) -> Result<Response<Body>, Refusal> {
     if !request.headers().contains_key(UPGRADE) {
-        return Err((StatusCode::BAD_REQUEST, "Upgrade request required".into()));
+        let why = "Upgrade request required\n";
+        return Err((StatusCode::INTERNAL_SERVER_ERROR, why.into()));
     }
     let headers = request.headers().clone();
     let mut answer = send(request.method().clone(), url, headers).await?;
@@ -268,5 +306,6 @@ mod tests {
             }
         );
         assert!(parse(&[("tty", "1")]).is_err());
+        assert!(parse(&[("output", "true")]).is_err());
     }
 }
