@@ -419,4 +419,31 @@ evictionHard:
         assert_eq!(shown["runtimeRequestTimeout"], "2m0s");
         assert_eq!(shown["clusterDNS"][0], "10.96.0.10");
     }
+
+    /// `testdata/configz.json` is upstream's answer to `/configz` with this file.
+    #[test]
+    fn shown_as_upstreams() {
+        let yaml = "
+staticPodPath: /etc/kubernetes/manifests
+tlsCertFile: /pki/kubelet.crt
+tlsPrivateKeyFile: /pki/kubelet.key
+authentication: {x509: {clientCAFile: /pki/ca.crt}}
+oomScoreAdj: 0
+clusterDomain: cluster.local
+clusterDNS: [10.117.0.10]
+imageGCHighThresholdPercent: 100
+imageGCLowThresholdPercent: 99
+cgroupRoot: /rig/node1
+evictionHard: {memory.available: 100Mi, nodefs.available: 1%, nodefs.inodesFree: 1%, imagefs.available: 1%, imagefs.inodesFree: 1%}
+failSwapOn: false
+failCgroupV1: false
+logging: {verbosity: 2}
+";
+        let value: serde_json::Value = serde_saphyr::from_str(yaml).unwrap();
+        let (config, _) = decode::<KubeletConfiguration>(&value).unwrap();
+        let shown = serde_json::to_value(config.complete()).unwrap();
+        let upstream = include_str!("config/testdata/configz.json");
+        let upstream: serde_json::Value = serde_json::from_str(upstream).unwrap();
+        assert_eq!(shown, upstream);
+    }
 }

@@ -108,6 +108,6 @@ mod tests {
         std::fs::create_dir(root.path().join("system")).unwrap();
         enforce(&amounts).unwrap();
         let weight = std::fs::read_to_string(root.path().join("system/cpu.weight"));
-        assert_eq!(weight.unwrap().trim(), "39");
+        assert_eq!(weight.unwrap().trim(), "100");
     }
 }
