@@ -45,7 +45,7 @@ use self::api::NodeApi;
 use self::auth::{Auth, AuthSettings};
 use self::client_ca::ClientCa;
 use self::routes::Served;
-use self::stats::Stats;
+use self::stats::{Sources, Stats, SystemGroups};
 use crate::allocation::{self, Allocations};
 use crate::certificate::connect::connect;
 use crate::certificate::serving;
@@ -333,7 +333,8 @@ pub async fn run(options: Options, stop: CancellationToken) -> anyhow::Result<()
         &status,
         &volumes,
         &checks,
-        &hierarchy,
+        &syncer.runtime.cgroups,
+        &machine,
         metrics.clone(),
         &stop,
     )
@@ -869,7 +870,8 @@ async fn serve(
     status: &Arc<StatusManager>,
     volumes: &Arc<Volumes>,
     checks: &Checks,
-    hierarchy: &Hierarchy,
+    cgroups: &PodCgroups,
+    machine: &Machine,
     metrics: Arc<Metrics>,
     stop: &CancellationToken,
 ) -> anyhow::Result<Vec<tokio::task::JoinHandle<()>>> {
@@ -935,14 +937,17 @@ async fn serve(
         pleg: pleg.clone(),
         index: index.clone(),
         status: status.clone(),
-        stats: Stats::new(
-            runtime.clone(),
-            hierarchy.clone(),
-            index.clone(),
-            volumes.clone(),
-            node.name.clone(),
-            options.root_dir.clone(),
-        ),
+        stats: Stats::new(Sources {
+            runtime: runtime.clone(),
+            cgroups: cgroups.clone(),
+            system: SystemGroups::default(),
+            index: index.clone(),
+            volumes: volumes.clone(),
+            node_name: node.name.clone(),
+            machine: machine.clone(),
+            root: Root::new(&options.root_dir),
+            logs_root: config.pod_logs_dir.clone(),
+        }),
         checks: checks.clone(),
         slis,
         metrics,

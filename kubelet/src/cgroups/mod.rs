@@ -18,10 +18,14 @@ mod names;
 mod pids;
 mod pods;
 mod reserved;
+mod usage;
 
 pub use names::CgroupName;
 pub use pods::{PodCgroups, PodLimits};
 pub use reserved::Reserved;
+#[cfg(test)]
+pub use usage::Pressures;
+pub use usage::{CpuUsage, DeviceIo, GroupUsage, MemoryUsage, Pressure, Waited};
 
 /// A file of a control group that could not be read or written.
 #[derive(Debug, Error)]

@@ -538,10 +538,16 @@ impl CriClient {
     }
 
     /// Where images and layers are kept; `None` where the runtime does not say.
-    pub async fn image_fs(&self) -> Result<Option<FilesAt>> {
+    /// What images and layers take, and of which file systems.
+    pub async fn image_fs_info(&self) -> Result<cri::ImageFsInfoResponse> {
         let request = self.within(cri::ImageFsInfoRequest::default());
         let answer = self.images.clone().image_fs_info(request).await?;
-        let answer = answer.into_inner();
+        Ok(answer.into_inner())
+    }
+
+    /// Where images and layers are kept; `None` where the runtime does not say.
+    pub async fn image_fs(&self) -> Result<Option<FilesAt>> {
+        let answer = self.image_fs_info().await?;
         let first = |list: Vec<cri::FilesystemUsage>| {
             let first = list.into_iter().next().and_then(|fs| fs.fs_id);
             first.map(|id| id.mountpoint)

@@ -22,6 +22,12 @@ pub struct FsUsage {
     pub inodes_free: u64,
 }
 
+impl FsUsage {
+    pub fn inodes_used(&self) -> u64 {
+        self.inodes.saturating_sub(self.inodes_free)
+    }
+}
+
 /// # Errors
 /// When `path` does not exist.
 pub fn usage(path: &Path) -> io::Result<FsUsage> {

@@ -5,6 +5,7 @@ pub mod fs;
 pub mod host;
 pub mod lock;
 pub mod mount;
+pub mod net;
 pub mod node;
 pub mod numa;
 pub mod process;

@@ -212,6 +212,20 @@ pub fn cpu_time_nanoseconds() -> u64 {
     busy.sum::<u64>() * NANOSECONDS_PER_TICK
 }
 
+/// When the machine was started.
+pub fn boot_time() -> Option<jiff::Timestamp> {
+    let stat = fs::read_to_string("/proc/stat").ok()?;
+    let seconds = stat.lines().find_map(|line| line.strip_prefix("btime "))?;
+    jiff::Timestamp::from_second(seconds.trim().parse().ok()?).ok()
+}
+
+/// Bytes of swap, and how many of them are free.
+pub fn swap() -> (u64, u64) {
+    let text = fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let bytes = |key| meminfo_kib(&text, key) * 1024;
+    (bytes("SwapTotal"), bytes("SwapFree"))
+}
+
 /// The most processes the kernel allows, and how many there are.
 pub fn processes() -> (u64, u64) {
     let number = |path: &str| {
