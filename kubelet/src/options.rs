@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use clap::{Arg, ArgAction, ArgMatches, Args, Command};
+use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches};
 use component::flags::{Exit, is_set, parse_bool};
 use component::serving::{PolicyError, TlsPolicy};
 use component::zpages::Flags;
@@ -61,6 +61,9 @@ pub struct Options {
     pub node_ips: Vec<std::net::IpAddr>,
     pub cert_dir: PathBuf,
     pub external_cloud_provider: bool,
+    /// Plugins that know registries' credentials: their configuration, and where they are.
+    pub image_credential_provider_config: Option<PathBuf>,
+    pub image_credential_provider_bin_dir: Option<PathBuf>,
     pub root_dir: PathBuf,
     pub node_labels: BTreeMap<String, String>,
     pub max_dead_containers_per_container: usize,
@@ -100,6 +103,8 @@ const OWN_FLAGS: &[(&str, &str)] = &[
     ("experimental-mounter-path", ""),
     ("lock-file", ""),
     ("exit-on-lock-contention", "false"),
+    ("image-credential-provider-config", ""),
+    ("image-credential-provider-bin-dir", ""),
 ];
 
 /// Flags that are taken and do nothing, and what is done instead.
@@ -250,6 +255,8 @@ impl Options {
             node_ips,
             cert_dir: PathBuf::from(text("cert-dir")),
             external_cloud_provider: cloud_provider == "external",
+            image_credential_provider_config: path("image-credential-provider-config"),
+            image_credential_provider_bin_dir: path("image-credential-provider-bin-dir"),
             root_dir: PathBuf::from(text("root-dir")),
             node_labels,
             max_dead_containers_per_container: number("maximum-dead-containers-per-container")?

@@ -64,7 +64,8 @@ use crate::devices::{self, Devices};
 use crate::event::{Event, Source};
 use crate::events::{Events, Kind};
 use crate::eviction;
-use crate::images::{GcPolicy, ImageGc, Images, PullLimits};
+use crate::images::plugins::{Accounts, Plugins};
+use crate::images::{CredentialSources, GcPolicy, ImageGc, Images, NodeFiles, PullLimits};
 use crate::metrics::Metrics;
 use crate::node_status::facts::{Facts, NodeFacts};
 use crate::node_status::register::{Registration, register};
@@ -214,6 +215,7 @@ pub async fn run(options: Options, stop: CancellationToken) -> anyhow::Result<()
     let in_use = attached.then(|| csi.in_use());
     let disks = Disks::new(Host::default(), root.clone(), api.clone(), in_use);
     tokio::spawn(disks.clone().run(stop.clone()));
+    let sources = credential_sources(&options, &gates, &api, &tokens, &metrics)?;
     let volumes = Volumes::new(
         objects.clone(),
         tokens,
@@ -247,7 +249,12 @@ pub async fn run(options: Options, stop: CancellationToken) -> anyhow::Result<()
         runtime: Runtime {
             client: runtime.clone(),
             events: events.clone(),
-            images: Images::new(runtime.clone(), events.clone(), pull_limits(config)),
+            images: Images::new(
+                runtime.clone(),
+                events.clone(),
+                sources,
+                pull_limits(config),
+            ),
             cgroups,
             settings: runtime_settings(config, &root, &machine, &node, &hierarchy),
             objects: objects.clone(),
@@ -472,6 +479,35 @@ fn pull_limits(config: &KubeletConfiguration) -> PullLimits {
         per_second: config.registry_pull_qps,
         burst: u32::try_from(config.registry_burst).unwrap_or_default(),
     }
+}
+
+/// Where images' credentials come from.
+fn credential_sources(
+    options: &Options,
+    gates: &FeatureGates,
+    api: &Option<Client>,
+    tokens: &Arc<Tokens>,
+    metrics: &Metrics,
+) -> anyhow::Result<CredentialSources> {
+    let path = |path: &Option<PathBuf>| path.clone().unwrap_or_default();
+    let (config, directory) = (
+        path(&options.image_credential_provider_config),
+        path(&options.image_credential_provider_bin_dir),
+    );
+    let any = !config.as_os_str().is_empty() || !directory.as_os_str().is_empty();
+    let open = || {
+        let accounts = Accounts {
+            api: api.clone(),
+            tokens: tokens.clone(),
+        };
+        let may = gates.enabled("KubeletServiceAccountTokenForCredentialProviders");
+        Plugins::open(&config, &directory, may, accounts, metrics.registry.inner())
+            .context("Failed to register CRI auth plugins")
+    };
+    Ok(CredentialSources {
+        files: NodeFiles::usual(&options.root_dir),
+        plugins: any.then(open).transpose()?,
+    })
 }
 
 fn image_gc(

@@ -1,45 +1,86 @@
-//! Registry credentials out of a pod's pull secrets. Pure.
+//! Credentials in Docker's files: those of pull secrets, and those that lie on the node.
 
 use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 
 use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
-use grpc::cri::AuthConfig;
+use base64::alphabet;
+use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use k8s_openapi::api::core::v1::Secret;
 use serde::Deserialize;
+
+use super::keyring::{Coordinates, Credential, Keyring, Login, Source};
+
+/// With or without padding, as both are written.
+const BASE64: GeneralPurpose = GeneralPurpose::new(
+    &alphabet::STANDARD,
+    GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
+);
 
 #[derive(Deserialize, Default)]
 struct DockerConfig {
     #[serde(default)]
-    auths: BTreeMap<String, Entry>,
+    auths: Entries,
 }
+
+type Entries = BTreeMap<String, Entry>;
 
 #[derive(Deserialize, Default)]
 #[serde(default)]
 struct Entry {
     username: String,
     password: String,
+    email: String,
     auth: String,
 }
 
-/// Credentials that fit a repository (`host/path`), the most specific first.
-pub fn for_repository(secrets: &[impl AsRef<Secret>], repository: &str) -> Vec<AuthConfig> {
-    let mut matching: Vec<(String, AuthConfig)> = Vec::new();
-    for secret in secrets {
-        for (server, entry) in entries(secret.as_ref()) {
-            let pattern = pattern(&server);
-            if matches(&pattern, repository) {
-                matching.push((pattern, auth(entry)));
+impl Entry {
+    fn login(self) -> Login {
+        let decoded = BASE64.decode(self.auth.trim()).ok();
+        let decoded = decoded.and_then(|bytes| String::from_utf8(bytes).ok());
+        let pair = decoded.as_deref().and_then(|text| text.split_once(':'));
+        let (username, password) = match pair {
+            Some((username, password)) => {
+                (username.to_owned(), password.trim_matches('\0').to_owned())
             }
+            None => (self.username, self.password),
+        };
+        Login {
+            username,
+            password,
+            email: self.email,
         }
     }
-    // Upstream's order: what goes on where another ends comes before it.
-    matching.sort_by(|(one, _), (other, _)| other.cmp(one));
-    matching.into_iter().map(|(_, auth)| auth).collect()
 }
 
-/// A secret's entries, of either type of pull secret. One that does not parse has none.
-fn entries(secret: &Secret) -> BTreeMap<String, Entry> {
+fn add(keyring: &mut Keyring, entries: Entries, source: &Source) {
+    for (server, entry) in entries {
+        let credential = Credential {
+            login: entry.login(),
+            source: source.clone(),
+        };
+        keyring.add(&server, credential);
+    }
+}
+
+/// Those of pull secrets. A secret that does not parse has none.
+pub fn of_secrets(secrets: &[impl AsRef<Secret>]) -> Keyring {
+    let mut keyring = Keyring::default();
+    for secret in secrets {
+        let secret = secret.as_ref();
+        let meta = &secret.metadata;
+        let source = Source::Secret(Coordinates {
+            namespace: meta.namespace.clone().unwrap_or_default(),
+            name: meta.name.clone().unwrap_or_default(),
+            uid: meta.uid.clone().unwrap_or_default(),
+        });
+        add(&mut keyring, entries(secret), &source);
+    }
+    keyring
+}
+
+/// A secret's entries, of either type of pull secret.
+fn entries(secret: &Secret) -> Entries {
     let data = |key: &str| {
         secret
             .data
@@ -54,64 +95,45 @@ fn entries(secret: &Secret) -> BTreeMap<String, Entry> {
     } else if let Some(json) = data(".dockercfg") {
         serde_json::from_slice(json).unwrap_or_default()
     } else {
-        BTreeMap::new()
+        Entries::new()
     }
 }
 
-/// `https://index.docker.io/v1/` stands for `docker.io`.
-fn pattern(server: &str) -> String {
-    let bare = server
-        .trim_start_matches("https://")
-        .trim_start_matches("http://")
-        .trim_end_matches('/');
-    let bare = bare
-        .strip_suffix("/v1")
-        .or_else(|| bare.strip_suffix("/v2"))
-        .unwrap_or(bare);
-    match bare.strip_prefix("index.docker.io") {
-        Some(rest) => format!("docker.io{rest}"),
-        None => bare.to_owned(),
-    }
+/// Files that hold the node's own: the first of each kind that is there and makes sense.
+pub struct NodeFiles {
+    /// `config.json`
+    pub new: Vec<PathBuf>,
+    /// `.dockercfg`
+    pub old: Vec<PathBuf>,
 }
 
-/// The host part by part, where `*` stands for any one part or its end; then the path's beginning.
-fn matches(pattern: &str, repository: &str) -> bool {
-    let split = |text: &str| {
-        let (host, path) = text.split_once('/').unwrap_or((text, ""));
-        (host.to_owned(), path.to_owned())
-    };
-    let ((pattern_host, pattern_path), (host, path)) = (split(pattern), split(repository));
-    let (pattern_parts, parts): (Vec<_>, Vec<_>) =
-        (pattern_host.split('.').collect(), host.split('.').collect());
-    let part = |(pattern, part): (&&str, &&str)| match pattern.split_once('*') {
-        Some((start, end)) => {
-            part.len() >= start.len() + end.len() && part.starts_with(start) && part.ends_with(end)
+impl NodeFiles {
+    /// Where upstream looks: below the kubelet's root, the working directory, the home of its user,
+    /// and the machine's root.
+    pub fn usual(root: &Path) -> Self {
+        let home = std::env::var_os("HOME").map(PathBuf::from);
+        let home = home.unwrap_or_default();
+        let (here, top) = (Path::new(""), Path::new("/"));
+        let hidden = |dir: &Path| dir.join(".docker");
+        let new = [root.to_owned(), here.to_owned(), hidden(&home), hidden(top)];
+        let old = [root, here, &home, top];
+        Self {
+            new: new.map(|dir| dir.join("config.json")).to_vec(),
+            old: old.map(|dir| dir.join(".dockercfg")).to_vec(),
         }
-        None => pattern == part,
-    };
-    pattern_parts.len() == parts.len()
-        && pattern_parts.iter().zip(&parts).all(part)
-        && path.starts_with(&pattern_path)
-}
+    }
 
-/// What the runtime is told. It is not told for which server: the runtime would hold that against
-/// the one that it asks, whose name may be spelled otherwise, or be a mirror's.
-fn auth(entry: Entry) -> AuthConfig {
-    let decoded = STANDARD
-        .decode(&entry.auth)
-        .ok()
-        .and_then(|bytes| String::from_utf8(bytes).ok());
-    let (username, password) = match decoded
-        .as_deref()
-        .and_then(|text| text.trim_end_matches('\0').split_once(':'))
-    {
-        Some((username, password)) => (username.to_owned(), password.to_owned()),
-        None => (entry.username, entry.password),
-    };
-    AuthConfig {
-        username,
-        password,
-        ..AuthConfig::default()
+    pub fn read(&self) -> Keyring {
+        let text = |path: &PathBuf| std::fs::read(path).ok();
+        let new = self.new.iter().filter_map(text);
+        let mut new = new.filter_map(|text| serde_json::from_slice::<DockerConfig>(&text).ok());
+        let old = self.old.iter().filter_map(text);
+        let mut old = old.filter_map(|text| serde_json::from_slice::<Entries>(&text).ok());
+        let entries = new.next().map(|config| config.auths);
+        let mut keyring = Keyring::default();
+        let entries = entries.or_else(|| old.next()).unwrap_or_default();
+        add(&mut keyring, entries, &Source::Node);
+        keyring
     }
 }
 
@@ -123,32 +145,52 @@ mod tests {
 
     use super::*;
 
-    fn secret(json: &str) -> Arc<Secret> {
-        let data = BTreeMap::from([(".dockerconfigjson".to_owned(), ByteString(json.into()))]);
+    fn secret(key: &str, json: &str) -> Arc<Secret> {
+        let data = BTreeMap::from([(key.to_owned(), ByteString(json.into()))]);
         Arc::new(Secret {
             data: Some(data),
             ..Default::default()
         })
     }
 
+    fn logins(keyring: &Keyring, repository: &str) -> Vec<(String, String)> {
+        let found = keyring.lookup(repository).into_iter();
+        found
+            .map(|c| (c.login.username, c.login.password))
+            .collect()
+    }
+
     #[test]
-    fn the_most_specific_first() {
-        let secrets = [
+    fn both_types_of_pull_secrets() {
+        let keyring = of_secrets(&[
             secret(
-                r#"{"auths": {"https://index.docker.io/v1/": {"auth": "dTpw"}, "*.example.com": {"username": "wild"}}}"#,
+                ".dockerconfigjson",
+                r#"{"auths": {"https://index.docker.io/v1/": {"auth": "dTpw"}, "a.io": {"auth": "dTpwOnE"}}}"#,
             ),
-            secret(r#"{"auths": {"a.example.com/team": {"username": "team"}}}"#),
-            secret("garbage"),
-        ];
-        let of = |repository| {
-            for_repository(&secrets, repository)
-                .into_iter()
-                .map(|a| a.username)
-                .collect::<Vec<_>>()
+            secret(
+                ".dockercfg",
+                r#"{"a.io": {"username": "n", "password": "s"}}"#,
+            ),
+            secret(".dockerconfigjson", "garbage"),
+        ]);
+        let pair = |username: &str, password: &str| (username.to_owned(), password.to_owned());
+        assert_eq!(logins(&keyring, "docker.io/x"), [pair("u", "p")]);
+        let both = [pair("u", "p:q"), pair("n", "s")];
+        assert_eq!(logins(&keyring, "a.io/x"), both);
+    }
+
+    #[test]
+    fn the_node_has_its_own() {
+        let directory = tempfile::tempdir().unwrap();
+        let files = NodeFiles {
+            new: vec![directory.path().join("config.json")],
+            old: vec![directory.path().join(".dockercfg")],
         };
-        assert_eq!(of("docker.io/library/nginx"), ["u"]);
-        assert_eq!(of("a.example.com/team/app"), ["team", "wild"]);
-        assert_eq!(of("a.example.com/teamwork"), ["team", "wild"]);
-        assert!(of("b.c.example.com/x").is_empty());
+        assert!(files.read().lookup("a.io/x").is_empty());
+        std::fs::write(&files.old[0], r#"{"a.io": {"username": "old"}}"#).unwrap();
+        assert_eq!(logins(&files.read(), "a.io/x")[0].0, "old");
+        std::fs::write(&files.new[0], r#"{"auths": {"a.io": {"username": "new"}}}"#).unwrap();
+        assert_eq!(logins(&files.read(), "a.io/x")[0].0, "new");
+        assert_eq!(files.read().lookup("a.io/x")[0].source, Source::Node);
     }
 }

@@ -13,7 +13,10 @@ use k8s_openapi::api::core::v1::{Container, Pod, Secret};
 use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 
-use super::{credentials, reference::Reference};
+use super::credentials::{self, NodeFiles};
+use super::keyring::Credential;
+use super::plugins::Plugins;
+use super::reference::Reference;
 use crate::cri::backoff::Backoff;
 use crate::cri::client::{CriClient, CriError};
 use crate::events::{Events, Kind};
@@ -67,10 +70,32 @@ struct Failures {
     messages: HashMap<String, String>,
 }
 
+/// Where credentials come from that no pod brings.
+pub struct CredentialSources {
+    pub files: NodeFiles,
+    pub plugins: Option<Plugins>,
+}
+
+impl CredentialSources {
+    /// All that fit an image, in the order in which they are tried: the pod's own, the node's, and
+    /// what plugins say.
+    async fn lookup(&self, request: &PullRequest<'_>, name: &str) -> Vec<Credential> {
+        let repository = Reference::parse(name).map(|r| r.repository);
+        let repository = repository.unwrap_or_default();
+        let mut found = credentials::of_secrets(request.secrets).lookup(&repository);
+        found.extend(self.files.read().lookup(&repository));
+        if let Some(plugins) = &self.plugins {
+            found.extend(plugins.lookup(&repository, request.pod).await);
+        }
+        found
+    }
+}
+
 /// The node's images.
 pub struct Images {
     client: CriClient,
     events: Arc<Events>,
+    sources: CredentialSources,
     failures: Mutex<Failures>,
     /// One pull at a time, or as many as configured.
     pulls: Semaphore,
@@ -79,11 +104,17 @@ pub struct Images {
 }
 
 impl Images {
-    pub fn new(client: CriClient, events: Arc<Events>, limits: PullLimits) -> Self {
+    pub fn new(
+        client: CriClient,
+        events: Arc<Events>,
+        sources: CredentialSources,
+        limits: PullLimits,
+    ) -> Self {
         let backoff = Backoff::new(Duration::from_secs(10), Duration::from_secs(300));
         Self {
             client,
             events,
+            sources,
             failures: Mutex::new(Failures {
                 backoff,
                 messages: HashMap::new(),
@@ -238,13 +269,8 @@ impl Images {
         if self.rate.as_ref().is_some_and(|rate| !rate.try_take()) {
             return Err(PullError::TooMany);
         }
-        let repository = Reference::parse(&spec.image)
-            .map(|r| r.repository)
-            .unwrap_or_default();
-        let mut tries: Vec<_> = credentials::for_repository(request.secrets, &repository)
-            .into_iter()
-            .map(Some)
-            .collect();
+        let found = self.sources.lookup(request, &spec.image).await;
+        let mut tries: Vec<_> = found.iter().map(|found| Some(found.auth())).collect();
         if tries.is_empty() {
             tries.push(None);
         }

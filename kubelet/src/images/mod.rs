@@ -2,9 +2,12 @@
 
 mod credentials;
 mod gc;
+mod keyring;
 mod manager;
+pub mod plugins;
 mod reference;
 
+pub use credentials::NodeFiles;
 pub use gc::{ImageGc, Policy as GcPolicy};
-pub use manager::{ImageError, Images, PullLimits, PullRequest};
+pub use manager::{CredentialSources, ImageError, Images, PullLimits, PullRequest};
 pub use reference::Reference;

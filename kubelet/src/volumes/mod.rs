@@ -20,4 +20,4 @@ mod tokens;
 pub use manager::{Mounted, MountedVolumes, VolumeContext, VolumeError, Volumes, make_pod_dirs};
 pub use objects::Objects;
 pub use stats::VolumeStats;
-pub use tokens::Tokens;
+pub use tokens::{TokenError, Tokens};
