@@ -963,7 +963,7 @@ async fn serve(
     let slis = Slis::new().context("metrics of health checks")?;
     checks.report(&slis);
     let served = served(config, &gates, checks);
-    let paths = served.exact_paths();
+    let paths = served.listed();
     let paths: Vec<&str> = paths.iter().map(String::as_str).collect();
     let node_api = Arc::new(NodeApi {
         auth: Auth::new(settings, api.clone(), authority),

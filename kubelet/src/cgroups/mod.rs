@@ -23,8 +23,6 @@ mod usage;
 pub use names::CgroupName;
 pub use pods::{PodCgroups, PodLimits};
 pub use reserved::Reserved;
-#[cfg(test)]
-pub use usage::Pressures;
 pub use usage::{CpuUsage, DeviceIo, GroupUsage, MemoryUsage, Pressure, Waited};
 
 /// A file of a control group that could not be read or written.

@@ -76,13 +76,14 @@ impl Served {
         }
     }
 
-    /// Everything that there is, as it is registered: what `/statusz` lists.
-    pub fn exact_paths(&self) -> Vec<String> {
-        let patterns = self.patterns();
-        let handled = patterns.into_iter().filter(|(_, reach, area)| {
-            *reach == Reach::Exact && !matches!(area, Area::Flagz | Area::Statusz)
-        });
-        handled.map(|(path, _, _)| path).collect()
+    /// What `/statusz` lists: where something answers by itself, by the first part of its path.
+    pub fn listed(&self) -> Vec<String> {
+        let patterns = self.patterns().into_iter();
+        let handled = patterns
+            .filter(|(_, reach, area)| *reach == Reach::Exact && *area != Area::Statusz)
+            .filter_map(|(path, _, _)| Some(format!("/{}", path.split('/').nth(1)?)));
+        let all: std::collections::BTreeSet<String> = handled.collect();
+        all.into_iter().collect()
     }
 
     fn patterns(&self) -> Vec<(String, Reach, Area)> {
@@ -398,6 +399,12 @@ mod tests {
         };
         let closed = Found::At(Area::Closed("logs endpoint is disabled."));
         assert_eq!(own.find("/logs/x"), closed);
+    }
+
+    #[test]
+    fn what_is_listed() {
+        let listed = served().listed().join(" ");
+        assert_eq!(listed, "/configz /debug /flagz /healthz /metrics");
     }
 
     #[test]

@@ -74,6 +74,16 @@ struct Container {
     stats: cri::ContainerStats,
 }
 
+impl Container {
+    /// When the runtime has looked, in nanoseconds since 1970.
+    fn read_at(&self) -> i64 {
+        self.stats
+            .cpu
+            .as_ref()
+            .map_or(self.created, |cpu| cpu.timestamp)
+    }
+}
+
 /// A pod that has a sandbox.
 #[derive(Debug, Clone)]
 struct Sandbox {
@@ -88,6 +98,12 @@ struct Sandbox {
 
 fn value(value: Option<&cri::UInt64Value>) -> u64 {
     value.map_or(0, |value| value.value)
+}
+
+/// As the pod has it, where the runtime remembers.
+fn image(image: &cri::ImageSpec) -> String {
+    let told = Some(&image.user_specified_image).filter(|told| !told.is_empty());
+    told.unwrap_or(&image.image).clone()
 }
 
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
@@ -125,11 +141,7 @@ impl Stats {
                 pod: label(labels::POD_NAME),
                 namespace: label(labels::POD_NAMESPACE),
                 name: label(labels::CONTAINER_NAME),
-                image: container
-                    .image
-                    .as_ref()
-                    .map(|image| image.image.clone())
-                    .unwrap_or_default(),
+                image: container.image.as_ref().map(image).unwrap_or_default(),
                 created: container.created_at,
                 stats,
             })

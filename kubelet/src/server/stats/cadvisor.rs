@@ -12,9 +12,6 @@ use crate::resources::qos::QosClass;
 use crate::sys::net::{self, Interface};
 use crate::sys::node::Machine;
 
-/// The name that cAdvisor's users know sandboxes by.
-const SANDBOX: &str = "POD";
-
 /// One group: who it is, and what it uses.
 #[derive(Debug, Default)]
 struct Group {
@@ -127,6 +124,12 @@ impl Stats {
             "1 if there was an error while getting container metrics, 0 otherwise",
         );
         let _ = writeln!(page.text, "container_scrape_error 0");
+        page.head(
+            "machine_scrape_error",
+            "gauge",
+            "1 if there was an error while getting machine metrics, 0 otherwise.",
+        );
+        let _ = writeln!(page.text, "machine_scrape_error 0");
         Ok(page.text)
     }
 }
@@ -180,7 +183,6 @@ fn groups(
             add(pod(parent.clone(), sandbox.created));
         }
         add(Group {
-            container: SANDBOX.into(),
             name: sandbox.id.clone(),
             network: network(cgroups, parent, &sandbox.id),
             ..pod(format!("{parent}/{}", sandbox.id), sandbox.created)
@@ -415,17 +417,21 @@ fn write_memory(page: &mut Page, groups: &[Group]) {
         let Some(memory) = group.usage.memory else {
             return Vec::new();
         };
-        let of = |kind: &str, count: u64| {
-            let labels = vec![
-                ("failure_type", kind.to_owned()),
-                ("scope", "hierarchy".to_owned()),
-            ];
-            (labels, count as f64)
-        };
-        vec![
-            of("pgfault", memory.page_faults),
-            of("pgmajfault", memory.major_page_faults),
-        ]
+        // What is below counts in either.
+        let kinds = [
+            ("pgfault", memory.page_faults),
+            ("pgmajfault", memory.major_page_faults),
+        ];
+        let samples = kinds.into_iter().flat_map(|(kind, count)| {
+            ["container", "hierarchy"].map(|scope| {
+                let labels = vec![
+                    ("failure_type", kind.to_owned()),
+                    ("scope", scope.to_owned()),
+                ];
+                (labels, count as f64)
+            })
+        });
+        samples.collect()
     });
 }
 

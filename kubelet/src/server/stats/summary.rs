@@ -252,16 +252,17 @@ fn layers(own: &cri::FilesystemUsage, now: &str) -> Value {
     file_system(&fs, now, used, value(own.inodes_used.as_ref()))
 }
 
-/// Only kernels that count pressure tell of it.
+/// Where the kernel does not count pressure there is none, in upstream's words too.
 fn add_pressures(out: &mut Value, usage: &GroupUsage, now: &str, cpu_and_memory_only: bool) {
     let pressure = &usage.pressure;
     for (name, pressure) in [("cpu", pressure.cpu), ("memory", pressure.memory)] {
-        if let (Some(pressure), Some(own)) = (pressure, out.get_mut(name)) {
-            own["psi"] = of_pressure(&pressure);
+        if let Some(own) = out.get_mut(name) {
+            own["psi"] = of_pressure(&pressure.unwrap_or_default());
         }
     }
-    if let Some(pressure) = pressure.io.filter(|_| !cpu_and_memory_only) {
-        out["io"] = json!({"time": now, "psi": of_pressure(&pressure)});
+    if !cpu_and_memory_only {
+        let io = pressure.io.unwrap_or_default();
+        out["io"] = json!({"time": now, "psi": of_pressure(&io)});
     }
 }
 
@@ -271,7 +272,8 @@ fn of_pressure(pressure: &Pressure) -> Value {
 }
 
 /// As [`of_pressure`], in the runtime's words.
-fn told_pressure(psi: &cri::PsiStats) -> Value {
+fn told_pressure(psi: Option<&cri::PsiStats>) -> Value {
+    let psi = psi.cloned().unwrap_or_default();
     let of = |data: Option<&cri::PsiData>| {
         let data = data.cloned().unwrap_or_default();
         json!({"total": data.total, "avg10": data.avg10, "avg60": data.avg60, "avg300": data.avg300})
@@ -335,21 +337,16 @@ fn of_container(container: &Container, cpu_and_memory_only: bool) -> Value {
     if let Some(cpu) = &stats.cpu {
         out["cpu"] = json!({"time": time(cpu.timestamp), "usageNanoCores": value(cpu.usage_nano_cores.as_ref()),
             "usageCoreNanoSeconds": value(cpu.usage_core_nano_seconds.as_ref())});
-        if let Some(psi) = &cpu.psi {
-            out["cpu"]["psi"] = told_pressure(psi);
-        }
+        out["cpu"]["psi"] = told_pressure(cpu.psi.as_ref());
     }
     if let Some(memory) = &stats.memory {
         out["memory"] = json!({"time": time(memory.timestamp), "usageBytes": value(memory.usage_bytes.as_ref()),
             "workingSetBytes": value(memory.working_set_bytes.as_ref()), "rssBytes": value(memory.rss_bytes.as_ref()),
             "pageFaults": value(memory.page_faults.as_ref()), "majorPageFaults": value(memory.major_page_faults.as_ref())});
-        let available = value(memory.available_bytes.as_ref());
-        if available > 0 {
-            out["memory"]["availableBytes"] = available.into();
+        if let Some(available) = &memory.available_bytes {
+            out["memory"]["availableBytes"] = available.value.into();
         }
-        if let Some(psi) = &memory.psi {
-            out["memory"]["psi"] = told_pressure(psi);
-        }
+        out["memory"]["psi"] = told_pressure(memory.psi.as_ref());
     }
     if cpu_and_memory_only {
         return out;
@@ -358,39 +355,39 @@ fn of_container(container: &Container, cpu_and_memory_only: bool) -> Value {
         let at = time(layer.timestamp);
         out["rootfs"] = layers(layer, &at);
     }
-    if let Some(swap) = &stats.swap {
-        out["swap"] = json!({"time": time(swap.timestamp), "swapUsageBytes": value(swap.swap_usage_bytes.as_ref()),
-            "swapAvailableBytes": value(swap.swap_available_bytes.as_ref())});
-    }
-    if let Some(io) = &stats.io {
-        out["io"] = json!({"time": time(io.timestamp)});
-        if let Some(psi) = &io.psi {
-            out["io"]["psi"] = told_pressure(psi);
-        }
-    }
+    let at = |timestamp: Option<i64>| time(timestamp.unwrap_or(container.read_at()));
+    let swap = stats.swap.as_ref();
+    let swapped = |of: fn(&cri::SwapUsage) -> Option<&cri::UInt64Value>| value(swap.and_then(of));
+    out["swap"] = json!({"time": at(swap.map(|swap| swap.timestamp)),
+        "swapUsageBytes": swapped(|swap| swap.swap_usage_bytes.as_ref()),
+        "swapAvailableBytes": swapped(|swap| swap.swap_available_bytes.as_ref())});
+    let io = stats.io.as_ref();
+    let psi = told_pressure(io.and_then(|io| io.psi.as_ref()));
+    out["io"] = json!({"time": at(io.map(|io| io.timestamp)), "psi": psi});
     out
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cgroups::Pressures;
 
     #[test]
-    fn pressure_is_told_where_it_is_known() {
+    fn pressure_is_told() {
         let mut out = json!({"cpu": {}});
         let mut usage = GroupUsage::default();
-        add_pressures(&mut out, &usage, "now", false);
-        assert_eq!(out, json!({"cpu": {}}));
-        usage.pressure = Pressures {
-            cpu: Some(Pressure::default()),
-            memory: None,
-            io: Some(Pressure::default()),
-        };
         add_pressures(&mut out, &usage, "now", true);
-        assert!(out["cpu"]["psi"]["full"].is_object() && out.get("io").is_none());
+        assert_eq!(out["cpu"]["psi"]["full"]["total"], 0);
+        assert!(out.get("io").is_none());
+        let waited = Waited {
+            total: 5,
+            ..Waited::default()
+        };
+        usage.pressure.io = Some(Pressure {
+            some: waited,
+            full: waited,
+        });
         add_pressures(&mut out, &usage, "now", false);
-        assert_eq!(out["io"]["time"], "now");
+        assert_eq!(out["io"]["psi"]["some"]["total"], 5);
     }
 
     #[test]
