@@ -35,6 +35,7 @@ use component::serving::{
     Bound, Identity, Limits, ServingCertificate, TlsFiles, TlsOptions, full, handler,
 };
 use component::zpages::ZPages;
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Node, Pod, Service};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use tokio::sync::{Notify, mpsc};
@@ -65,7 +66,10 @@ use crate::event::{Event, Source};
 use crate::events::{Events, Kind};
 use crate::eviction;
 use crate::images::plugins::{Accounts, Plugins};
-use crate::images::{CredentialSources, GcPolicy, ImageGc, Images, NodeFiles, PullLimits};
+use crate::images::{
+    CredentialSources, GcPolicy, ImageGc, Images, NodeFiles, PullLimits, Records as PullRecords,
+    VerificationPolicy,
+};
 use crate::metrics::Metrics;
 use crate::node_status::facts::{Facts, NodeFacts};
 use crate::node_status::register::{Registration, register};
@@ -215,6 +219,7 @@ pub async fn run(options: Options, stop: CancellationToken) -> anyhow::Result<()
     let in_use = attached.then(|| csi.in_use());
     let disks = Disks::new(Host::default(), root.clone(), api.clone(), in_use);
     tokio::spawn(disks.clone().run(stop.clone()));
+    let pulls = pull_records(config, &gates, &root, &runtime).await?;
     let sources = credential_sources(&options, &gates, &api, &tokens, &metrics)?;
     let volumes = Volumes::new(
         objects.clone(),
@@ -253,6 +258,7 @@ pub async fn run(options: Options, stop: CancellationToken) -> anyhow::Result<()
                 runtime.clone(),
                 events.clone(),
                 sources,
+                pulls.clone(),
                 pull_limits(config),
             ),
             cgroups,
@@ -417,7 +423,7 @@ pub async fn run(options: Options, stop: CancellationToken) -> anyhow::Result<()
     };
     let logs_root = PathBuf::from(&config.pod_logs_dir);
     let every = config.container_log_monitor_interval.get();
-    let images = Arc::new(image_gc(config, &runtime, &events, &metrics));
+    let images = Arc::new(image_gc(config, &runtime, &events, &metrics, pulls));
     tokio::spawn(images.clone().run(stop.clone()));
     let evictions = eviction::Manager {
         syncer: syncer.clone(),
@@ -481,6 +487,29 @@ fn pull_limits(config: &KubeletConfiguration) -> PullLimits {
     }
 }
 
+/// Who may use the images that are there; `None`: everybody may.
+async fn pull_records(
+    config: &KubeletConfiguration,
+    gates: &FeatureGates,
+    root: &Root,
+    runtime: &CriClient,
+) -> anyhow::Result<Option<Arc<PullRecords>>> {
+    if !gates.enabled("KubeletEnsureSecretPulledImages") {
+        return Ok(None);
+    }
+    let policy = VerificationPolicy::parse(
+        &config.image_pull_credentials_verification_policy,
+        &config.preloaded_images_verification_allowlist,
+    );
+    let policy = policy.map_err(|why| anyhow::anyhow!("invalid configuration: {why}"))?;
+    let records = PullRecords::open(root.path(), policy).context("cannot keep records of pulls")?;
+    match runtime.list_images().await {
+        Ok(images) => records.recover(&images, Timestamp::now()),
+        Err(error) => warn!(%error, "failed to list images"),
+    }
+    Ok(Some(Arc::new(records)))
+}
+
 /// Where images' credentials come from.
 fn credential_sources(
     options: &Options,
@@ -515,6 +544,7 @@ fn image_gc(
     runtime: &CriClient,
     events: &Arc<Events>,
     metrics: &Arc<Metrics>,
+    pulls: Option<Arc<PullRecords>>,
 ) -> ImageGc {
     let percent = |percent: i32| u64::try_from(percent).unwrap_or_default();
     let policy = GcPolicy {
@@ -524,7 +554,7 @@ fn image_gc(
         max_age: config.image_maximum_gc_age.get(),
     };
     let (runtime, events) = (runtime.clone(), events.clone());
-    ImageGc::new(runtime, events, metrics.clone(), policy)
+    ImageGc::new(runtime, events, metrics.clone(), policy, pulls)
 }
 
 fn tune_process(config: &KubeletConfiguration) {

@@ -10,11 +10,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use grpc::cri;
+use jiff::Timestamp;
 use thiserror::Error;
 use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
+use super::records::Records as Pulls;
 use crate::cri::client::{CriClient, CriError, Of};
 use crate::events::{Events, Kind};
 use crate::metrics::Metrics;
@@ -173,6 +175,8 @@ pub struct ImageGc {
     events: Arc<Events>,
     metrics: Arc<Metrics>,
     policy: Policy,
+    /// Of pulls: those of images that are gone go, too.
+    pulls: Option<Arc<Pulls>>,
     began: Instant,
     /// Held while images are removed: once at a time.
     records: Mutex<Records>,
@@ -184,12 +188,14 @@ impl ImageGc {
         events: Arc<Events>,
         metrics: Arc<Metrics>,
         policy: Policy,
+        pulls: Option<Arc<Pulls>>,
     ) -> Self {
         Self {
             client,
             events,
             metrics,
             policy,
+            pulls,
             began: Instant::now(),
             records: Mutex::default(),
         }
@@ -240,10 +246,21 @@ impl ImageGc {
     /// When the runtime cannot be asked, or does not remove one.
     pub async fn delete_unused(&self) -> Result<(), ImageGcError> {
         let mut records = self.records.lock().await;
+        let began = Timestamp::now();
         let (candidates, now) = self.candidates(&mut records).await?;
         let all = i64::MAX.unsigned_abs();
         let (freed, errors) = self.free(candidates, all, now).await;
+        self.prune(began).await?;
         failures(errors, all, freed)
+    }
+
+    /// Forgets how images were pulled that are gone.
+    async fn prune(&self, began: Timestamp) -> Result<(), CriError> {
+        if let Some(pulls) = &self.pulls {
+            let images = self.client.list_images().await?.into_iter();
+            pulls.prune(&images.map(|image| image.id).collect(), began);
+        }
+        Ok(())
     }
 
     /// Takes in which images there are, and no more.
@@ -288,6 +305,7 @@ impl ImageGc {
     }
 
     async fn collect(&self, records: &mut Records) -> Result<(), ImageGcError> {
+        let began = Timestamp::now();
         let (mut candidates, now) = self.candidates(records).await?;
         let mut errors = Vec::new();
         let old = |candidate: &Candidate| candidate.is_old(self.policy.max_age, self.began, now);
@@ -308,6 +326,7 @@ impl ImageGc {
         let (freed, more) = self.free(rest, wanted, now).await;
         errors.extend(more);
         failures(errors, wanted, freed)?;
+        self.prune(began).await?;
         if freed < wanted {
             let capacity = size(capacity);
             return Err(ImageGcError::NotEnough {

@@ -16,6 +16,7 @@ use tokio::sync::Semaphore;
 use super::credentials::{self, NodeFiles};
 use super::keyring::Credential;
 use super::plugins::Plugins;
+use super::records::{Records, Verdict};
 use super::reference::Reference;
 use crate::cri::backoff::Backoff;
 use crate::cri::client::{CriClient, CriError};
@@ -96,6 +97,8 @@ pub struct Images {
     client: CriClient,
     events: Arc<Events>,
     sources: CredentialSources,
+    /// Who may use what is there; `None`: everybody.
+    records: Option<Arc<Records>>,
     failures: Mutex<Failures>,
     /// One pull at a time, or as many as configured.
     pulls: Semaphore,
@@ -108,6 +111,7 @@ impl Images {
         client: CriClient,
         events: Arc<Events>,
         sources: CredentialSources,
+        records: Option<Arc<Records>>,
         limits: PullLimits,
     ) -> Self {
         let backoff = Backoff::new(Duration::from_secs(10), Duration::from_secs(300));
@@ -115,6 +119,7 @@ impl Images {
             client,
             events,
             sources,
+            records,
             failures: Mutex::new(Failures {
                 backoff,
                 messages: HashMap::new(),
@@ -151,6 +156,7 @@ impl Images {
             annotations: request.pod.metadata.annotations.clone().unwrap_or_default(),
             ..Default::default()
         };
+        let mut credentials = None;
         if request.policy != "Always" {
             let present = self
                 .client
@@ -161,7 +167,14 @@ impl Images {
                     warn("InspectFailed", &message);
                     failed("ImageInspectError", message)
                 })?;
-            match present {
+            let usable = match present {
+                Some(image) => {
+                    let usable = self.may_use(request, &name, &image.id, &mut credentials);
+                    usable.await.then_some(image)
+                }
+                None => None,
+            };
+            match usable {
                 Some(image) => {
                     let message = format!(
                         "Container image {:?} already present on machine and can be accessed by the pod",
@@ -181,17 +194,44 @@ impl Images {
                 None => {}
             }
         }
-        self.pull(request, spec).await
+        self.pull(request, spec, credentials).await
+    }
+
+    /// Whether the pod may use an image that is there. What its credentials are is told, if that
+    /// was to be known.
+    async fn may_use(
+        &self,
+        request: &PullRequest<'_>,
+        name: &str,
+        image_ref: &str,
+        credentials: &mut Option<Vec<Credential>>,
+    ) -> bool {
+        let Some(records) = &self.records else {
+            return true;
+        };
+        match records.check(request.image, image_ref) {
+            Verdict::Allowed => true,
+            Verdict::MustPull => false,
+            Verdict::Needs(access) => {
+                let found = credentials.insert(self.sources.lookup(request, name).await);
+                records.admits(&access, found, request.image, image_ref, Timestamp::now())
+            }
+        }
     }
 
     async fn pull(
         &self,
         request: &PullRequest<'_>,
         spec: cri::ImageSpec,
+        credentials: Option<Vec<Credential>>,
     ) -> Result<String, ImageError> {
         let image = request.image;
         let key = format!("{}_{image}", request.pod.uid());
         self.hold_back(request, &key)?;
+        let begun = match &self.records {
+            Some(records) => Some(Begun::new(records, image)?),
+            None => None,
+        };
 
         self.event(
             request,
@@ -203,9 +243,16 @@ impl Images {
         // The semaphore is never closed.
         let _turn = self.pulls.acquire().await;
         let started = Instant::now();
-        let result = self.pull_with_any(request, &spec).await;
+        let credentials = match credentials {
+            Some(credentials) => credentials,
+            None => self.sources.lookup(request, &spec.image).await,
+        };
+        let result = self.pull_with_any(request, &spec, credentials).await;
         match result {
-            Ok(reference) => {
+            Ok((reference, credential)) => {
+                if let Some(mut begun) = begun {
+                    begun.pulled = Some((reference.clone(), credential));
+                }
                 let size = self
                     .client
                     .image_status(spec)
@@ -265,23 +312,24 @@ impl Images {
         &self,
         request: &PullRequest<'_>,
         spec: &cri::ImageSpec,
-    ) -> Result<String, PullError> {
+        credentials: Vec<Credential>,
+    ) -> Result<(String, Option<Credential>), PullError> {
         if self.rate.as_ref().is_some_and(|rate| !rate.try_take()) {
             return Err(PullError::TooMany);
         }
-        let found = self.sources.lookup(request, &spec.image).await;
-        let mut tries: Vec<_> = found.iter().map(|found| Some(found.auth())).collect();
+        let mut tries: Vec<_> = credentials.into_iter().map(Some).collect();
         if tries.is_empty() {
             tries.push(None);
         }
         let mut last = None;
-        for auth in tries {
+        for credential in tries {
+            let auth = credential.as_ref().map(Credential::auth);
             match self
                 .client
                 .pull_image(spec.clone(), auth, request.sandbox.clone())
                 .await
             {
-                Ok(reference) => return Ok(reference),
+                Ok(reference) => return Ok((reference, credential)),
                 Err(error) => last = Some(error),
             }
         }
@@ -300,6 +348,39 @@ impl Images {
             }
             None => self.events.pod(request.pod, kind, reason, message),
         }
+    }
+}
+
+/// A pull that is under way. It ends when this is dropped, whichever way it went.
+struct Begun<'a> {
+    records: &'a Records,
+    image: &'a str,
+    /// What the runtime calls the image, and the credential that let it be pulled.
+    pulled: Option<(String, Option<Credential>)>,
+}
+
+impl<'a> Begun<'a> {
+    fn new(records: &'a Records, image: &'a str) -> Result<Self, ImageError> {
+        records.begin(image).map_err(|error| ImageError {
+            reason: "ErrImagePull",
+            message: format!(
+                "Failed to record image pull intent for container image {image:?}: {error}"
+            ),
+            retry_after: None,
+        })?;
+        Ok(Self {
+            records,
+            image,
+            pulled: None,
+        })
+    }
+}
+
+impl Drop for Begun<'_> {
+    fn drop(&mut self) {
+        let pulled = self.pulled.as_ref();
+        let pulled = pulled.map(|(reference, used)| (reference.as_str(), used.as_ref()));
+        self.records.end(self.image, pulled, Timestamp::now());
     }
 }
 

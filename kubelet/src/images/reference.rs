@@ -105,9 +105,32 @@ impl<'a> Reference<'a> {
     }
 }
 
+/// The name as it is written, without tag and digest; `None` where it is no image's.
+pub fn without_tag(name: &str) -> Option<String> {
+    let parsed = Reference::parse(name).ok()?;
+    let mut rest = name;
+    if let Some(digest) = parsed.digest {
+        rest = rest.strip_suffix(digest)?.strip_suffix('@')?;
+    }
+    if let Some(tag) = parsed.tag {
+        rest = rest.strip_suffix(tag)?.strip_suffix(':')?;
+    }
+    Some(rest.to_owned())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn names_without_tags() {
+        let digest = format!("sha256:{}", "a".repeat(64));
+        let all = format!("localhost:5000/a:1@{digest}");
+        for (name, bare) in [(all.as_str(), "localhost:5000/a"), ("nginx", "nginx")] {
+            assert_eq!(without_tag(name).as_deref(), Some(bare));
+        }
+        assert_eq!(without_tag("A B"), None);
+    }
 
     #[test]
     fn names() {
