@@ -28,6 +28,7 @@ mod server;
 mod status;
 mod sync_loop;
 mod sys;
+mod systemd;
 mod topology;
 mod turns;
 mod volumes;

@@ -35,6 +35,7 @@ use component::serving::{
     Bound, Identity, Limits, ServingCertificate, TlsFiles, TlsOptions, full, handler,
 };
 use component::zpages::ZPages;
+use grpc::cri::CgroupDriver;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Node, Pod, Service};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
@@ -50,7 +51,7 @@ use self::stats::{Sources, Stats, SystemGroups};
 use crate::allocation::{self, Allocations};
 use crate::certificate::connect::connect;
 use crate::certificate::serving;
-use crate::cgroups::{self, CgroupName, Hierarchy, PodCgroups};
+use crate::cgroups::{self, CgroupName, Hierarchy, PodCgroups, Slices};
 use crate::config::KubeletConfiguration;
 use crate::cpus::CpuSet;
 use crate::cri::backoff::Backoff;
@@ -96,6 +97,7 @@ use crate::sys;
 use crate::sys::host::Host;
 use crate::sys::lock::Lock;
 use crate::sys::node::Machine;
+use crate::systemd::Units;
 use crate::volumes::csi::{self, Csi};
 use crate::volumes::disks::Disks;
 use crate::volumes::{Objects, Tokens, Volumes};
@@ -173,8 +175,12 @@ pub async fn run(options: Options, stop: CancellationToken) -> anyhow::Result<()
     let mut runtime_state = RuntimeState::default();
     runtime_state.look(&runtime, None, &facts).await;
 
-    let cgroups = pod_cgroups(config, hierarchy.clone());
-    cgroups.start().context("cannot make the pods' cgroups")?;
+    let cgroups = pod_cgroups(config, hierarchy.clone(), &runtime).await?;
+    cgroups
+        .start()
+        .await
+        .context("cannot make the pods' cgroups")?;
+    let limited = cgroups.clone();
 
     enforce_reserved(config, &hierarchy, &node, &events)?;
 
@@ -444,7 +450,7 @@ pub async fn run(options: Options, stop: CancellationToken) -> anyhow::Result<()
     events.node(Kind::Normal, "Starting", "Starting kubelet.");
     tokio::spawn({
         let limits = all_pods_limits(config, &capacity, &node);
-        let limiting = limit_all_pods(pod_cgroups(config, hierarchy), limits, events.clone());
+        let limiting = limit_all_pods(limited, limits, events.clone());
         stop.clone().run_until_cancelled_owned(limiting)
     });
 
@@ -770,18 +776,48 @@ async fn wait_for_runtime(
     }
 }
 
-fn pod_cgroups(config: &KubeletConfiguration, hierarchy: Hierarchy) -> PodCgroups {
+async fn pod_cgroups(
+    config: &KubeletConfiguration,
+    hierarchy: Hierarchy,
+    runtime: &CriClient,
+) -> anyhow::Result<PodCgroups> {
     let period = i64::try_from(config.cpu_cfs_quota_period.get().as_micros()).unwrap_or(100_000);
-    PodCgroups {
+    let driver = cgroup_driver(config, runtime).await?;
+    Ok(PodCgroups {
         hierarchy,
-        names: CgroupName::new(&config.cgroup_root, config.cgroups_per_qos),
+        names: CgroupName::new(&config.cgroup_root, config.cgroups_per_qos, driver.style()),
+        driver,
         settings: cgroups::PodLimits {
             cfs_quota: config.cpu_cfs_quota,
             cfs_period: period,
             pids: config.pod_pids_limit,
         },
         per_qos: config.cgroups_per_qos,
+        weighing: Arc::default(),
+    })
+}
+
+/// Who makes groups: the same as for the runtime, if it says (KEP-4033).
+async fn cgroup_driver(
+    config: &KubeletConfiguration,
+    runtime: &CriClient,
+) -> anyhow::Result<cgroups::Driver> {
+    let told = runtime
+        .cgroup_driver()
+        .await
+        .context("the container runtime does not tell its cgroup driver")?;
+    let systemd = told.map_or(config.cgroup_driver == "systemd", |told| {
+        told == CgroupDriver::Systemd
+    });
+    info!(systemd, told = told.is_some(), "the cgroup driver");
+    if !systemd {
+        return Ok(cgroups::Driver::Cgroupfs);
     }
+    let slices = Slices::new(Units::of_machine()).await.context(
+        "cannot reach systemd, which is to make the pods' cgroups: where it does not run this machine, set \
+         cgroupDriver to cgroupfs, and SystemdCgroup to false in the runtime's configuration",
+    )?;
+    Ok(cgroups::Driver::Systemd(slices))
 }
 
 /// Whether what is reserved is kept from the pods.
@@ -794,7 +830,7 @@ fn limits_all_pods(config: &KubeletConfiguration) -> bool {
 /// until enough of them are evicted.
 async fn limit_all_pods(cgroups: PodCgroups, limits: cgroups::Limits, events: Arc<Events>) {
     const RETRY: Duration = Duration::from_secs(60);
-    while let Err(error) = cgroups.limit_all(&limits) {
+    while let Err(error) = cgroups.limit_all(&limits).await {
         let group = cgroups.names.all();
         let message = format!("Failed to update Node Allocatable Limits {group:?}: {error}");
         events.node(Kind::Warning, "FailedNodeAllocatableEnforcement", &message);

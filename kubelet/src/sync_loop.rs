@@ -594,7 +594,7 @@ impl SyncLoop {
                 .into_iter()
                 .filter(|(_, uid)| !exists(uid))
             {
-                if let Err(error) = syncer.runtime.cgroups.remove(class, &uid) {
+                if let Err(error) = syncer.runtime.cgroups.remove(class, &uid).await {
                     warn!(uid, %error, "cannot remove a pod's cgroup yet");
                 }
             }

@@ -66,7 +66,7 @@ impl Controller for Cpu {
 
 /// Version 2's weight (1 to 10000, default 100) of version 1's shares (2 to 262144, default 1024):
 /// the quadratic through these three points on logarithmic scales, which runc uses as well.
-fn weight(shares: i64) -> i64 {
+pub(super) fn weight(shares: i64) -> i64 {
     match shares {
         ..=2 => 1,
         262_144.. => 10_000,

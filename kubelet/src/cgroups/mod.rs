@@ -1,5 +1,6 @@
 //! Control groups: one for all pods, one per quality of service, one per pod. Version 2 and the
-//! hierarchies of version 1, told apart by what is mounted; one controller per file.
+//! hierarchies of version 1, told apart by what is mounted; one controller per file. Who makes them
+//! is [`Driver`]'s to know; whoever it is, [`Hierarchy`] reads what they have and use.
 //!
 //! Containers' own groups are the runtime's business; only their parents are made here.
 
@@ -12,32 +13,40 @@ use thiserror::Error;
 
 mod cpu;
 mod cpuset;
+mod driver;
 mod hugetlb;
 mod memory;
 mod names;
 mod pids;
 mod pods;
 mod reserved;
+mod systemd;
 mod usage;
 
-pub use names::CgroupName;
+use crate::systemd::SystemdError;
+
+pub use driver::Driver;
+pub use names::{CgroupName, Style};
 pub use pods::{PodCgroups, PodLimits};
 pub use reserved::Reserved;
+pub use systemd::Slices;
 pub use usage::{CpuUsage, DeviceIo, GroupUsage, MemoryUsage, Pressure, Waited};
 
-/// A file of a control group that could not be read or written.
+/// Why a control group is not as it should be.
 #[derive(Debug, Error)]
-#[error("cgroup {path}: {source}")]
-pub struct CgroupError {
-    path: PathBuf,
-    source: io::Error,
+pub enum CgroupError {
+    /// One of its files could not be read or written.
+    #[error("cgroup {path}: {source}")]
+    File { path: PathBuf, source: io::Error },
+    #[error("{unit}: {source}")]
+    Unit { unit: String, source: SystemdError },
 }
 
 impl CgroupError {
     /// A limit of memory (bytes) that is less than what is used.
     fn in_use(group: &str, limit: i64, used: u64) -> Self {
         let why = format!("unable to set memory limit to {limit} (current usage: {used})");
-        Self {
+        Self::File {
             path: group.into(),
             source: io::Error::other(why),
         }
@@ -318,7 +327,7 @@ impl Hierarchy {
                 if let Err(source) = fs::remove_dir(path)
                     && source.kind() != io::ErrorKind::NotFound
                 {
-                    result = Err(CgroupError {
+                    result = Err(CgroupError::File {
                         path: path.to_owned(),
                         source,
                     });
@@ -388,7 +397,7 @@ fn make_v2(root: &Path, group: &str) -> Result<(), CgroupError> {
 
 fn make_directory(path: &Path) -> Result<(), CgroupError> {
     match fs::create_dir(path) {
-        Err(source) if source.kind() != io::ErrorKind::AlreadyExists => Err(CgroupError {
+        Err(source) if source.kind() != io::ErrorKind::AlreadyExists => Err(CgroupError::File {
             path: path.to_owned(),
             source,
         }),
@@ -397,7 +406,7 @@ fn make_directory(path: &Path) -> Result<(), CgroupError> {
 }
 
 fn read(path: &Path) -> Result<String, CgroupError> {
-    fs::read_to_string(path).map_err(|source| CgroupError {
+    fs::read_to_string(path).map_err(|source| CgroupError::File {
         path: path.to_owned(),
         source,
     })
@@ -413,14 +422,14 @@ fn read_number(path: &Path) -> Result<i64, CgroupError> {
             .parse::<i64>()
             .or_else(|error| text.parse::<u64>().map(|_| -1).map_err(|_| error)),
     };
-    number.map_err(|error| CgroupError {
+    number.map_err(|error| CgroupError::File {
         path: path.to_owned(),
         source: io::Error::other(error),
     })
 }
 
 fn write(path: &Path, value: &str) -> Result<(), CgroupError> {
-    fs::write(path, value).map_err(|source| CgroupError {
+    fs::write(path, value).map_err(|source| CgroupError::File {
         path: path.to_owned(),
         source,
     })

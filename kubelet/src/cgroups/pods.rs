@@ -1,9 +1,12 @@
 //! The pods' groups as a whole: the tree above them, and each pod's own.
 
+use std::sync::Arc;
+
 use k8s_openapi::api::core::v1::Pod;
+use tokio::sync::Mutex;
 use tracing::warn;
 
-use super::{CgroupError, CgroupName, Hierarchy, Limits};
+use super::{CgroupError, CgroupName, Driver, Hierarchy, Limits};
 use crate::cri::limits::{cpu_quota, cpu_shares};
 use crate::pods::pod::PodExt;
 use crate::resources::qos::{QosClass, qos_class};
@@ -62,14 +65,18 @@ fn limits(pod: &Pod, settings: &PodLimits) -> Limits {
     }
 }
 
-/// The tree of pods' groups. Methods block on file operations, each of microseconds.
+/// The tree of pods' groups. Methods block on file operations, each of microseconds; those that
+/// change it may wait for systemd.
 #[derive(Debug, Clone)]
 pub struct PodCgroups {
     pub hierarchy: Hierarchy,
+    pub driver: Driver,
     pub names: CgroupName,
     pub settings: PodLimits,
     /// `cgroupsPerQOS`: without it pods have no groups of their own.
     pub per_qos: bool,
+    /// Held while the classes are weighed, so that the weight that is set last is the newest.
+    pub weighing: Arc<Mutex<()>>,
 }
 
 impl PodCgroups {
@@ -77,27 +84,32 @@ impl PodCgroups {
     ///
     /// # Errors
     /// When a group cannot be made.
-    pub fn start(&self) -> Result<(), CgroupError> {
+    pub async fn start(&self) -> Result<(), CgroupError> {
         if !self.per_qos {
             return Ok(());
         }
-        self.hierarchy
-            .ensure(self.names.all(), &Limits::default())?;
+        let (hierarchy, driver) = (&self.hierarchy, &self.driver);
+        let unlimited = Limits::default();
+        driver
+            .ensure(hierarchy, self.names.all(), &unlimited)
+            .await?;
         let least = Limits {
             cpu_shares: Some(cpu_shares(0)),
             ..Limits::default()
         };
-        self.hierarchy
-            .ensure(&self.names.class(QosClass::BestEffort), &least)?;
-        self.hierarchy
-            .ensure(&self.names.class(QosClass::Burstable), &Limits::default())
+        let best_effort = self.names.class(QosClass::BestEffort);
+        driver.ensure(hierarchy, &best_effort, &least).await?;
+        let burstable = self.names.class(QosClass::Burstable);
+        driver
+            .ensure(hierarchy, &burstable, &Limits::default())
+            .await
     }
 
     /// Limits all pods together to what the node can give.
     ///
     /// # Errors
     /// When the kernel refuses it, as it does while they have more memory than that.
-    pub fn limit_all(&self, limits: &Limits) -> Result<(), CgroupError> {
+    pub async fn limit_all(&self, limits: &Limits) -> Result<(), CgroupError> {
         if !self.per_qos {
             return Ok(());
         }
@@ -109,21 +121,20 @@ impl PodCgroups {
             // Version 2 of cgroups would take it, and kill.
             return Err(CgroupError::in_use(group, limit, used));
         }
-        self.hierarchy.update(group, limits)
+        self.driver.update(&self.hierarchy, group, limits).await
     }
 
     /// Weighs the burstable class by what its pods request together.
     ///
     /// # Errors
     /// When the kernel refuses the weight.
-    pub fn update_classes<'a>(
-        &self,
-        active: impl Iterator<Item = &'a Pod>,
-    ) -> Result<(), CgroupError> {
+    pub async fn update_classes(&self, active: &[Arc<Pod>]) -> Result<(), CgroupError> {
         if !self.per_qos {
             return Ok(());
         }
-        let burstable = active.filter(|pod| qos_class(pod) == QosClass::Burstable);
+        let burstable = active
+            .iter()
+            .filter(|pod| qos_class(pod) == QosClass::Burstable);
         let requested: i64 = burstable
             .map(|pod| {
                 pod_requests(pod, true)
@@ -136,8 +147,8 @@ impl PodCgroups {
             cpu_shares: Some(cpu_shares(requested)),
             ..Limits::default()
         };
-        self.hierarchy
-            .update(&self.names.class(QosClass::Burstable), &limits)
+        let group = self.names.class(QosClass::Burstable);
+        self.driver.update(&self.hierarchy, &group, &limits).await
     }
 
     /// What the runtime is told as the parent of a pod's containers.
@@ -167,23 +178,25 @@ impl PodCgroups {
     ///
     /// # Errors
     /// When it cannot be made or its limits are refused.
-    pub fn ensure(&self, pod: &Pod, own_cpus: bool) -> Result<(), CgroupError> {
+    pub async fn ensure(&self, pod: &Pod, own_cpus: bool) -> Result<(), CgroupError> {
         if !self.per_qos {
             return Ok(());
         }
         let limits = self.limits(pod, own_cpus);
-        self.hierarchy.ensure(&self.parent(pod), &limits)
+        let group = self.parent(pod);
+        self.driver.ensure(&self.hierarchy, &group, &limits).await
     }
 
     /// Changes some of the limits of a pod's group.
     ///
     /// # Errors
     /// When one of them is refused.
-    pub fn update(&self, pod: &Pod, limits: &Limits) -> Result<(), CgroupError> {
+    pub async fn update(&self, pod: &Pod, limits: &Limits) -> Result<(), CgroupError> {
         if !self.per_qos {
             return Ok(());
         }
-        self.hierarchy.update(&self.parent(pod), limits)
+        let group = self.parent(pod);
+        self.driver.update(&self.hierarchy, &group, limits).await
     }
 
     /// The limits that a pod's group has; none where pods have no groups.
@@ -229,7 +242,7 @@ impl PodCgroups {
     ///
     /// # Errors
     /// When processes remain: try again later.
-    pub fn remove(&self, class: QosClass, uid: &str) -> Result<(), CgroupError> {
+    pub async fn remove(&self, class: QosClass, uid: &str) -> Result<(), CgroupError> {
         if !self.per_qos {
             return Ok(());
         }
@@ -242,7 +255,7 @@ impl PodCgroups {
             );
             crate::sys::process::kill(pid);
         }
-        self.hierarchy.remove(&group)
+        self.driver.remove(&self.hierarchy, &group).await
     }
 
     /// Every pod that has a group: class and uid.
@@ -259,7 +272,7 @@ impl PodCgroups {
             let children = self.hierarchy.children(&self.names.class(class));
             children
                 .into_iter()
-                .filter_map(move |name| Some((class, CgroupName::uid(&name)?.to_owned())))
+                .filter_map(move |name| Some((class, self.names.uid(&name)?)))
         };
         classes.into_iter().flat_map(of_class).collect()
     }

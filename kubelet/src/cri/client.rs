@@ -167,6 +167,19 @@ impl CriClient {
             .into_inner())
     }
 
+    /// Who makes groups where the runtime does it, as it says itself; `None` where it does not.
+    pub async fn cgroup_driver(&self) -> Result<Option<cri::CgroupDriver>> {
+        let request = self.within(cri::RuntimeConfigRequest {});
+        match self.runtime.clone().runtime_config(request).await {
+            Ok(config) => {
+                let linux = config.into_inner().linux;
+                Ok(linux.map(|linux| linux.cgroup_driver()))
+            }
+            Err(status) if status.code() == tonic::Code::Unimplemented => Ok(None),
+            Err(status) => Err(status.into()),
+        }
+    }
+
     pub async fn status(&self) -> Result<cri::StatusResponse> {
         Ok(self
             .runtime

@@ -170,7 +170,7 @@ impl Runtime {
                 group.sandbox_id
             )
         })?;
-        if let Err(error) = self.cgroups.update(group.pod, limits) {
+        if let Err(error) = self.cgroups.update(group.pod, limits).await {
             if let Err(error) = self.tell_sandbox(group, &group.current).await {
                 warn!(pod = %group.pod.full_name(), %error, "cannot tell the runtime that a pod's group stays as it was");
             }

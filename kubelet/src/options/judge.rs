@@ -10,10 +10,9 @@ use crate::config::{KubeletConfiguration, validation};
 /// # Errors
 /// With the first that is wrong.
 pub fn judge(c: &KubeletConfiguration) -> Result<(), String> {
-    if c.cgroup_driver != "cgroupfs" {
+    if !matches!(c.cgroup_driver.as_str(), "cgroupfs" | "systemd") {
         return Err(format!(
-            "cgroupDriver {:?} is not implemented: set cgroupDriver to cgroupfs, and SystemdCgroup to false in the \
-             runtime's configuration",
+            "cgroupDriver is cgroupfs or systemd, not {:?}",
             c.cgroup_driver
         ));
     }

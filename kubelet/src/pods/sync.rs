@@ -171,7 +171,7 @@ impl Syncer {
             Ok(observed) => observed,
             Err(error) => return failed("cannot see what the runtime has of a pod", &error),
         };
-        self.follow_resize(pod, &observed);
+        self.follow_resize(pod, &observed).await;
         let status = self.show(pod, &observed, false);
         let conditions = status.conditions.iter().flatten();
         observed.restarting_all = conditions
@@ -286,7 +286,7 @@ impl Syncer {
     }
 
     /// Tells that a resize is in progress, or that it is done.
-    fn follow_resize(&self, pod: &Pod, observed: &Observed) {
+    async fn follow_resize(&self, pod: &Pod, observed: &Observed) {
         let (uid, generation) = (pod.uid(), pod.metadata.generation);
         let conditions = &self.allocations.conditions;
         if resize::in_progress(pod, observed) {
@@ -295,7 +295,7 @@ impl Syncer {
             let message = resize::message("Pod resize completed", pod, generation, "");
             let events = &self.runtime.events;
             events.pod(pod, Kind::Normal, "ResizeCompleted", &message);
-            self.weigh_classes();
+            self.weigh_classes().await;
         }
     }
 
@@ -340,7 +340,7 @@ impl Syncer {
                 });
             }
             let own_cpus = self.runtime.topology.cpus.has_exclusive(pod);
-            if let Err(error) = cgroups.ensure(pod, own_cpus) {
+            if let Err(error) = cgroups.ensure(pod, own_cpus).await {
                 let message = format!("unable to ensure pod container exists: {error}");
                 self.runtime
                     .events
@@ -356,7 +356,7 @@ impl Syncer {
             {
                 warn!(pod = %pod.full_name(), %error, "cannot write down what a pod was given");
             }
-            self.weigh_classes();
+            self.weigh_classes().await;
         }
         if let Some(mirrors) = self.mirrors.as_ref().filter(|_| pod.is_static()) {
             mirrors
@@ -374,7 +374,8 @@ impl Syncer {
     }
 
     /// Weighs the classes of pods by the pods that are to run now.
-    fn weigh_classes(&self) {
+    async fn weigh_classes(&self) {
+        let _turn = self.runtime.cgroups.weighing.lock().await;
         let all = self.index.all();
         let granted: Vec<_> = all
             .iter()
@@ -383,8 +384,7 @@ impl Syncer {
             .filter(|pod| qos_class(pod) == QosClass::Burstable)
             .map(|pod| self.allocations.granted(pod))
             .collect();
-        let active = granted.iter().map(AsRef::as_ref);
-        if let Err(error) = self.runtime.cgroups.update_classes(active) {
+        if let Err(error) = self.runtime.cgroups.update_classes(&granted).await {
             warn!(%error, "cannot weigh the burstable pods");
         }
     }
@@ -505,13 +505,13 @@ impl Syncer {
                 .into_iter()
                 .filter(|(_, uid)| uid == pod.uid());
             for (class, uid) in known {
-                if let Err(error) = self.runtime.cgroups.remove(class, &uid) {
+                if let Err(error) = self.runtime.cgroups.remove(class, &uid).await {
                     return failed(&error);
                 }
             }
             return Outcome::Completed;
         }
-        if let Err(error) = self.runtime.cgroups.remove(qos_class(pod), pod.uid()) {
+        if let Err(error) = self.runtime.cgroups.remove(qos_class(pod), pod.uid()).await {
             return failed(&error);
         }
         self.failures.lock().remove(pod.uid());
