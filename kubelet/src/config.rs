@@ -341,7 +341,7 @@ pub struct CrashLoopBackOff {
 }
 
 /// How long pods of a priority and above have to end when the node goes down.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct ShutdownGracePeriodByPodPriority {
     pub priority: i32,

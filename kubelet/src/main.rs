@@ -25,6 +25,7 @@ mod pods;
 mod prober;
 mod resources;
 mod server;
+mod shutdown;
 mod status;
 mod sync_loop;
 mod sys;

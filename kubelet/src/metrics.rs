@@ -48,6 +48,9 @@ pub struct Metrics {
     pub preemptions: IntCounterVec,
     /// By the signal that fell below its threshold, or the limit that was exceeded.
     pub evictions: IntCounterVec,
+    /// Seconds since the epoch.
+    pub shutdown_start: IntGauge,
+    pub shutdown_end: IntGauge,
     pub eviction_stats_age: HistogramVec,
     pub images_collected: IntCounterVec,
     /// Of drivers and the like.
@@ -361,6 +364,14 @@ impl Metrics {
                 "Seconds from a measurement until a pod was chosen because of it, by the signal.",
                 DEFAULT_BUCKETS,
                 &["eviction_signal"],
+            )?,
+            shutdown_start: add.gauge(
+                "kubelet_graceful_shutdown_start_time_seconds",
+                "When pods began to be ended the last time that the node went down, in seconds since the epoch.",
+            )?,
+            shutdown_end: add.gauge(
+                "kubelet_graceful_shutdown_end_time_seconds",
+                "When pods had been ended the last time that the node went down, in seconds since the epoch.",
             )?,
             images_collected: add.counters(
                 "kubelet_image_garbage_collected_total",

@@ -91,6 +91,7 @@ use crate::pods::worker::Times;
 use crate::pods::{source_file, source_http};
 use crate::prober::Prober;
 use crate::resources::requests::{ResourceList, amounts, of, value};
+use crate::shutdown;
 use crate::status::StatusManager;
 use crate::sync_loop::{self, SyncLoop};
 use crate::sys;
@@ -129,6 +130,7 @@ pub async fn run(options: Options, stop: CancellationToken) -> anyhow::Result<()
 
     let gates = FeatureGates::from_pairs(&config.feature_gates)?;
     gates.check()?;
+    shutdown::validate(config, &gates).map_err(anyhow::Error::msg)?;
     let node = node_settings(&options, &machine, &gates);
     info!(node = node.name, addresses = ?setters::host_ips(&node), cgroup_v2 = hierarchy.is_v2(), "starting");
     let metrics = Arc::new(Metrics::new(&node.name, hierarchy.is_v2())?);
@@ -255,6 +257,7 @@ pub async fn run(options: Options, stop: CancellationToken) -> anyhow::Result<()
         node_changed: &node_changed,
     })
     .await?;
+    let pods = active.clone();
     let (device_plugins, cpus) = (topology.devices.clone(), topology.cpus.clone());
     let syncer = Arc::new(Syncer {
         runtime: Runtime {
@@ -431,6 +434,19 @@ pub async fn run(options: Options, stop: CancellationToken) -> anyhow::Result<()
     let every = config.container_log_monitor_interval.get();
     let images = Arc::new(image_gc(config, &runtime, &events, &metrics, pulls));
     tokio::spawn(images.clone().run(stop.clone()));
+    if let Some(periods) = shutdown::Periods::new(config, &gates) {
+        let shutdown = shutdown::Manager {
+            periods,
+            active: pods,
+            facts: syncer.facts.clone(),
+            events: events.clone(),
+            metrics: metrics.clone(),
+            root: root.clone(),
+            told: told.clone(),
+            node_changed: node_changed.clone(),
+        };
+        tokio::spawn(shutdown.run(stop.clone()));
+    }
     let evictions = eviction::Manager {
         syncer: syncer.clone(),
         policy: options.eviction.clone(),

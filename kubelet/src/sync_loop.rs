@@ -337,8 +337,9 @@ impl SyncLoop {
                 true => Ok(Room::default()),
                 false => self.judge(&granted),
             };
-            // What the node is short of, it knows best itself.
-            let doubtful = |rejection: &Rejection| rejection.reason != crate::eviction::REASON;
+            // What the node is short of, and whether it goes down, it knows best itself.
+            let certain = [crate::eviction::REASON, crate::shutdown::REJECTED.0];
+            let doubtful = |rejection: &Rejection| !certain.contains(&rejection.reason.as_str());
             if judged.as_ref().is_err_and(doubtful)
                 && view != View::Read
                 && self.look_again(&uid, &pod)
@@ -482,7 +483,11 @@ impl SyncLoop {
     fn known(&self) -> Known {
         Known {
             workers: self.workers.keys().cloned().collect(),
-            evicted: self.syncer.evictions.lock().keys().cloned().collect(),
+            evicted: {
+                let evictions = self.syncer.evictions.lock();
+                let evicted = evictions.iter().filter(|(_, eviction)| eviction.clears);
+                evicted.map(|(uid, _)| uid.clone()).collect()
+            },
             index: self.syncer.index.clone(),
         }
     }

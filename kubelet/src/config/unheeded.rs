@@ -23,10 +23,6 @@ const UNHEEDED: &[(&str, &str)] = &[
         "bridges are set up by the network plugin of the container runtime",
     ),
     (
-        "imagePullCredentialsVerificationPolicy",
-        "an image that is there may be used by every pod",
-    ),
-    (
         "kernelMemcgNotification",
         "memory is looked at every ten seconds",
     ),
@@ -52,30 +48,10 @@ const UNHEEDED: &[(&str, &str)] = &[
         "addresses are given by the network plugin of the container runtime",
     ),
     (
-        "preloadedImagesVerificationAllowlist",
-        "an image that is there may be used by every pod",
-    ),
-    (
         "qosReserved",
         "nothing is reserved for a quality of service",
     ),
-    (
-        "rotateCertificates",
-        "the kubeconfig's certificate is renewed by whoever made it",
-    ),
-    (
-        "serverTLSBootstrap",
-        "the serving certificate is that of tlsCertFile, or signs itself",
-    ),
     ("showHiddenMetricsForVersion", "no metrics are hidden"),
-    (
-        "shutdownGracePeriod",
-        "the node goes down without waiting for its pods",
-    ),
-    (
-        "shutdownGracePeriodByPodPriority",
-        "the node goes down without waiting for its pods",
-    ),
     (
         "streamingConnectionIdleTimeout",
         "streams end with what they belong to",
@@ -105,10 +81,6 @@ pub fn unheeded(config: &KubeletConfiguration) -> Vec<String> {
 fn is_harmless(config: &KubeletConfiguration, path: &str) -> bool {
     match path {
         "hairpinMode" => config.hairpin_mode == "none",
-        "imagePullCredentialsVerificationPolicy" => {
-            let policy = config.image_pull_credentials_verification_policy.as_str();
-            matches!(policy, "" | "NeverVerify")
-        }
         "memorySwap.swapBehavior" => config.memory_swap.swap_behavior == "NoSwap",
         _ => false,
     }
@@ -150,10 +122,9 @@ mod tests {
     fn paths_are_of_fields() {
         let full = json!({
             "kubeletCgroups": "a", "systemCgroups": "a", "podCIDR": "a", "enableContentionProfiling": true,
-            "kernelMemcgNotification": true, "rotateCertificates": true, "serverTLSBootstrap": true,
-            "qosReserved": {"memory": "1%"}, "preloadedImagesVerificationAllowlist": ["a"],
+            "kernelMemcgNotification": true, "qosReserved": {"memory": "1%"},
             "showHiddenMetricsForVersion": "1.35", "tracing": {}, "userNamespaces": {"idsPerPod": 65536},
-            "shutdownGracePeriodByPodPriority": [{}], "memorySwap": {"swapBehavior": "LimitedSwap"},
+            "memorySwap": {"swapBehavior": "LimitedSwap"},
         });
         let config = serde_json::from_value::<KubeletConfiguration>(full).unwrap();
         let full = json!(config.complete());

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use futures::future::join_all;
 use k8s_openapi::api::core::v1::Pod;
-use tokio::sync::{Notify, mpsc, oneshot, watch};
+use tokio::sync::{Notify, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
@@ -25,9 +25,9 @@ use crate::event::Event;
 use crate::events::Kind;
 use crate::images::ImageGc;
 use crate::pods::dirs::Root;
+use crate::pods::ending::Ending;
 use crate::pods::pod::PodExt;
 use crate::pods::sync::Syncer;
-use crate::pods::worker::Phase;
 use crate::status::Eviction;
 
 /// Upstream's monitoring period.
@@ -56,13 +56,6 @@ pub struct Manager {
 struct Memory {
     meter: Meter,
     state: State,
-}
-
-/// A pod that is being ended.
-struct Victim {
-    pod: Arc<Pod>,
-    grace: i64,
-    phase: watch::Receiver<Phase>,
 }
 
 /// Why a pod is to go.
@@ -106,7 +99,7 @@ impl Manager {
     }
 
     /// One look, and what follows from it: the pods that are to end.
-    async fn round(&self, memory: &mut Memory) -> Vec<Victim> {
+    async fn round(&self, memory: &mut Memory) -> Vec<Ending> {
         memory.meter.retain(|uid| self.syncer.index.may_run(uid));
         let observed = memory.meter.node().await;
         let plan = memory.state.plan(&observed, Instant::now());
@@ -180,7 +173,7 @@ impl Manager {
     }
 
     /// Ends the pods that use more of the disk than they may.
-    async fn enforce_limits(&self, memory: &mut Memory) -> Vec<Victim> {
+    async fn enforce_limits(&self, memory: &mut Memory) -> Vec<Ending> {
         if !self.policy.local_limits {
             return Vec::new();
         }
@@ -228,7 +221,7 @@ impl Manager {
         threshold: &Threshold,
         plan: &Plan,
         observed: &Observations,
-    ) -> Option<Victim> {
+    ) -> Option<Ending> {
         let allocations = &self.syncer.allocations;
         let pods: Vec<_> = self
             .active()
@@ -279,7 +272,7 @@ impl Manager {
     }
 
     /// Has a pod ended. `None` for one that must not be, and one that is already.
-    fn evict(&self, pod: &Arc<Pod>, cause: Cause) -> Option<Victim> {
+    fn evict(&self, pod: &Arc<Pod>, cause: Cause) -> Option<Ending> {
         if pod.is_critical() {
             warn!(pod = %pod.full_name(), cause.message, "cannot evict a critical pod");
             return None;
@@ -297,33 +290,15 @@ impl Manager {
             .annotated(pod, Kind::Warning, REASON, &message, annotations);
         let evictions = runtime.metrics.evictions.with_label_values(&[cause.signal]);
         evictions.inc();
-        let (ended, phase) = watch::channel(Phase::Syncing);
-        let _ = self.told.send(Event::Evict {
-            uid: pod.uid().into(),
-            eviction: Eviction::evicted(message, cause.disrupted),
-            grace,
-            ended,
-        });
-        Some(Victim {
-            pod: pod.clone(),
-            grace,
-            phase,
-        })
+        let eviction = Eviction::evicted(message, cause.disrupted);
+        Some(Ending::begin(&self.told, pod.clone(), eviction, grace))
     }
 
     /// Waits until a pod has ended and what it had is free, but not for ever.
-    async fn wait(&self, mut victim: Victim) {
-        // The time it has, half of it again, and time for the runtime.
-        let seconds = victim.grace.saturating_add(victim.grace / 2).max(10);
-        let patience = Duration::from_secs(u64::try_from(seconds).unwrap_or_default());
-        let stopped = victim.phase.wait_for(|phase| *phase >= Phase::Terminated);
-        if tokio::time::timeout(patience, stopped).await.is_err() {
-            let message = "Container runtime did not kill the pod within specified grace period.";
-            let events = &self.syncer.runtime.events;
-            events.pod(&victim.pod, Kind::Warning, "ExceededGracePeriod", message);
-        }
-        let cleared = victim.phase.wait_for(|phase| *phase == Phase::Finished);
-        if tokio::time::timeout(CLEAN_UP, cleared).await.is_err() {
+    async fn wait(&self, mut victim: Ending) {
+        victim.stopped(&self.syncer.runtime.events).await;
+        let cleared = tokio::time::timeout(CLEAN_UP, victim.cleared());
+        if cleared.await.is_err() {
             warn!(pod = %victim.pod.full_name(), "an evicted pod is not cleared away yet");
         }
     }

@@ -27,6 +27,8 @@ pub struct Facts {
     pub network_error: Option<String>,
     /// What the node is short of.
     pub pressure: Pressure,
+    /// The machine goes down.
+    pub shutting_down: bool,
     /// Attached volumes that are in use, or may be.
     pub volumes_in_use: Vec<String>,
     /// The node as the API server has it.

@@ -17,6 +17,7 @@ use crate::devices::Capacity;
 use crate::eviction::thresholds::{Kept, Value};
 use crate::pods::admission::is_extended;
 use crate::resources::requests::{Amounts, ResourceList, amounts, quantity};
+use crate::shutdown;
 use crate::sys::node::Machine;
 
 /// What the node's configuration says about it.
@@ -253,6 +254,7 @@ fn conditions(status: &mut NodeStatus, facts: &Facts, now: Timestamp) {
     let pressure = facts.pressure;
     let mut errors = facts.runtime_errors.clone();
     errors.extend(facts.network_error.clone());
+    errors.extend(facts.shutting_down.then(|| shutdown::NOT_READY.to_owned()));
     let missing: Vec<_> = ["cpu", "memory", "pods", "ephemeral-storage"]
         .into_iter()
         .filter(|name| !facts.capacity.contains_key(*name))
@@ -556,6 +558,13 @@ mod tests {
             later.conditions.as_ref().unwrap()[3].last_transition_time,
             Some(Time(at(1)))
         );
+        facts.shutting_down = true;
+        let down = see(&facts, &later, 3);
+        assert_eq!(
+            down.conditions.as_ref().unwrap()[3].message.as_deref(),
+            Some("node is shutting down")
+        );
+        facts.shutting_down = false;
         facts.network_error = Some("container runtime network not ready: x".into());
         let broken = see(&facts, &later, 3);
         assert!(differs(&later, &broken));

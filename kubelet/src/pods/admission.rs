@@ -11,6 +11,7 @@ use super::preemption::{self, Shortage};
 use crate::eviction::{self, Pressure};
 use crate::resources::qos::{QosClass, qos_class};
 use crate::resources::requests::{Amounts, ResourceList, amounts, pod_requests};
+use crate::shutdown;
 
 /// Why a pod is not taken: the reason and message of its failure.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,6 +26,7 @@ pub struct Input<'a> {
     pub taints: &'a [Taint],
     /// What the node is short of.
     pub pressure: Pressure,
+    pub shutting_down: bool,
     /// The runtime can confine a process to the groups that its pod names.
     pub strict_groups: bool,
     pub labels: &'a BTreeMap<String, String>,
@@ -145,6 +147,10 @@ pub fn admit(pod: &Pod, input: &Input<'_>) -> Result<Room, Rejection> {
             "TaintToleration",
             "node(s) had taints that the pod didn't tolerate",
         );
+    }
+    if input.shutting_down {
+        let (reason, message) = shutdown::REJECTED;
+        return rejected(reason, message);
     }
     make_room(pod, input, &lacking)
 }
@@ -363,6 +369,7 @@ mod tests {
             node_name: "n1",
             taints: if tainted { &taints } else { &[] },
             pressure: Pressure::default(),
+            shutting_down: false,
             strict_groups: false,
             labels: &labels,
             allocatable: &allocatable,
@@ -391,6 +398,7 @@ mod tests {
             node_name: "n1",
             taints: &[],
             pressure: Pressure::default(),
+            shutting_down: false,
             strict_groups: false,
             labels: &BTreeMap::new(),
             allocatable: &allocatable,

@@ -3,6 +3,7 @@
 pub mod active;
 pub mod admission;
 pub mod dirs;
+pub mod ending;
 pub mod index;
 pub mod mirror;
 pub mod node_fit;

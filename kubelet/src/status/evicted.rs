@@ -15,6 +15,8 @@ pub struct Eviction {
     pub message: Cow<'static, str>,
     /// Message of the condition that says it was no fault of the pod's; none where it was.
     pub disruption: Option<Cow<'static, str>>,
+    /// Nothing of it is kept for people to look at: there is no room for it.
+    pub clears: bool,
 }
 
 impl Eviction {
@@ -24,6 +26,7 @@ impl Eviction {
             reason: "Preempting".into(),
             message: "Preempted in order to admit critical pod".into(),
             disruption: Some("Pod was preempted by Kubelet to accommodate a critical pod.".into()),
+            clears: true,
         }
     }
 
@@ -33,6 +36,18 @@ impl Eviction {
             reason: eviction::REASON.into(),
             disruption: disrupted.then(|| message.clone().into()),
             message: message.into(),
+            clears: true,
+        }
+    }
+
+    /// The machine goes down.
+    pub fn shut_down() -> Self {
+        let message = "Pod was terminated in response to imminent node shutdown.";
+        Self {
+            reason: "Terminated".into(),
+            message: message.into(),
+            disruption: Some(message.into()),
+            clears: false,
         }
     }
 
@@ -42,6 +57,7 @@ impl Eviction {
             reason: reason.into(),
             message: format!("Pod was rejected: {why}").into(),
             disruption: None,
+            clears: true,
         }
     }
 

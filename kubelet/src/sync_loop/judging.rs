@@ -62,6 +62,7 @@ impl SyncLoop {
                     .and_then(|spec| spec.taints.as_deref())
                     .unwrap_or_default(),
                 pressure: node.pressure,
+                shutting_down: node.shutting_down,
                 strict_groups: features.is_some_and(|f| f.supplemental_groups_policy == Some(true)),
                 labels: &labels.unwrap_or_default(),
                 allocatable: &allocatable,

@@ -3,6 +3,7 @@
 
 #[cfg(test)]
 pub mod fake;
+mod logind;
 mod units;
 
 use std::time::Duration;
@@ -10,6 +11,7 @@ use std::time::Duration;
 use thiserror::Error;
 use zbus::{Connection, connection};
 
+pub use logind::{Logind, set_delay};
 pub use units::{Property, Units};
 
 /// Why systemd has not done what it was to do.
