@@ -39,7 +39,10 @@ pub enum CgroupError {
     #[error("cgroup {path}: {source}")]
     File { path: PathBuf, source: io::Error },
     #[error("{unit}: {source}")]
-    Unit { unit: String, source: SystemdError },
+    Unit {
+        unit: String,
+        source: Box<SystemdError>,
+    },
 }
 
 impl CgroupError {

@@ -102,7 +102,7 @@ impl Slices {
 fn failed(unit: &str, source: SystemdError) -> CgroupError {
     CgroupError::Unit {
         unit: unit.to_owned(),
-        source,
+        source: source.into(),
     }
 }
 

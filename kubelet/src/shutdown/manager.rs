@@ -88,7 +88,6 @@ impl Manager {
             self.node_changed.notify_one();
             let what = if begins { "event" } else { "cancellation" };
             let message = format!("Shutdown manager detected shutdown {what}");
-            info!(message);
             self.events.node(Kind::Normal, "Shutdown", &message);
             if begins {
                 self.end_pods(inhibitor.take()).await;
