@@ -128,7 +128,8 @@ fn aggregate(
     if overhead {
         let overhead = amounts(pod.pod_spec().overhead.as_ref());
         for (name, more) in overhead {
-            *total.entry(name).or_default() += more;
+            let sum = total.entry(name).or_default();
+            *sum = sum.saturating_add(more);
         }
     }
     total
@@ -136,7 +137,8 @@ fn aggregate(
 
 fn add(total: &mut Amounts, more: &Amounts) {
     for (name, amount) in more {
-        *total.entry(name.clone()).or_default() += amount;
+        let sum = total.entry(name.clone()).or_default();
+        *sum = sum.saturating_add(*amount);
     }
 }
 

@@ -287,7 +287,7 @@ impl Work {
     /// Sees that the new ReplicaSet carries the highest revision and the Deployment's
     /// annotations; makes it if it is not there and `create` is set.
     pub fn sync_revision(&mut self, create: bool) {
-        let next = revisions::max(self.old.iter().map(|s| &s.rs)) + 1;
+        let next = revisions::max(self.old.iter().map(|s| &s.rs)).wrapping_add(1);
         let min_ready = self
             .deployment
             .spec
@@ -399,11 +399,9 @@ impl Work {
             .len()
             .saturating_sub(usize::try_from(limit).unwrap_or(0));
         sets.sort_by(|a, b| {
-            let revisions = (revisions::revision_of(&a.rs), revisions::revision_of(&b.rs));
-            match revisions {
-                (Some(x), Some(y)) if x != y => x.cmp(&y),
-                _ => a.by_age(b),
-            }
+            // What has no revision that can be read counts as the oldest.
+            let (x, y) = (revisions::revision_of(&a.rs), revisions::revision_of(&b.rs));
+            x.cmp(&y).then_with(|| a.by_age(b))
         });
         let empty = sets.into_iter().take(excess).filter(|s| {
             let status = s.status();

@@ -70,7 +70,7 @@ fn rank(pods: &mut [Arc<Pod>], related: &[Arc<Pod>], now: Timestamp) {
         order
             .then_with(|| {
                 if a.is_ready() && b.is_ready() {
-                    younger_first(a, b, a.ready_since(), b.ready_since(), now)
+                    younger_first(a.ready_since(), b.ready_since(), now)
                 } else {
                     Ordering::Equal
                 }
@@ -78,7 +78,7 @@ fn rank(pods: &mut [Arc<Pod>], related: &[Arc<Pod>], now: Timestamp) {
             .then_with(|| b.max_restarts().cmp(&a.max_restarts()))
             .then_with(|| {
                 let created = |p: &Pod| p.metadata.creation_timestamp.as_ref().map(|t| t.0);
-                younger_first(a, b, created(a), created(b), now)
+                younger_first(created(a), created(b), now)
             })
     });
 }
@@ -91,25 +91,21 @@ fn phase_rank(pod: &Pod) -> u8 {
     }
 }
 
-fn younger_first(
-    a: &Pod,
-    b: &Pod,
-    time_a: Option<Timestamp>,
-    time_b: Option<Timestamp>,
-    now: Timestamp,
-) -> Ordering {
-    let (Some(x), Some(y)) = (time_a, time_b) else {
-        return time_a.is_some().cmp(&time_b.is_some());
+/// By how long ago it was, roughly; what is about as long ago, in no order that means anything. An
+/// order of all times it is nevertheless: a sort whose order contradicts itself ends the process.
+fn younger_first(a: Option<Timestamp>, b: Option<Timestamp>, now: Timestamp) -> Ordering {
+    let (Some(x), Some(y)) = (a, b) else {
+        return a.is_some().cmp(&b.is_some());
     };
-    if x == y {
-        return Ordering::Equal;
-    }
     let magnitude = |t: Timestamp| match now.duration_since(t).as_nanos() {
         n if n > 0 => (n as f64).log2() as i64,
         _ => -1,
     };
+    let scattered = |t: Timestamp| t.as_second().wrapping_mul(0x1E37_79B9_7F4A_7C15);
     let order = magnitude(x).cmp(&magnitude(y));
-    order.then_with(|| a.metadata.uid.cmp(&b.metadata.uid))
+    order
+        .then_with(|| scattered(x).cmp(&scattered(y)))
+        .then_with(|| x.cmp(&y))
 }
 
 /// A sync's failure to create or delete, for the status.
@@ -235,6 +231,29 @@ mod tests {
             deleted,
             ["unassigned", "pending", "unready", "cheap", "young"]
         );
+    }
+
+    /// A sort may panic where one pod is before another, that before a third, and the third is as
+    /// good as the first.
+    #[test]
+    fn times_are_in_one_order() {
+        let at = |seconds: i64| Timestamp::from_second(now().as_second() - seconds).ok();
+        let times: Vec<_> = [None]
+            .into_iter()
+            .chain([0, 1, 5, 20, 21, 22, 23, 40, 41, 3000, 3001].map(at))
+            .collect();
+        let order = |a: usize, b: usize| younger_first(times[a], times[b], now());
+        let all = 0..times.len();
+        for a in all.clone() {
+            for b in all.clone() {
+                assert_eq!(order(a, b), order(b, a).reverse());
+                assert_eq!(order(a, b).is_eq(), a == b);
+                for c in all.clone() {
+                    assert!(order(a, b).is_gt() || order(b, c).is_gt() || order(a, c).is_le());
+                }
+            }
+        }
+        assert!(order(1, 10).is_lt() && order(10, 1).is_gt());
     }
 
     #[test]
